@@ -1,0 +1,215 @@
+"""The engine thread: one thread that loads the model and runs every step of it, for its whole life.
+
+The turn below is the heart of greenroom. It takes what the inbox holds, lets the scheduler decide, and performs the
+decision in an order that keeps the device busy: the next pass is built on tokens that nobody has read yet, then the
+last pass is read, and only then the next one is sampled and submitted. Whatever the consumers get to know goes to the
+event loop in one wake-up.
+
+On a device whose submission does not block, text is decoded and delivered while the submitted pass computes. Where it
+blocks (MLX on CPU waits for most of the pass), delivery comes first, so nobody waits a step for a token that is there.
+
+This module does not know text, and nothing here waits for a consumer.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from greenroom.actors.bridge import Bridge
+from greenroom.actors.inbox import Inbox
+from greenroom.actors.messages import (
+    Awaited,
+    Cancel,
+    Credit,
+    Delivery,
+    Ended,
+    Inbound,
+    Outbound,
+    Reject,
+    Shutdown,
+    Submit,
+)
+from greenroom.actors.scheduler import Limits, Plan, Scheduler
+from greenroom.actors.statistics import Statistics
+from greenroom.backends.protocol import Backend, Feed, ForwardPlan, ModelInfo
+from greenroom.errors import EngineFailed
+from greenroom.events import Info
+
+__all__ = ["Engine", "Outbox"]
+
+Outbox = Callable[[tuple[Outbound, ...]], None]
+"""Called on the event loop with everything that one turn tells."""
+
+
+class Engine:
+    """Owns the thread, the backend and the scheduler. Methods are for the event loop's thread unless they say otherwise."""
+
+    def __init__(self, backend: Backend, limits: Callable[[ModelInfo], Limits]) -> None:
+        """`limits` is asked once the model is loaded, on the engine thread."""
+        self._backend = backend
+        self._limits = limits
+        self._inbox = Inbox()
+        self._thread: threading.Thread | None = None
+        self.statistics = Statistics()
+        """Replaced as a whole, by the engine thread, before a turn's news is posted; any thread may read it."""
+        self.failure: EngineFailed | None = None
+        """Why the thread died, if it did. Any thread may read it."""
+
+    def start(
+        self,
+        bridge: Bridge,
+        loaded: Callable[[ModelInfo | BaseException], None],
+        outbox: Outbox,
+        closed: Callable[[BaseException | None], None],
+    ) -> None:
+        """Start the thread. The three callbacks run on `bridge`'s loop.
+
+        `loaded` once, with the model or why there is none (then the thread is ending); `closed` once, last.
+        """
+        run = _Run(self, self._backend, self._inbox, bridge, outbox)
+
+        def main() -> None:
+            problem: BaseException | None = None
+            try:
+                try:
+                    info = self._backend.load()
+                except BaseException as error:  # noqa: BLE001 - whatever ends the load is told to who entered
+                    bridge.post(loaded, error)
+                    return
+                scheduler = Scheduler(info, self._limits(info))
+                bridge.post(loaded, info)
+                run.until_shutdown(scheduler)
+            except BaseException as error:  # noqa: BLE001 - the thread's last words
+                problem = error
+            finally:
+                try:
+                    self._backend.close()
+                except BaseException as error:  # noqa: BLE001 - told, not lost
+                    problem = problem or error
+                self.statistics = Statistics()
+                bridge.post(closed, problem)
+
+        self.failure = None
+        self._thread = threading.Thread(target=main, name="greenroom-engine", daemon=True)
+        self._thread.start()
+
+    def put(self, message: Inbound) -> None:
+        """Hand a message to the engine. Any thread; never blocks, never raises."""
+        self._inbox.put(message)
+
+
+class _Run:
+    """One life of the engine thread."""
+
+    def __init__(self, engine: Engine, backend: Backend, inbox: Inbox, bridge: Bridge, outbox: Outbox) -> None:
+        self._engine = engine
+        self._backend = backend
+        self._inbox = inbox
+        self._bridge = bridge
+        self._outbox = outbox
+        self._under_way: deque[tuple[int, ...]] = deque()
+        """The rows of each submitted pass that was not read, oldest first."""
+        self._is_leaving = False
+        self._is_idle = True
+
+    def until_shutdown(self, scheduler: Scheduler) -> None:
+        """Take turns until all is settled after a `Shutdown`."""
+        info = scheduler.model
+        try:
+            while not (self._is_leaving and self._is_idle and scheduler.requests == 0):
+                self._turn(scheduler, deliver_first=info.dispatch_blocks)
+        except Exception as cause:
+            failure = EngineFailed(f"the engine thread died: {type(cause).__name__}: {cause}")
+            failure.__cause__ = cause
+            self._engine.failure = failure
+            self._fail_all(scheduler, failure)
+            raise
+
+    def _turn(self, scheduler: Scheduler, *, deliver_first: bool) -> None:
+        self._take(scheduler)
+        plan = scheduler.plan(time.monotonic())
+        if plan.edits:
+            scheduler.held(self._backend.edit(plan.edits))
+        is_built = bool(plan.feeds) and self._build(scheduler, plan)
+        deliveries = self._read(scheduler) if self._under_way else ()
+        self._engine.statistics = scheduler.statistics()
+        if deliver_first:
+            self._post(scheduler, plan.told + deliveries)
+        if is_built:
+            self._submit(scheduler, plan.feeds)
+        if not deliver_first:
+            self._post(scheduler, plan.told + deliveries)
+        self._is_idle = not (self._under_way or plan.feeds or plan.told or scheduler.has_news)
+
+    def _take(self, scheduler: Scheduler) -> None:
+        deadline = scheduler.next_deadline() if self._is_idle else None
+        seconds = None if deadline is None else max(0.0, deadline - time.monotonic())
+        for message in self._inbox.take(wait=self._is_idle, seconds=seconds):
+            match message:
+                case Submit():
+                    scheduler.submit(message)
+                case Reject():
+                    scheduler.reject(message)
+                case Cancel():
+                    scheduler.cancel(message)
+                case Credit():
+                    scheduler.credit(message)
+                case Awaited():
+                    scheduler.awaited(message)
+                case Shutdown():
+                    self._is_leaving = True
+        if self._is_leaving:
+            scheduler.cancel_all()
+
+    def _build(self, scheduler: Scheduler, plan: Plan) -> bool:
+        try:
+            self._backend.forward(ForwardPlan(plan.feeds))
+        except Exception as error:  # noqa: BLE001 - a failed pass fails its rows, never the engine
+            scheduler.fail(_rows(plan.feeds), error, read=False)
+            return False
+        return True
+
+    def _submit(self, scheduler: Scheduler, feeds: tuple[Feed, ...]) -> None:
+        try:
+            self._backend.sample()
+        except Exception as error:  # noqa: BLE001 - likewise
+            scheduler.fail(_rows(feeds), error, read=False)
+            return
+        self._under_way.append(_rows(feeds))
+        scheduler.submitted(feeds)
+        scheduler.progressed(feeds)
+
+    def _read(self, scheduler: Scheduler) -> tuple[Delivery, ...]:
+        rows = self._under_way.popleft()
+        try:
+            result = self._backend.read()
+        except Exception as error:  # noqa: BLE001 - likewise
+            scheduler.fail(rows, error, read=True)
+            return ()
+        return scheduler.apply(rows, result, time.monotonic())
+
+    def _post(self, scheduler: Scheduler, told: tuple[Outbound, ...]) -> None:
+        if told and not self._bridge.post(self._outbox, told):
+            # The loop is gone and so is everybody who could read or cancel.
+            self._is_leaving = True
+            scheduler.cancel_all()
+
+    def _fail_all(self, scheduler: Scheduler, failure: EngineFailed) -> None:
+        self._engine.statistics = Statistics()
+        ended = tuple(
+            Ended(request, info, _with_info(failure, info)) for request, info in scheduler.abandon(time.monotonic())
+        )
+        self._bridge.post(self._outbox, ended)
+
+
+def _rows(feeds: tuple[Feed, ...]) -> tuple[int, ...]:
+    return tuple([feed.row for feed in feeds])
+
+
+def _with_info(failure: EngineFailed, info: Info) -> EngineFailed:
+    error = EngineFailed(str(failure), info=info)
+    error.__cause__ = failure.__cause__
+    return error

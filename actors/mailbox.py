@@ -1,0 +1,220 @@
+"""The event loop's side of a request: a mailbox that the engine's deliveries fall into, and the desk that sorts them.
+
+A mailbox is touched on the event loop alone, except `cancel` and `drop`, which any thread may call. Nothing in the engine
+waits for a mailbox: what a reader has not read is bounded by its credit.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Literal
+
+from anyio import CancelScope, EndOfStream, Event, get_cancelled_exc_class
+from anyio.lowlevel import checkpoint_if_cancelled
+
+from greenroom.actors.decoding import Payload
+from greenroom.actors.engine import Engine
+from greenroom.actors.messages import Awaited, Cancel, Credit, Delivery, Ended, Outbound, Started
+from greenroom.errors import GreenroomError, StreamInUse, TooBusy
+from greenroom.events import Info, StopDetail
+
+__all__ = ["Desk", "Mailbox", "Status"]
+
+Status = Literal["queued", "running", "finished", "cancelled", "failed"]
+
+_LUMP = 64
+"""Credit goes back in lumps of a quarter: few messages, and a reader who has read all leaves three quarters unspent."""
+
+
+class Mailbox:
+    """One request's events, its end, and who waits for them."""
+
+    def __init__(self, request: int, engine: Engine) -> None:
+        self.request = request
+        self.info: Info | None = None
+        self.error: Exception | None = None
+        self.is_started = False
+        self._engine = engine
+        self._events: deque[tuple[Payload | Info, int]] = deque()
+        self._unreturned = 0
+        self._has_reader = False
+        self._news = Event()
+        self._settled = Event()
+        self._is_closed = False
+        """Nobody will read any more: closed or dropped."""
+
+    def __repr__(self) -> str:
+        return f"<Mailbox {self.request} {self.status} events={len(self._events)}>"
+
+    @property
+    def status(self) -> Status:
+        """Where the request stands, as far as the event loop has heard."""
+        if self.error is not None:
+            return "failed"
+        if self.info is not None:
+            return "cancelled" if self.info.stop_reason == "cancelled" else "finished"
+        return "running" if self.is_started else "queued"
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the request's one terminal message has come."""
+        return self.info is not None
+
+    # Any thread.
+
+    def cancel(self, detail: StopDetail) -> None:
+        """Ask for the end: synchronous, idempotent, never refused."""
+        if self.info is None:
+            self._engine.put(Cancel(self.request, detail))
+
+    def drop(self) -> None:
+        """The last reference to the stream is gone: nobody will read."""
+        self._is_closed = True
+        self.cancel("dropped")
+
+    # The engine's deliveries, on the event loop.
+
+    def deliver(self, message: Outbound) -> None:
+        """Take what one turn tells of this request."""
+        match message:
+            case Started():
+                self.is_started = True
+            case Delivery(events=events, tokens=tokens):
+                if not self._is_closed:
+                    self._events.extend((event, 0) for event in events[:-1])
+                    self._events.append((events[-1], tokens))
+                    self._news.set()
+            case Ended(info=info, error=error):
+                self.info = info
+                self.error = error
+                if error is None and not self._is_closed:
+                    self._events.append((info, 0))
+                self._news.set()
+                self._settled.set()
+
+    # Readers.
+
+    async def receive(self) -> Payload | Info:
+        """The next event. Raises `EndOfStream` behind the last one, or the request's error, once.
+
+        Cancelled while it waits, it cancels the request, waits until it is settled, and lets the cancellation go on.
+        """
+        if self._has_reader:
+            raise StreamInUse("two tasks read one stream at once: give each a stream of its own")
+        self._has_reader = True
+        try:
+            if self._events:
+                await checkpoint_if_cancelled()
+            while not self._events:
+                if self._is_closed or self.info is not None:
+                    self._end()
+                self._news = Event()
+                await self._news.wait()
+        except get_cancelled_exc_class():
+            self.cancel("scope")
+            await self.settle()
+            raise
+        finally:
+            self._has_reader = False
+        event, worth = self._events.popleft()
+        self._give_back(worth)
+        return event
+
+    def _end(self) -> None:
+        error, was_closed = self.error, self._is_closed
+        self._is_closed = True
+        if error is not None and not was_closed:
+            raise error
+        raise EndOfStream
+
+    def _give_back(self, worth: int) -> None:
+        self._unreturned += worth
+        if self._unreturned >= _LUMP and self.info is None:
+            self._engine.put(Credit(self.request, self._unreturned))
+            self._unreturned = 0
+
+    async def close(self, detail: StopDetail) -> None:
+        """Cancel, forget what was not read, and return once settled."""
+        self._is_closed = True
+        self._events.clear()
+        self.cancel(detail)
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Wait for the end, through any cancellation; one that came meanwhile is raised afterwards.
+
+        The wait is bounded by the pass under way. A second native cancel of asyncio breaks a shield, hence the loop.
+        """
+        interruption: BaseException | None = None
+        while self.info is None:
+            try:
+                with CancelScope(shield=True):
+                    await self._settled.wait()
+            except get_cancelled_exc_class() as error:
+                interruption = error
+        if interruption is not None:
+            raise interruption
+
+    async def wait(self) -> Info:
+        """The closing event, or the request's error; any number of times, by any number of tasks."""
+        if self.info is None:
+            self._engine.put(Awaited(self.request, on=True))
+            try:
+                await self._settled.wait()
+            finally:
+                if self.info is None:
+                    self._engine.put(Awaited(self.request, on=False))
+        else:
+            await checkpoint_if_cancelled()
+        if self.error is not None:
+            raise self.error
+        if self.info is None:
+            raise RuntimeError(f"{self!r} was woken without an end")
+        return self.info
+
+
+class Desk:
+    """Gives requests their numbers and sorts the engine's deliveries into mailboxes. On the event loop alone."""
+
+    def __init__(self, engine: Engine, *, max_waiting: int) -> None:
+        self._engine = engine
+        self._max_waiting = max_waiting
+        self._mailboxes: dict[int, Mailbox] = {}
+        self._next = 0
+        self._queued = 0
+
+    def __repr__(self) -> str:
+        return f"<Desk open={len(self._mailboxes)} queued={self._queued}>"
+
+    @property
+    def queued(self) -> int:
+        """Requests that were announced and have no row yet."""
+        return self._queued
+
+    def open(self) -> Mailbox:
+        """A mailbox for a new request. Raises `TooBusy` where as many wait as may."""
+        if self._queued >= self._max_waiting:
+            raise TooBusy(self._queued, self._max_waiting)
+        mailbox = Mailbox(self._next, self._engine)
+        self._next += 1
+        self._queued += 1
+        self._mailboxes[mailbox.request] = mailbox
+        return mailbox
+
+    def deliver(self, told: tuple[Outbound, ...]) -> None:
+        """Sort one turn's messages."""
+        for message in told:
+            mailbox = self._mailboxes.get(message.request)
+            if mailbox is None:
+                continue
+            was_queued = not mailbox.is_started and not mailbox.is_settled
+            mailbox.deliver(message)
+            if was_queued and (mailbox.is_started or mailbox.is_settled):
+                self._queued -= 1
+            if mailbox.is_settled:
+                del self._mailboxes[message.request]
+
+    def close(self, failure: GreenroomError | None) -> None:
+        """The engine is gone: end what it never answered, as a shutdown or with `failure`."""
+        info = Info(stop_reason="cancelled", stop_detail="shutdown", prompt_tokens=0, generation_tokens=0)
+        self.deliver(tuple([Ended(request, info, failure) for request in self._mailboxes]))

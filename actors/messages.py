@@ -1,0 +1,112 @@
+"""The closed set of messages between event loop and engine, both ways.
+
+All fields are plain values that could cross a process boundary, except those documented as in-process only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from greenroom.actors.decoding import Decoder, Payload
+from greenroom.backends.protocol import Sampling
+from greenroom.events import Info, StopDetail
+
+__all__ = [
+    "Awaited",
+    "Cancel",
+    "Credit",
+    "Delivery",
+    "Ended",
+    "Inbound",
+    "Outbound",
+    "Reject",
+    "Shutdown",
+    "Started",
+    "Submit",
+]
+
+
+class Submit(msgspec.Struct, frozen=True, kw_only=True):
+    """A request, ready to run. Answered by `Started`, any number of `Delivery`, and exactly one `Ended`.
+
+    `submitted` and `deadline` are monotonic seconds. `decoder` and `progress` are in-process only; `progress` is called
+    on the engine thread with (prompt tokens run, prompt tokens in all) after each chunk of the prompt.
+    """
+
+    request: int
+    prompt: tuple[int, ...]
+    sampling: Sampling
+    max_tokens: int | None
+    submitted: float
+    decoder: Any
+    deadline: float | None = None
+    reported_seed: int | None = None
+    progress: Callable[[int, int], object] | None = None
+
+    def decoding(self) -> Decoder:
+        """The decoder, typed (msgspec cannot name a protocol)."""
+        decoder: Decoder = self.decoder
+        return decoder
+
+
+class Reject(msgspec.Struct, frozen=True):
+    """A request that was announced and will not be submitted: its preparation failed. Answered by `Ended`."""
+
+    request: int
+    error: Exception
+
+
+class Cancel(msgspec.Struct, frozen=True):
+    """End the request as cancelled; of no effect where it has ended. May overtake the request's `Submit`."""
+
+    request: int
+    detail: StopDetail
+
+
+class Credit(msgspec.Struct, frozen=True):
+    """The consumer has read events worth this many tokens."""
+
+    request: int
+    tokens: int
+
+
+class Awaited(msgspec.Struct, frozen=True):
+    """Somebody began or ceased to await the request's end: while one does, it is not paused for its stream."""
+
+    request: int
+    on: bool
+
+
+class Shutdown(msgspec.Struct, frozen=True):
+    """Cancel all, settle all, close the backend, end the thread."""
+
+
+Inbound = Submit | Reject | Cancel | Credit | Awaited | Shutdown
+
+
+class Started(msgspec.Struct, frozen=True):
+    """The request has left the queue: its row is open."""
+
+    request: int
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """Events of one step, worth `tokens` of credit."""
+
+    request: int
+    events: tuple[Payload, ...]
+    tokens: int
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """The request is settled: no pass holds its row, its KV is given back. With `error`, it failed."""
+
+    request: int
+    info: Info
+    error: Exception | None = None
+
+
+Outbound = Started | Delivery | Ended

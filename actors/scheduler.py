@@ -1,0 +1,424 @@
+"""The scheduler: which rows share the next forward pass.
+
+Decide, then act: `plan` returns a frozen plan of ids and counts, `apply` takes a step's numbers and returns what to tell
+the consumers. Neither waits, nor reads a clock, nor knows an array, so any interleaving can be tested as plain calls.
+
+The policy, in the order in which `plan` applies it:
+
+1. What ended and is in no pass under way is closed and settled.
+2. Rows whose consumer lags 256 tokens behind are paused and give up their place; those that were read again resume,
+   oldest first, before anybody new is admitted.
+3. Requests are admitted in the order of arrival while there is a place and their expected KV fits the budget. Under
+   pressure paused rows lose their KV first (the youngest first) and are run again from their tokens later.
+4. Every decoding row gets one token. What is left of the step's token budget goes to prompts, oldest first.
+
+Rows that outgrow what was expected of them never fail for it: the youngest row gives its KV back and is replayed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+import msgspec
+
+from greenroom.actors.messages import Awaited, Cancel, Credit, Delivery, Ended, Outbound, Reject, Started, Submit
+from greenroom.actors.requests import End, Request, State
+from greenroom.actors.statistics import Statistics
+from greenroom.backends.protocol import Close, Edit, Feed, ModelInfo, Open, Sampled, StepResult
+from greenroom.errors import BackendFailed, CallbackFailed, GenerationFailed
+from greenroom.events import Info, StopDetail
+
+__all__ = ["Limits", "Plan", "Scheduler"]
+
+HORIZON = 1024
+"""Output tokens expected of a request at admission, at the most; who writes more is covered by replay."""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """The scheduler's bounds. `rows` decode or prefill at once, a step runs `step_tokens`, KV holds `kv_bytes`."""
+
+    rows: int
+    step_tokens: int
+    kv_bytes: int
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """One turn: edits first, then what they settle is told, then the pass, if `feeds` is not empty."""
+
+    edits: tuple[Edit, ...]
+    told: tuple[Outbound, ...]
+    feeds: tuple[Feed, ...]
+
+
+class Scheduler:
+    """State of all requests; touched by the engine thread alone."""
+
+    def __init__(self, info: ModelInfo, limits: Limits) -> None:
+        self._model = info
+        self._limits = limits
+        self._requests: dict[int, Request] = {}
+        self._waiting: deque[Request] = deque()
+        """Not admitted yet, or to be replayed: those stand in front."""
+        self._by_row: dict[int, Request] = {}
+        self._told: list[Outbound] = []
+        self._early: dict[int, Cancel] = {}
+        """Cancels that overtook their submit."""
+        self._newest = -1
+        """The highest request seen; requests arrive in the order of their numbers."""
+        self._next_row = 0
+        self._kv_bytes = 0
+        self._steps = 0
+        self._tokens = 0
+
+    def __repr__(self) -> str:
+        return f"<Scheduler requests={len(self._requests)} waiting={len(self._waiting)} rows={len(self._by_row)}>"
+
+    # What comes in.
+
+    def submit(self, message: Submit) -> None:
+        """A new request joins the queue; what was cancelled on the way ends at once."""
+        room = max(0, self._limits.kv_bytes - self._model.kv_bytes_per_row) // max(1, self._model.kv_bytes_per_token)
+        request = Request(message, limit=min(self._model.context_length, room))
+        self._newest = request.id
+        self._requests[request.id] = request
+        self._waiting.append(request)
+        early = self._early.pop(request.id, None)
+        if early is not None:
+            self._finish(request, End("cancelled", early.detail))
+        elif message.max_tokens == 0:
+            self._finish(request, End("length", "max_tokens"))
+
+    def reject(self, message: Reject) -> None:
+        """A request whose preparation failed ends in that failure, or as cancelled where that came first."""
+        self._newest = message.request
+        early = self._early.pop(message.request, None)
+        error = None if early is not None else message.error
+        info = Info(
+            stop_reason="cancelled",
+            stop_detail=early.detail if early is not None else "scope",
+            prompt_tokens=0,
+            generation_tokens=0,
+        )
+        if isinstance(error, GenerationFailed) and error.info is None:
+            error.info = info
+        self._told.append(Ended(message.request, info, error))
+
+    def cancel(self, message: Cancel) -> None:
+        """End the request as cancelled; a cancel of what has not arrived yet waits for it."""
+        request = self._requests.get(message.request)
+        if request is None:
+            if message.request > self._newest:
+                self._early[message.request] = message
+        elif request.end is None:
+            self._finish(request, End("cancelled", message.detail))
+
+    def credit(self, message: Credit) -> None:
+        """The consumer has read."""
+        request = self._requests.get(message.request)
+        if request is not None:
+            request.ahead -= message.tokens
+
+    def awaited(self, message: Awaited) -> None:
+        """Somebody awaits the end, or no longer does."""
+        request = self._requests.get(message.request)
+        if request is not None:
+            request.awaited += 1 if message.on else -1
+
+    def cancel_all(self) -> None:
+        """End everything: the runtime is leaving."""
+        for request in self._requests.values():
+            if request.end is None:
+                self._finish(request, End("cancelled", "shutdown"))
+
+    # What to do.
+
+    def plan(self, now: float) -> Plan:
+        """The next turn. `now` is monotonic seconds, for deadlines and times."""
+        self._expire(now)
+        edits: list[Edit] = []
+        self._settle(edits, now)
+        self._pause_and_resume()
+        self._shrink(edits)
+        self._admit(edits)
+        feeds = tuple(self._feeds(now))
+        told, self._told = tuple(self._told), []
+        return Plan(tuple(edits), told, feeds)
+
+    def next_deadline(self) -> float | None:
+        """The nearest moment at which a request times out, in monotonic seconds."""
+        deadlines = [r.submit.deadline for r in self._requests.values() if r.submit.deadline is not None]
+        return min(deadlines, default=None)
+
+    def apply(self, rows: tuple[int, ...], result: StepResult, now: float) -> tuple[Delivery, ...]:
+        """Take the numbers of the pass that held `rows`; what they give to the consumers is returned."""
+        self._returned(rows)
+        self._kv_bytes = result.kv_bytes
+        self._steps += 1
+        for failure in result.failures:
+            self._fail_row(failure.row, failure.error)
+        deliveries = []
+        for sampled in result.sampled:
+            request = self._by_row.get(sampled.row)
+            if request is None:
+                continue
+            request.unread -= 1
+            if request.end is None and (delivery := self._take(request, sampled, now)) is not None:
+                deliveries.append(delivery)
+        return tuple(deliveries)
+
+    def fail(self, rows: tuple[int, ...], error: Exception, *, read: bool) -> None:
+        """A pass that held `rows` failed; `read` says that it had been submitted before."""
+        if read:
+            self._returned(rows)
+        for row in rows:
+            self._fail_row(row, error)
+
+    def submitted(self, feeds: tuple[Feed, ...]) -> None:
+        """The pass of `feeds` is on its way."""
+        for feed in feeds:
+            request = self._by_row[feed.row]
+            request.under_way += 1
+            request.unread += feed.sample
+
+    def held(self, kv_bytes: int) -> None:
+        """What open rows hold after the edits, as the backend counts it."""
+        self._kv_bytes = kv_bytes
+
+    def statistics(self) -> Statistics:
+        """A frozen picture of now."""
+        states = [request.state for request in self._requests.values()]
+        return Statistics(
+            running=states.count(State.PREFILL) + states.count(State.DECODE),
+            waiting=states.count(State.WAITING),
+            paused=states.count(State.PAUSED),
+            kv_bytes=self._kv_bytes,
+            reserved_bytes=sum(self._expected_bytes(r) for r in self._by_row.values()),
+            steps=self._steps,
+            generated_tokens=self._tokens,
+        )
+
+    def abandon(self, now: float) -> list[tuple[int, Info]]:
+        """Forget every request, settled or not, and say how far each came: the engine is dying."""
+        infos = [(request.id, request.info(now)) for request in self._requests.values()]
+        self._requests.clear()
+        self._waiting.clear()
+        self._by_row.clear()
+        return infos
+
+    @property
+    def model(self) -> ModelInfo:
+        """The model that the rows run on."""
+        return self._model
+
+    @property
+    def has_news(self) -> bool:
+        """Whether the next plan has something to tell or to settle, even without a pass."""
+        return bool(self._told) or any(r.state is State.ENDING for r in self._requests.values())
+
+    @property
+    def requests(self) -> int:
+        """Requests that are not settled."""
+        return len(self._requests)
+
+    # Ends.
+
+    def _finish(self, request: Request, end: End) -> None:
+        if request.state is State.WAITING:
+            self._waiting.remove(request)
+        request.end = end
+        request.move(State.ENDING)
+
+    def _fail_row(self, row: int, cause: Exception) -> None:
+        request = self._by_row.get(row)
+        if request is not None and request.end is None:
+            error = BackendFailed(f"the forward pass of this row failed: {cause}")
+            error.__cause__ = cause
+            self._finish(request, End("cancelled", "scope", error=error))
+
+    def _fail_callback(self, request: Request, what: str, cause: Exception) -> None:
+        error = CallbackFailed(f"{what} of this request raised {type(cause).__name__}: {cause}")
+        error.__cause__ = cause
+        self._finish(request, End("cancelled", "scope", error=error))
+
+    def _expire(self, now: float) -> None:
+        for request in self._requests.values():
+            deadline = request.submit.deadline
+            if deadline is not None and request.end is None and now >= deadline:
+                self._finish(request, End("cancelled", "timeout"))
+
+    def _returned(self, rows: tuple[int, ...]) -> None:
+        for row in rows:
+            request = self._by_row.get(row)
+            if request is not None:
+                request.under_way -= 1
+
+    def _settle(self, edits: list[Edit], now: float) -> None:
+        ended = [r for r in self._requests.values() if r.state is State.ENDING and r.under_way == 0]
+        for request in ended:
+            if request.row is not None:
+                edits.append(Close(request.row))
+                del self._by_row[request.row]
+            del self._requests[request.id]
+            request.move(State.SETTLED)
+            self._tell_end(request, now)
+
+    def _tell_end(self, request: Request, now: float) -> None:
+        end = request.end
+        if end is None:
+            return
+        error = end.error
+        try:
+            events = request.decoder.finish(end.reason)
+        except Exception as cause:  # noqa: BLE001 - a decoder may be the user's own
+            events = ()
+            error = error or CallbackFailed(f"the decoder of this request raised {type(cause).__name__}: {cause}")
+            error.__cause__ = error.__cause__ or cause
+        if events:
+            self._told.append(Delivery(request.id, events, 0))
+        info = request.info(now)
+        if isinstance(error, GenerationFailed):
+            error.info = info
+        self._told.append(Ended(request.id, info, error))
+
+    # Places and memory.
+
+    def _active(self) -> list[Request]:
+        return [r for r in self._by_row.values() if r.state in (State.PREFILL, State.DECODE)]
+
+    def _pause_and_resume(self) -> None:
+        places = self._limits.rows - len(self._active())
+        for request in self._by_row.values():
+            if request.state is State.DECODE and not request.has_credit and request.unread == 0:
+                request.move(State.PAUSED)
+                places += 1
+            elif request.state is State.PAUSED and request.has_credit and places > 0:
+                request.move(State.DECODE)
+                places -= 1
+
+    def _expected_bytes(self, request: Request) -> int:
+        return request.expected(HORIZON) * self._model.kv_bytes_per_token + self._model.kv_bytes_per_row
+
+    def _shrink(self, edits: list[Edit]) -> None:
+        """Give KV back where the rows that are open have outgrown the budget; at least one row goes on."""
+        rows = [r for r in self._by_row.values() if r.state is not State.ENDING]
+        per_token, per_row = self._model.kv_bytes_per_token, self._model.kv_bytes_per_row
+        excess = self._kv_bytes + len(rows) * per_token - self._limits.kv_bytes
+        for victim in sorted(rows, key=_first_to_go, reverse=True)[:-1]:
+            if excess <= 0 and not victim.is_yielding:
+                continue
+            excess -= 0 if victim.is_yielding else victim.fed * per_token + per_row
+            victim.is_yielding = True
+            if victim.under_way == 0:
+                self._evict(victim, edits)
+
+    def _admit(self, edits: list[Edit]) -> None:
+        places = self._limits.rows - len(self._active())
+        reserved = sum(self._expected_bytes(r) for r in self._by_row.values())
+        for request in [r for r in self._waiting if r.has_credit]:
+            if places == 0:
+                return
+            need = self._expected_bytes(request)
+            for paused in sorted(self._paused(), key=_first_to_go, reverse=True):
+                if reserved + need <= self._limits.kv_bytes:
+                    break
+                reserved -= self._expected_bytes(paused)
+                self._evict(paused, edits, behind=True)
+            if self._by_row and reserved + need > self._limits.kv_bytes:
+                return
+            self._waiting.remove(request)
+            self._open(request, edits)
+            places -= 1
+            reserved += need
+
+    def _paused(self) -> Iterator[Request]:
+        return (r for r in self._by_row.values() if r.state is State.PAUSED and r.under_way == 0)
+
+    def _open(self, request: Request, edits: list[Edit]) -> None:
+        request.row = self._next_row
+        self._next_row += 1
+        self._by_row[request.row] = request
+        request.move(State.PREFILL)
+        edits.append(Open(request.row, request.submit.sampling))
+        if request.first_chunk is None:
+            self._told.append(Started(request.id))
+
+    def _evict(self, request: Request, edits: list[Edit], *, behind: bool = False) -> None:
+        if request.row is None:
+            return
+        edits.append(Close(request.row))
+        del self._by_row[request.row]
+        request.forget_row()
+        request.move(State.WAITING)
+        if behind:
+            self._waiting.append(request)
+        else:
+            self._waiting.appendleft(request)
+
+    # The pass.
+
+    def _feeds(self, now: float) -> Iterator[Feed]:
+        budget = self._limits.step_tokens
+        for row, request in self._by_row.items():
+            if request.state is State.DECODE and request.wants_token and request.has_credit and not request.is_yielding:
+                request.fed += 1
+                budget -= 1
+                yield Feed(row)
+        for row, request in self._by_row.items():
+            if request.state is State.PREFILL and budget > 0 and not request.is_yielding:
+                chunk = tuple(request.tokens[request.fed : request.fed + budget])
+                if request.first_chunk is None:
+                    request.first_chunk = now
+                request.fed += len(chunk)
+                budget -= len(chunk)
+                is_last = request.fed == len(request.tokens)
+                if is_last:
+                    request.move(State.DECODE)
+                yield Feed(row, chunk, is_last)
+
+    def progressed(self, feeds: tuple[Feed, ...]) -> None:
+        """Tell the callbacks of those whose prompt went on in the pass that was just submitted."""
+        for feed in feeds:
+            request = self._by_row.get(feed.row)
+            if not feed.ids or request is None or request.submit.progress is None or request.end is not None:
+                continue
+            total = len(request.submit.prompt)
+            try:
+                request.submit.progress(min(request.fed, total), total)
+            except Exception as cause:  # noqa: BLE001 - the user's own code
+                self._fail_callback(request, "the progress callback", cause)
+
+    def _take(self, request: Request, sampled: Sampled, now: float) -> Delivery | None:
+        request.tokens.append(sampled.token)
+        try:
+            decoded = request.decoder.feed((sampled,))
+        except Exception as cause:  # noqa: BLE001 - a decoder may be the user's own
+            self._fail_callback(request, "the decoder", cause)
+            return None
+        stop = decoded.stop
+        if stop is None or stop.counted:
+            request.emitted += 1
+            self._tokens += 1
+        if request.first_token is None:
+            request.first_token = now
+        request.last_token = now
+        if stop is not None:
+            self._finish(request, End(stop.reason, stop.detail, sequence=stop.sequence))
+        elif request.is_full:
+            self._finish(request, End("length", self._length_detail(request)))
+        request.held_back += 1
+        if not decoded.events:
+            return None
+        worth, request.held_back = request.held_back, 0
+        request.ahead += worth
+        return Delivery(request.id, decoded.events, worth)
+
+    @staticmethod
+    def _length_detail(request: Request) -> StopDetail:
+        reached = request.submit.max_tokens is not None and request.emitted >= request.submit.max_tokens
+        return "max_tokens" if reached else "context"
+
+
+def _first_to_go(request: Request) -> tuple[bool, int]:
+    """Paused rows before others, then the youngest."""
+    return (request.state is State.PAUSED, request.id)

@@ -1,0 +1,305 @@
+"""The `Backend` of MLX: one pass at a time over mlx-lm's own model classes.
+
+A prompt is run alone, chunk by chunk, on mlx-lm's own caches. The last token before a draw always goes through the
+decode batch, together with every other row's: so no chunk needs logits, and a row's first token comes the way all
+others do. The decode batch lives in a store: `SlotStore` for plain KV caches, `MergedStore` for all others.
+
+Numbers stay on the device between passes: the tokens drawn by one pass are the input of the next, read or not. A pass
+is dispatched in `sample`. The slots are written in place only if the pass before it has been computed by then, which
+reading before sampling sees to.
+
+Everything here happens on the engine thread. This module does not know what a request is, nor what its tokens mean.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from greenroom.backends.mlx import blas
+
+blas.prepare()
+
+import mlx.core as mx  # noqa: E402 - after the BLAS
+
+from greenroom.backends.mlx.inspection import Inspection, inspect  # noqa: E402
+from greenroom.backends.mlx.load import Loaded, load_folder, wrap  # noqa: E402
+from greenroom.backends.mlx.memory import WiredLimit  # noqa: E402
+from greenroom.backends.mlx.merged import MergedStore, arrays_of  # noqa: E402
+from greenroom.backends.mlx.passes import Pass, inputs_of, reported  # noqa: E402
+from greenroom.backends.mlx.rows import Ref, Row, Step  # noqa: E402
+from greenroom.backends.mlx.sampling import Sampler  # noqa: E402
+from greenroom.backends.mlx.slots import SlotStore  # noqa: E402
+from greenroom.backends.mlx.streams import ThreadStreams  # noqa: E402
+from greenroom.backends.protocol import (  # noqa: E402
+    Close,
+    Edit,
+    Feed,
+    Fork,
+    ForwardPlan,
+    Masks,
+    ModelInfo,
+    Open,
+    Rewind,
+    RowFailure,
+    Sampled,
+    StepResult,
+)
+
+__all__ = ["MlxBackend"]
+
+Factory = Callable[[], tuple[Any, Any]]
+
+
+class MlxBackend:
+    """Runs the model in a local folder, or by its name on the hub, on the default device.
+
+    `memory_bytes` overrides what KV may use by default. Nothing is loaded before `load`.
+    """
+
+    def __init__(self, model: str | Path, *, memory_bytes: int | None = None) -> None:
+        self._name = str(model)
+        self._load: Callable[[], Loaded] = lambda: load_folder(model)
+        self._memory_bytes = memory_bytes
+        self._reset()
+
+    @classmethod
+    def from_model(cls, factory: Factory, *, name: str = "model", memory_bytes: int | None = None) -> MlxBackend:
+        """A backend for what `factory` builds: an mlx-lm model and a tokenizer, called in `load`, on the engine thread.
+
+        The tokenizer may be mlx-lm's wrapper, a transformers one, or anything with the methods of our `Tokenizer`.
+        """
+        backend = cls(name, memory_bytes=memory_bytes)
+        backend._load = lambda: wrap(*factory())
+        return backend
+
+    def _reset(self) -> None:
+        self._model: Any = None
+        self._inspection: Inspection | None = None
+        self._wired: WiredLimit | None = None
+        self._streams: ThreadStreams | None = None
+        self._store: SlotStore | MergedStore | None = None
+        self._rows: dict[int, Row] = {}
+        self._steps: deque[Step] = deque()
+        self._pass: Pass | None = None
+        self._sampler: tuple[tuple[int, ...], Sampler] | None = None
+        self._vocab_size = 0
+
+    def __repr__(self) -> str:
+        return f"<MlxBackend {self._name!r} rows={len(self._rows)} under_way={len(self._steps)} store={self._store!r}>"
+
+    @property
+    def store(self) -> SlotStore | MergedStore | None:
+        """Where decoding rows are, for tests and statistics; None while nothing is loaded."""
+        return self._store
+
+    def load(self) -> ModelInfo:
+        """See `Backend.load`. Loading twice is an error of the caller's."""
+        if self._model is not None:
+            raise RuntimeError(f"{self!r} is loaded already")
+        try:
+            self._streams = ThreadStreams()
+            loaded = self._load()
+            self._model = loaded.model
+            self._wired = WiredLimit()
+            self._inspection = inspect(loaded, self._name, self._memory_bytes)
+        except BaseException:
+            self.close()
+            raise
+        self._vocab_size = self._inspection.info.vocab_size
+        self._store = self._inspection.store()
+        return self._inspection.info
+
+    def edit(self, edits: Sequence[Edit]) -> int:
+        """See `Backend.edit`."""
+        for edit in edits:
+            match edit:
+                case Open(row=row, sampling=sampling):
+                    self._rows[row] = Row(row, sampling)
+                case Close(row=row):
+                    self._close_row(row)
+                case Fork():
+                    self._fork(edit)
+                case Rewind(row=row, length=length):
+                    self._rewind(self._rows[row], length)
+        return self._kv_bytes()
+
+    def forward(self, plan: ForwardPlan) -> None:
+        """See `Backend.forward`. Builds the graph; `sample` dispatches it."""
+        self._pass = None
+        store = self._stored()
+        current = Pass()
+        decode: list[Row] = []
+        for feed in plan.feeds:
+            row = self._rows[feed.row]
+            try:
+                self._prepare(row, feed, current)
+            except Exception as error:  # noqa: BLE001 - the edge where a row's failure is told from the others'
+                current.failures.append(RowFailure(feed.row, error))
+                continue
+            if len(row.tokens) > row.length:
+                decode.append(row)
+                if feed.sample:
+                    current.sampled.append(row.id)
+        if decode:
+            order = store.arrange(decode)
+            tokens = inputs_of(order)
+            current.logits = store.decode(order, tokens[:, None])
+            current.order = order
+            current.inputs = tokens
+            for row in order:
+                row.length += 1
+            if not current.sampled:
+                current.state.extend(store.state())
+        self._pass = current
+
+    def _prepare(self, row: Row, feed: Feed, current: Pass) -> None:
+        """Run all of a feed but the token that goes through the decode batch, which is left pending."""
+        if row.lost:
+            current.state.extend(self._run_alone(row, tuple(row.numbers(0, row.length))))
+            row.lost = False
+        if not feed.ids:
+            if row.pending is None:
+                raise RuntimeError(f"{row!r} has no token to run")
+            return
+        stays = feed.sample or (len(feed.ids) == 1 and row.slot is not None)
+        chunk = feed.ids[:-1] if stays else feed.ids
+        row.extend(feed.ids)
+        if chunk:
+            current.state.extend(self._run_alone(row, chunk))
+            row.length += len(chunk)
+
+    def _run_alone(self, row: Row, ids: tuple[int, ...]) -> list[mx.array]:
+        store = self._stored()
+        if row.slot is not None:
+            state = store.wide(row, ids)
+            # The decode batch writes the same buffers next, and in place only if nothing reads them any more.
+            mx.eval(state)
+            return []
+        if row.cache is None:
+            row.cache = self._inspected().make_cache()
+        self._model(mx.array(ids)[None], cache=row.cache)
+        return arrays_of(row.cache)
+
+    def sample(self, masks: Masks | None = None) -> None:
+        """See `Backend.sample`. Dispatches the pass."""
+        current, self._pass = self._pass, None
+        if current is None:
+            raise RuntimeError("sample() without a forward()")
+        tokens, logprobs = None, None
+        report: tuple[tuple[int, int], ...] = ()
+        asked: list[mx.array] = list(current.state)
+        if current.sampled:
+            rows, logits, fed = current.selected()
+            drawn = self._sampler_for(rows).draw(logits, fed, masks)
+            tokens, logprobs = drawn.tokens, drawn.logprobs
+            index = {row.id: i for i, row in enumerate(rows)}
+            report = tuple([(row, index[row]) for row in current.sampled])
+            asked.append(tokens)
+            if logprobs is not None:
+                asked.extend(logprobs.arrays())
+        step = Step(report, tokens, logprobs, tuple(current.failures))
+        mx.async_eval(asked)
+        if current.sampled:
+            for i, row in enumerate(rows):
+                row.push(Ref(step, i))
+        self._steps.append(step)
+
+    def _sampler_for(self, rows: list[Row]) -> Sampler:
+        key = tuple([row.id for row in rows])
+        if self._sampler is None or self._sampler[0] != key:
+            self._sampler = (key, Sampler(rows, self._vocab_size))
+        return self._sampler[1]
+
+    def read(self) -> StepResult:
+        """See `Backend.read`."""
+        step = self._steps.popleft()
+        try:
+            values = step.numbers()
+            mx.eval(step.logprobs.arrays() if step.logprobs is not None else [])
+        except Exception:
+            self._heal()
+            raise
+        rows = self._rows
+        if step.logprobs is None:
+            sampled = [Sampled(row, values[i]) for row, i in step.report if row in rows]
+        else:
+            extras = reported(step.logprobs)
+            sampled = [Sampled(row, values[i], *extras.get(i, (None, ()))) for row, i in step.report if row in rows]
+        failures = tuple([failure for failure in step.failures if failure.row in rows])
+        return StepResult(tuple(sampled), failures, self._kv_bytes())
+
+    def close(self) -> None:
+        """See `Backend.close`."""
+        wired, streams = self._wired, self._streams
+        if self._model is not None:
+            mx.synchronize()
+        self._reset()
+        if wired is not None:
+            wired.restore()
+        gc.collect()
+        mx.clear_cache()
+        if streams is not None:
+            streams.release()
+
+    def _close_row(self, number: int) -> None:
+        row = self._rows.pop(number)
+        self._stored().leave(row)
+        row.cache = None
+        self._sampler = None
+        if not self._rows:
+            self._stored().clear()
+            mx.clear_cache()
+
+    def _fork(self, edit: Fork) -> None:
+        source = self._rows[edit.source]
+        row = Row(edit.row, edit.sampling)
+        if source.slot is not None:
+            self._stored().fork(row, source)
+        elif source.cache is not None:
+            row.cache = self._inspected().copy_cache(source.cache)
+        row.length = source.length
+        row.tokens = list(source.tokens)
+        row.settled = source.settled
+        row.lost = source.lost
+        self._rows[edit.row] = row
+
+    def _rewind(self, row: Row, length: int) -> None:
+        if not 0 <= length <= row.length:
+            raise ValueError(f"{row!r} cannot be rewound to {length}")
+        if length < row.length:
+            if row.slot is not None:
+                self._stored().rewind(row, length)
+            else:
+                for cache in row.cache or ():
+                    cache.trim(row.length - length)
+        row.rewind(length)
+
+    def _heal(self) -> None:
+        """After a failed pass: rows whose KV is part of what failed are run again from their tokens when next fed."""
+        store = self._stored()
+        try:
+            mx.eval(store.state())
+        except Exception:  # noqa: BLE001 - whatever the device says, these buffers cannot be used
+            for row in store.stored():
+                row.lost = row.length > 0
+            store.clear()
+
+    def _kv_bytes(self) -> int:
+        inspection = self._inspection
+        if inspection is None:
+            return 0
+        return inspection.kv_bytes([row.length for row in self._rows.values()])
+
+    def _stored(self) -> SlotStore | MergedStore:
+        if self._store is None:
+            raise RuntimeError(f"{self!r} is not loaded")
+        return self._store
+
+    def _inspected(self) -> Inspection:
+        if self._inspection is None:
+            raise RuntimeError(f"{self!r} is not loaded")
+        return self._inspection

@@ -1,0 +1,179 @@
+"""What a loaded model turns out to be: its logits, its caches, what a row costs, and which store its rows can use.
+
+Facts are measured on passes of a few tokens rather than read from configuration files, which are wrong now and then.
+Rows use slots only where two rows of unequal length, decoded there together, give what mlx-lm gives for each alone.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import mlx.core as mx
+from mlx_lm.models import cache as caches
+
+from greenroom.backends.mlx.layers import LayerShape
+from greenroom.backends.mlx.load import Loaded, stop_tokens, tool_parser
+from greenroom.backends.mlx.memory import default_kv_bytes, device_info, uses_cpu
+from greenroom.backends.mlx.merged import MergedStore
+from greenroom.backends.mlx.rows import Row
+from greenroom.backends.mlx.slots import SlotStore
+from greenroom.backends.protocol import ModelInfo, Sampling
+
+__all__ = ["Inspection", "inspect"]
+
+_LENGTH_KEYS = (
+    "max_position_embeddings",
+    "max_seq_len",
+    "max_sequence_length",
+    "model_max_length",
+    "n_positions",
+    "n_ctx",
+)
+_DEFAULT_CONTEXT = 4096
+_PROBES = ((1, 2, 3, 4, 5), (2, 1))
+
+
+class Inspection:
+    """The plain facts in `info`, and how to make, copy and count the model's caches."""
+
+    def __init__(
+        self, info: ModelInfo, make_cache: Callable[[], list[Any]], store: Callable[[], Any], cost: _Cost
+    ) -> None:
+        self.info = info
+        self.make_cache = make_cache
+        self.store: Callable[[], SlotStore | MergedStore] = store
+        self._cost = cost
+
+    def copy_cache(self, cache: list[Any]) -> list[Any]:
+        """An independent copy of a row's own caches."""
+        return copy.deepcopy(cache)
+
+    def kv_bytes(self, lengths: Sequence[int]) -> int:
+        """Bytes that rows of these lengths hold."""
+        return self._cost.of(lengths)
+
+
+class _Cost:
+    """Bytes of a row: what grows with every token, windows that grow until they are full, and fixed state."""
+
+    def __init__(self) -> None:
+        self.per_token = 0
+        self.fixed = 0
+        self.windows: list[tuple[int, int]] = []
+        """(tokens, bytes per token)."""
+
+    def add(self, cache: Any) -> None:
+        """Count one layer's cache, after it has run a token."""
+        for part in getattr(cache, "caches", None) or (cache,):
+            keys, values = getattr(part, "keys", None), getattr(part, "values", None)
+            if not isinstance(keys, mx.array) or not isinstance(values, mx.array):
+                self.fixed += part.nbytes
+                continue
+            size = (keys.nbytes + values.nbytes) // keys.shape[2]
+            window = getattr(part, "max_size", None) or getattr(part, "chunk_size", None)
+            if window:
+                self.windows.append((window, size))
+            else:
+                self.per_token += size
+
+    @property
+    def per_row(self) -> int:
+        """State that does not grow, windows counted full."""
+        return self.fixed + sum(tokens * size for tokens, size in self.windows)
+
+    def of(self, lengths: Sequence[int]) -> int:
+        """Bytes of rows that hold so many tokens each."""
+        total = sum(lengths) * self.per_token
+        if self.fixed:
+            total += self.fixed * sum(length > 0 for length in lengths)
+        for tokens, size in self.windows:
+            total += size * sum(min(length, tokens) for length in lengths)
+        return total
+
+
+def inspect(loaded: Loaded, name: str, memory_bytes: int | None) -> Inspection:
+    """Probe the model. Costs a few passes over a handful of tokens, and leaves no KV behind."""
+    model = loaded.model
+
+    def make_cache() -> list[Any]:
+        made: list[Any] = caches.make_prompt_cache(model)
+        return made
+
+    probe = make_cache()
+    logits = model(mx.array([[0]]), cache=probe)
+    mx.eval(logits)
+    cost = _Cost()
+    for cache in probe:
+        cost.add(cache)
+    plain = all(type(cache) is caches.KVCache for cache in probe)
+    shapes = [_shape(cache) for cache in probe] if plain else []
+    vocab_size = logits.shape[-1]
+    del probe, logits
+    slotted = plain and _agrees(model, make_cache, shapes, vocab_size)
+    store = (lambda: SlotStore(model, shapes)) if slotted else (lambda: MergedStore(model, make_cache))
+    context = _context_length(loaded.config)
+    info = ModelInfo(
+        name=name,
+        vocab_size=vocab_size,
+        context_length=context,
+        stop_tokens=frozenset(token for token in stop_tokens(loaded) if 0 <= token < vocab_size),
+        kv_bytes_per_token=cost.per_token,
+        kv_bytes_per_row=cost.per_row,
+        dispatch_blocks=uses_cpu(),
+        can_rewind=plain or all(_is_plain(cache) for cache in make_cache()),
+        can_fork=True,
+        device=_device_name(),
+        memory_bytes=memory_bytes if memory_bytes is not None else default_kv_bytes(),
+        tokenizer=loaded.tokenizer,
+        tool_parser=tool_parser(loaded),
+    )
+    return Inspection(info, make_cache, store, cost)
+
+
+def _shape(cache: Any) -> LayerShape:
+    keys, values = cache.keys, cache.values
+    return LayerShape(keys.shape[1], keys.shape[3], values.shape[3], keys.dtype, values.dtype)
+
+
+def _is_plain(cache: Any) -> bool:
+    return all(type(part) is caches.KVCache for part in getattr(cache, "caches", None) or (cache,))
+
+
+def _agrees(model: Any, make_cache: Callable[[], list[Any]], shapes: list[LayerShape], vocab_size: int) -> bool:
+    """Whether unequal rows decoded in slots give mlx-lm's own logits."""
+    store = SlotStore(model, shapes)
+    rows, expected, tokens = [], [], []
+    for number, probe in enumerate(_PROBES):
+        ids = [token % vocab_size for token in probe]
+        alone = make_cache()
+        model(mx.array([ids[:-1]]), cache=alone)
+        row = Row(number, Sampling())
+        row.cache, row.length = copy.deepcopy(alone), len(ids) - 1
+        expected.append(model(mx.array([ids[-1:]]), cache=alone)[:, -1])
+        rows.append(row)
+        tokens.append(ids[-1])
+    try:
+        order = store.arrange(rows)
+        found = store.decode(order, mx.array([[tokens[row.id]] for row in order]))
+        wanted = mx.concatenate([expected[row.id] for row in order])
+        spread = wanted.max() - wanted.min()
+        return bool((mx.abs(found - wanted).max() <= 0.02 * spread + 1e-4).item())
+    except Exception:  # noqa: BLE001 - a model class that cannot take such a cache may fail in any way
+        return False
+
+
+def _context_length(config: Mapping[str, Any]) -> int:
+    for part in (config, config.get("text_config") or {}, config.get("llm_config") or {}):
+        for key in _LENGTH_KEYS:
+            value = part.get(key)
+            if isinstance(value, int) and value > 0:
+                return value
+    return _DEFAULT_CONTEXT
+
+
+def _device_name() -> str:
+    name = device_info().get("device_name")
+    kind = "cpu" if uses_cpu() else "gpu"
+    return f"{kind} ({name})" if name else kind

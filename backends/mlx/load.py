@@ -1,0 +1,167 @@
+"""A model and its tokenizer from a folder or from the hub, and what their files say about stopping and tools.
+
+mlx-lm does the loading; this module finds the folder, turns weights to float32 where the CPU computes, and maps what
+goes wrong to errors that name the file. It knows no rows and no caches.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+
+from greenroom.backends.mlx.memory import uses_cpu
+from greenroom.errors import ModelLoadFailed, ModelNotFound
+
+__all__ = ["Loaded", "ToolParser", "load_folder", "stop_tokens", "tool_parser", "wrap"]
+
+_END_MARKERS = (
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|end_of_turn|>",
+    "<|return|>",
+    "<|call|>",
+    "<end_of_turn>",
+    "<turn|>",
+    "<|end_of_sentence|>",
+    "<\uff5cend\u2581of\u2581sentence\uff5c>",
+    "<|eos|>",
+    "</s>",
+)
+
+
+class Loaded(NamedTuple):
+    """A model on the device, its tokenizer (ours, and mlx-lm's where there is one) and its configuration."""
+
+    model: Any
+    tokenizer: Any
+    wrapper: Any
+    config: Mapping[str, Any]
+
+
+class ToolParser(NamedTuple):
+    """How the model writes a call: `parse(text, tools)` takes what stands between `start` and `end`."""
+
+    start: str
+    end: str
+    parse: Callable[..., Any]
+
+
+def load_folder(model: str | Path) -> Loaded:
+    """Load from a folder, or by a name on the hub (from its cache where `HF_HUB_OFFLINE` is set).
+
+    Raises `ModelNotFound` where there is no such folder or name, `ModelLoadFailed` where what is there is no model.
+    """
+    folder = _folder(model)
+    _check(folder)
+    utils = importlib.import_module("mlx_lm.utils")
+    try:
+        network, wrapper, config = utils.load(str(folder), lazy=True, return_config=True)
+        _compute_in_float32(network)
+        mx.eval(network.parameters())
+    except Exception as error:
+        raise ModelLoadFailed(f"{folder} does not hold a model that mlx-lm can load: {error}") from error
+    return Loaded(network, _tokenizer(wrapper), wrapper, config)
+
+
+def wrap(model: Any, tokenizer: Any) -> Loaded:
+    """What `MlxBackend.from_model`'s factory built."""
+    mx.eval(model.parameters())
+    config = vars(model.args) if hasattr(model, "args") else {}
+    ours = hasattr(tokenizer, "stream") and hasattr(tokenizer, "render")
+    return Loaded(model, tokenizer if ours else _tokenizer(tokenizer), tokenizer, config)
+
+
+def stop_tokens(loaded: Loaded) -> Iterator[int]:
+    """Ids that end a turn: the tokenizer's, the configuration's, and end markers that the chat template writes."""
+    wrapper = loaded.wrapper
+    yield from getattr(wrapper, "eos_token_ids", None) or ()
+    yield from getattr(wrapper, "stop_tokens", None) or ()
+    eos = getattr(wrapper, "eos_token_id", None)
+    for found in (eos, loaded.config.get("eos_token_id"), (loaded.config.get("text_config") or {}).get("eos_token_id")):
+        yield from found if isinstance(found, list | tuple) else () if found is None else (found,)
+    template = getattr(wrapper, "chat_template", None)
+    if not template:
+        return
+    special = set(getattr(wrapper, "all_special_ids", ()))
+    vocabulary = wrapper.get_vocab()
+    for marker in _END_MARKERS:
+        token = vocabulary.get(marker)
+        if token is not None and token in special and marker in str(template):
+            yield token
+
+
+def tool_parser(loaded: Loaded) -> ToolParser | None:
+    """mlx-lm's parser for the model's tool calls, where it has one."""
+    wrapper = loaded.wrapper
+    if not getattr(wrapper, "has_tool_calling", False):
+        return None
+    return ToolParser(wrapper.tool_call_start, wrapper.tool_call_end or "", wrapper.tool_parser)
+
+
+def _folder(model: str | Path) -> Path:
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return path
+    text = str(model)
+    if isinstance(model, Path) or path.is_absolute() or text.startswith((".", "~")) or text.count("/") != 1:
+        raise ModelNotFound(f"{text} is no folder, and no hub name of the form owner/name")
+    hub = importlib.import_module("huggingface_hub")
+    patterns = importlib.import_module("mlx_lm.utils").DEFAULT_ALLOW_PATTERNS
+    try:
+        return Path(hub.snapshot_download(text, allow_patterns=patterns))
+    except Exception as error:
+        raise ModelNotFound(f"{text} is no folder, and could not be had from the hub: {error}") from error
+
+
+def _check(folder: Path) -> None:
+    """Find what mlx-lm would report without naming the file."""
+    config = folder / "config.json"
+    if not config.is_file():
+        raise ModelNotFound(f"{folder} holds no model: config.json is missing")
+    try:
+        json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelLoadFailed(f"{config} cannot be read: {error}") from error
+    weights = sorted(folder.glob("model*.safetensors"))
+    if not weights:
+        raise ModelLoadFailed(f"{folder} holds no weights: no model*.safetensors")
+    for path in weights:
+        _check_weights(path)
+
+
+def _check_weights(path: Path) -> None:
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(8)
+            (length,) = struct.unpack("<Q", head)
+            if length > size:
+                raise ModelLoadFailed(f"{path} is truncated: its header alone has {length} bytes, the file {size}")
+            header = json.loads(file.read(length))
+        end = max([entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"], default=0)
+    except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError) as error:
+        raise ModelLoadFailed(f"{path} is no safetensors file: {error}") from error
+    if 8 + length + end > size:
+        raise ModelLoadFailed(f"{path} is truncated: it should have {8 + length + end} bytes, it has {size}")
+
+
+def _compute_in_float32(network: Any) -> None:
+    """On the CPU half-precision products do not use the BLAS. Quantised models keep their types."""
+    quantised = any(hasattr(module, "bits") for _, module in network.named_modules())
+    if uses_cpu() and not quantised:
+        network.set_dtype(mx.float32)
+
+
+def _tokenizer(wrapper: Any) -> Any:
+    # transformers takes seconds to import: not before a tokenizer of its is there.
+    return importlib.import_module("greenroom.backends.mlx.tokenizer").MlxTokenizer(wrapper)

@@ -1,0 +1,142 @@
+"""Penalties, biases and bans on the logits of the rows that ask for them, as mlx-lm's logits processors define them.
+
+The tokens that a penalty looks at stand in one integer array on the device, a row per penalised row, newest last.
+While the same rows decode one token a step, it is shifted there, without waiting for a number; else it is built from
+the rows.
+"""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import numpy as np
+
+from greenroom.backends.mlx.rows import Ref, Row
+
+__all__ = ["Bans", "Bias", "Penalties", "is_penalised"]
+
+_PAIRWISE = 64
+
+
+class Bias:
+    """`logit_bias` of the rows at their places in the logits."""
+
+    def __init__(self, rows: list[Row]) -> None:
+        entries = [(i, token, value) for i, row in enumerate(rows) for token, value in row.sampling.logit_bias]
+        self._at = mx.array([entry[0] for entry in entries])
+        self._tokens = mx.array([entry[1] for entry in entries])
+        self._values = mx.array([entry[2] for entry in entries], dtype=mx.float32)
+
+    def apply(self, logits: mx.array) -> mx.array:
+        """Add each row's biases to `logits` `[n, vocabulary]`."""
+        return logits.at[self._at, self._tokens].add(self._values.astype(logits.dtype))
+
+
+class Bans:
+    """Ids that rows may not draw while they are short."""
+
+    def __init__(self, rows: list[Row]) -> None:
+        self._rows = [(i, row) for i, row in enumerate(rows) if row.sampling.banned]
+        self._active: list[int] = []
+        self._at: mx.array | None = None
+        self._tokens: mx.array | None = None
+
+    def apply(self, logits: mx.array) -> mx.array:
+        """Minus infinity at the banned ids of rows that hold fewer than `banned_until` tokens."""
+        active = [i for i, row in self._rows if row.length < row.sampling.banned_until]
+        if active != self._active:
+            self._active = active
+            pairs = [(i, token) for i, row in self._rows if i in active for token in row.sampling.banned]
+            self._at = mx.array([pair[0] for pair in pairs])
+            self._tokens = mx.array([pair[1] for pair in pairs])
+        if active:
+            logits[self._at, self._tokens] = mx.array(-mx.inf, logits.dtype)
+        return logits
+
+
+class Penalties:
+    """Repetition, presence and frequency penalties of the rows that have one."""
+
+    def __init__(self, rows: list[Row]) -> None:
+        self._rows = [(i, row) for i, row in enumerate(rows) if is_penalised(row)]
+        settings = [row.sampling for _, row in self._rows]
+        contexts = np.array([(s.repetition_context, s.presence_context, s.frequency_context) for s in settings])
+        asked = np.array(
+            [(s.repetition_penalty or 0, s.presence_penalty or 0, s.frequency_penalty or 0) for s in settings],
+            dtype=np.float32,
+        )
+        contexts = np.where(asked != 0, contexts, 0)
+        self._width = int(contexts.max())
+        age = np.arange(self._width, 0, -1)
+        # [3, rows, width]: is a token of this age looked at by this penalty?
+        self._inside = [mx.array(age[None] <= contexts[:, k, None]) for k in range(3)]
+        self._any = [bool((asked[:, k] != 0).any()) for k in range(3)]
+        self._repetition = mx.array(np.where(asked[:, 0] != 0, asked[:, 0], 1)[:, None])
+        self._presence = mx.array(asked[:, 1, None])
+        self._frequency = mx.array(asked[:, 2, None])
+        self._at = mx.array([i for i, _ in self._rows])
+        self._column = self._at[:, None]
+        self._lengths: list[int] = []
+        self._history: mx.array | None = None
+
+    def apply(self, logits: mx.array, fed: mx.array | None) -> mx.array:
+        """Penalise the rows' logits. `fed` `[n]` is each row's newest token, where every row was fed exactly one."""
+        history, used = self._follow(fed)
+        x = logits[self._column, history]
+        counts = [
+            _counts(history, self._inside[k] & used, logits.shape[-1]) if self._any[k] else None for k in range(3)
+        ]
+        if counts[0] is not None:
+            factor = self._repetition.astype(x.dtype)
+            x = mx.where(counts[0] > 0, mx.where(x < 0, x * factor, x / factor), x)
+        if counts[1] is not None:
+            x = mx.where(counts[1] > 0, x - self._presence.astype(x.dtype), x)
+        if counts[2] is not None:
+            x = x - self._frequency.astype(x.dtype) * counts[2].astype(x.dtype)
+        # A token that stands in the window twice is written twice, with the same value.
+        logits[self._column, history] = x
+        return logits
+
+    def _follow(self, fed: mx.array | None) -> tuple[mx.array, mx.array]:
+        lengths = [row.length for _, row in self._rows]
+        before, self._lengths = self._lengths, lengths
+        if self._history is not None and fed is not None and lengths == [length + 1 for length in before]:
+            newest = fed[self._at].astype(mx.int32)[:, None]
+            self._history = mx.concatenate([self._history[:, 1:], newest], axis=1)
+        else:
+            self._history = self._gather()
+        used = self._history >= 0
+        # Unused places repeat the newest token.
+        return mx.where(used, self._history, self._history[:, -1:]), used
+
+    def _gather(self) -> mx.array:
+        history = np.full((len(self._rows), self._width), -1, dtype=np.int32)
+        unread: list[tuple[int, int, Ref]] = []
+        for i, (_, row) in enumerate(self._rows):
+            tokens = row.tokens[max(0, row.length - self._width) : row.length]
+            for column, token in enumerate(tokens, self._width - len(tokens)):
+                if isinstance(token, int):
+                    history[i, column] = token
+                elif token.step.values is not None:
+                    history[i, column] = token.number()
+                else:
+                    unread.append((i, column, token))
+        result = mx.array(history)
+        for i, column, ref in unread:
+            result[i, column] = ref.lazy().astype(mx.int32)
+        return result
+
+
+def _counts(history: mx.array, inside: mx.array, vocab_size: int) -> mx.array:
+    """How often the token at each place of `history` `[n, width]` stands at a place that is `inside`."""
+    if history.shape[1] <= _PAIRWISE:
+        same = (history[:, :, None] == history[:, None, :]) & inside[:, None, :]
+        return same.sum(axis=-1)
+    column = mx.arange(history.shape[0])[:, None]
+    totals = mx.zeros((history.shape[0], vocab_size), dtype=mx.int32).at[column, history].add(inside.astype(mx.int32))
+    return totals[column, history]
+
+
+def is_penalised(row: Row) -> bool:
+    """Whether the row has a penalty of any kind."""
+    sampling = row.sampling
+    return bool(sampling.repetition_penalty or sampling.presence_penalty or sampling.frequency_penalty)

@@ -1,0 +1,122 @@
+"""What the backend remembers of a row, and the steps that hold its newest tokens.
+
+A row's tokens are one list: prompt and forced ids as ints, sampled ones as a `Ref` into the step that drew them, until
+somebody needs the number. So the step that follows needs no number, and reading a step costs nothing per row.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+
+from greenroom.backends.protocol import RowFailure, Sampling
+
+__all__ = ["Ref", "Row", "Step", "ints"]
+
+_SETTLE_EVERY = 256
+
+
+def ints(array: mx.array) -> list[int]:
+    """The numbers of a one-dimensional array; waits for it."""
+    numbers: list[int] = array.tolist()  # type: ignore[assignment]
+    return numbers
+
+
+class Step:
+    """One submitted pass: its tokens `[n]`, on the device until read, and which row each of them belongs to."""
+
+    __slots__ = ("failures", "logprobs", "report", "tokens", "values")
+
+    def __init__(
+        self,
+        report: tuple[tuple[int, int], ...],
+        tokens: mx.array | None,
+        logprobs: Any,
+        failures: tuple[RowFailure, ...],
+    ) -> None:
+        self.report = report
+        """(row, index into `tokens`) of the sampled rows, in the plan's order."""
+        self.tokens = tokens
+        self.logprobs = logprobs
+        self.failures = failures
+        self.values: list[int] | None = None
+
+    def numbers(self) -> list[int]:
+        """The tokens as ints; waits for the pass the first time. Raises what the pass raised."""
+        if self.values is None:
+            self.values = [] if self.tokens is None else ints(self.tokens)
+        return self.values
+
+
+class Ref(NamedTuple):
+    """A token that `step` draws, the one at `place`."""
+
+    step: Step
+    place: int
+
+    def number(self) -> int:
+        """The id; waits for the step where it has not been read."""
+        return self.step.numbers()[self.place]
+
+    def lazy(self) -> mx.array:
+        """The id as an array without dimensions; waits for nothing."""
+        if self.step.tokens is None:
+            raise RuntimeError("the step drew nothing")
+        return self.step.tokens[self.place]
+
+
+class Row:
+    """One open row. `length` tokens are in its KV; `tokens` has one more while a drawn token is pending."""
+
+    __slots__ = ("cache", "id", "length", "lost", "sampling", "settled", "slot", "tokens")
+
+    def __init__(self, number: int, sampling: Sampling) -> None:
+        self.id = number
+        self.sampling = sampling
+        self.length = 0
+        self.tokens: list[int | Ref] = []
+        self.settled = 0
+        """Everything before this index is an int already."""
+        self.cache: list[Any] | None = None
+        """The row's own caches of batch size one; None while a store holds its KV, or before it has any."""
+        self.slot: int | None = None
+        """Where a store holds the row's KV."""
+        self.lost = False
+        """Its KV went down with a failed pass of other rows: its tokens are run again when it is next fed."""
+
+    def __repr__(self) -> str:
+        return f"<Row {self.id} length={self.length} pending={self.pending is not None} slot={self.slot}>"
+
+    @property
+    def pending(self) -> int | Ref | None:
+        """The token that was drawn last and not run yet."""
+        return self.tokens[self.length] if len(self.tokens) > self.length else None
+
+    def extend(self, ids: tuple[int, ...]) -> None:
+        """Put `ids` behind the tokens in KV, in place of a pending one."""
+        del self.tokens[self.length :]
+        self.tokens.extend(ids)
+
+    def push(self, ref: Ref) -> None:
+        """`ref` becomes the pending token. References to steps long read are turned into numbers now and then."""
+        self.tokens.append(ref)
+        if len(self.tokens) - self.settled > _SETTLE_EVERY:
+            self.numbers(self.settled, len(self.tokens) - 8)
+
+    def numbers(self, start: int, stop: int) -> list[int]:
+        """The tokens `start` to `stop` as ints, waiting for steps where they are not read."""
+        for i in range(max(start, self.settled), stop):
+            token = self.tokens[i]
+            if isinstance(token, Ref):
+                self.tokens[i] = token.number()
+        if start <= self.settled < stop:
+            self.settled = stop
+        known: list[Any] = self.tokens[start:stop]
+        return known
+
+    def rewind(self, length: int) -> None:
+        """Forget the tokens behind the first `length`."""
+        del self.tokens[length:]
+        self.length = length
+        self.settled = min(self.settled, length)

@@ -1,0 +1,116 @@
+"""Text and ids, over the tokenizers that mlx-lm loads.
+
+Everything that runs beside the engine goes straight to the Rust tokenizer where there is one: transformers' own
+`encode` sets truncation on it each time, which fails when two threads meet there. The two decoders that nearly all
+models have, byte-level BPE and SentencePiece with byte fallback, are streamed by tables that the tokenizer is asked for
+once; any other decoder by decoding a short window again. This module knows no models.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+from transformers import PreTrainedTokenizerFast
+
+from greenroom.backends.mlx.detokenizer import ByteStream, PieceStream, WindowStream, byte_table, piece_table
+from greenroom.backends.protocol import TextStream
+from greenroom.errors import NotSupported
+
+__all__ = ["MlxTokenizer"]
+
+_SPACE_MARK = {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}
+_STRIP = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+
+
+class MlxTokenizer:
+    """Our `Tokenizer` over a tokenizer of mlx-lm's or of transformers."""
+
+    def __init__(self, wrapped: Any) -> None:
+        self.wrapped = wrapped
+        """The tokenizer as mlx-lm or transformers gave it, for those who need its files' details."""
+        inner = wrapped._tokenizer if isinstance(wrapped, TokenizerWrapper) else wrapped  # noqa: SLF001 - no public name
+        self._rust = _rust(inner)
+        self._inner = inner
+        self._stream = self._streams()
+
+    def __repr__(self) -> str:
+        return f"<MlxTokenizer {type(self._inner).__name__} vocab_size={self.vocab_size}>"
+
+    @property
+    def vocab_size(self) -> int:
+        """See `Tokenizer.vocab_size`."""
+        return len(self._inner)
+
+    @property
+    def has_chat_template(self) -> bool:
+        """See `Tokenizer.has_chat_template`."""
+        known = getattr(self.wrapped, "has_chat_template", None)
+        return bool(getattr(self._inner, "chat_template", None)) if known is None else bool(known)
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """See `Tokenizer.encode`."""
+        if self._rust is not None:
+            ids: list[int] = self._rust.encode(text, add_special_tokens=add_special_tokens).ids
+            return ids
+        return list(self._inner.encode(text, add_special_tokens=add_special_tokens))
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """See `Tokenizer.decode`. Nothing is cleaned up: the text is what the ids spell."""
+        decoder = self._inner if self._rust is None else self._rust
+        text: str = decoder.decode(list(ids), skip_special_tokens=skip_special_tokens)
+        return text
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        **options: object,
+    ) -> list[int]:
+        """See `Tokenizer.render`. Raises `NotSupported` where the model has no template."""
+        if not self.has_chat_template:
+            raise NotSupported("a conversation", "this model has no chat template")
+        text: str = self.wrapped.apply_chat_template(
+            [dict(message) for message in messages],
+            tools=[dict(tool) for tool in tools] if tools else None,
+            add_generation_prompt=add_generation_prompt,
+            tokenize=False,
+            **options,
+        )
+        # The template wrote the special tokens already.
+        return self.encode(text, add_special_tokens=False)
+
+    def stream(self) -> TextStream:
+        """See `Tokenizer.stream`."""
+        return self._stream()
+
+    def _streams(self) -> Callable[[], TextStream]:
+        if self._rust is not None:
+            # The whole tokenizer as JSON takes a second; its decoder's pickle is the decoder's part of it.
+            decoder = json.loads(self._rust.decoder.__getstate__()) if self._rust.decoder is not None else {}
+            if decoder.get("type") == "ByteLevel":
+                table = byte_table(self._rust)
+                return lambda: ByteStream(table)
+            steps = decoder.get("decoders", [])
+            if steps[:3] == [_SPACE_MARK, {"type": "ByteFallback"}, {"type": "Fuse"}] and steps[3:] in ([], [_STRIP]):
+                pieces = piece_table(self._rust)
+                strips = bool(steps[3:])
+                return lambda: PieceStream(pieces, strips)
+        return lambda: WindowStream(self.decode)
+
+
+def _rust(inner: Any) -> Any:
+    """The Rust tokenizer, where the Python class around it changes nothing about encoding and decoding."""
+    plain = isinstance(inner, PreTrainedTokenizerFast) and all(
+        getattr(type(inner), name) is getattr(PreTrainedTokenizerFast, name) for name in ("encode", "decode", "_decode")
+    )
+    if not plain:
+        return None
+    rust = inner.backend_tokenizer
+    rust.no_truncation()
+    rust.no_padding()
+    return rust

@@ -1,0 +1,257 @@
+"""The contract between the scheduler and whatever computes.
+
+A backend knows rows, token ids and numbers. It does not know requests, text, tasks or grammars. Every method is called
+on one thread, the engine thread, in this order, once a turn::
+
+    edit(edits)            rows open, close, fork, rewind       (takes effect behind every submitted pass)
+    forward(plan)          builds one pass; the rows' newest tokens may still be unread
+    read()                 the oldest sampled step that was not read yet (at most two are under way)
+    sample(masks)          samples the rows of the last forward that ask for it, and submits the pass
+    close()                once, at the end; the backend may be loaded again afterwards
+
+`forward` is always followed by `sample` before the next `forward`. A turn without work to submit skips `forward` and
+`sample`; a turn with nothing under way skips `read`. A backend may submit its pass in `forward` already.
+
+Ids, numbers and numpy rows cross this boundary; arrays of the backend's own never do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "Backend",
+    "Close",
+    "Edit",
+    "Feed",
+    "ForwardPlan",
+    "Fork",
+    "Masks",
+    "ModelInfo",
+    "Open",
+    "Rewind",
+    "RowFailure",
+    "Sampled",
+    "Sampling",
+    "StepResult",
+    "TextStream",
+    "Tokenizer",
+]
+
+
+class TextStream(Protocol):
+    """Turns one row's ids into text, piece by piece; the pieces joined equal the decode of all ids."""
+
+    def step(self, token: int) -> str:
+        """The text that `token` completes; empty while a code point is incomplete."""
+
+    def flush(self) -> str:
+        """The text still held back (an incomplete code point becomes U+FFFD). Nothing is stepped afterwards."""
+
+    def fork(self) -> TextStream:
+        """An independent copy in the same state."""
+
+
+class Tokenizer(Protocol):
+    """Text to ids and back. Methods may be called from any thread, `TextStream`s from one at a time."""
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of ids that the tokenizer knows; at most `ModelInfo.vocab_size`."""
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether `render` can be used."""
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Ids of `text`; with the model's leading special tokens unless told otherwise."""
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """Text of `ids`."""
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        **options: object,
+    ) -> list[int]:
+        """Ids of a conversation through the model's chat template; `options` are the template's own variables."""
+
+    def stream(self) -> TextStream:
+        """A fresh detokenizer; special tokens give no text."""
+
+
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What a loaded model is, in plain values. `tokenizer` and `tool_parser` are in-process only.
+
+    `vocab_size` is the width of the logits, `context_length` the most tokens a row may hold, `stop_tokens` the ids that
+    end a turn (EOS and the template's end markers). `kv_bytes_per_token` and `kv_bytes_per_row` (state that does not
+    grow) estimate what a row costs. `dispatch_blocks` says that `sample` waits for most of the pass it submits (MLX on
+    CPU), so results are delivered before it. `can_rewind` and `can_fork` say which edits the model's caches allow.
+    """
+
+    name: str
+    vocab_size: int
+    context_length: int
+    stop_tokens: frozenset[int]
+    kv_bytes_per_token: int
+    kv_bytes_per_row: int
+    dispatch_blocks: bool
+    can_rewind: bool
+    can_fork: bool
+    device: str
+    memory_bytes: int
+    """Memory that KV may use by default, derived from the device after the weights are loaded."""
+    tokenizer: Tokenizer
+    tool_parser: Any = None
+
+
+class Sampling(msgspec.Struct, frozen=True, kw_only=True):
+    """How one row's tokens are drawn; checked by the caller, so a backend may trust every field.
+
+    Order: penalties and bias, then mask, temperature, `top_k`, `top_p`, `min_p`, draw. `temperature` 0 is argmax. A
+    penalty looks at the last `*_context` tokens of prompt and output. While the row holds fewer than `banned_until`
+    tokens, `banned` ids cannot be drawn. The draw at a position depends on (`seed`, position) alone, never on the batch.
+    `logprobs` asks for the drawn token's log-probability and for that many of the likeliest (0: the drawn one only).
+    """
+
+    seed: int = 0
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float | None = None
+    repetition_context: int = 20
+    presence_penalty: float | None = None
+    presence_context: int = 20
+    frequency_penalty: float | None = None
+    frequency_context: int = 20
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    banned: tuple[int, ...] = ()
+    banned_until: int = 0
+    logprobs: int | None = None
+
+
+class Open(msgspec.Struct, frozen=True):
+    """A new, empty row. Ids of rows are never used twice in the life of a backend."""
+
+    row: int
+    sampling: Sampling
+
+
+class Close(msgspec.Struct, frozen=True):
+    """The row is gone; passes that hold it and were submitted finish, their tokens for it are not reported."""
+
+    row: int
+
+
+class Fork(msgspec.Struct, frozen=True):
+    """A new row with the tokens, KV, pending token and penalty history of `source`, but its own `sampling`."""
+
+    row: int
+    source: int
+    sampling: Sampling
+
+
+class Rewind(msgspec.Struct, frozen=True):
+    """The row keeps its first `length` tokens; a pending token is dropped. Only where `can_rewind`."""
+
+    row: int
+    length: int
+
+
+Edit = Open | Close | Fork | Rewind
+
+
+class Feed(msgspec.Struct, frozen=True):
+    """One row's part of a pass.
+
+    `ids` are the tokens to run; empty means the row's own last sampled token, read or not. With `sample` the logits after
+    the last of them are sampled, and the token drawn becomes the row's pending one.
+    """
+
+    row: int
+    ids: tuple[int, ...] = ()
+    sample: bool = True
+
+
+class ForwardPlan(msgspec.Struct, frozen=True):
+    """One pass: each row at most once. Open rows that are not in it keep their state."""
+
+    feeds: tuple[Feed, ...]
+
+
+class Masks:
+    """Which ids each constrained row may draw: `bits[i]` belongs to `rows[i]`.
+
+    `bits` is uint32 `[len(rows), ceil(vocab_size / 32)]`, bit j of word w allowing id 32*w + j. Rows of the pass that are
+    not named are free. A row of zeros is the caller's error to find.
+    """
+
+    __slots__ = ("bits", "rows")
+
+    def __init__(self, rows: tuple[int, ...], bits: npt.NDArray[np.uint32]) -> None:
+        self.rows = rows
+        self.bits = bits
+
+
+class Sampled(msgspec.Struct, frozen=True):
+    """A row's token of one step, and what `Sampling.logprobs` asked for (natural log, of the model's raw logits)."""
+
+    row: int
+    token: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+class RowFailure(msgspec.Struct, frozen=True):
+    """A row whose part of a step failed while the others' succeeded. The caller closes it."""
+
+    row: int
+    error: Exception
+
+
+class StepResult(msgspec.Struct, frozen=True):
+    """What one pass gave: a `Sampled` for each row that was sampled and is still open, in the plan's order.
+
+    A pass in which nothing was sampled has a result too, with no tokens. `kv_bytes` is what open rows hold now.
+    """
+
+    sampled: tuple[Sampled, ...]
+    failures: tuple[RowFailure, ...] = ()
+    kv_bytes: int = 0
+
+
+class Backend(Protocol):
+    """Computes. Six methods, called on the engine thread alone, in the order that this module's docstring gives."""
+
+    def load(self) -> ModelInfo:
+        """Bring the model in. Raises `ModelNotFound`, `ModelLoadFailed` or `MissingExtra`; then nothing is held."""
+
+    def edit(self, edits: Sequence[Edit]) -> int:
+        """Apply `edits` in order and return the KV bytes that open rows hold (empty `edits` just asks).
+
+        A closed row's bytes are gone from the sum at once, though a pass that holds it may still run.
+        """
+
+    def forward(self, plan: ForwardPlan) -> None:
+        """Build the pass. An exception fails every row of `plan`; earlier steps can still be read, other rows live."""
+
+    def sample(self, masks: Masks | None = None) -> None:
+        """Sample the rows of the last `forward` and submit the pass. An exception fails every row of that plan."""
+
+    def read(self) -> StepResult:
+        """Wait for the oldest step that was not read and return it.
+
+        An exception fails every row of that step's plan and of the steps submitted behind it that hold the same rows.
+        """
+
+    def close(self) -> None:
+        """Wait for submitted passes, then give weights, KV and device limits back. Idempotent."""

@@ -1,0 +1,136 @@
+"""greenroom: an async, actor-style inference runtime for MLX.
+
+This package is what a user touches: the runtime, `generate()`, events, parameters, decoders, the command line. It does
+not know threads, arrays, or KV. Its names are handed on lazily, so importing a part of greenroom loads that part alone.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from greenroom.actors.statistics import Statistics
+    from greenroom.actors.task import GenerationTask
+    from greenroom.backends.scripted import Reply, Scripted
+    from greenroom.errors import (
+        AmbiguousRuntime,
+        BackendFailed,
+        CallbackFailed,
+        EngineFailed,
+        GenerationFailed,
+        GreenroomError,
+        InvalidParameter,
+        InvalidPrompt,
+        InvalidRequest,
+        MissingExtra,
+        ModelError,
+        ModelLoadFailed,
+        ModelNotFound,
+        NoRuntime,
+        NotSupported,
+        PromptTooLong,
+        RuntimeClosed,
+        StreamInUse,
+        TooBusy,
+    )
+    from greenroom.events import (
+        Chunk,
+        Event,
+        Function,
+        Info,
+        Reasoning,
+        RejectedToolCall,
+        Token,
+        TokenEvent,
+        ToolCall,
+        TopLogprob,
+    )
+    from greenroom.generation import (
+        generate,
+        generate_task,
+        generate_token_task,
+        generate_tokens,
+        generate_tokens_task,
+    )
+    from greenroom.parameters import GenerateParameters
+    from greenroom.runtime import Runtime
+    from greenroom.streams import EventStream, Result, Stream, TokenStream
+
+__all__ = [
+    "AmbiguousRuntime",
+    "BackendFailed",
+    "CallbackFailed",
+    "Chunk",
+    "EngineFailed",
+    "Event",
+    "EventStream",
+    "Function",
+    "GenerateParameters",
+    "GenerationFailed",
+    "GenerationTask",
+    "GreenroomError",
+    "Info",
+    "InvalidParameter",
+    "InvalidPrompt",
+    "InvalidRequest",
+    "MissingExtra",
+    "ModelError",
+    "ModelLoadFailed",
+    "ModelNotFound",
+    "NoRuntime",
+    "NotSupported",
+    "PromptTooLong",
+    "Reasoning",
+    "RejectedToolCall",
+    "Reply",
+    "Result",
+    "Runtime",
+    "RuntimeClosed",
+    "Scripted",
+    "Statistics",
+    "Stream",
+    "StreamInUse",
+    "Token",
+    "TokenEvent",
+    "TokenStream",
+    "TooBusy",
+    "ToolCall",
+    "TopLogprob",
+    "generate",
+    "generate_task",
+    "generate_token_task",
+    "generate_tokens",
+    "generate_tokens_task",
+]
+
+_ERRORS = (
+    "AmbiguousRuntime BackendFailed CallbackFailed EngineFailed GenerationFailed GreenroomError InvalidParameter "
+    "InvalidPrompt InvalidRequest MissingExtra ModelError ModelLoadFailed ModelNotFound NoRuntime NotSupported "
+    "PromptTooLong RuntimeClosed StreamInUse TooBusy"
+)
+_HOMES = {
+    "greenroom.actors.statistics": "Statistics",
+    "greenroom.actors.task": "GenerationTask",
+    "greenroom.backends.scripted": "Reply Scripted",
+    "greenroom.errors": _ERRORS,
+    "greenroom.events": "Chunk Event Function Info Reasoning RejectedToolCall Token TokenEvent ToolCall TopLogprob",
+    "greenroom.generation": "generate generate_task generate_token_task generate_tokens generate_tokens_task",
+    "greenroom.parameters": "GenerateParameters",
+    "greenroom.runtime": "Runtime",
+    "greenroom.streams": "EventStream Result Stream TokenStream",
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,135 @@
+"""Every error greenroom raises, named by what the caller can do next.
+
+One base, `GreenroomError`. Input that can never work raises an `InvalidRequest`; a machine or a model that cannot serve
+raises a `ModelError`; a generation that began and could not go on raises a `GenerationFailed`, whose `info` has the
+counts up to the failure. This module imports nothing of greenroom: every layer may raise from it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from greenroom.events import Info
+
+__all__ = [
+    "AmbiguousRuntime",
+    "BackendFailed",
+    "CallbackFailed",
+    "EngineFailed",
+    "GenerationFailed",
+    "GreenroomError",
+    "InvalidParameter",
+    "InvalidPrompt",
+    "InvalidRequest",
+    "MissingExtra",
+    "ModelError",
+    "ModelLoadFailed",
+    "ModelNotFound",
+    "NoRuntime",
+    "NotSupported",
+    "PromptTooLong",
+    "RuntimeClosed",
+    "StreamInUse",
+    "TooBusy",
+]
+
+
+class GreenroomError(Exception):
+    """Base of every error that greenroom raises on purpose."""
+
+
+class InvalidRequest(GreenroomError, ValueError):
+    """The request can never work as it stands: change it. No forward pass was spent on it."""
+
+
+class InvalidParameter(InvalidRequest):
+    """A generation parameter is out of its range; the message names it, its value and the range."""
+
+    def __init__(self, name: str, value: object, expected: str) -> None:
+        super().__init__(f"{name} must be {expected}, got {value!r}")
+        self.name = name
+        self.value = value
+        self.expected = expected
+
+
+class InvalidPrompt(InvalidRequest):
+    """The prompt is empty, of the wrong type, or holds a token id outside the vocabulary."""
+
+
+class PromptTooLong(InvalidRequest):
+    """The prompt leaves no room in the model's context, or in the runtime's KV budget: shorten it."""
+
+    def __init__(self, num_tokens: int, limit: int, what: str = "the model's context") -> None:
+        super().__init__(f"the prompt has {num_tokens} tokens, {what} holds {limit}: shorten the prompt")
+        self.num_tokens = num_tokens
+        self.limit = limit
+
+
+class NotSupported(GreenroomError, NotImplementedError):
+    """This version of greenroom, or this model, cannot do what was asked; nothing was ignored in silence."""
+
+    def __init__(self, what: str, why: str = "it has not been built yet") -> None:
+        super().__init__(f"{what} is not supported: {why}")
+        self.what = what
+
+
+class TooBusy(GreenroomError):
+    """As many requests wait as the runtime allows: try again later, or raise `max_waiting`."""
+
+    def __init__(self, waiting: int, limit: int) -> None:
+        super().__init__(f"{waiting} requests wait already, and max_waiting is {limit}: try again later")
+        self.waiting = waiting
+        self.limit = limit
+
+
+class NoRuntime(GreenroomError, LookupError):
+    """A module-level function was called and no runtime is entered on this event loop: enter one, or pass `runtime=`."""
+
+
+class AmbiguousRuntime(GreenroomError, LookupError):
+    """Several runtimes are entered on this event loop and none is current: pass `runtime=`."""
+
+
+class RuntimeClosed(GreenroomError, RuntimeError):
+    """The runtime is not entered, or is leaving: use it inside its `async with` block."""
+
+
+class StreamInUse(GreenroomError, RuntimeError):
+    """Two tasks read one stream at once: give each task a stream of its own."""
+
+
+class ModelError(GreenroomError):
+    """The model cannot be had or cannot run here."""
+
+
+class MissingExtra(ModelError, ImportError):
+    """An optional dependency is not installed; the message says which command installs it."""
+
+
+class ModelNotFound(ModelError, FileNotFoundError):
+    """Neither a folder with a model nor a hub name that could be had: check the name."""
+
+
+class ModelLoadFailed(ModelError):
+    """The model's files are there but do not make a model (truncated, foreign, or of an unknown kind)."""
+
+
+class GenerationFailed(GreenroomError):
+    """A generation ended in a failure. `info` has its counts and times up to then; `__cause__` has the reason."""
+
+    def __init__(self, message: str, *, info: Info | None = None) -> None:
+        super().__init__(message)
+        self.info = info
+
+
+class BackendFailed(GenerationFailed):
+    """The forward pass that held this row failed. Other rows go on, and the runtime stays usable: try again."""
+
+
+class CallbackFailed(GenerationFailed):
+    """A callback of the request raised; only this request ended. `__cause__` is what it raised."""
+
+
+class EngineFailed(GenerationFailed):
+    """The engine thread is dead; every request fails. Leave the runtime and enter it again."""

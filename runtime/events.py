@@ -1,0 +1,135 @@
+"""What a stream yields: plain frozen structs, in the model's order, ending in exactly one `Info`.
+
+Decoded streams are `(Chunk | Reasoning | ToolCall | RejectedToolCall)* Info`, raw ones `Token* Info`. Every event has a
+`type` tag, so `msgspec.json.encode(event)` is a wire format. This module imports nothing of greenroom.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+__all__ = [
+    "Chunk",
+    "Event",
+    "Function",
+    "Info",
+    "Reasoning",
+    "RejectedToolCall",
+    "StopDetail",
+    "StopReason",
+    "Token",
+    "TokenEvent",
+    "ToolCall",
+    "TopLogprob",
+]
+
+StopReason = Literal["stop", "length", "cancelled"]
+StopDetail = Literal[
+    "eos",
+    "stop_token",
+    "stop_string",
+    "constraint",
+    "max_tokens",
+    "context",
+    "handle",
+    "stream_closed",
+    "dropped",
+    "scope",
+    "timeout",
+    "shutdown",
+]
+
+
+class TopLogprob(msgspec.Struct, frozen=True):
+    """One of the likeliest tokens at a position, with its natural log-probability under the model's raw logits."""
+
+    id: int
+    logprob: float
+
+
+class Token(msgspec.Struct, frozen=True, tag_field="type", tag="token"):
+    """A sampled token id; `logprob` and `top_logprobs` (best first) only where `logprobs` was asked for."""
+
+    id: int
+    logprob: float | None = None
+    top_logprobs: tuple[TopLogprob, ...] = ()
+
+
+class Chunk(msgspec.Struct, frozen=True, tag_field="type", tag="chunk"):
+    """A piece of text, never cut inside a code point; `tokens` carries its tokens where `logprobs` was asked for."""
+
+    text: str
+    tokens: tuple[Token, ...] = ()
+
+
+class Reasoning(msgspec.Struct, frozen=True, tag_field="type", tag="reasoning"):
+    """A piece of the model's thinking, without its markers."""
+
+    text: str
+
+
+class Function(msgspec.Struct, frozen=True):
+    """The name and the arguments of a tool call."""
+
+    name: str
+    arguments: dict[str, Any]
+
+
+class ToolCall(msgspec.Struct, frozen=True, tag_field="type", tag="tool_call"):
+    """A complete call of a declared tool; `raw` is the model's own text of it."""
+
+    function: Function
+    id: str
+    raw: str = ""
+
+
+class RejectedToolCall(msgspec.Struct, frozen=True, tag_field="type", tag="rejected_tool_call"):
+    """A call that could not be used, with the reason, a bounded preview for logs, and the model's whole text in `raw`."""
+
+    reason: Literal["malformed_syntax", "incomplete_output", "missing_tool_name", "undeclared_tool", "invalid_arguments"]
+    preview: str
+    raw: str
+    name: str | None = None
+    detail: str = ""
+
+
+class Info(msgspec.Struct, frozen=True, tag_field="type", tag="info", kw_only=True):
+    """How a generation ended, with its counts and times (seconds); the last event of a stream.
+
+    `queue_time` is submit to first prefill chunk, `prompt_time` from there to the first token, `generate_time` first to
+    last token. `generation_tokens` counts emitted tokens, without the stop token (unless it was asked for).
+    """
+
+    stop_reason: StopReason
+    stop_detail: StopDetail
+    prompt_tokens: int
+    generation_tokens: int
+    cached_prompt_tokens: int = 0
+    forced_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+    queue_time: float = 0.0
+    prompt_time: float = 0.0
+    generate_time: float = 0.0
+    seed: int | None = None
+    stop_sequence: str | int | None = None
+    constraint_complete: bool | None = None
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Decode speed: `(generation_tokens - 1) / generate_time`, 0.0 where that is undefined."""
+        if self.generation_tokens < 2 or self.generate_time <= 0.0:
+            return 0.0
+        return (self.generation_tokens - 1) / self.generate_time
+
+    @property
+    def prompt_tokens_per_second(self) -> float:
+        """Prefill speed over the tokens that were computed, 0.0 where that is undefined."""
+        computed = self.prompt_tokens - self.cached_prompt_tokens
+        return computed / self.prompt_time if self.prompt_time > 0.0 else 0.0
+
+
+Event = Chunk | Reasoning | ToolCall | RejectedToolCall | Info
+TokenEvent = Token | Info

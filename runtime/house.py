@@ -1,0 +1,145 @@
+"""One opening of a runtime: the engine, the desk, and the thread that prepares prompts.
+
+Prompts are tokenized by one worker thread, in the order of the calls: off the event loop, and off the engine thread.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from anyio import CancelScope, Event, get_cancelled_exc_class
+
+from greenroom.actors.bridge import Bridge
+from greenroom.actors.engine import Engine
+from greenroom.actors.mailbox import Desk, Mailbox
+from greenroom.actors.messages import Reject, Shutdown, Submit
+from greenroom.actors.scheduler import Limits
+from greenroom.actors.statistics import Statistics
+from greenroom.backends.protocol import Backend, ModelInfo
+from greenroom.errors import RuntimeClosed
+
+__all__ = ["House", "Prepared"]
+
+_log = logging.getLogger("greenroom")
+
+
+class Prepared:
+    """A request that was announced: its mailbox, and whether its prompt has been prepared."""
+
+    def __init__(self, mailbox: Mailbox) -> None:
+        self.mailbox = mailbox
+        self._done = Event()
+        self._error: Exception | None = None
+
+    def resolve(self, error: Exception | None) -> None:
+        """The preparation has ended. On the event loop."""
+        self._error = error
+        self._done.set()
+
+    async def wait(self) -> None:
+        """Until the request is queued. Raises why it is not; cancelled, it settles the request first."""
+        try:
+            await self._done.wait()
+        except get_cancelled_exc_class():
+            await self.mailbox.close("scope")
+            raise
+        if self._error is not None:
+            raise self._error
+
+
+class House:
+    """Holds no reference to the `Runtime`, so that an abandoned one is collected and its engine ends."""
+
+    def __init__(self, backend: Backend, limits: Callable[[ModelInfo], Limits], *, max_waiting: int) -> None:
+        self.engine = Engine(backend, limits)
+        self._limits = limits
+        self._desk = Desk(self.engine, max_waiting=max_waiting)
+        self._preparer = ThreadPoolExecutor(1, thread_name_prefix="greenroom-prepare")
+        self._bridge: Bridge | None = None
+        self._model: ModelInfo | None = None
+        self._problem: BaseException | None = None
+        self._loaded = Event()
+        self._closed = Event()
+        self._is_closed = False
+        self.room = 0
+        """The most tokens that the KV budget holds for a row."""
+
+    async def open(self) -> None:
+        """Load. Raises what the load raised; cancelled, it waits for the load and frees what it brought."""
+        self._bridge = Bridge()
+        self.engine.start(self._bridge, self._on_loaded, self._desk.deliver, self._on_closed)
+        try:
+            await self._loaded.wait()
+        except get_cancelled_exc_class():
+            await self.close()
+            raise
+        if self._problem is not None:
+            problem, self._problem = self._problem, None
+            await self._wait_closed()
+            raise problem
+
+    async def close(self) -> None:
+        """Cancel and settle all, give everything back. Not to be interrupted: a cancellation is raised afterwards."""
+        self._preparer.shutdown(wait=False, cancel_futures=True)
+        self.engine.put(Shutdown())
+        await self._wait_closed()
+
+    async def _wait_closed(self) -> None:
+        interruption: BaseException | None = None
+        while not self._is_closed:
+            try:
+                with CancelScope(shield=True):
+                    await self._closed.wait()
+            except get_cancelled_exc_class() as error:
+                interruption = error
+        self._preparer.shutdown(wait=False, cancel_futures=True)
+        if interruption is not None:
+            raise interruption
+
+    def _on_loaded(self, outcome: ModelInfo | BaseException) -> None:
+        if isinstance(outcome, ModelInfo):
+            self._model = outcome
+            limits = self._limits(outcome)
+            self.room = (limits.kv_bytes - outcome.kv_bytes_per_row) // max(1, outcome.kv_bytes_per_token)
+        else:
+            self._problem = outcome
+        self._loaded.set()
+
+    def _on_closed(self, problem: BaseException | None) -> None:
+        if problem is not None and self.engine.failure is None:
+            _log.error("the engine ended with %r", problem)
+        self._is_closed = True
+        self._desk.close(self.engine.failure)
+        self._closed.set()
+
+    @property
+    def model(self) -> ModelInfo:
+        """The loaded model."""
+        if self._model is None:
+            raise RuntimeClosed("no model is loaded")
+        return self._model
+
+    def statistics(self) -> Statistics:
+        """The engine's counts."""
+        return self.engine.statistics
+
+    def announce(self, prepare: Callable[[int], Submit]) -> Prepared:
+        """A place in the queue for a request, whose `prepare` runs on the worker thread. Raises `TooBusy`."""
+        if self._is_closed or self._bridge is None:
+            raise RuntimeClosed("the runtime is not open")
+        prepared = Prepared(self._desk.open())
+        self._preparer.submit(_work, prepare, prepared, self.engine, self._bridge)
+        return prepared
+
+
+def _work(prepare: Callable[[int], Submit], prepared: Prepared, engine: Engine, bridge: Bridge) -> None:
+    error: Exception | None = None
+    request = prepared.mailbox.request
+    try:
+        engine.put(prepare(request))
+    except Exception as problem:  # noqa: BLE001 - told to the guilty request, whatever it is
+        error = problem
+        engine.put(Reject(request, problem))
+    bridge.post(prepared.resolve, error)

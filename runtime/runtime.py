@@ -1,0 +1,373 @@
+"""The runtime: an open model, and the ways to generate with it.
+
+A `Runtime` is an async context manager. Entering starts the engine thread, which loads the model; leaving cancels and
+settles what still runs, gives weights and memory back and ends the thread. It may be entered again.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+import weakref
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from anyio import to_thread
+
+from greenroom import current, prompts
+from greenroom.actors.decoding import Decoder
+from greenroom.actors.messages import Shutdown, Submit
+from greenroom.actors.scheduler import Limits
+from greenroom.actors.statistics import Statistics
+from greenroom.actors.task import GenerationTask
+from greenroom.backends.protocol import Backend, ModelInfo, Tokenizer
+from greenroom.decoders import TextDecoder, TokenDecoder
+from greenroom.errors import InvalidParameter, NotSupported, PromptTooLong, RuntimeClosed
+from greenroom.house import House, Prepared
+from greenroom.parameters import GenerateParameters, merged, sampling, stop_ids, stop_strings, validate
+from greenroom.prompts import Prompt
+from greenroom.streams import EventStream, Result, TokenStream
+
+__all__ = ["Runtime"]
+
+MAX_ROWS = 32
+"""Rows that share a pass: past this, CPU and small GPUs gain little, and each row adds its KV."""
+MAX_STEP_TOKENS = 512
+"""Tokens of one pass: a longer prompt is run in pieces, so that others wait for at most one piece."""
+MAX_WAITING = 1024
+"""Requests in the queue: some thousand prompts of ids are tens of megabytes; more is a caller without a brake."""
+
+Progress = Callable[[int, int], object]
+
+
+class Runtime:
+    """A model, open for many concurrent generations on one event loop.
+
+    `model` is a folder with an mlx-lm model or a hub name; none means the bundled understudy. `backend` takes the place
+    of the model, for tests (`Scripted`) or other engines. `kv_bytes` bounds the KV of all rows; by default it is derived
+    from the device's memory after the weights are loaded: on Apple silicon what Metal recommends less what is in use, on
+    Linux a quarter of the available memory.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        *,
+        backend: Backend | None = None,
+        max_rows: int = MAX_ROWS,
+        max_step_tokens: int = MAX_STEP_TOKENS,
+        max_waiting: int = MAX_WAITING,
+        kv_bytes: int | None = None,
+    ) -> None:
+        if model is not None and backend is not None:
+            raise InvalidParameter("backend", backend, "None where a model is named")
+        bounds = {"max_rows": max_rows, "max_step_tokens": max_step_tokens, "kv_bytes": kv_bytes}
+        for name, value in bounds.items():
+            if value is not None and value < 1:
+                raise InvalidParameter(name, value, "at least 1")
+        if max_step_tokens <= max_rows:
+            raise InvalidParameter("max_step_tokens", max_step_tokens, f"over max_rows ({max_rows}): each row takes one")
+        if max_waiting < 1:
+            raise InvalidParameter("max_waiting", max_waiting, "at least 1")
+        self._model = model
+        self._backend = backend
+        self._max_rows = max_rows
+        self._max_step_tokens = max_step_tokens
+        self._max_waiting = max_waiting
+        self._kv_bytes = kv_bytes
+        self._house: House | None = None
+        self._is_entering = False
+
+    def __repr__(self) -> str:
+        name = repr(self._backend) if self._backend is not None else str(self._model or "understudy")
+        return f"<Runtime {name} {'open' if self.is_open else 'closed'}>"
+
+    # Lifetime.
+
+    async def __aenter__(self) -> Self:
+        if self._house is not None or self._is_entering:
+            raise RuntimeClosed(f"{self!r} is entered already: leave it first, or make another one")
+        self._is_entering = True
+        try:
+            backend = self._backend or await to_thread.run_sync(_mlx_backend, self._model)
+            house = House(backend, self._limits, max_waiting=self._max_waiting)
+            finalizer = weakref.finalize(self, house.engine.put, Shutdown())
+            try:
+                await house.open()
+            except BaseException:
+                finalizer.detach()
+                raise
+        finally:
+            self._is_entering = False
+        self._house = house
+        self._finalizer = finalizer
+        current.entered(self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        house, self._house = self._house, None
+        if house is None:
+            return
+        current.left(self)
+        self._finalizer.detach()
+        await house.close()
+
+    def _limits(self, info: ModelInfo) -> Limits:
+        kv_bytes = self._kv_bytes if self._kv_bytes is not None else info.memory_bytes
+        return Limits(rows=self._max_rows, step_tokens=self._max_step_tokens, kv_bytes=kv_bytes)
+
+    def _opened(self) -> House:
+        if self._house is None:
+            raise RuntimeClosed(f"{self!r} is not entered: use it inside `async with`")
+        failure = self._house.engine.failure
+        if failure is not None:
+            raise failure
+        return self._house
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the runtime is entered."""
+        return self._house is not None
+
+    @property
+    def model(self) -> ModelInfo:
+        """What the loaded model is. Raises `RuntimeClosed` outside of the runtime's block."""
+        return self._opened().model
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer."""
+        return self._opened().model.tokenizer
+
+    def statistics(self) -> Statistics:
+        """Requests by state and bytes held, as of the engine's last turn."""
+        return self._opened().statistics()
+
+    # Decoded streams.
+
+    def generate(
+        self,
+        prompt: Prompt,
+        parameters: GenerateParameters | None = None,
+        *,
+        constrain: object = None,
+        tools: Sequence[Any] | None = None,
+        template: bool | None = None,
+        template_options: Mapping[str, Any] | None = None,
+        context: object = None,
+        progress: Progress | None = None,
+        **overrides: Any,
+    ) -> EventStream:
+        """Start a generation and return its stream at once.
+
+        A str is a user message through the model's chat template where it has one (`template=False`: raw text), a list
+        of ints is taken as it is, a list of messages goes through the template. `overrides` beat `parameters`; an unknown
+        name is a `TypeError`. `progress` is called on the engine thread with (prompt tokens run, prompt tokens in all).
+
+        Raises what can be known at once: `InvalidParameter`, `InvalidPrompt`, `TooBusy`, `NotSupported`,
+        `RuntimeClosed`. What tokenizing finds (`InvalidPrompt`, `PromptTooLong`) is raised at the first await.
+        """
+        _refuse(constrain=constrain, tools=tools, context=context)
+        options = merged(parameters, overrides)
+        prepared = self._start(prompt, options, _text_decoder, template, template_options, progress)
+        return EventStream(prepared.mailbox)
+
+    async def generate_task(
+        self,
+        prompt: Prompt,
+        parameters: GenerateParameters | None = None,
+        *,
+        constrain: object = None,
+        tools: Sequence[Any] | None = None,
+        template: bool | None = None,
+        template_options: Mapping[str, Any] | None = None,
+        context: object = None,
+        progress: Progress | None = None,
+        **overrides: Any,
+    ) -> tuple[EventStream, GenerationTask]:
+        """Like `generate`, but waits until the prompt is checked and queued (never for prefill), and gives the handle."""
+        _refuse(constrain=constrain, tools=tools, context=context)
+        options = merged(parameters, overrides)
+        prepared = self._start(prompt, options, _text_decoder, template, template_options, progress)
+        stream = EventStream(prepared.mailbox)
+        await prepared.wait()
+        return stream, stream.task
+
+    # Raw tokens.
+
+    def generate_tokens(
+        self,
+        prompt: Prompt,
+        parameters: GenerateParameters | None = None,
+        *,
+        include_stop_token: bool = False,
+        constrain: object = None,
+        template: bool | None = None,
+        template_options: Mapping[str, Any] | None = None,
+        context: object = None,
+        progress: Progress | None = None,
+        **overrides: Any,
+    ) -> TokenStream:
+        """Like `generate`, but yields `Token` events. `include_stop_token` yields (and counts) the stop token too."""
+        _refuse(constrain=constrain, context=context)
+        options = merged(parameters, overrides)
+        decoder = _token_decoder(include_stop_token=include_stop_token)
+        return TokenStream(self._start(prompt, options, decoder, template, template_options, progress).mailbox)
+
+    async def generate_tokens_task(
+        self,
+        prompt: Prompt,
+        parameters: GenerateParameters | None = None,
+        *,
+        include_stop_token: bool = False,
+        constrain: object = None,
+        template: bool | None = None,
+        template_options: Mapping[str, Any] | None = None,
+        context: object = None,
+        progress: Progress | None = None,
+        **overrides: Any,
+    ) -> tuple[TokenStream, GenerationTask]:
+        """Like `generate_tokens`, but waits until the prompt is checked and queued, and gives the handle."""
+        _refuse(constrain=constrain, context=context)
+        options = merged(parameters, overrides)
+        decoder = _token_decoder(include_stop_token=include_stop_token)
+        prepared = self._start(prompt, options, decoder, template, template_options, progress)
+        stream = TokenStream(prepared.mailbox)
+        await prepared.wait()
+        return stream, stream.task
+
+    async def generate_token_task(
+        self, ids: Sequence[int], parameters: GenerateParameters | None = None, **overrides: Any
+    ) -> tuple[TokenStream, GenerationTask]:
+        """The lowest level: ids in, tokens out, the stop token included."""
+        return await self.generate_tokens_task(list(ids), parameters, include_stop_token=True, **overrides)
+
+    # Helpers of whole prompts.
+
+    async def prepare(
+        self,
+        prompt: Prompt,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template: bool | None = None,
+        template_options: Mapping[str, Any] | None = None,
+    ) -> list[int]:
+        """The ids that `generate` would run for this prompt."""
+        house = self._opened()
+        prompts.check(prompt)
+
+        def work() -> list[int]:
+            model = house.model
+            return list(
+                prompts.encode(
+                    prompt,
+                    model.tokenizer,
+                    model.vocab_size,
+                    tools=tools,
+                    template=template,
+                    template_options=template_options,
+                )
+            )
+
+        return await to_thread.run_sync(work)
+
+    async def map(
+        self,
+        prompts: Iterable[Prompt],
+        parameters: GenerateParameters | None = None,
+        *,
+        limit: int = MAX_ROWS,
+        **options: Any,
+    ) -> AsyncIterator[Result]:
+        """The results of many prompts, in their order, at most `limit` at once. A failure is raised at its place."""
+        if limit < 1:
+            raise InvalidParameter("limit", limit, "at least 1")
+        streams: deque[EventStream] = deque()
+        pending = iter(prompts)
+        while True:
+            while len(streams) < limit and (prompt := next(pending, _DONE)) is not _DONE:
+                streams.append(self.generate(prompt, parameters, **options))  # type: ignore[arg-type]
+            if not streams:
+                return
+            yield await streams.popleft().collect()
+
+    def _start(
+        self,
+        prompt: Prompt,
+        options: GenerateParameters,
+        decoder: Callable[[GenerateParameters, ModelInfo], Decoder],
+        template: bool | None,
+        template_options: Mapping[str, Any] | None,
+        progress: Progress | None,
+    ) -> Prepared:
+        house = self._opened()
+        model = house.model
+        prompts.check(prompt)
+        validate(options, vocab_size=model.vocab_size)
+        submitted = time.monotonic()
+        seed = options.seed if options.seed is not None else secrets.randbits(63)
+
+        def prepare(request: int) -> Submit:
+            ids = prompts.encode(
+                prompt, model.tokenizer, model.vocab_size, template=template, template_options=template_options
+            )
+            if len(ids) >= model.context_length:
+                raise PromptTooLong(len(ids), model.context_length)
+            if len(ids) >= house.room:
+                raise PromptTooLong(len(ids), house.room, "the runtime's kv_bytes")
+            return Submit(
+                request=request,
+                prompt=ids,
+                sampling=sampling(
+                    options, seed=seed, stop_ids=stop_ids(options, model), prompt_tokens=len(ids)
+                ),
+                max_tokens=options.max_tokens,
+                submitted=submitted,
+                deadline=None if options.timeout is None else submitted + options.timeout,
+                reported_seed=seed,
+                decoder=decoder(options, model),
+                progress=progress,
+            )
+
+        return house.announce(prepare)
+
+
+_DONE = object()
+
+
+def _mlx_backend(model: str | Path | None) -> Backend:
+    """Imported here: a program that never opens a model loads no MLX; and off the loop: the import takes a while."""
+    from greenroom.backends import understudy  # noqa: PLC0415
+    from greenroom.backends.mlx.backend import MlxBackend  # noqa: PLC0415
+
+    return MlxBackend(model if model is not None else understudy.path())
+
+
+def _refuse(**parts: object) -> None:
+    for name, value in parts.items():
+        if value is not None:
+            raise NotSupported(f"{name}=")
+
+
+def _text_decoder(options: GenerateParameters, model: ModelInfo) -> Decoder:
+    return TextDecoder(
+        model.tokenizer.stream(),
+        stop_ids=stop_ids(options, model),
+        eos=model.stop_tokens,
+        stop_strings=stop_strings(options),
+        keep_tokens=options.logprobs is not None,
+    )
+
+
+def _token_decoder(*, include_stop_token: bool) -> Callable[[GenerateParameters, ModelInfo], Decoder]:
+    def make(options: GenerateParameters, model: ModelInfo) -> Decoder:
+        return TokenDecoder(
+            stop_ids=stop_ids(options, model), eos=model.stop_tokens, include_stop_token=include_stop_token
+        )
+
+    return make

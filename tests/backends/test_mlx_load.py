@@ -1,0 +1,135 @@
+"""Loading: what a folder turns out to be, and an error that names what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from models import mx
+
+from greenroom.backends.mlx import MlxBackend
+from greenroom.backends.protocol import Feed, ForwardPlan, Open, Sampling
+from greenroom.errors import ModelLoadFailed, ModelNotFound
+
+FOLDER = Path(__file__).resolve().parents[3] / "shared" / "assets" / "models" / "stories260K"
+needs_model = pytest.mark.skipif(not FOLDER.is_dir(), reason="no ../shared folder beside the repository")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of a real model's folder, to be spoiled."""
+    copy = tmp_path / "model"
+    shutil.copytree(FOLDER, copy, copy_function=shutil.copyfile)
+    copy.chmod(0o755)
+    return copy
+
+
+@needs_model
+def test_a_trained_model_says_what_it_is_and_what_it_is_known_to_say() -> None:
+    """Width of the logits, context and end of turn as in its files; and its well-known story."""
+    backend = MlxBackend(FOLDER)
+    info = backend.load()
+    assert (info.vocab_size, info.context_length, info.stop_tokens) == (512, 512, frozenset({2}))
+    assert info.kv_bytes_per_token == 5 * 2 * 4 * 8 * 4
+    assert (info.kv_bytes_per_row, info.can_rewind, info.can_fork) == (0, True, True)
+    assert info.memory_bytes > 0
+    backend.edit([Open(1, Sampling())])
+    ids: tuple[int, ...] = tuple(info.tokenizer.encode("Once upon a time"))
+    found = []
+    for _ in range(30):
+        backend.forward(ForwardPlan((Feed(1, ids),)))
+        backend.sample()
+        found += [sampled.token for sampled in backend.read().sampled]
+        ids = ()
+    backend.close()
+    assert info.tokenizer.decode(found).startswith(", there was a little girl named Lily. She loved to play outside")
+
+
+def test_a_folder_that_is_not_there_is_not_found(tmp_path: Path) -> None:
+    """Neither is an empty one, nor a name that no hub could have. Nothing is asked of the network."""
+    for name in (tmp_path / "nothing", str(tmp_path / "nothing"), tmp_path, "./nothing", "a/b/c", "nothing"):
+        with pytest.raises(ModelNotFound):
+            MlxBackend(name).load()
+
+
+def test_a_hub_name_that_cannot_be_had_offline_is_not_found(tmp_path: Path) -> None:
+    """In a process of its own, because the hub reads its settings once."""
+    code = (
+        "from greenroom.backends.mlx import MlxBackend\n"
+        "from greenroom.errors import ModelNotFound\n"
+        "try: MlxBackend('nobody/nothing').load()\n"
+        "except ModelNotFound as error: print('not found:', error)\n"
+    )
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert result.stdout.startswith("not found: nobody/nothing"), result.stderr
+
+
+@needs_model
+def test_truncated_weights_are_named(folder: Path) -> None:
+    """Cut in the tensors, cut in the header, and not safetensors at all."""
+    path = folder / "model.safetensors"
+    whole = path.read_bytes()
+    for content in (whole[: len(whole) // 2], whole[:20], whole[:3], b"", b"\xff" * 100):
+        path.chmod(0o644)
+        path.write_bytes(content)
+        with pytest.raises(ModelLoadFailed, match=r"model\.safetensors"):
+            MlxBackend(folder).load()
+
+
+@needs_model
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"model_type": "no_such_kind"}, "no_such_kind"), ({"hidden_size": 65}, "model"), ({"model_type": None}, "model")],
+)
+def test_a_configuration_that_makes_no_model_fails_to_load(folder: Path, change: dict[str, object], named: str) -> None:
+    """An unknown kind of model, shapes that do not fit the weights, and nonsense."""
+    path = folder / "config.json"
+    config = {**json.loads(path.read_text()), **change}
+    path.chmod(0o644)
+    path.write_text(json.dumps(config))
+    held = mx.get_active_memory()
+    backend = MlxBackend(folder)
+    with pytest.raises(ModelLoadFailed, match=named) as caught:
+        backend.load()
+    assert str(folder) in str(caught.value)
+    assert caught.value.__cause__ is not None
+    del caught
+    backend.close()
+    assert mx.get_active_memory() <= held + 4096
+
+
+@needs_model
+def test_a_broken_file_of_settings_is_named(folder: Path) -> None:
+    """Half of config.json."""
+    path = folder / "config.json"
+    path.chmod(0o644)
+    path.write_text(path.read_text()[:50])
+    with pytest.raises(ModelLoadFailed, match=r"config\.json"):
+        MlxBackend(folder).load()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the BLAS is a matter of Linux")
+@pytest.mark.parametrize(
+    ("setting", "before", "wanted"),
+    [("off", "", {"off"}), ("libnone.so", "", {"absent"}), ("", "import mlx.core", {"too_late", "loaded"})],
+)
+def test_the_blas_says_what_became_of_it(setting: str, before: str, wanted: set[str]) -> None:
+    """Switched off, not there, and too late: the last with a warning."""
+    code = f"{before}\nfrom greenroom.backends.mlx import blas\nprint(blas.prepare())"
+    environment = {**os.environ, "GREENROOM_OPENBLAS": setting}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() in wanted | {"not_needed"}
+    assert ("BlasWarning" in result.stderr) == (result.stdout.strip() == "too_late")
+
+
+def test_naming_the_package_loads_no_mlx() -> None:
+    """Only using its backend does."""
+    code = "import sys, greenroom.backends.mlx; print('mlx.core' in sys.modules, 'transformers' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False False"

@@ -1,0 +1,282 @@
+"""Small models with random weights, of mlx-lm's own classes, and the plainest tokenizer: for tests of what computes.
+
+The weights are scaled so that greedy output wanders instead of repeating one token. Build them on the thread that will
+run them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from greenroom.backends.mlx import blas
+
+blas.prepare()
+
+import mlx.core as mx  # noqa: E402 - after the BLAS
+from mlx.utils import tree_map_with_path  # noqa: E402
+from mlx_lm.generate import generate_step  # noqa: E402
+
+from greenroom.backends.mlx import MlxBackend  # noqa: E402
+from greenroom.backends.protocol import (  # noqa: E402
+    Backend,
+    Close,
+    Edit,
+    Feed,
+    ForwardPlan,
+    Masks,
+    Open,
+    Sampled,
+    Sampling,
+    StepResult,
+)
+
+__all__ = ["MODELS", "VOCAB", "WINDOW", "ByteTokenizer", "Driver", "blas", "driven", "llama", "mx", "sequential"]
+
+VOCAB = 320
+WINDOW = 16
+"""Of the models with a sliding window: small enough that it is full, and turns over, within a test."""
+
+
+class ByteTokenizer:
+    """Ids are the bytes of the text; 256 ends a turn. Enough of `Tokenizer` for a backend's tests."""
+
+    vocab_size = 257
+    has_chat_template = False
+    stop_tokens = (256,)
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:  # noqa: ARG002 - it has none
+        """See `Tokenizer.encode`."""
+        return list(text.encode())
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:  # noqa: ARG002 - always
+        """See `Tokenizer.decode`."""
+        return bytes(token for token in ids if token < 256).decode(errors="replace")
+
+    def render(self, messages: Sequence[Mapping[str, Any]], **options: object) -> list[int]:
+        """There is no template."""
+        raise NotImplementedError
+
+    def stream(self) -> Any:
+        """Backends need none."""
+        raise NotImplementedError
+
+
+def _model(kind: str, **arguments: Any) -> tuple[Any, ByteTokenizer]:
+    module = importlib.import_module(f"mlx_lm.models.{kind}")
+    model = module.Model(module.ModelArgs.from_dict({"model_type": kind, "vocab_size": VOCAB, **arguments}))
+    mx.random.seed(7)
+
+    def scaled(path: str, weight: mx.array) -> mx.array:
+        if weight.ndim < 2 or not mx.issubdtype(weight.dtype, mx.floating) or "conv" in path:
+            return weight
+        spread = 1.0 if "embed" in path else 1.6 / weight.shape[-1] ** 0.5
+        return mx.random.normal(weight.shape) * spread
+
+    model.update(tree_map_with_path(scaled, model.parameters()))
+    model.eval()
+    mx.eval(model.parameters())
+    return model, ByteTokenizer()
+
+
+def llama(layers: int = 3, hidden: int = 64, **more: Any) -> tuple[Any, ByteTokenizer]:
+    """Grouped-query attention, plain KV."""
+    return _model(
+        "llama",
+        **{
+            "hidden_size": hidden,
+            "num_hidden_layers": layers,
+            "intermediate_size": 2 * hidden,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "rms_norm_eps": 1e-5,
+            "tie_word_embeddings": False,
+            **more,
+        },
+    )
+
+
+def qwen3() -> tuple[Any, ByteTokenizer]:
+    """Plain KV, with norms on queries and keys."""
+    return _model(
+        "qwen3",
+        hidden_size=64,
+        num_hidden_layers=3,
+        intermediate_size=128,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        rms_norm_eps=1e-5,
+        max_position_embeddings=2048,
+        rope_theta=10000.0,
+        tie_word_embeddings=False,
+    )
+
+
+def gemma3() -> tuple[Any, ByteTokenizer]:
+    """Rotating caches in two layers of three."""
+    return _model(
+        "gemma3_text",
+        hidden_size=64,
+        num_hidden_layers=3,
+        intermediate_size=128,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        rms_norm_eps=1e-5,
+        sliding_window=WINDOW,
+        sliding_window_pattern=3,
+        query_pre_attn_scalar=16,
+    )
+
+
+def mamba2() -> tuple[Any, ByteTokenizer]:
+    """Recurrent state, no KV."""
+    return _model(
+        "mamba2",
+        num_heads=4,
+        head_dim=32,
+        hidden_size=64,
+        intermediate_size=128,
+        state_size=16,
+        num_hidden_layers=3,
+        layer_norm_epsilon=1e-5,
+        conv_kernel=4,
+        n_groups=1,
+        use_bias=False,
+        use_conv_bias=True,
+        tie_word_embeddings=False,
+        time_step_limit=(0.001, 0.1),
+        time_step_rank="auto",
+    )
+
+
+def deepseek_v3() -> tuple[Any, ByteTokenizer]:
+    """Latent attention: one head of keys and values of different sizes, and experts."""
+    return _model(
+        "deepseek_v3",
+        hidden_size=64,
+        intermediate_size=128,
+        moe_intermediate_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        n_shared_experts=1,
+        n_routed_experts=4,
+        routed_scaling_factor=1.0,
+        kv_lora_rank=16,
+        q_lora_rank=24,
+        qk_rope_head_dim=8,
+        v_head_dim=16,
+        qk_nope_head_dim=16,
+        n_group=1,
+        topk_group=1,
+        num_experts_per_tok=2,
+        moe_layer_freq=1,
+        first_k_dense_replace=1,
+        max_position_embeddings=2048,
+        rms_norm_eps=1e-5,
+        rope_theta=10000.0,
+    )
+
+
+def gpt_oss() -> tuple[Any, ByteTokenizer]:
+    """Attention sinks, sliding and full layers in turn, and experts."""
+    return _model(
+        "gpt_oss",
+        num_hidden_layers=2,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        rms_norm_eps=1e-5,
+        hidden_size=64,
+        intermediate_size=64,
+        head_dim=16,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        sliding_window=WINDOW,
+        rope_theta=10000,
+        rope_scaling={"rope_type": "default"},
+        layer_types=["sliding_attention", "full_attention"],
+    )
+
+
+MODELS: dict[str, Callable[[], tuple[Any, ByteTokenizer]]] = {
+    "llama": llama,
+    "qwen3": qwen3,
+    "gemma3": gemma3,
+    "mamba2": mamba2,
+    "deepseek_v3": deepseek_v3,
+    "gpt_oss": gpt_oss,
+}
+"""Every builder, by the name of what it builds."""
+
+
+class Driver:
+    """Takes a backend's turns in the contract's order, and collects what each row was given."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.sampled: dict[int, list[Sampled]] = {}
+        self.results: list[StepResult] = []
+        self._under_way = 0
+
+    def open(self, row: int, sampling: Sampling | None = None) -> None:
+        """Open a row."""
+        self.backend.edit([Open(row, sampling or Sampling())])
+        self.sampled[row] = []
+
+    def edit(self, *edits: Edit) -> int:
+        """Apply edits; the KV bytes held."""
+        return self.backend.edit(edits)
+
+    def turn(self, *feeds: Feed, masks: Masks | None = None) -> None:
+        """One pass; the one before it is read between forward and sample."""
+        self.backend.forward(ForwardPlan(feeds))
+        self.read()
+        self.backend.sample(masks)
+        self._under_way += 1
+
+    def read(self) -> None:
+        """Read every step under way."""
+        while self._under_way:
+            self._under_way -= 1
+            result = self.backend.read()
+            self.results.append(result)
+            for sampled in result.sampled:
+                self.sampled[sampled.row].append(sampled)
+
+    def run(self, row: int, prompt: Sequence[int], count: int, sampling: Sampling | None = None) -> list[int]:
+        """Open `row`, give it `prompt`, draw `count` tokens by itself, and close it."""
+        self.open(row, sampling)
+        self.turn(Feed(row, tuple(prompt)))
+        for _ in range(count - 1):
+            self.turn(Feed(row))
+        self.read()
+        self.edit(Close(row))
+        return self.tokens(row)
+
+    def tokens(self, row: int) -> list[int]:
+        """What the row was given so far."""
+        return [sampled.token for sampled in self.sampled[row]]
+
+
+@contextmanager
+def driven(builder: Callable[[], tuple[Any, Any]], name: str = "test") -> Iterator[tuple[Driver, MlxBackend]]:
+    """A driver over a loaded backend for what `builder` builds, closed at the end."""
+    backend = MlxBackend.from_model(builder, name=name)
+    backend.load()
+    try:
+        yield Driver(backend), backend
+    finally:
+        backend.close()
+
+
+def sequential(model: Any, prompt: Sequence[int], count: int, **options: Any) -> tuple[list[int], list[mx.array]]:
+    """What mlx-lm itself generates for one prompt, greedily, and its log-probabilities at each step."""
+    tokens, logprobs = [], []
+    for token, probabilities in generate_step(mx.array(list(prompt)), model, max_tokens=count, **options):
+        tokens.append(int(token))
+        logprobs.append(probabilities)
+    return tokens, logprobs
