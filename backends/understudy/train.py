@@ -49,12 +49,12 @@ CONFIG: Final[dict[str, Any]] = {
     "tie_word_embeddings": True,
     "torch_dtype": "float16",
 }
-POOLS: Final = 62
+POOLS: Final = 72
 """Pools in a full run: the corpus that the bundled weights have seen."""
 _BATCH_TOKENS: Final = 1536
 _PEAK_RATE: Final = 2.5e-3
 _WARMUP_POOLS: Final = 3
-_DECAY_FROM: Final = 0.58
+_DECAY_FROM: Final = 0.5
 _CHECKPOINT_POOLS: Final = 4
 
 
