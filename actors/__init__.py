@@ -1,4 +1,4 @@
-"""Who runs when: the scheduler, its inbox, per-request handles, and the bridge from the engine thread to the event loop.
+"""Who runs when: the scheduler, its inbox, per-request handles, and the bridge to the event loop.
 
 This package does not know text, chat templates, HTTP, or arrays. Its parts by thread: `scheduler`, `requests` and
 `engine` belong to the engine thread; `mailbox` and `task` to the event loop; `inbox`, `bridge` and the plain structs of

@@ -24,7 +24,7 @@ class Bridge:
         native: Any = current_token().native_token
         self._refusals: tuple[type[Exception], ...]
         if hasattr(native, "run_sync_soon"):
-            import trio  # noqa: PLC0415 - optional: only an app that runs on trio has it
+            import trio  # optional: only an app that runs on trio has it
 
             self._call: Callable[..., object] = native.run_sync_soon
             self._refusals = (trio.RunFinishedError,)
@@ -44,5 +44,5 @@ class Bridge:
 def _guarded(function: Callable[[Any], object], argument: object) -> None:
     try:
         function(argument)
-    except Exception:
+    except Exception:  # noqa: BLE001 - raised here it would end a trio run
         _log.exception("a delivery failed; this is a defect of greenroom")

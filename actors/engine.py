@@ -38,14 +38,14 @@ from greenroom.backends.protocol import Backend, Feed, ForwardPlan, ModelInfo
 from greenroom.errors import EngineFailed
 from greenroom.events import Info
 
-__all__ = ["Engine", "Outbox"]
+__all__ = ["Engine", "Outbox", "Turns"]
 
 Outbox = Callable[[tuple[Outbound, ...]], None]
 """Called on the event loop with everything that one turn tells."""
 
 
 class Engine:
-    """Owns the thread, the backend and the scheduler. Methods are for the event loop's thread unless they say otherwise."""
+    """Owns the thread, the backend and the scheduler. Methods are for the event loop unless they say otherwise."""
 
     def __init__(self, backend: Backend, limits: Callable[[ModelInfo], Limits]) -> None:
         """`limits` is asked once the model is loaded, on the engine thread."""
@@ -69,7 +69,7 @@ class Engine:
 
         `loaded` once, with the model or why there is none (then the thread is ending); `closed` once, last.
         """
-        run = _Run(self, self._backend, self._inbox, bridge, outbox)
+        run = Turns(self, self._backend, self._inbox, bridge, outbox)
 
         def main() -> None:
             problem: BaseException | None = None
@@ -101,8 +101,8 @@ class Engine:
         self._inbox.put(message)
 
 
-class _Run:
-    """One life of the engine thread."""
+class Turns:
+    """One life of the engine thread, turn by turn; nothing in it needs a thread of its own."""
 
     def __init__(self, engine: Engine, backend: Backend, inbox: Inbox, bridge: Bridge, outbox: Outbox) -> None:
         self._engine = engine
@@ -113,14 +113,15 @@ class _Run:
         self._under_way: deque[tuple[int, ...]] = deque()
         """The rows of each submitted pass that was not read, oldest first."""
         self._is_leaving = False
-        self._is_idle = True
+        self.is_idle = True
+        """Whether the last turn left nothing to do: the next one waits for a message."""
 
     def until_shutdown(self, scheduler: Scheduler) -> None:
         """Take turns until all is settled after a `Shutdown`."""
         info = scheduler.model
         try:
-            while not (self._is_leaving and self._is_idle and scheduler.requests == 0):
-                self._turn(scheduler, deliver_first=info.dispatch_blocks)
+            while not (self._is_leaving and self.is_idle and scheduler.requests == 0):
+                self.turn(scheduler, deliver_first=info.dispatch_blocks)
         except Exception as cause:
             failure = EngineFailed(f"the engine thread died: {type(cause).__name__}: {cause}")
             failure.__cause__ = cause
@@ -128,7 +129,8 @@ class _Run:
             self._fail_all(scheduler, failure)
             raise
 
-    def _turn(self, scheduler: Scheduler, *, deliver_first: bool) -> None:
+    def turn(self, scheduler: Scheduler, *, deliver_first: bool) -> None:
+        """Take, decide, build, read, submit, deliver. Waits for a message if there was nothing to do last time."""
         self._take(scheduler)
         plan = scheduler.plan(time.monotonic())
         if plan.edits:
@@ -142,12 +144,12 @@ class _Run:
             self._submit(scheduler, plan.feeds)
         if not deliver_first:
             self._post(scheduler, plan.told + deliveries)
-        self._is_idle = not (self._under_way or plan.feeds or plan.told or scheduler.has_news)
+        self.is_idle = not (self._under_way or plan.feeds or plan.told or scheduler.has_news)
 
     def _take(self, scheduler: Scheduler) -> None:
-        deadline = scheduler.next_deadline() if self._is_idle else None
+        deadline = scheduler.next_deadline() if self.is_idle else None
         seconds = None if deadline is None else max(0.0, deadline - time.monotonic())
-        for message in self._inbox.take(wait=self._is_idle, seconds=seconds):
+        for message in self._inbox.take(wait=self.is_idle, seconds=seconds):
             match message:
                 case Submit():
                     scheduler.submit(message)

@@ -1,7 +1,7 @@
 """The event loop's side of a request: a mailbox that the engine's deliveries fall into, and the desk that sorts them.
 
-A mailbox is touched on the event loop alone, except `cancel` and `drop`, which any thread may call. Nothing in the engine
-waits for a mailbox: what a reader has not read is bounded by its credit.
+A mailbox is touched on the event loop alone, except `cancel` and `drop`, which any thread may call. Nothing in the
+engine waits for a mailbox: what a reader has not read is bounded by its credit.
 """
 
 from __future__ import annotations

@@ -7,8 +7,9 @@ The states and the legal moves between them are the table `MOVES`; an illegal mo
        |          |       v   |
        +----------+---- paused
 
-A request that lost its KV (a paused one under pressure, or the youngest when rows outgrow the budget) waits again and is
-run from its recorded tokens: `replay`. `ending` means that no pass will hold the row again, though one may be under way.
+A request that lost its KV (a paused one under pressure, or the youngest when rows outgrow the budget) waits again and
+is run from its recorded tokens: `replay`. `ending` means that no pass will hold the row again, though one may be under
+way.
 """
 
 from __future__ import annotations

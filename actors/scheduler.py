@@ -1,7 +1,7 @@
 """The scheduler: which rows share the next forward pass.
 
-Decide, then act: `plan` returns a frozen plan of ids and counts, `apply` takes a step's numbers and returns what to tell
-the consumers. Neither waits, nor reads a clock, nor knows an array, so any interleaving can be tested as plain calls.
+Decide, then act: `plan` returns a frozen plan of ids and counts, `apply` takes a step's numbers and returns what to
+tell the consumers. Neither waits, nor reads a clock, nor knows an array: any interleaving can be tested as plain calls.
 
 The policy, in the order in which `plan` applies it:
 

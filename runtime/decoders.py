@@ -1,12 +1,13 @@
-"""From tokens to events: text with stop strings, and raw tokens.
+"""The decoders: tokens to text, to ids, and the stops that show in them.
 
-Called on the engine thread, once a step, so that a stop string stops on its step. A decoder knows one row's tokens and
-nothing of the row.
+Both implement `greenroom.actors.decoding.Decoder`, so they run on the engine thread, once per token.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from copy import copy
 
 from greenroom.actors.decoding import Decoded, Payload, Stop
 from greenroom.backends.protocol import Sampled, TextStream
@@ -14,11 +15,19 @@ from greenroom.events import Chunk, StopReason, Token, TopLogprob
 
 __all__ = ["TextDecoder", "TokenDecoder"]
 
+NOTHING = Decoded()
+
 
 class TextDecoder:
-    """Text chunks. A stop string is never emitted, however its text is split over tokens.
+    """Turns tokens into `Chunk`s, at most one a feed, and ends the row at a stop id or a stop string.
 
-    The stop string that is complete first ends the text; where two end at one place, the one that begins first.
+    A stop id (detail `eos` if it is in `eos`, else `stop_token`) gives no text and is not counted. A stop string is
+    never emitted, however it is spread over tokens: the longest end of the text that may still become one is held
+    back. Of several, the one that is complete first wins, and among those complete at the same character the longest,
+    so what is found does not depend on how the text was cut into tokens. The token that completes it counts.
+
+    With `keep_tokens` each chunk carries all tokens since the chunk before it. Where the text of a token is held back
+    in part, its token goes with the first part; tokens that no text follows (those of a stop string) are in no chunk.
     """
 
     def __init__(
@@ -30,81 +39,71 @@ class TextDecoder:
         stop_strings: tuple[str, ...] = (),
         keep_tokens: bool = False,
     ) -> None:
-        """`eos`: those ids whose stop is called `eos`, not `stop_token`. `keep_tokens`: chunks carry their tokens."""
         self._stream = stream
         self._stop_ids = stop_ids
         self._eos = eos
-        self._stop_strings = stop_strings
+        self._scan = _Scan(_Automaton(stop_strings)) if stop_strings else None
         self._keep_tokens = keep_tokens
-        self._held = ""
         self._tokens: list[Token] = []
-        self._is_stopped = False
+        self._has_met = False
+        """A stop string was met: what is held back is that string, and text behind it."""
 
     def feed(self, tokens: Sequence[Sampled]) -> Decoded:
-        """See `Decoder.feed`. At most one chunk."""
-        text = ""
-        stop: Stop | None = None
+        """See `Decoder.feed`."""
+        whole = ""
+        stop = None
         for sampled in tokens:
-            if sampled.token in self._stop_ids:
-                stop = _stop_of(sampled.token, self._eos, counted=False)
+            token = sampled.token
+            if token in self._stop_ids:
+                stop = _stop(token, self._eos, counted=False)
                 break
+            text = self._stream.step(token)
             if self._keep_tokens:
-                self._tokens.append(_token_of(sampled))
-            text += self._stream.step(sampled.token)
-            if self._stop_strings and text:
-                text, stop = self._cut(text)
-                if stop is not None:
+                self._tokens.append(_token(sampled))
+            if text and self._scan is not None:
+                text, met = self._scan.push(text)
+                if met is not None:
+                    whole += text
+                    self._has_met = True
+                    stop = Stop("stop", "stop_string", met)
                     break
-        return Decoded(self._chunk(text), stop)
+            whole += text
+        if whole:
+            return Decoded((self._chunk(whole),), stop)
+        return NOTHING if stop is None else Decoded((), stop)
 
-    def _cut(self, text: str) -> tuple[str, Stop | None]:
-        """What of the held text and `text` may be emitted, and the stop string that was met."""
-        whole = self._held + text
-        found = [(at + len(s), at, s) for s in self._stop_strings if (at := whole.find(s)) >= 0]
-        if found:
-            _, at, string = min(found)
-            self._held = ""
-            self._is_stopped = True
-            return whole[:at], Stop("stop", "stop_string", string)
-        keep = max(_overlap(whole, s) for s in self._stop_strings)
-        self._held = whole[len(whole) - keep :]
-        return whole[: len(whole) - keep], None
-
-    def _chunk(self, text: str) -> tuple[Payload, ...]:
-        if not text:
-            return ()
-        tokens, self._tokens = tuple(self._tokens), []
-        return (Chunk(text, tokens),)
-
-    def finish(self, reason: StopReason) -> tuple[Payload, ...]:
-        """See `Decoder.finish`: the tail of the text, unless a stop string ended it."""
-        del reason
-        if self._is_stopped:
+    def finish(self, reason: StopReason) -> tuple[Payload, ...]:  # noqa: ARG002 - what is held back is text in any case
+        """See `Decoder.finish`. A stop string that the last bytes complete is cut off too, though it ended nothing."""
+        if self._has_met:
             return ()
         text = self._stream.flush()
-        if self._stop_strings:
-            text, stop = self._cut(text)
-            if stop is None:
-                text += self._held
-        return self._chunk(text)
+        if self._scan is not None:
+            text, met = self._scan.push(text)
+            if met is None:
+                text += self._scan.held
+        return (self._chunk(text),) if text else ()
 
     def fork(self) -> TextDecoder:
         """See `Decoder.fork`."""
-        twin = TextDecoder(
-            self._stream.fork(),
-            stop_ids=self._stop_ids,
-            eos=self._eos,
-            stop_strings=self._stop_strings,
-            keep_tokens=self._keep_tokens,
-        )
-        twin._held = self._held
-        twin._tokens = list(self._tokens)
-        twin._is_stopped = self._is_stopped
+        twin = copy(self)
+        twin._stream = self._stream.fork()  # noqa: SLF001 - its own kind
+        twin._scan = copy(self._scan)  # noqa: SLF001
+        twin._tokens = self._tokens.copy()  # noqa: SLF001
         return twin
+
+    def _chunk(self, text: str) -> Chunk:
+        if not self._tokens:
+            return Chunk(text)
+        tokens = tuple(self._tokens)
+        self._tokens.clear()
+        return Chunk(text, tokens)
 
 
 class TokenDecoder:
-    """A `Token` event for each token; the stop token only where it was asked for."""
+    """Turns tokens into `Token`s, and ends the row at a stop id.
+
+    The stop token is yielded, and counts, only with `include_stop_token`. It holds nothing back.
+    """
 
     def __init__(self, *, stop_ids: frozenset[int], eos: frozenset[int], include_stop_token: bool = False) -> None:
         self._stop_ids = stop_ids
@@ -113,37 +112,98 @@ class TokenDecoder:
 
     def feed(self, tokens: Sequence[Sampled]) -> Decoded:
         """See `Decoder.feed`."""
-        events: list[Payload] = []
+        events: list[Token] = []
         for sampled in tokens:
-            if sampled.token not in self._stop_ids:
-                events.append(_token_of(sampled))
-                continue
-            if self._include_stop_token:
-                events.append(_token_of(sampled))
-            return Decoded(tuple(events), _stop_of(sampled.token, self._eos, counted=self._include_stop_token))
+            if sampled.token in self._stop_ids:
+                if self._include_stop_token:
+                    events.append(_token(sampled))
+                return Decoded(tuple(events), _stop(sampled.token, self._eos, counted=self._include_stop_token))
+            events.append(_token(sampled))
         return Decoded(tuple(events))
 
-    def finish(self, reason: StopReason) -> tuple[Payload, ...]:
-        """Nothing is ever held back."""
-        del reason
+    def finish(self, reason: StopReason) -> tuple[Payload, ...]:  # noqa: ARG002 - nothing is held back in any case
+        """See `Decoder.finish`."""
         return ()
 
     def fork(self) -> TokenDecoder:
-        """Without state, its own fork."""
-        return self
+        """See `Decoder.fork`."""
+        return copy(self)
 
 
-def _overlap(text: str, string: str) -> int:
-    """The length of the longest end of `text` that is a proper beginning of `string`."""
-    for size in range(min(len(text), len(string) - 1), 0, -1):
-        if string.startswith(text[-size:]):
-            return size
-    return 0
+def _token(sampled: Sampled) -> Token:
+    if not sampled.top:
+        return Token(sampled.token, sampled.logprob)
+    return Token(sampled.token, sampled.logprob, tuple(TopLogprob(token, logprob) for token, logprob in sampled.top))
 
 
-def _stop_of(token: int, eos: frozenset[int], *, counted: bool) -> Stop:
+def _stop(token: int, eos: frozenset[int], *, counted: bool) -> Stop:
     return Stop("stop", "eos" if token in eos else "stop_token", token, counted)
 
 
-def _token_of(sampled: Sampled) -> Token:
-    return Token(sampled.token, sampled.logprob, tuple([TopLogprob(id_, value) for id_, value in sampled.top]))
+class _Automaton:
+    """Aho-Corasick over the stop strings: one step a character, whatever the strings are. Never changed once made.
+
+    State 0 is the start. `depth[state]` is the length of the longest end of the text that begins a stop string, `met`
+    the longest stop string that is complete in that state.
+    """
+
+    def __init__(self, strings: Sequence[str]) -> None:
+        self.steps: list[dict[str, int]] = [{}]
+        self.depth = [0]
+        self.met: list[str | None] = [None]
+        for string in strings:
+            state = 0
+            for character in string:
+                if character not in self.steps[state]:
+                    self.steps[state][character] = len(self.steps)
+                    self.steps.append({})
+                    self.depth.append(self.depth[state] + 1)
+                    self.met.append(None)
+                state = self.steps[state][character]
+            self.met[state] = string
+        self.shorter = [0] * len(self.steps)
+        """The state of the next shorter end of the text that begins a stop string."""
+        self.first = frozenset(self.steps[0])
+        pending = deque(self.steps[0].values())
+        while pending:
+            state = pending.popleft()
+            for character, after in self.steps[state].items():
+                self.shorter[after] = self.after(self.shorter[state], character)
+                self.met[after] = self.met[after] or self.met[self.shorter[after]]
+                pending.append(after)
+
+    def after(self, state: int, character: str) -> int:
+        """The state that `character` leads to."""
+        while (found := self.steps[state].get(character)) is None:
+            if state == 0:
+                return 0
+            state = self.shorter[state]
+        return found
+
+
+class _Scan:
+    """One text's way through an automaton; `held` is the end of the text that may still become a stop string."""
+
+    __slots__ = ("_automaton", "_state", "held")
+
+    def __init__(self, automaton: _Automaton) -> None:
+        self._automaton = automaton
+        self._state = 0
+        self.held = ""
+
+    def push(self, text: str) -> tuple[str, str | None]:
+        """The text that is free to go, and the stop string that ends it, if one is complete."""
+        automaton = self._automaton
+        state = self._state
+        if state == 0 and automaton.first.isdisjoint(text):
+            return text, None
+        for place, character in enumerate(text, 1):
+            state = automaton.after(state, character)
+            met = automaton.met[state]
+            if met is not None:
+                return (self.held + text[:place])[: -len(met)], met
+        text = self.held + text
+        free = len(text) - automaton.depth[state]
+        self._state = state
+        self.held = text[free:]
+        return text[:free], None

@@ -84,7 +84,7 @@ class TooBusy(GreenroomError):
 
 
 class NoRuntime(GreenroomError, LookupError):
-    """A module-level function was called and no runtime is entered on this event loop: enter one, or pass `runtime=`."""
+    """A module-level function was called and no runtime is entered on this loop: enter one, or pass `runtime=`."""
 
 
 class AmbiguousRuntime(GreenroomError, LookupError):

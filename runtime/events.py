@@ -86,9 +86,11 @@ class ToolCall(msgspec.Struct, frozen=True, tag_field="type", tag="tool_call"):
 
 
 class RejectedToolCall(msgspec.Struct, frozen=True, tag_field="type", tag="rejected_tool_call"):
-    """A call that could not be used, with the reason, a bounded preview for logs, and the model's whole text in `raw`."""
+    """A call that could not be used: why, a bounded preview for logs, and the model's whole text in `raw`."""
 
-    reason: Literal["malformed_syntax", "incomplete_output", "missing_tool_name", "undeclared_tool", "invalid_arguments"]
+    reason: Literal[
+        "malformed_syntax", "incomplete_output", "missing_tool_name", "undeclared_tool", "invalid_arguments"
+    ]
     preview: str
     raw: str
     name: str | None = None

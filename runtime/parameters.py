@@ -1,8 +1,12 @@
-"""How to generate: the Swift API's parameters under their names, checked before anything is spent on them."""
+"""`GenerateParameters`: how a generation is drawn and when it ends, with Swift's names and defaults in snake_case.
+
+Nothing is checked when one is made; `validate` checks every field before a request is queued, so that bad input costs
+no forward pass. A field that this version cannot honour is refused there, never ignored.
+"""
 
 from __future__ import annotations
 
-import math
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,17 +17,27 @@ from greenroom.errors import InvalidParameter, NotSupported
 
 __all__ = ["GenerateParameters", "merged", "sampling", "stop_ids", "stop_strings", "validate"]
 
-MAX_LOGPROBS = 20
-"""Likeliest tokens reported per position: what the field's servers allow; more is a distribution, not a report."""
+LARGEST = 3.4028234663852886e38
+"""The largest float32: the logits are float32 or narrower, so a larger number would be infinite there."""
+SMALLEST = 1.1754943508222875e-38
+"""The smallest normal float32: dividing by less gives infinities."""
+MOST_LOGPROBS = 20
+"""As in OpenAI's API; more per token is a distribution, which has a way of its own."""
+NOT_BUILT = ("max_kv_size", "kv_bits", "kv_group_size", "quantized_kv_start", "prefill_step_size")
 
 
-class GenerateParameters(msgspec.Struct, frozen=True, kw_only=True):
-    """One request's settings.
+class GenerateParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a generation is drawn and when it ends. Integers are welcome where floats are expected.
 
-    `max_tokens` counts emitted tokens, not the stop token; None means to the end of the context. `temperature` 0 is
-    argmax. `stop` adds ids and strings to the model's own end markers, which `default_stops=False` turns off. The model's
-    stops are not drawn before `min_tokens`. `logprobs` reports the drawn token's log-probability and that many of the
-    likeliest. `timeout` is in seconds from submit. A seed that is not given is drawn and reported in `Info.seed`.
+    `max_tokens` counts emitted tokens, not the stop token; None is up to the model's context. `temperature` 0 is
+    argmax. A penalty looks at the last `*_context_size` tokens of prompt and output. `seed` None draws one, which
+    `Info.seed` reports. `stop` is a string, a token id, or a sequence of both: a stop string ends the text in front of
+    it, a stop id ends it like EOS. `default_stops=False` leaves the model's own stop tokens out. Before `min_tokens`
+    tokens no stop id is drawn; a stop string ends the text all the same. `logprobs` asks for the drawn token's
+    log-probability and that many of the likeliest (0: the drawn one only). `timeout` is in seconds from the submit.
+
+    `max_kv_size`, `kv_bits`, `kv_group_size`, `quantized_kv_start` and `prefill_step_size` are here for their names:
+    any value but the default is `NotSupported`.
     """
 
     max_tokens: int | None = None
@@ -31,7 +45,6 @@ class GenerateParameters(msgspec.Struct, frozen=True, kw_only=True):
     kv_bits: int | None = None
     kv_group_size: int = 64
     quantized_kv_start: int = 0
-    prefill_step_size: int | None = None
     temperature: float = 0.6
     top_p: float = 1.0
     top_k: int = 0
@@ -43,124 +56,182 @@ class GenerateParameters(msgspec.Struct, frozen=True, kw_only=True):
     presence_context_size: int = 20
     frequency_penalty: float | None = None
     frequency_context_size: int = 20
-    stop: int | str | Sequence[int | str] = ()
+    prefill_step_size: int | None = None
+    stop: str | int | Sequence[str | int] = ()
+    """Always a tuple once the struct is made."""
     default_stops: bool = True
     min_tokens: int = 0
-    logit_bias: Mapping[int, float] | None = None
+    logit_bias: dict[int, float] | None = None
+    """Added to the logits of these ids; the struct's own copy."""
     logprobs: int | None = None
     timeout: float | None = None
 
+    def __post_init__(self) -> None:
+        """Give `stop` one shape and copy `logit_bias`; what has another type stays, for `validate` to name."""
+        stop: object = self.stop
+        if isinstance(stop, str | int):
+            msgspec.structs.force_setattr(self, "stop", (stop,))
+        elif isinstance(stop, Sequence) and not isinstance(stop, bytes | bytearray | memoryview):
+            msgspec.structs.force_setattr(self, "stop", tuple(stop))
+        bias: object = self.logit_bias
+        if isinstance(bias, Mapping):
+            msgspec.structs.force_setattr(self, "logit_bias", dict(bias))
+
+
+DEFAULTS = GenerateParameters()
+
 
 def merged(parameters: GenerateParameters | None, overrides: Mapping[str, Any]) -> GenerateParameters:
-    """`parameters` (or the defaults) with `overrides`. Raises `TypeError` for a name that is no parameter."""
-    unknown = sorted(set(overrides) - set(GenerateParameters.__struct_fields__))
-    if unknown:
-        raise TypeError(f"unknown parameter {unknown[0]!r}: see GenerateParameters for the names")
-    base = parameters if parameters is not None else GenerateParameters()
+    """`parameters` (None: the defaults) with `overrides` in their place; an unknown name is a `TypeError` naming it."""
+    base: object = DEFAULTS if parameters is None else parameters
+    if not isinstance(base, GenerateParameters):
+        raise TypeError(f"parameters must be GenerateParameters or None, got {base!r}")
+    for name in overrides:
+        if name not in GenerateParameters.__struct_fields__:
+            near = difflib.get_close_matches(name, GenerateParameters.__struct_fields__, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise TypeError(f"{name!r} is not a generation parameter{hint}")
     return msgspec.structs.replace(base, **overrides) if overrides else base
 
 
 def validate(parameters: GenerateParameters, *, vocab_size: int) -> None:
-    """Raises `InvalidParameter` for the first value out of its range, `NotSupported` for what cannot be done yet."""
-    p = parameters
-    for name, default in (("max_kv_size", None), ("kv_bits", None), ("prefill_step_size", None)):
-        if getattr(p, name) != default:
+    """Check every field against its range, the ids against `vocab_size`.
+
+    Raises `InvalidParameter` for a value that can never work (a bool is not a number, NaN and infinities are none
+    either), `NotSupported` for a field that this version cannot honour.
+    """
+    for name in NOT_BUILT:
+        if getattr(parameters, name) != getattr(DEFAULTS, name):
             raise NotSupported(f"{name}=")
-    for name, default in (("kv_group_size", 64), ("quantized_kv_start", 0)):
-        if getattr(p, name) != default:
-            raise NotSupported(f"{name}=")
-    _integer("max_tokens", p.max_tokens, low=0, optional=True)
-    _integer("min_tokens", p.min_tokens, low=0)
-    if p.max_tokens is not None and p.min_tokens > p.max_tokens:
-        raise InvalidParameter("min_tokens", p.min_tokens, f"at most max_tokens ({p.max_tokens})")
-    _number("temperature", p.temperature, low=0.0)
-    _number("top_p", p.top_p, low=0.0, high=1.0, above=True)
-    _integer("top_k", p.top_k, low=0, high=vocab_size)
-    _number("min_p", p.min_p, low=0.0, high=1.0)
-    _integer("seed", p.seed, low=0, high=2**64 - 1, optional=True)
-    _number("repetition_penalty", p.repetition_penalty, low=0.0, above=True, optional=True)
-    _number("presence_penalty", p.presence_penalty, low=-math.inf, optional=True)
-    _number("frequency_penalty", p.frequency_penalty, low=-math.inf, optional=True)
-    for name in ("repetition_context_size", "presence_context_size", "frequency_context_size"):
-        _integer(name, getattr(p, name), low=1)
-    _integer("logprobs", p.logprobs, low=0, high=min(MAX_LOGPROBS, vocab_size), optional=True)
-    _number("timeout", p.timeout, low=0.0, above=True, optional=True)
-    _stops(p, vocab_size)
-    _bias(p.logit_bias, vocab_size)
+    _validate_lengths(parameters)
+    _validate_drawing(parameters, vocab_size)
+    _validate_penalties(parameters)
+    _validate_stop(parameters, vocab_size)
+    _validate_bias(parameters.logit_bias, vocab_size)
 
 
-def stop_ids(parameters: GenerateParameters, model: ModelInfo) -> frozenset[int]:
-    """Every id that ends the generation: the model's own (unless turned off) and those of `stop`."""
-    own = model.stop_tokens if parameters.default_stops else frozenset()
-    return own | {item for item in _items(parameters.stop) if isinstance(item, int)}
+def sampling(parameters: GenerateParameters, *, seed: int, stop_ids: frozenset[int], prompt_tokens: int) -> Sampling:
+    """What the backend is told about a validated request whose prompt has `prompt_tokens` tokens.
 
-
-def stop_strings(parameters: GenerateParameters) -> tuple[str, ...]:
-    """The strings of `stop`."""
-    return tuple([item for item in _items(parameters.stop) if isinstance(item, str)])
-
-
-def sampling(
-    parameters: GenerateParameters, *, seed: int, stop_ids: frozenset[int], prompt_tokens: int
-) -> Sampling:
-    """The backend's part of validated `parameters`."""
-    p = parameters
+    What float32 would round to 0 is given as what it means: such a `temperature` is argmax, such a `top_p` the
+    likeliest.
+    """
+    early = parameters.min_tokens > 0 and bool(stop_ids)
+    bias = parameters.logit_bias or {}
     return Sampling(
         seed=seed,
-        temperature=float(p.temperature),
-        top_p=float(p.top_p),
-        top_k=p.top_k,
-        min_p=float(p.min_p),
-        repetition_penalty=p.repetition_penalty,
-        repetition_context=p.repetition_context_size,
-        presence_penalty=p.presence_penalty,
-        presence_context=p.presence_context_size,
-        frequency_penalty=p.frequency_penalty,
-        frequency_context=p.frequency_context_size,
-        logit_bias=tuple(sorted((p.logit_bias or {}).items())),
-        banned=tuple(sorted(stop_ids)) if p.min_tokens else (),
-        banned_until=prompt_tokens + p.min_tokens if p.min_tokens else 0,
-        logprobs=p.logprobs,
+        temperature=float(parameters.temperature) if parameters.temperature >= SMALLEST else 0.0,
+        top_p=max(float(parameters.top_p), SMALLEST),
+        top_k=parameters.top_k,
+        min_p=float(parameters.min_p),
+        repetition_penalty=_float(parameters.repetition_penalty),
+        repetition_context=parameters.repetition_context_size,
+        presence_penalty=_float(parameters.presence_penalty),
+        presence_context=parameters.presence_context_size,
+        frequency_penalty=_float(parameters.frequency_penalty),
+        frequency_context=parameters.frequency_context_size,
+        logit_bias=tuple((token, float(bias[token])) for token in sorted(bias)),
+        banned=tuple(sorted(stop_ids)) if early else (),
+        banned_until=prompt_tokens + parameters.min_tokens if early else 0,
+        logprobs=parameters.logprobs,
     )
 
 
-def _items(stop: int | str | Sequence[int | str]) -> Sequence[int | str]:
-    return (stop,) if isinstance(stop, int | str) else stop
+def stop_ids(parameters: GenerateParameters, info: ModelInfo) -> frozenset[int]:
+    """The ids that end this generation: the model's own, unless told otherwise, and those in `stop`."""
+    own = frozenset(stop for stop in _stops(parameters) if isinstance(stop, int))
+    return own | info.stop_tokens if parameters.default_stops else own
 
 
-def _stops(p: GenerateParameters, vocab_size: int) -> None:
-    for item in _items(p.stop):
-        if isinstance(item, bool) or not isinstance(item, int | str):
-            raise InvalidParameter("stop", item, "token ids and strings")
-        if isinstance(item, int) and not 0 <= item < vocab_size:
-            raise InvalidParameter("stop", item, f"an id from 0 to {vocab_size - 1}")
-        if item == "":
-            raise InvalidParameter("stop", item, "a string that is not empty")
+def stop_strings(parameters: GenerateParameters) -> tuple[str, ...]:
+    """The strings in `stop`, each once, in their order."""
+    return tuple(dict.fromkeys(stop for stop in _stops(parameters) if isinstance(stop, str)))
 
 
-def _bias(bias: Mapping[int, float] | None, vocab_size: int) -> None:
-    for token, value in (bias or {}).items():
-        if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < vocab_size:
-            raise InvalidParameter("logit_bias", token, f"a mapping from ids (0 to {vocab_size - 1})")
-        _number(f"logit_bias[{token}]", value, low=-math.inf)
+def _stops(parameters: GenerateParameters) -> Sequence[str | int]:
+    stop = parameters.stop
+    return (stop,) if isinstance(stop, str | int) else stop
 
 
-def _integer(name: str, value: object, *, low: int, high: int | None = None, optional: bool = False) -> None:
-    if value is None and optional:
+def _float(value: float | None) -> float | None:
+    return None if value is None else float(value)
+
+
+def _validate_lengths(parameters: GenerateParameters) -> None:
+    if parameters.max_tokens is not None:
+        _integer("max_tokens", parameters.max_tokens, 0, None, "None or an integer of at least 0")
+    _integer("min_tokens", parameters.min_tokens, 0, None, "an integer of at least 0")
+    if parameters.max_tokens is not None and parameters.min_tokens > parameters.max_tokens:
+        raise InvalidParameter("min_tokens", parameters.min_tokens, f"at most max_tokens ({parameters.max_tokens})")
+    if parameters.timeout is not None:
+        expected = "None or a finite number of seconds above 0"
+        if _number("timeout", parameters.timeout, expected) <= 0:
+            raise InvalidParameter("timeout", parameters.timeout, expected)
+
+
+def _validate_drawing(parameters: GenerateParameters, vocab_size: int) -> None:
+    expected = "a finite number of at least 0"
+    if _number("temperature", parameters.temperature, expected) < 0:
+        raise InvalidParameter("temperature", parameters.temperature, expected)
+    expected = "a number above 0 and at most 1"
+    if not 0 < _number("top_p", parameters.top_p, expected) <= 1:
+        raise InvalidParameter("top_p", parameters.top_p, expected)
+    _integer("top_k", parameters.top_k, 0, vocab_size, f"an integer from 0 (off) to the vocabulary's {vocab_size}")
+    expected = "a number from 0 to 1"
+    if not 0 <= _number("min_p", parameters.min_p, expected) <= 1:
+        raise InvalidParameter("min_p", parameters.min_p, expected)
+    if parameters.seed is not None:
+        _integer("seed", parameters.seed, 0, 2**64 - 1, "None or an integer from 0 to 2**64 - 1")
+    if parameters.logprobs is not None:
+        most = min(MOST_LOGPROBS, vocab_size)
+        _integer("logprobs", parameters.logprobs, 0, most, f"None or an integer from 0 to {most}")
+
+
+def _validate_penalties(parameters: GenerateParameters) -> None:
+    if parameters.repetition_penalty is not None:
+        expected = "None or a finite number above 0"
+        if _number("repetition_penalty", parameters.repetition_penalty, expected) < SMALLEST:
+            raise InvalidParameter("repetition_penalty", parameters.repetition_penalty, expected)
+    for name in ("presence_penalty", "frequency_penalty"):
+        if getattr(parameters, name) is not None:
+            _number(name, getattr(parameters, name), "None or a finite number")
+    for name in ("repetition_context_size", "presence_context_size", "frequency_context_size"):
+        _integer(name, getattr(parameters, name), 1, None, "an integer of at least 1")
+
+
+def _validate_stop(parameters: GenerateParameters, vocab_size: int) -> None:
+    default_stops: object = parameters.default_stops
+    if not isinstance(default_stops, bool):
+        raise InvalidParameter("default_stops", default_stops, "a bool")
+    stops: object = parameters.stop
+    if not isinstance(stops, tuple):
+        raise InvalidParameter("stop", stops, "a string, a token id, or a sequence of them")
+    for stop in stops:
+        if isinstance(stop, str):
+            if not stop:
+                raise InvalidParameter("stop", stop, "a string that is not empty")
+        else:
+            _integer("stop", stop, 0, vocab_size - 1, f"strings, or token ids from 0 to {vocab_size - 1}")
+
+
+def _validate_bias(bias: object, vocab_size: int) -> None:
+    if bias is None:
         return
-    expected = f"an integer of at least {low}" if high is None else f"an integer from {low} to {high}"
-    if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
+    if not isinstance(bias, dict):
+        raise InvalidParameter("logit_bias", bias, "None or a dict of token ids to numbers")
+    for token, value in bias.items():
+        _integer("logit_bias", token, 0, vocab_size - 1, f"keyed by token ids from 0 to {vocab_size - 1}")
+        _number(f"logit_bias[{token}]", value, "a finite number")
+
+
+def _integer(name: str, value: object, least: int, most: int | None, expected: str) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least or (most is not None and value > most):
         raise InvalidParameter(name, value, expected)
 
 
-def _number(  # noqa: PLR0913 - one check, named by what it allows
-    name: str, value: object, *, low: float, high: float = math.inf, above: bool = False, optional: bool = False
-) -> None:
-    if value is None and optional:
-        return
-    bounds = "" if low == -math.inf else f" {'above' if above else 'of at least'} {low}"
-    expected = f"a finite number{bounds}" + ("" if high == math.inf else f" and at most {high}")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+def _number(name: str, value: object, expected: str) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
         raise InvalidParameter(name, value, expected)
-    if value < low or value > high or (above and value == low):
+    if not -LARGEST <= value <= LARGEST:  # NaN compares with nothing, an int of any size does
         raise InvalidParameter(name, value, expected)
+    return float(value)

@@ -47,9 +47,9 @@ class Runtime:
     """A model, open for many concurrent generations on one event loop.
 
     `model` is a folder with an mlx-lm model or a hub name; none means the bundled understudy. `backend` takes the place
-    of the model, for tests (`Scripted`) or other engines. `kv_bytes` bounds the KV of all rows; by default it is derived
-    from the device's memory after the weights are loaded: on Apple silicon what Metal recommends less what is in use, on
-    Linux a quarter of the available memory.
+    of the model, for tests (`Scripted`) or other engines. `kv_bytes` bounds the KV of all rows; by default it is
+    derived from the device's memory after the weights are loaded: on Apple silicon what Metal recommends less what is
+    in use, on Linux a quarter of the available memory.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Runtime:
             if value is not None and value < 1:
                 raise InvalidParameter(name, value, "at least 1")
         if max_step_tokens <= max_rows:
-            raise InvalidParameter("max_step_tokens", max_step_tokens, f"over max_rows ({max_rows}): each row takes one")
+            raise InvalidParameter("max_step_tokens", max_step_tokens, f"over max_rows ({max_rows}): a row takes one")
         if max_waiting < 1:
             raise InvalidParameter("max_waiting", max_waiting, "at least 1")
         self._model = model
@@ -92,7 +92,9 @@ class Runtime:
             raise RuntimeClosed(f"{self!r} is entered already: leave it first, or make another one")
         self._is_entering = True
         try:
-            backend = self._backend or await to_thread.run_sync(_mlx_backend, self._model)
+            backend = self._backend
+            if backend is None:
+                backend = await to_thread.run_sync(_mlx_backend, self._model)
             house = House(backend, self._limits, max_waiting=self._max_waiting)
             finalizer = weakref.finalize(self, house.engine.put, Shutdown())
             try:
@@ -166,15 +168,17 @@ class Runtime:
         """Start a generation and return its stream at once.
 
         A str is a user message through the model's chat template where it has one (`template=False`: raw text), a list
-        of ints is taken as it is, a list of messages goes through the template. `overrides` beat `parameters`; an unknown
-        name is a `TypeError`. `progress` is called on the engine thread with (prompt tokens run, prompt tokens in all).
+        of ints is taken as it is, a list of messages goes through the template. `overrides` beat `parameters`; an
+        unknown name is a `TypeError`. `progress` is called on the engine thread with (prompt tokens run, all of them).
 
         Raises what can be known at once: `InvalidParameter`, `InvalidPrompt`, `TooBusy`, `NotSupported`,
         `RuntimeClosed`. What tokenizing finds (`InvalidPrompt`, `PromptTooLong`) is raised at the first await.
         """
         _refuse(constrain=constrain, tools=tools, context=context)
         options = merged(parameters, overrides)
-        prepared = self._start(prompt, options, _text_decoder, template, template_options, progress)
+        prepared = self._start(
+            prompt, options, _text_decoder, template=template, template_options=template_options, progress=progress
+        )
         return EventStream(prepared.mailbox)
 
     async def generate_task(
@@ -190,10 +194,12 @@ class Runtime:
         progress: Progress | None = None,
         **overrides: Any,
     ) -> tuple[EventStream, GenerationTask]:
-        """Like `generate`, but waits until the prompt is checked and queued (never for prefill), and gives the handle."""
+        """Like `generate`, but waits until the prompt is checked and queued, never for prefill; with the handle."""
         _refuse(constrain=constrain, tools=tools, context=context)
         options = merged(parameters, overrides)
-        prepared = self._start(prompt, options, _text_decoder, template, template_options, progress)
+        prepared = self._start(
+            prompt, options, _text_decoder, template=template, template_options=template_options, progress=progress
+        )
         stream = EventStream(prepared.mailbox)
         await prepared.wait()
         return stream, stream.task
@@ -215,9 +221,13 @@ class Runtime:
     ) -> TokenStream:
         """Like `generate`, but yields `Token` events. `include_stop_token` yields (and counts) the stop token too."""
         _refuse(constrain=constrain, context=context)
-        options = merged(parameters, overrides)
+        options = _without_strings(merged(parameters, overrides))
         decoder = _token_decoder(include_stop_token=include_stop_token)
-        return TokenStream(self._start(prompt, options, decoder, template, template_options, progress).mailbox)
+        return TokenStream(
+            self._start(
+                prompt, options, decoder, template=template, template_options=template_options, progress=progress
+            ).mailbox
+        )
 
     async def generate_tokens_task(
         self,
@@ -234,9 +244,11 @@ class Runtime:
     ) -> tuple[TokenStream, GenerationTask]:
         """Like `generate_tokens`, but waits until the prompt is checked and queued, and gives the handle."""
         _refuse(constrain=constrain, context=context)
-        options = merged(parameters, overrides)
+        options = _without_strings(merged(parameters, overrides))
         decoder = _token_decoder(include_stop_token=include_stop_token)
-        prepared = self._start(prompt, options, decoder, template, template_options, progress)
+        prepared = self._start(
+            prompt, options, decoder, template=template, template_options=template_options, progress=progress
+        )
         stream = TokenStream(prepared.mailbox)
         await prepared.wait()
         return stream, stream.task
@@ -301,6 +313,7 @@ class Runtime:
         prompt: Prompt,
         options: GenerateParameters,
         decoder: Callable[[GenerateParameters, ModelInfo], Decoder],
+        *,
         template: bool | None,
         template_options: Mapping[str, Any] | None,
         progress: Progress | None,
@@ -323,9 +336,7 @@ class Runtime:
             return Submit(
                 request=request,
                 prompt=ids,
-                sampling=sampling(
-                    options, seed=seed, stop_ids=stop_ids(options, model), prompt_tokens=len(ids)
-                ),
+                sampling=sampling(options, seed=seed, stop_ids=stop_ids(options, model), prompt_tokens=len(ids)),
                 max_tokens=options.max_tokens,
                 submitted=submitted,
                 deadline=None if options.timeout is None else submitted + options.timeout,
@@ -342,8 +353,8 @@ _DONE = object()
 
 def _mlx_backend(model: str | Path | None) -> Backend:
     """Imported here: a program that never opens a model loads no MLX; and off the loop: the import takes a while."""
-    from greenroom.backends import understudy  # noqa: PLC0415
-    from greenroom.backends.mlx.backend import MlxBackend  # noqa: PLC0415
+    from greenroom.backends import understudy
+    from greenroom.backends.mlx.backend import MlxBackend
 
     return MlxBackend(model if model is not None else understudy.path())
 
@@ -352,6 +363,13 @@ def _refuse(**parts: object) -> None:
     for name, value in parts.items():
         if value is not None:
             raise NotSupported(f"{name}=")
+
+
+def _without_strings(options: GenerateParameters) -> GenerateParameters:
+    """Raw tokens have no text in which a stop string could be found."""
+    if stop_strings(options):
+        raise NotSupported("a stop string over raw tokens", "it stops text: give an id, or use generate()")
+    return options
 
 
 def _text_decoder(options: GenerateParameters, model: ModelInfo) -> Decoder:

@@ -74,9 +74,7 @@ class Stream(Generic[E]):
 
     async def collect(self) -> Result:
         """Read what is left and return it whole. Raises the request's error."""
-        events: list[Event | Token] = []
-        async for event in self:
-            events.append(cast("Event | Token", event))
+        events = [cast("Event | Token", event) async for event in self]
         info = events.pop() if events and isinstance(events[-1], Info) else await self.task
         text = "".join([event.text for event in events if isinstance(event, Chunk)])
         return Result(text, tuple(events), cast("Info", info))
