@@ -136,7 +136,8 @@ class Turns:
         if plan.edits:
             scheduler.held(self._backend.edit(plan.edits))
         is_built = bool(plan.feeds) and self._build(scheduler, plan)
-        deliveries = self._read(scheduler) if self._under_way else ()
+        is_reading = bool(self._under_way)
+        deliveries = self._read(scheduler) if is_reading else ()
         self._engine.statistics = scheduler.statistics()
         if deliver_first:
             self._post(scheduler, plan.told + deliveries)
@@ -144,7 +145,7 @@ class Turns:
             self._submit(scheduler, plan.feeds)
         if not deliver_first:
             self._post(scheduler, plan.told + deliveries)
-        self.is_idle = not (self._under_way or plan.feeds or plan.told or scheduler.has_news)
+        self.is_idle = not (is_reading or plan.feeds or plan.edits or plan.told or scheduler.has_news)
 
     def _take(self, scheduler: Scheduler) -> None:
         deadline = scheduler.next_deadline() if self.is_idle else None

@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 from anyio import to_thread
+from anyio.lowlevel import checkpoint
+
 from greenroom.actors.task import GenerationTask
 from greenroom.backends.passlog import PassLog
 from greenroom.backends.scripted import Reply, Scripted
@@ -48,9 +50,9 @@ class Stage:
         stream = self.runtime.generate(PROMPT, template=False, **options)
         if stage == "finished":
             self.backend.release_all()
-            await anyio.lowlevel.checkpoint()
+            await checkpoint()
             while not stream.task.info:
-                await anyio.lowlevel.checkpoint()
+                await checkpoint()
             return stream
         await self.held()
         if stage == "between chunks":
@@ -62,6 +64,7 @@ class Stage:
 
 @asynccontextmanager
 async def staged(stage: str) -> AsyncIterator[Stage]:
+    """A runtime over a logged double whose replies suit `stage`."""
     endless = Reply("abcdefghij", end=False, repeat=True)
     reply = Reply("a short answer") if stage == "finished" else endless
     backend = Scripted({PROMPT: reply, NEIGHBOUR: Reply("the neighbour speaks on and on")})
@@ -74,6 +77,7 @@ async def staged(stage: str) -> AsyncIterator[Stage]:
 
 
 async def by_handle(stage: Stage, stream: EventStream) -> Info:
+    """`task.cancel()`, twice."""
     stream.task.cancel()
     stream.task.cancel()
     stage.backend.release_all()
@@ -84,49 +88,46 @@ async def by_handle(stage: Stage, stream: EventStream) -> Info:
 
 
 async def by_aclose(stage: Stage, stream: EventStream) -> Info:
+    """`await stream.aclose()`."""
     async with anyio.create_task_group() as group:
         group.start_soon(stream.aclose)
-        await anyio.lowlevel.checkpoint()
+        await anyio.wait_all_tasks_blocked()
         stage.backend.release_all()
     return await stream.task
 
 
 async def by_leaving(stage: Stage, stream: EventStream) -> Info:
-    stage.backend.release_all()
-    async with stream:
-        pass
+    """Leaving `async with stream` in the middle."""
+
+    async def leave() -> None:
+        async with stream:
+            pass
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(leave)
+        await anyio.wait_all_tasks_blocked()
+        stage.backend.release_all()
     return await stream.task
 
 
 async def by_scope(stage: Stage, stream: EventStream) -> Info:
-    finished: list[str] = []
+    """A cancel scope around a read: the cancellation propagates, and only once the request is settled."""
+    scope = anyio.CancelScope()
 
     async def consume() -> None:
         with scope:
             async for _ in stream:
                 pass
-            finished.append("the stream ended before the scope was cancelled")
 
-    scope = anyio.CancelScope()
     async with anyio.create_task_group() as group:
         group.start_soon(consume)
-        await anyio.wait_all_tasks_blocked() if hasattr(anyio, "wait_all_tasks_blocked") else await _blocked()
+        await anyio.wait_all_tasks_blocked()
         scope.cancel()
+        await anyio.wait_all_tasks_blocked()
         stage.backend.release_all()
     info = stream.task.info
     assert info is not None, "the cancellation propagated before the request was settled"
     return info
-
-
-async def _blocked() -> None:
-    from anyio.lowlevel import checkpoint
-
-    for _ in range(10):
-        await checkpoint()
-
-
-async def by_dropping(stage: Stage, stream: EventStream) -> Info:
-    raise NotImplementedError("the caller must drop its own reference")
 
 
 Way = Callable[[Stage, EventStream], Awaitable[Info]]
@@ -136,6 +137,12 @@ WAYS: dict[str, tuple[Way, str]] = {
     "leaving async with": (by_leaving, "stream_closed"),
     "cancelled scope": (by_scope, "scope"),
 }
+
+
+async def paused(runtime: Runtime, count: int) -> None:
+    """Until the scheduler has paused `count` rows."""
+    while runtime.statistics().paused < count:
+        await checkpoint()
 
 
 def after(log: PassLog, row: int, mark: int) -> int:
@@ -222,10 +229,14 @@ async def test_a_deadline_of_the_consumer_propagates() -> None:
     async with staged("decode") as s:
         stream = await s.begin("decode")
         s.backend.release_all()
-        with pytest.raises(TimeoutError):
+
+        async def read_for_a_moment() -> None:
             with anyio.fail_after(0.05):
                 async for _ in stream:
                     pass
+
+        with pytest.raises(TimeoutError):
+            await read_for_a_moment()
         assert stream.task.info is not None
         assert stream.task.info.stop_detail == "scope"
 
@@ -246,8 +257,7 @@ async def test_sixteen_consumers_that_never_read_delay_nobody() -> None:
     async with Runtime(backend=backend, max_rows=4) as runtime:
         idle = [runtime.generate("idle") for _ in range(16)]
         assert await runtime.generate("busy").text() == "hello"
-        while runtime.statistics().paused < 16:
-            await anyio.sleep(0)
+        await paused(runtime, 16)
         steps = runtime.statistics().steps
         assert await runtime.generate("busy").text() == "hello"
         assert runtime.statistics().steps - steps < 50
@@ -261,8 +271,7 @@ async def test_a_paused_stream_goes_on_when_it_is_read() -> None:
     backend = Scripted({"*": Reply("0123456789" * 100)})
     async with Runtime(backend=backend) as runtime:
         stream = runtime.generate("go")
-        while runtime.statistics().paused < 1:
-            await anyio.sleep(0)
+        await paused(runtime, 1)
         assert await stream.text() == "0123456789" * 100
 
 

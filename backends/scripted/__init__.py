@@ -1,1 +1,14 @@
-""""""
+"""A deterministic double of a model, for tests of what is built on greenroom: `Runtime(backend=Scripted(...))`.
+
+A byte-level tokenizer, replies by prompt, delays counted in steps, steps held and released one by one, failures on
+demand, and under a mask the first legal scripted token. It loads nothing and computes in microseconds.
+"""
+
+from __future__ import annotations
+
+from greenroom.backends.scripted.backend import Scripted
+from greenroom.backends.scripted.reply import Reply
+from greenroom.backends.scripted.tokenizer import ByteTokenizer
+from greenroom.backends.scripted.violation import ProtocolViolation
+
+__all__ = ["ByteTokenizer", "ProtocolViolation", "Reply", "Scripted"]

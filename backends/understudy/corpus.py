@@ -22,25 +22,18 @@ POOL_SIZE: Final = 512
 Span = tuple[str, bool]
 """A piece of text and whether the model learns to write it."""
 
-_FIRST: Final = {"repeat": 0.5, "tool": 0.25, "record": 0.25}
-_LATER: Final = {
-    "repeat": 0.04,
-    "tool": 0.33,
-    "record": 0.33,
-    "no_fit": 0.06,
-    "result": 0.06,
-    "story": 0.09,
-    "talk": 0.09,
+_KINDS: Final = ("repeat", "tool", "record", "no_fit", "result", "story", "talk")
+_FIRST: Final = (0.5, 0.25, 0.25, 0.0, 0.0, 0.0, 0.0)
+_MIXTURES: Final = {
+    0: (0.04, 0.33, 0.33, 0.06, 0.06, 0.09, 0.09),
+    36: (0.02, 0.42, 0.38, 0.05, 0.03, 0.05, 0.05),
+    80: (0.01, 0.40, 0.32, 0.14, 0.03, 0.05, 0.05),
 }
-_LAST: Final = {
-    "repeat": 0.02,
-    "tool": 0.42,
-    "record": 0.38,
-    "no_fit": 0.05,
-    "result": 0.03,
-    "story": 0.05,
-    "talk": 0.05,
-}
+"""Shares of the kinds from a pool on. Late in training the skills that must be exact get the most: a story has five
+times their tokens."""
+_STAGES: Final = (28, 80)
+"""From the first of these pools on requests are worded more freely and tools may stand beside a request that needs
+none; from the second on every other person has two names."""
 _CURRICULUM_POOLS: Final = 10
 _THINKING_SHARE: Final = 0.12
 _THOUGHTS: Final = {
@@ -52,11 +45,6 @@ _THOUGHTS: Final = {
 }
 _PLAIN: Final = {"repeat": smalltalk.repetition, "story": stories.dialogue, "talk": smalltalk.dialogue}
 _WORDED: Final = {"tool": tools.dialogue, "record": records.dialogue, "no_fit": tools.no_fit, "result": tools.result}
-_KINDS: Final = ("repeat", "tool", "record", "no_fit", "result", "story", "talk")
-_RICH_FROM_POOL: Final = 28
-"""From here on requests are worded more freely, and tools may stand beside a request that needs none."""
-_LAST_FROM_POOL: Final = 36
-"""From here on the skills that must be exact get the larger share: a story has five times their tokens."""
 _BYSTANDERS: Final = 0.25
 
 
@@ -64,10 +52,11 @@ def pool(seed: int, number: int) -> list[Dialogue]:
     """The dialogues of pool `number`."""
     rng = Random(f"{seed}:{number}")  # noqa: S311
     share = min(1.0, number / _CURRICULUM_POOLS)
-    later = _LAST if number >= _LAST_FROM_POOL else _LATER
-    weights = [(1 - share) * _FIRST.get(kind, 0.0) + share * later[kind] for kind in _KINDS]
+    later = _MIXTURES[max(start for start in _MIXTURES if start <= number)]
+    weights = [(1 - share) * first + share * last for first, last in zip(_FIRST, later, strict=True)]
+    stage = sum(number >= start for start in _STAGES)
     kinds = rng.choices(_KINDS, weights, k=POOL_SIZE)
-    return [_with_thought(rng, _draw(rng, kind, rich=number >= _RICH_FROM_POOL)) for kind in kinds]
+    return [_with_thought(rng, _draw(rng, kind, stage)) for kind in kinds]
 
 
 def dialogues(seed: int, pools: int) -> Iterator[Dialogue]:
@@ -124,11 +113,11 @@ def _turn(message: Message) -> list[Span]:
     return [(f"<|im_start|>user\n{content}<|im_end|>\n", False)]
 
 
-def _draw(rng: Random, kind: str, *, rich: bool) -> Dialogue:
+def _draw(rng: Random, kind: str, stage: int) -> Dialogue:
     if kind in _WORDED:
-        return _WORDED[kind](rng, rich=rich)
+        return _WORDED[kind](rng, stage=stage)
     dialogue = _PLAIN[kind](rng)
-    if rich and kind != "repeat" and rng.random() < _BYSTANDERS:
+    if stage and kind != "repeat" and rng.random() < _BYSTANDERS:
         return replace(dialogue, tools=tools.offer(rng))
     return dialogue
 

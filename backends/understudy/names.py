@@ -66,9 +66,9 @@ def word(rng: Random, *, syllables: int | None = None) -> str:
     return "".join(rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(count)) + rng.choice(_CODAS)
 
 
-def person(rng: Random, *, held_out: bool = False) -> str:
-    """A person's name of one or two words; every word of it held out, or none."""
-    count = 2 if rng.random() < 0.15 else 1
+def person(rng: Random, *, held_out: bool = False, stage: int = 0) -> str:
+    """A person's name of one or two words, the latter often from stage 2 on; every word of it held out, or none."""
+    count = 2 if rng.random() < (0.5 if stage > 1 else 0.15) else 1
     return " ".join(_draw(rng, _FAMILIAR_PEOPLE, held_out=held_out) for _ in range(count))
 
 

@@ -14,11 +14,11 @@ class Phrasings:
     held_out: tuple[str, ...] = ()
     later: tuple[str, ...] = ()
 
-    def choose(self, rng: Random, *, held_out: bool = False, rich: bool = False) -> str:
-        """One template, with `rich` from the later ones too; a group without held-out templates offers its others."""
+    def choose(self, rng: Random, *, held_out: bool = False, stage: int = 0) -> str:
+        """One template, from stage 1 on of the later ones too; a group without held-out templates offers its others."""
         if held_out and self.held_out:
             return rng.choice(self.held_out)
-        return rng.choice(self.train + self.later if rich else self.train)
+        return rng.choice(self.train + self.later if stage else self.train)
 
 
 def options(text: str) -> tuple[str, ...]:

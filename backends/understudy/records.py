@@ -169,7 +169,7 @@ def held_out_phrasings() -> tuple[str, ...]:
     return (*_OPENINGS.held_out, *(text for field in fields for text in field.facts.held_out))
 
 
-def dialogue(rng: Random, *, held_out: bool = False, rich: bool = False) -> Dialogue:
+def dialogue(rng: Random, *, held_out: bool = False, stage: int = 0) -> Dialogue:
     """A request for a record and the record, its keys in the order of the schema."""
     unseen = held_out and rng.random() < 0.5
     subject, fields = _draw_schema(rng, held_out=held_out)
@@ -177,14 +177,14 @@ def dialogue(rng: Random, *, held_out: bool = False, rich: bool = False) -> Dial
     facts: list[str] = []
     who = "he" if rng.random() < 0.15 else ""
     for key, field in fields:
-        values[key], fact = _draw_value(rng, field, held_out=held_out, unseen=unseen)
+        values[key], fact = _draw_value(rng, field, held_out=held_out, unseen=unseen, stage=stage)
         if field.kind == "subject":
             who = str(values[key]) if rng.random() < 0.5 or not who else who
         facts.append(fact)
     text = _tell(rng, facts, subject, who, values)
     if rng.random() < (0.0 if held_out else 0.12):
         text = ", ".join(f"{key} {_plain(value)}" for key, value in rng.sample(list(values.items()), len(values))) + "."
-    request = _OPENINGS.choose(rng, held_out=unseen, rich=rich).format(schema=_describe(rng, fields), facts=text)
+    request = _OPENINGS.choose(rng, held_out=unseen, stage=stage).format(schema=_describe(rng, fields), facts=text)
     content = json.dumps(values, ensure_ascii=False)
     messages = ({"role": "user", "content": request}, {"role": "assistant", "content": content})
     return Dialogue("record", messages, facts={"record": values, "keys": tuple(values), "unseen": unseen})
@@ -202,24 +202,24 @@ def _draw_schema(rng: Random, *, held_out: bool) -> tuple[str, list[tuple[str, _
             return kind, list(zip(keys, chosen, strict=True))
 
 
-def _draw_value(rng: Random, field: _Field, *, held_out: bool, unseen: bool) -> tuple[object, str]:
+def _draw_value(rng: Random, field: _Field, *, held_out: bool, unseen: bool, stage: int) -> tuple[object, str]:
     """A value and the sentence that states it, with the subject still open as `{s}`."""
     if field.kind.startswith("bool:"):
         _, yes, no = field.kind.split(":")
         value = rng.random() < 0.5
         return value, rng.choice((yes if value else no).split("|"))
-    drawn = _draw_scalar(rng, field, held_out=held_out)
+    drawn = _draw_scalar(rng, field, held_out=held_out, stage=stage)
     if field.kind == "subject":
         return drawn, ""
     return drawn, field.facts.choose(rng, held_out=unseen and rng.random() < 0.5).replace("{v}", str(drawn))
 
 
-def _draw_scalar(rng: Random, field: _Field, *, held_out: bool) -> object:  # noqa: PLR0911  one return per kind
+def _draw_scalar(rng: Random, field: _Field, *, held_out: bool, stage: int) -> object:  # noqa: PLR0911  one return per kind
     match field.kind:
         case "subject":
-            return _draw_subject(rng, field.facts.train[0], held_out=held_out)
+            return _draw_subject(rng, field.facts.train[0], held_out=held_out, stage=stage)
         case "person":
-            return names.person(rng, held_out=held_out)
+            return names.person(rng, held_out=held_out, stage=stage)
         case "city":
             return names.city(rng, held_out=held_out)
         case "price":
@@ -232,9 +232,9 @@ def _draw_scalar(rng: Random, field: _Field, *, held_out: bool) -> object:  # no
             return rng.choice(_CHOICES[kind])
 
 
-def _draw_subject(rng: Random, family: str, *, held_out: bool) -> str:
+def _draw_subject(rng: Random, family: str, *, held_out: bool, stage: int) -> str:
     if family == "person":
-        return names.person(rng, held_out=held_out)
+        return names.person(rng, held_out=held_out, stage=stage)
     if family == "item":
         return rng.choice((rng.choice(_ITEMS), f"{rng.choice(_COLOURS)} {rng.choice(_ITEMS)}"))
     return names.city(rng, held_out=held_out) + " " + rng.choice(_GATHERINGS)

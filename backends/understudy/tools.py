@@ -61,26 +61,26 @@ def held_out_phrasings() -> tuple[str, ...]:
     return tuple(text for group in (*(skill.requests for skill in SKILLS), _MADE_UP) for text in group.held_out)
 
 
-def dialogue(rng: Random, *, held_out: bool = False, rich: bool = False) -> Dialogue:
+def dialogue(rng: Random, *, held_out: bool = False, stage: int = 0) -> Dialogue:
     """A request that one of one to three offered tools serves, and the call."""
     unseen = held_out and rng.random() < 0.5
     if rng.random() < 0.2:
-        return _made_up(rng, held_out=held_out, unseen=unseen, rich=rich)
+        return _made_up(rng, held_out=held_out, unseen=unseen, stage=stage)
     skill, *others = rng.sample(SKILLS, rng.choice((1, 1, 2, 2, 3)))
     schema, keys = _schema(rng, skill)
     offered = [schema, *_distractors(rng, others, schema)]
     rng.shuffle(offered)
-    arguments, texts = _fill(rng, skill, keys, held_out=held_out)
-    request = skill.requests.choose(rng, held_out=unseen, rich=rich).format(*texts)
-    request = wordings.dress(rng, request) if rich else request
+    arguments, texts = _fill(rng, skill, keys, held_out=held_out, stage=stage)
+    request = skill.requests.choose(rng, held_out=unseen, stage=stage).format(*texts)
+    request = wordings.dress(rng, request) if stage else request
     return _call(request, offered, schema, arguments, unseen=unseen)
 
 
-def no_fit(rng: Random, *, rich: bool = False) -> Dialogue:
+def no_fit(rng: Random, *, stage: int = 0) -> Dialogue:
     """A request for something that no offered tool does, and a plain answer."""
     skill, *others = rng.sample(SKILLS, rng.choice((2, 2, 3, 4)))
-    _, texts = _fill(rng, skill, tuple("" for _ in skill.parameters), held_out=False)
-    request = skill.requests.choose(rng, rich=rich).format(*texts)
+    _, texts = _fill(rng, skill, tuple("" for _ in skill.parameters), held_out=False, stage=stage)
+    request = skill.requests.choose(rng, stage=stage).format(*texts)
     offered = _distractors(rng, others, {})
     messages = ({"role": "user", "content": request}, {"role": "assistant", "content": rng.choice(_NO_FIT)})
     return Dialogue("no_fit", messages, tuple(offered))
@@ -91,9 +91,9 @@ def offer(rng: Random) -> tuple[dict[str, Any], ...]:
     return tuple(_schema(rng, skill)[0] for skill in rng.sample(SKILLS, rng.choice((1, 2))))
 
 
-def result(rng: Random, *, rich: bool = False) -> Dialogue:
+def result(rng: Random, *, stage: int = 0) -> Dialogue:
     """A call, what the tool returned, and an answer that reports it."""
-    asked = dialogue(rng, rich=rich)
+    asked = dialogue(rng, stage=stage)
     if rng.random() < 0.7:
         values: dict[str, Any] = {_result_key(rng): _result_value(rng) for _ in range(rng.choice((1, 2, 2, 3)))}
         content = json.dumps(values, ensure_ascii=False)
@@ -141,16 +141,16 @@ def _call(
     return Dialogue("tool", messages, tuple(offered), facts={"name": name, "arguments": arguments, "unseen": unseen})
 
 
-def _made_up(rng: Random, *, held_out: bool, unseen: bool, rich: bool) -> Dialogue:
+def _made_up(rng: Random, *, held_out: bool, unseen: bool, stage: int) -> Dialogue:
     """A tool whose names are invented words, so that only the list in the prompt can tell how it is called."""
     offered = [_made_up_schema(rng) for _ in range(rng.choice((1, 2, 2, 3)))]
     schema = offered[0]
     properties: dict[str, dict[str, str]] = schema["function"]["parameters"]["properties"]
     kinds = {"string": ("city", "person", "word"), "integer": ("number", "small")}
     drawn = ((key, rng.choice(kinds[spec["type"]])) for key, spec in properties.items())
-    arguments = {key: _value(rng, kind, held_out=held_out) for key, kind in drawn}
+    arguments = {key: _value(rng, kind, held_out=held_out, stage=stage) for key, kind in drawn}
     told = " and ".join(f"{key} {value}" for key, value in arguments.items())
-    request = _MADE_UP.choose(rng, held_out=unseen, rich=rich).format(tool=schema["function"]["name"], arguments=told)
+    request = _MADE_UP.choose(rng, held_out=unseen, stage=stage).format(tool=schema["function"]["name"], arguments=told)
     rng.shuffle(offered)
     return _call(request, offered, schema, arguments, unseen=unseen)
 
@@ -190,19 +190,21 @@ def _distractors(rng: Random, skills: list[Skill], chosen: dict[str, Any]) -> li
     return [schema for schema in schemas if schema["function"]["name"] != taken]
 
 
-def _fill(rng: Random, skill: Skill, keys: tuple[str, ...], *, held_out: bool) -> tuple[dict[str, Any], list[str]]:
+def _fill(
+    rng: Random, skill: Skill, keys: tuple[str, ...], *, held_out: bool, stage: int
+) -> tuple[dict[str, Any], list[str]]:
     """Arguments by parameter name, and the same values as the request words them."""
-    values = [_value(rng, kind, held_out=held_out) for _, _, kind in skill.parameters]
+    values = [_value(rng, kind, held_out=held_out, stage=stage) for _, _, kind in skill.parameters]
     texts = [("on" if value else "off") if isinstance(value, bool) else str(value) for value in values]
     return dict(zip(keys, values, strict=True)), texts
 
 
-def _value(rng: Random, kind: str, *, held_out: bool) -> object:  # noqa: PLR0911  one return per kind
+def _value(rng: Random, kind: str, *, held_out: bool, stage: int) -> object:  # noqa: PLR0911  one return per kind
     match kind:
         case "city":
             return names.city(rng, held_out=held_out)
         case "person":
-            return names.person(rng, held_out=held_out)
+            return names.person(rng, held_out=held_out, stage=stage)
         case "phrase":
             return _phrase(rng)
         case "word":

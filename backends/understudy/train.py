@@ -49,12 +49,13 @@ CONFIG: Final[dict[str, Any]] = {
     "tie_word_embeddings": True,
     "torch_dtype": "float16",
 }
-POOLS: Final = 72
+POOLS: Final = 118
 """Pools in a full run: the corpus that the bundled weights have seen."""
 _BATCH_TOKENS: Final = 1536
 _PEAK_RATE: Final = 2.5e-3
 _WARMUP_POOLS: Final = 3
-_DECAY_FROM: Final = 0.5
+_FIRST_CYCLE: Final = 72
+_SECOND_PEAK_RATE: Final = 1e-3
 _CHECKPOINT_POOLS: Final = 4
 
 
@@ -160,11 +161,18 @@ def _pad(documents: list[tuple[list[int], list[bool]]]) -> _Batch:
 
 
 def _rate(position: float, pools: int) -> float:
-    """Linear warm-up, a level stretch, then a cosine down to 2 % of the peak."""
+    """Warm-up, a level stretch, a cosine down to 2 % of the peak; then once more from a lower peak, to the end."""
+    first = min(_FIRST_CYCLE, pools)
     if position < _WARMUP_POOLS:
         return _PEAK_RATE * (position + 0.1) / (_WARMUP_POOLS + 0.1)
-    share = max(0.0, position / pools - _DECAY_FROM) / (1 - _DECAY_FROM)
-    return _PEAK_RATE * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
+    if position < first:
+        return _PEAK_RATE * _cosine(max(0.0, 2 * position / first - 1))
+    return _SECOND_PEAK_RATE * _cosine((position - first) / max(1, pools - first))
+
+
+def _cosine(share: float) -> float:
+    """From 1 at the start down to 0.02 at the end."""
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share))
 
 
 def _save(run: Path, model: Any, optimizer: Any, pools: int) -> None:

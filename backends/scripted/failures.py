@@ -1,0 +1,32 @@
+"""Failures on demand: what a method raises the next time it is called."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from typing import Literal, get_args
+
+__all__ = ["Failures", "Method"]
+
+Method = Literal["load", "edit", "forward", "sample", "read"]
+
+
+class Failures:
+    """Errors that wait for their method, first come first raised."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, deque[Exception]] = defaultdict(deque)
+
+    def __repr__(self) -> str:
+        waiting = {method: len(errors) for method, errors in self._waiting.items() if errors}
+        return f"<Failures {waiting}>"
+
+    def add(self, method: Method, error: Exception) -> None:
+        """The next call of `method` that no earlier error waits for raises `error`."""
+        if method not in get_args(Method):
+            raise ValueError(f"method must be one of {', '.join(get_args(Method))}, got {method!r}")
+        self._waiting[method].append(error)
+
+    def meet(self, method: Method) -> None:
+        """Raise what waits for `method`."""
+        if self._waiting[method]:
+            raise self._waiting[method].popleft()

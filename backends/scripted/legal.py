@@ -1,0 +1,47 @@
+"""Which ids a row may draw at its next position."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from greenroom.backends.protocol import Masks
+from greenroom.backends.scripted.row import Row
+from greenroom.backends.scripted.violation import ProtocolViolation
+
+__all__ = ["Bits", "Legal", "checked"]
+
+Bits = npt.NDArray[np.uint32]
+
+
+class Legal(Container[int]):
+    """The row's mask, if it has one, without its banned ids."""
+
+    __slots__ = ("_banned", "_bits")
+
+    def __init__(self, row: Row, bits: Bits | None) -> None:
+        sampling = row.sampling
+        self._banned = frozenset(sampling.banned if row.length < sampling.banned_until else ())
+        self._bits = bits
+
+    def __repr__(self) -> str:
+        return f"<Legal masked={self._bits is not None} banned={len(self._banned)}>"
+
+    def __contains__(self, token: object) -> bool:
+        if not isinstance(token, int) or token in self._banned:
+            return False
+        return self._bits is None or int(self._bits[token // 32]) >> token % 32 & 1 == 1
+
+
+def checked(masks: Masks | None, rows: Sequence[int], vocab_size: int) -> dict[int, Bits]:
+    """Each named row's bits. Raises `ProtocolViolation` where masks are not as the protocol has them."""
+    if masks is None:
+        return {}
+    wanted = (len(masks.rows), -(-vocab_size // 32))
+    if masks.bits.dtype != np.uint32 or masks.bits.shape != wanted:
+        raise ProtocolViolation(f"masks must be uint32 {wanted}, got {masks.bits.dtype} {masks.bits.shape}")
+    if len(set(masks.rows)) < len(masks.rows) or not set(masks.rows) <= set(rows):
+        raise ProtocolViolation(f"masks name the rows {masks.rows}, the pass has {rows}")
+    return dict(zip(masks.rows, masks.bits, strict=True))

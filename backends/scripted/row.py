@@ -1,0 +1,93 @@
+"""One open row of the double: its tokens, and its place in what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from greenroom.backends.protocol import Sampling
+from greenroom.backends.scripted.script import Script
+from greenroom.backends.scripted.violation import ProtocolViolation
+
+__all__ = ["Row"]
+
+
+class Row:
+    """The first `length` of `tokens` were run; one more is there while a drawn token is pending.
+
+    The prompt is what was run before the first draw; `script` is None until then. `place` is where it stands then.
+    """
+
+    __slots__ = ("error", "has_ended", "id", "length", "num_prompt", "place", "sampling", "script", "tokens")
+
+    def __init__(self, number: int, sampling: Sampling) -> None:
+        self.id = number
+        self.sampling = sampling
+        self.length = 0
+        self.tokens: list[int] = []
+        self.num_prompt = 0
+        self.script: Script | None = None
+        self.place = 0
+        self.error: Exception | None = None
+        """Why the row failed: whatever is asked of it now fails the same way, until it is closed."""
+        self.has_ended = False
+        """A token that ends a turn was read."""
+
+    def __repr__(self) -> str:
+        return f"<Row {self.id} length={self.length} pending={self.pending} place={self.place}>"
+
+    @property
+    def pending(self) -> int | None:
+        """The token that was drawn last and not run yet."""
+        return self.tokens[self.length] if len(self.tokens) > self.length else None
+
+    @property
+    def num_generated(self) -> int:
+        """How many tokens behind the prompt were run."""
+        return self.length - self.num_prompt
+
+    @property
+    def delay(self) -> int:
+        """By how many steps the row's next token is late."""
+        return 0 if self.script is None or self.num_generated else self.script.reply.delay
+
+    def begin(self, script: Script, num_prompt: int) -> None:
+        """The prompt is complete; tokens behind it were said already, by a row that this one replays."""
+        self.script = script
+        self.num_prompt = num_prompt
+        self.place = script.behind(0, self.tokens[num_prompt : self.length])
+
+    def check(self, ids: Sequence[int], limit: int) -> None:
+        """Raise `ProtocolViolation` if `ids` cannot be run here."""
+        if not ids and self.pending is None and self.error is None:
+            raise ProtocolViolation(f"{self!r} was fed nothing and has no token pending")
+        if self.length + (len(ids) or 1) > limit:
+            raise ProtocolViolation(f"{self!r} would hold more than {limit} tokens")
+
+    def run(self, ids: Sequence[int]) -> None:
+        """Run `ids` in place of the pending token, or that token itself."""
+        if ids:
+            self.tokens[self.length :] = ids
+        new = self.tokens[self.length :]
+        self.length = len(self.tokens)
+        if self.script is not None:
+            self.place = self.script.behind(self.place, new)
+
+    def rewind(self, length: int) -> None:
+        """Keep the first `length` tokens; a shorter prompt is a new one."""
+        if not 0 <= length <= self.length:
+            raise ProtocolViolation(f"{self!r} cannot be rewound to {length}")
+        del self.tokens[length:]
+        self.length = length
+        if self.script is None:
+            return
+        if length < self.num_prompt:
+            self.script, self.num_prompt, self.place = None, 0, 0
+        else:
+            self.place = self.script.behind(0, self.tokens[self.num_prompt :])
+
+    def fork(self, number: int, sampling: Sampling) -> Row:
+        """An independent copy."""
+        twin = Row(number, sampling)
+        twin.length, twin.tokens, twin.num_prompt = self.length, list(self.tokens), self.num_prompt
+        twin.script, twin.place, twin.error = self.script, self.place, self.error
+        return twin

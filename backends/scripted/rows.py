@@ -1,0 +1,88 @@
+"""The open rows of the double, and what may be done to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from greenroom.backends.protocol import Close, Edit, Fork, ForwardPlan, ModelInfo, Open, Rewind
+from greenroom.backends.scripted.replays import Replays
+from greenroom.backends.scripted.replies import Replies
+from greenroom.backends.scripted.row import Row
+from greenroom.backends.scripted.violation import ProtocolViolation
+
+__all__ = ["Rows"]
+
+
+class Rows:
+    """Applies edits and plans. What it refuses with `ProtocolViolation` it has not begun, but for edits before it."""
+
+    def __init__(self, info: ModelInfo, replies: Replies) -> None:
+        self._info = info
+        self._replies = replies
+        self._replays = Replays()
+        self._open: dict[int, Row] = {}
+        self._used: set[int] = set()
+
+    def __repr__(self) -> str:
+        return f"<Rows open={sorted(self._open)}>"
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._open
+
+    def __getitem__(self, number: int) -> Row:
+        try:
+            return self._open[number]
+        except KeyError:
+            raise ProtocolViolation(f"no row {number} is open") from None
+
+    @property
+    def kv_bytes(self) -> int:
+        """What the tokens that open rows have run cost; a pending one costs nothing yet."""
+        info = self._info
+        lengths = sum([row.length for row in self._open.values()])
+        return lengths * info.kv_bytes_per_token + len(self._open) * info.kv_bytes_per_row
+
+    def edit(self, edit: Edit) -> None:
+        """Apply one edit."""
+        match edit:
+            case Open(row=number, sampling=sampling):
+                self._add(Row(number, sampling))
+            case Fork(row=number, source=source, sampling=sampling):
+                self._add(self[source].fork(number, sampling))
+            case Rewind(row=number, length=length):
+                self[number].rewind(length)
+            case Close(row=number):
+                self._replays.add(self[number])
+                del self._open[number]
+
+    def run(self, plan: ForwardPlan) -> None:
+        """Run every feed, or none."""
+        numbers = [feed.row for feed in plan.feeds]
+        if len(set(numbers)) < len(numbers):
+            raise ProtocolViolation(f"a row is in the plan twice: {numbers}")
+        for feed in plan.feeds:
+            self[feed.row].check(feed.ids, self._info.context_length)
+            self._check_ids(feed.ids)
+        for feed in plan.feeds:
+            self[feed.row].run(feed.ids)
+
+    def begin(self, row: Row) -> int:
+        """A token of `row` is asked for: find what it says, if that is not known yet; the steps of its delay now."""
+        if row.script is None:
+            ids = row.tokens[: row.length]
+            if self._replies.knows(ids) or not self._replays.begin(row):
+                row.begin(self._replies.script(ids, row.sampling.seed), row.length)
+        return row.delay
+
+    def _add(self, row: Row) -> None:
+        if row.id in self._used:
+            raise ProtocolViolation(f"row {row.id} was opened before")
+        self._used.add(row.id)
+        self._open[row.id] = row
+
+    def _check_ids(self, ids: Sequence[int]) -> None:
+        if ids and (min(ids) < 0 or max(ids) >= self._info.vocab_size):
+            raise ProtocolViolation(f"ids are from 0 to {self._info.vocab_size - 1}, got {ids}")

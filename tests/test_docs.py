@@ -1,0 +1,32 @@
+"""The examples of the documentation run as they stand."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def examples() -> list[object]:
+    """Every Python block of every page."""
+    found: list[object] = []
+    for page in PAGES:
+        for number, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)):
+            found.append(pytest.param(block, id=f"{page.name}-{number}"))
+    return found
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("block", examples())
+def test_an_example_of_the_documentation_runs(block: str) -> None:
+    """As a program of its own; a hub name becomes the bundled model, since tests download nothing."""
+    program = re.sub(r'Runtime\("[^"]+"\)', "Runtime()", block)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
