@@ -29,8 +29,8 @@ __all__ = [
     "Close",
     "Edit",
     "Feed",
-    "ForwardPlan",
     "Fork",
+    "ForwardPlan",
     "Masks",
     "ModelInfo",
     "Open",
@@ -118,7 +118,7 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
 
     Order: penalties and bias, then mask, temperature, `top_k`, `top_p`, `min_p`, draw. `temperature` 0 is argmax. A
     penalty looks at the last `*_context` tokens of prompt and output. While the row holds fewer than `banned_until`
-    tokens, `banned` ids cannot be drawn. The draw at a position depends on (`seed`, position) alone, never on the batch.
+    tokens, `banned` ids cannot be drawn. The draw at a position depends on (`seed`, position), never on the batch.
     `logprobs` asks for the drawn token's log-probability and for that many of the likeliest (0: the drawn one only).
     """
 
@@ -173,8 +173,8 @@ Edit = Open | Close | Fork | Rewind
 class Feed(msgspec.Struct, frozen=True):
     """One row's part of a pass.
 
-    `ids` are the tokens to run; empty means the row's own last sampled token, read or not. With `sample` the logits after
-    the last of them are sampled, and the token drawn becomes the row's pending one.
+    `ids` are the tokens to run; empty means the row's own last sampled token, read or not. With `sample` the logits
+    after the last of them are sampled, and the token drawn becomes the row's pending one.
     """
 
     row: int
@@ -191,8 +191,8 @@ class ForwardPlan(msgspec.Struct, frozen=True):
 class Masks:
     """Which ids each constrained row may draw: `bits[i]` belongs to `rows[i]`.
 
-    `bits` is uint32 `[len(rows), ceil(vocab_size / 32)]`, bit j of word w allowing id 32*w + j. Rows of the pass that are
-    not named are free. A row of zeros is the caller's error to find.
+    `bits` is uint32 `[len(rows), ceil(vocab_size / 32)]`, bit j of word w allowing id 32*w + j. Rows of the pass that
+    are not named are free. A row of zeros is the caller's error to find.
     """
 
     __slots__ = ("bits", "rows")

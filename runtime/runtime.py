@@ -11,6 +11,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -95,7 +96,8 @@ class Runtime:
             backend = self._backend
             if backend is None:
                 backend = await to_thread.run_sync(_mlx_backend, self._model)
-            house = House(backend, self._limits, max_waiting=self._max_waiting)
+            limits = partial(_limits, self._max_rows, self._max_step_tokens, self._kv_bytes)
+            house = House(backend, limits, max_waiting=self._max_waiting)
             finalizer = weakref.finalize(self, house.engine.put, Shutdown())
             try:
                 await house.open()
@@ -118,10 +120,6 @@ class Runtime:
         current.left(self)
         self._finalizer.detach()
         await house.close()
-
-    def _limits(self, info: ModelInfo) -> Limits:
-        kv_bytes = self._kv_bytes if self._kv_bytes is not None else info.memory_bytes
-        return Limits(rows=self._max_rows, step_tokens=self._max_step_tokens, kv_bytes=kv_bytes)
 
     def _opened(self) -> House:
         if self._house is None:
@@ -349,6 +347,10 @@ class Runtime:
 
 
 _DONE = object()
+
+
+def _limits(rows: int, step_tokens: int, kv_bytes: int | None, model: ModelInfo) -> Limits:
+    return Limits(rows=rows, step_tokens=step_tokens, kv_bytes=kv_bytes if kv_bytes is not None else model.memory_bytes)
 
 
 def _mlx_backend(model: str | Path | None) -> Backend:

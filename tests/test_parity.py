@@ -1,7 +1,7 @@
 """Two hundred requests through the scheduler and the engine's own turn, in a random mix, equal mlx-lm's one by one.
 
-Requests arrive and are cancelled at counted turns, have prompts of many lengths, and neighbours that are drawn at other
-temperatures. A token may differ only where mlx-lm's two best logits lie within 1e-4 of each other; such ties are counted
+Requests arrive and are cancelled at counted turns, have prompts of many lengths, and neighbours that are drawn at
+other temperatures. A token may differ only where mlx-lm's two best logits lie within 1e-4 of each other; such ties are counted
 and printed.
 """
 
@@ -41,7 +41,7 @@ class Mix:
     """A random mix of requests, the turns at which they arrive, and those at which some are cancelled."""
 
     def __init__(self, seed: int) -> None:
-        rng = random.Random(seed)
+        rng = random.Random(seed)  # noqa: S311 - a mix is no secret
         self.submits: list[tuple[int, Submit]] = []
         self.cancels: dict[int, int] = {}
         turn = 0

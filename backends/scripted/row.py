@@ -58,7 +58,9 @@ class Row:
 
     def check(self, ids: Sequence[int], limit: int) -> None:
         """Raise `ProtocolViolation` if `ids` cannot be run here."""
-        if not ids and self.pending is None and self.error is None:
+        if self.error is not None:
+            return
+        if not ids and self.pending is None:
             raise ProtocolViolation(f"{self!r} was fed nothing and has no token pending")
         if self.length + (len(ids) or 1) > limit:
             raise ProtocolViolation(f"{self!r} would hold more than {limit} tokens")
