@@ -1,8 +1,8 @@
 """Two hundred requests through the scheduler and the engine's own turn, in a random mix, equal mlx-lm's one by one.
 
 Requests arrive and are cancelled at counted turns, have prompts of many lengths, and neighbours that are drawn at
-other temperatures. A token may differ only where mlx-lm's two best logits lie within 1e-4 of each other; such ties are counted
-and printed.
+other temperatures. A token may differ only where mlx-lm's two best logits lie within 1e-4 of each other; such ties are
+counted and printed.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def compare(model: Any, mix: Mix, tokens: dict[int, list[int]]) -> tuple[int, in
         different = next((i for i, (a, b) in enumerate(zip(mine, theirs, strict=True)) if a != b), None)
         if different is None:
             continue
-        best = mx.sort(logprobs[different].reshape(-1))[-2:].tolist()
+        best: Any = mx.sort(logprobs[different].reshape(-1))[-2:].tolist()
         if best[1] - best[0] <= TIE:
             ties += 1
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 import pytest
@@ -41,7 +42,7 @@ class Stage:
             self.backend.release(1)
             await self.held()
 
-    async def begin(self, stage: str, **options: object) -> EventStream:
+    async def begin(self, stage: str, **options: Any) -> EventStream:
         """A request of 100 prompt tokens, 40 of which fit a pass, brought to `stage`."""
         self.backend.hold()
         if stage == "queued":

@@ -74,7 +74,10 @@ class MlxTokenizer:
         """See `Tokenizer.render`. Raises `NotSupported` where the model has no template."""
         if not self.has_chat_template:
             raise NotSupported("a conversation", "this model has no chat template")
-        text: str = self.wrapped.apply_chat_template(
+        # mlx-lm's wrapper turns thinking on where nobody asks; without it the template's own default holds. What it
+        # adds (templates written in Python, other names for the option) is needed where they are used.
+        is_plain = "enable_thinking" not in options and getattr(self.wrapped, "_chat_template", None) is None
+        text: str = (self._inner if is_plain else self.wrapped).apply_chat_template(
             [dict(message) for message in messages],
             tools=[dict(tool) for tool in tools] if tools else None,
             add_generation_prompt=add_generation_prompt,

@@ -37,7 +37,7 @@ class Replays:
         return f"<Replays closed={len(self._closed)}>"
 
     def add(self, row: Row) -> None:
-        """`row` was closed."""
+        """`row` was closed, or is about to be rewound into its prompt."""
         if row.script is not None and row.error is None:
             tokens, seed = tuple(row.tokens), row.sampling.seed
             self._closed.append(_Closed(tokens, row.num_prompt, seed, row.script, row.has_ended))

@@ -53,6 +53,8 @@ class Rows:
             case Fork(row=number, source=source, sampling=sampling):
                 self._add(self[source].fork(number, sampling))
             case Rewind(row=number, length=length):
+                if length < self[number].num_prompt:
+                    self._replays.add(self[number])
                 self[number].rewind(length)
             case Close(row=number):
                 self._replays.add(self[number])
