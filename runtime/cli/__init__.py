@@ -1,0 +1,54 @@
+"""The command line: `greenroom demo`, `greenroom generate`, `greenroom --version`.
+
+It is an app like any other: it uses what the package exports and knows nothing of what is behind it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import sys
+from collections.abc import Sequence
+
+import anyio
+
+__all__ = ["main"]
+
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code: 0, 1 for a failure, 130 for Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    from greenroom.cli import demo, generate
+
+    command = {"demo": demo.run, "generate": generate.run}[options.command]
+    try:
+        code: int = anyio.run(command, options, backend=options.backend)
+    except BrokenPipeError:  # the reader of our output has left
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted; everything is settled\n")
+        return INTERRUPTED
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="greenroom", description="Local models in your async Python process.")
+    parser.add_argument("--version", action="version", version=f"greenroom {importlib.metadata.version('greenroom')}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    demo = commands.add_parser("demo", help="watch a dozen generations share forward passes")
+    demo.add_argument("--streams", type=int, default=12, help="how many at once (default: 12)")
+    demo.add_argument("--max-tokens", type=int, default=120, help="tokens a stream, at the most (default: 120)")
+    generate = commands.add_parser("generate", help="generate once")
+    generate.add_argument("prompt")
+    generate.add_argument("--json", action="store_true", help="events as JSON lines")
+    generate.add_argument("--raw", action="store_true", help="the prompt as it is, without the chat template")
+    generate.add_argument("--max-tokens", type=int)
+    generate.add_argument("--temperature", type=float, default=0.6)
+    generate.add_argument("--seed", type=int)
+    generate.add_argument("--stop", action="append", default=[], help="a string that ends the text; may be repeated")
+    for command in (demo, generate):
+        command.add_argument("--model", help="a folder or a hub name (default: the bundled understudy)")
+        command.add_argument("--backend", choices=["asyncio", "trio"], default="asyncio", help="the event loop")
+    return parser

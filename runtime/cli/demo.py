@@ -1,0 +1,133 @@
+"""`greenroom demo`: a dozen streams share forward passes, one is cancelled on the way, and the numbers follow."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+import time
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+
+import anyio
+from rich.console import Console
+from rich.live import Live
+
+from greenroom.cli.view import Line, lines, table
+from greenroom.errors import GreenroomError
+from greenroom.events import Chunk, Info
+from greenroom.runtime import MAX_ROWS, Runtime
+
+__all__ = ["run"]
+
+PROMPTS = (
+    "Tell me a short story about a fox.",
+    "Hello! Who are you?",
+    "Tell me a long story about a sailor.",
+    "Make a JSON record with name (string), age (integer) and city (string): Vilora is 31 and lives in Tarnok.",
+    "Tell me a story about a lighthouse.",
+    "Tell me a short story about an owl.",
+)
+CANCEL_AFTER = 30
+"""Chunks that the cancelled stream is let to say."""
+ALONE = 4
+"""Streams that are run again one at a time, for the comparison."""
+
+
+async def run(options: argparse.Namespace) -> int:
+    """Run the demo. Exit code 1 where the model cannot be had, or memory does not come back."""
+    console = Console(highlight=False)
+    try:
+        with console.status("loading the model") if console.is_terminal else nullcontext():
+            runtime = await Runtime(options.model).__aenter__()
+    except GreenroomError as error:
+        console.print(f"{type(error).__name__}: {error}")
+        return 1
+    try:
+        return await _Demo(runtime, console, options).run()
+    finally:
+        await runtime.__aexit__(*sys.exc_info())
+
+
+class _Demo:
+    def __init__(self, runtime: Runtime, console: Console, options: argparse.Namespace) -> None:
+        self._runtime = runtime
+        self._console = console
+        self._options = options
+        self._max_tokens: int = options.max_tokens
+        prompts = itertools.islice(itertools.cycle(PROMPTS), max(1, options.streams))
+        self._lines = [Line(prompt) for prompt in prompts]
+        self._cancelled = 2 % len(self._lines)
+        self._settle_seconds: float | None = None
+
+    async def run(self) -> int:
+        model = self._runtime.model
+        name = self._options.model or "the bundled understudy"
+        self._console.print(f"{len(self._lines)} streams of {name} on {model.device}")
+        kv_before = self._runtime.statistics().kv_bytes
+        together, together_seconds = await self._together()
+        kv_after = self._runtime.statistics().kv_bytes
+        for text in lines(self._lines) if not self._console.is_terminal else ():
+            self._console.print(text, markup=False, soft_wrap=True)
+        alone, alone_seconds = await self._alone()
+        rate, rate_alone = together / together_seconds, alone / alone_seconds
+        gain = f"{rate / rate_alone:.1f}x"
+        self._console.print(f"together: {rate:.0f} tok/s; one at a time: {rate_alone:.0f} tok/s; {gain}")
+        if self._settle_seconds is not None:
+            settled = f"{self._settle_seconds * 1e3:.1f} ms"
+            self._console.print(f"stream {self._cancelled} was cancelled and settled in {settled}")
+        self._console.print(f"KV bytes: {kv_before} before, {kv_after} after")
+        for remark in _why_no_gain():
+            self._console.print(remark)
+        return 0 if kv_after == kv_before else 1
+
+    async def _together(self) -> tuple[int, float]:
+        began = time.monotonic()
+        tokens: list[int] = []
+        live: AbstractContextManager[Live | None] = nullcontext()
+        if self._console.is_terminal:
+            live = Live(get_renderable=self._table, console=self._console, refresh_per_second=12)
+        with live:
+            async with anyio.create_task_group() as group:
+                for number in range(len(self._lines)):
+                    group.start_soon(partial(self._stream, number, tokens))
+        return sum(tokens), time.monotonic() - began
+
+    def _table(self) -> object:
+        running = self._runtime.statistics().running
+        return table(self._lines, running=running, places=MAX_ROWS, width=self._console.width)
+
+    async def _stream(self, number: int, tokens: list[int]) -> None:
+        line = self._lines[number]
+        async with self._runtime.generate(line.prompt, max_tokens=self._max_tokens, seed=number) as stream:
+            async for event in stream:
+                match event:
+                    case Chunk(text=text):
+                        line.add(text)
+                    case Info() as info:
+                        line.ended = time.monotonic()
+                        line.state = "cancelled" if info.stop_reason == "cancelled" else "done"
+                        tokens.append(info.generation_tokens)
+                if number == self._cancelled and line.tokens == CANCEL_AFTER and self._settle_seconds is None:
+                    asked = time.monotonic()
+                    stream.task.cancel()
+                    await stream.task
+                    self._settle_seconds = time.monotonic() - asked
+
+    async def _alone(self) -> tuple[int, float]:
+        began = time.monotonic()
+        tokens = 0
+        for number, line in enumerate(self._lines[:ALONE]):
+            stream = self._runtime.generate(line.prompt, max_tokens=self._max_tokens, seed=number)
+            tokens += (await stream.task).generation_tokens
+        return tokens, time.monotonic() - began
+
+
+def _why_no_gain() -> list[str]:
+    from greenroom.backends.mlx import blas
+
+    if sys.platform != "linux" or blas.status() == "loaded":
+        return []
+    return [
+        f"OpenBLAS is {blas.status()}: MLX multiplies with its reference BLAS, so batching gains little on this CPU"
+    ]

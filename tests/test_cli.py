@@ -1,0 +1,76 @@
+"""The command line, as a user runs it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from greenroom.cli import main
+from greenroom.events import Chunk, Info
+
+
+def test_json_events_are_lines_that_decode_and_end_in_info(capfd: pytest.CaptureFixture[str]) -> None:
+    """Every line is an event; the last one is the info."""
+    assert main(["generate", "Hello!", "--json", "--max-tokens", "6", "--temperature", "0"]) == 0
+    events = [msgspec.json.decode(line, type=Chunk | Info) for line in capfd.readouterr().out.splitlines()]
+    assert isinstance(events[-1], Info)
+    assert events[-1].generation_tokens <= 6
+    assert all(isinstance(event, Chunk) for event in events[:-1])
+
+
+def test_the_same_prompt_as_plain_text_on_trio(capfd: pytest.CaptureFixture[str]) -> None:
+    """The text, and a line end."""
+    arguments = ["generate", "Hello!", "--max-tokens", "6", "--temperature", "0", "--backend", "trio"]
+    assert main(arguments) == 0
+    assert capfd.readouterr().out.strip()
+
+
+def test_an_error_is_json_and_exit_code_one(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """`{"type": "error", …}` names the error."""
+    assert main(["generate", "Hello!", "--json", "--model", str(tmp_path / "nowhere")]) == 1
+    error = msgspec.json.decode(capfd.readouterr().out)
+    assert error["type"] == "error"
+    assert error["error"] == "ModelNotFound"
+
+
+def test_a_bad_parameter_is_told_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+    """With its name, and exit code 1."""
+    assert main(["generate", "Hello!", "--temperature", "-1"]) == 1
+    assert "temperature" in capfd.readouterr().err
+
+
+def test_the_version_is_the_packages(capfd: pytest.CaptureFixture[str]) -> None:
+    """`greenroom --version`."""
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capfd.readouterr().out.startswith("greenroom 0.")
+
+
+def test_the_demo_cancels_one_stream_and_gives_its_memory_back(capfd: pytest.CaptureFixture[str]) -> None:
+    """Plain output off a terminal: a line a stream, then the summary."""
+    assert main(["demo", "--streams", "4", "--max-tokens", "40"]) == 0
+    out = capfd.readouterr().out
+    assert out.count("tok/s") >= 5
+    assert "cancelled and settled in" in out
+    assert "KV bytes: 0 before, 0 after" in out
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT to send")
+def test_ctrl_c_settles_and_exits_cleanly() -> None:
+    """Exit code 130, no traceback."""
+    command = [sys.executable, "-m", "greenroom", "generate", "Tell me a long story.", "--json", "--max-tokens", "3500"]
+    command += ["--temperature", "3"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
