@@ -12,6 +12,7 @@ from functools import partial
 import anyio
 from rich.console import Console
 from rich.live import Live
+from rich.table import Table
 
 from greenroom.cli.view import Line, lines, table
 from greenroom.errors import GreenroomError
@@ -93,7 +94,7 @@ class _Demo:
                     group.start_soon(partial(self._stream, number, tokens))
         return sum(tokens), time.monotonic() - began
 
-    def _table(self) -> object:
+    def _table(self) -> Table:
         running = self._runtime.statistics().running
         return table(self._lines, running=running, places=MAX_ROWS, width=self._console.width)
 
@@ -108,6 +109,8 @@ class _Demo:
                         line.ended = time.monotonic()
                         line.state = "cancelled" if info.stop_reason == "cancelled" else "done"
                         tokens.append(info.generation_tokens)
+                    case _:
+                        pass
                 if number == self._cancelled and line.tokens == CANCEL_AFTER and self._settle_seconds is None:
                     asked = time.monotonic()
                     stream.task.cancel()

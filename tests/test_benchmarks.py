@@ -1,0 +1,25 @@
+"""Each benchmark has a smoke run: it works, and its output has the form that its page shows."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.timeout(120)
+def test_the_step_benchmark_runs_and_reports_ratios(tmp_path: Path) -> None:
+    """One small subject, one round; ratios of all three loops."""
+    out, image = tmp_path / "steps.json", tmp_path / "steps.png"
+    command = [sys.executable, str(ROOT / "benchmarks" / "steps.py"), "--vocab", "2000", "--rows", "2", "--llama"]
+    command += ["--tokens", "4", "--rounds", "1", "--json", str(out), "--plot", str(image)]
+    subprocess.run(command, check=True, timeout=110, capture_output=True)
+    (result,) = json.loads(out.read_text())
+    assert result["ours/batch_generator"]["median"] > 0
+    assert result["ours/bare"]["median"] > 0
+    assert image.stat().st_size > 1000
