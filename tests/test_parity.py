@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from greenroom.actors.engine import Engine, Turns
 from greenroom.actors.inbox import Inbox
 from greenroom.actors.messages import Cancel, Delivery, Ended, Outbound, Submit
 from greenroom.actors.scheduler import Limits, Scheduler
+from greenroom.backends import understudy
 from greenroom.backends.mlx import MlxBackend
 from greenroom.backends.passlog import PassLog
 from greenroom.backends.protocol import Sampling
@@ -131,40 +133,39 @@ def _joined(passes: list[tuple[int, ...]], row: int) -> bool:
 LIMITS = Limits(rows=12, step_tokens=48, kv_bytes=1 << 28)
 
 
+def opened(kind: str, request: pytest.FixtureRequest) -> MlxBackend:
+    """A backend for a random model of `kind`, or for a real one."""
+    if kind in MODELS:
+        return MlxBackend.from_model(MODELS[kind], name=kind)
+    if kind == "understudy":
+        return MlxBackend(understudy.path())
+    shared: Path = request.getfixturevalue("shared")
+    return MlxBackend(shared / "assets" / "models" / kind)
+
+
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("kind", MODELS)
-def test_two_hundred_requests_in_a_mix_equal_mlx_lm_one_by_one(kind: str) -> None:
+@pytest.mark.parametrize("kind", [*MODELS, "understudy", "stories260K"])
+def test_two_hundred_requests_in_a_mix_equal_mlx_lm_one_by_one(kind: str, request: pytest.FixtureRequest) -> None:
     """Token for token, greedy, float32, on every cache kind, in batches that rows join while they run."""
-    built: list[Any] = []
-
-    def build() -> tuple[Any, Any]:
-        built.append(MODELS[kind]())
-        return built[0]  # type: ignore[no-any-return]
-
-    backend = PassLog(MlxBackend.from_model(build, name=kind))
+    inner = opened(kind, request)
+    backend = PassLog(inner)
     mix = Mix(seed=len(kind))
     tokens = run(backend, mix, LIMITS)
-    widths = [len(rows) for rows in backend.passes]
+    width = sum(len(rows) for rows in backend.passes) / len(backend.passes)
     joining = sum(_joined(backend.passes, row) for row in {row for rows in backend.passes for row in rows})
-    compared, ties, wrong = compare(built[0][0], mix, tokens)
+    compared, ties, wrong = compare(inner._model, mix, tokens)
     backend.close()
-    print(f"{kind}: {compared} compared, {ties} ties, mean width {sum(widths) / len(widths):.1f}, {joining} joins")  # noqa: T201
+    print(f"{kind}: {compared} compared, {ties} ties, mean width {width:.1f}, {joining} joins")  # noqa: T201
     assert not wrong
     assert compared >= REQUESTS
-    assert sum(widths) / len(widths) >= 4
+    assert width >= 4
     assert joining >= 0.3 * len(mix.submits)
 
 
 @pytest.mark.timeout(120)
 def test_two_rows_with_swapped_keys_and_values_are_noticed() -> None:
     """The comparison can fail: rows whose KV is exchanged in mid-run give other tokens."""
-    built: list[Any] = []
-
-    def build() -> tuple[Any, Any]:
-        built.append(MODELS["llama"]())
-        return built[0]  # type: ignore[no-any-return]
-
-    inner = MlxBackend.from_model(build, name="llama")
+    inner = MlxBackend.from_model(MODELS["llama"], name="llama")
     backend = PassLog(inner)
     mix = Mix(seed=5)
 
@@ -173,7 +174,7 @@ def test_two_rows_with_swapped_keys_and_values_are_noticed() -> None:
             swap(inner)
 
     tokens = run(backend, mix, LIMITS, spoil)
-    _, _, wrong = compare(built[0][0], mix, tokens)
+    _, _, wrong = compare(inner._model, mix, tokens)
     backend.close()
     assert wrong
 

@@ -1,0 +1,104 @@
+"""The runtime on real MLX: the bundled model, alone and in a batch, again and again."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+from models import mx
+
+from greenroom import Chunk, Info, Runtime, generate
+from greenroom.backends.passlog import PassLog
+from greenroom.streams import Result
+
+PROMPTS = [f"Tell me a short story about a {hero}." for hero in ("fox", "sailor", "owl", "baker", "robot", "cat")]
+
+
+async def test_seeded_text_is_the_same_alone_and_in_any_batch() -> None:
+    """Tokens depend on the seed and the position, not on who else is in the pass."""
+    async with Runtime():
+        alone = [await generate(p, max_tokens=40, temperature=0.9, top_p=0.9, seed=7).collect() for p in PROMPTS]
+        together: dict[str, Result] = {}
+
+        async def one(prompt: str) -> None:
+            together[prompt] = await generate(prompt, max_tokens=40, temperature=0.9, top_p=0.9, seed=7).collect()
+
+        async with anyio.create_task_group() as group:
+            for prompt in PROMPTS:
+                group.start_soon(one, prompt)
+    assert [together[p].text for p in PROMPTS] == [result.text for result in alone]
+    assert {result.info.seed for result in alone} == {7}
+
+
+async def test_the_joined_chunks_are_the_decode_of_the_tokens() -> None:
+    """With `logprobs`, every chunk carries its tokens, and their ids decode to the text."""
+    async with Runtime() as runtime:
+        events = [event async for event in generate(PROMPTS[0], max_tokens=30, temperature=0.0, logprobs=2)]
+        chunks = [event for event in events if isinstance(event, Chunk)]
+        ids = [token.id for chunk in chunks for token in chunk.tokens]
+        assert runtime.tokenizer.decode(ids) == "".join([chunk.text for chunk in chunks])
+        assert all(token.logprob is not None for chunk in chunks for token in chunk.tokens)
+        assert all(len(token.top_logprobs) == 2 for chunk in chunks for token in chunk.tokens)
+        info = events[-1]
+        assert isinstance(info, Info)
+        assert info.generation_tokens == len(ids)
+
+
+async def test_a_stop_string_over_several_tokens_is_never_emitted() -> None:
+    """It ends the text on its step, and says which string it was."""
+    async with Runtime():
+        whole = await generate(PROMPTS[1], max_tokens=40, temperature=0.0).text()
+        stop = whole[12:20]
+        result = await generate(PROMPTS[1], max_tokens=40, temperature=0.0, stop=stop).collect()
+        assert result.text == whole[: whole.index(stop)]
+        assert (result.info.stop_detail, result.info.stop_sequence) == ("stop_string", stop)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("anyio_backend", [pytest.param(("asyncio", {}), id="asyncio")])
+async def test_ten_thousand_cancels_give_every_byte_back(anyio_backend: object) -> None:
+    """Live rows and KV bytes are back at the start, and the device's memory does not grow after the first thousand."""
+    del anyio_backend
+    async with Runtime(max_rows=8) as runtime:
+        held: list[int] = []
+        for _ in range(10):
+            for _ in range(40):
+                streams = [runtime.generate("Hello!", max_tokens=50) for _ in range(25)]
+                await anext(streams[0])
+                for stream in streams:
+                    stream.task.cancel()
+                for stream in streams:
+                    assert (await stream.task).stop_detail in {"handle", "eos"}
+            statistics = runtime.statistics()
+            assert (statistics.running, statistics.waiting, statistics.kv_bytes) == (0, 0, 0)
+            held.append(mx.get_active_memory())
+    assert max(held[1:]) <= held[0] + 4096
+
+
+async def test_a_runtime_can_be_entered_again_and_gives_its_memory_back() -> None:
+    """Weights leave with the runtime."""
+    runtime = Runtime()
+    sizes = []
+    for _ in range(3):
+        async with runtime:
+            await runtime.generate("Hello!", max_tokens=3).text()
+        sizes.append(mx.get_active_memory())
+    assert sizes[1] <= sizes[0]
+    assert sizes[2] <= sizes[0]
+
+
+async def test_cancelling_a_row_changes_no_other_rows_text_on_mlx() -> None:
+    """Neighbours are what they are alone; no pass holds the row after its settlement."""
+    from greenroom.backends import understudy
+    from greenroom.backends.mlx import MlxBackend
+
+    log = PassLog(MlxBackend(understudy.path()))
+    async with Runtime(backend=log) as runtime:
+        alone = await runtime.generate(PROMPTS[2], max_tokens=30, temperature=0.0).text()
+        victim = runtime.generate(PROMPTS[3], max_tokens=500, temperature=0.9, min_tokens=400)
+        neighbour = runtime.generate(PROMPTS[2], max_tokens=30, temperature=0.0)
+        await anext(victim)
+        victim.task.cancel()
+        await victim.task
+        settled = len(log.passes)
+        assert await neighbour.text() == alone
+        assert not any(1 in rows for rows in log.passes[settled:])
