@@ -7,8 +7,8 @@ import pytest
 from greenroom.backends.understudy import evaluate
 
 _SEED = 1
-_FLOOR = 0.85
-"""Below the published figures by what twenty items scatter; a broken model scores near zero."""
+_FLOOR = 0.6
+"""Below the published figures (about 80 %) by what twenty items scatter; a broken model scores near zero."""
 
 
 @pytest.fixture(scope="module")
