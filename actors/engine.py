@@ -13,11 +13,12 @@ This module does not know text, and nothing here waits for a consumer.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from threading import Thread
 
+from greenroom.actors import threads
 from greenroom.actors.bridge import Bridge
 from greenroom.actors.inbox import Inbox
 from greenroom.actors.messages import (
@@ -47,12 +48,12 @@ Outbox = Callable[[tuple[Outbound, ...]], None]
 class Engine:
     """Owns the thread, the backend and the scheduler. Methods are for the event loop unless they say otherwise."""
 
-    def __init__(self, backend: Backend, limits: Callable[[ModelInfo], Limits]) -> None:
-        """`limits` is asked once the model is loaded, on the engine thread."""
+    def __init__(self, backend: Callable[[], Backend], limits: Callable[[ModelInfo], Limits]) -> None:
+        """`backend` is called on the engine thread, `limits` there too, once the model is loaded."""
         self._backend = backend
         self._limits = limits
         self._inbox = Inbox()
-        self._thread: threading.Thread | None = None
+        self._thread: Thread | None = None
         self.statistics = Statistics()
         """Replaced as a whole, by the engine thread, before a turn's news is posted; any thread may read it."""
         self.failure: EngineFailed | None = None
@@ -69,32 +70,40 @@ class Engine:
 
         `loaded` once, with the model or why there is none (then the thread is ending); `closed` once, last.
         """
-        run = Turns(self, self._backend, self._inbox, bridge, outbox)
 
         def main() -> None:
             problem: BaseException | None = None
+            backend: Backend | None = None
             try:
                 try:
-                    info = self._backend.load()
+                    backend = self._backend()
+                    info = backend.load()
                 except BaseException as error:  # noqa: BLE001 - whatever ends the load is told to who entered
                     bridge.post(loaded, error)
                     return
                 scheduler = Scheduler(info, self._limits(info))
                 bridge.post(loaded, info)
-                run.until_shutdown(scheduler)
+                Turns(self, backend, self._inbox, bridge, outbox).until_shutdown(scheduler)
             except BaseException as error:  # noqa: BLE001 - the thread's last words
                 problem = error
             finally:
                 try:
-                    self._backend.close()
+                    if backend is not None:
+                        backend.close()
                 except BaseException as error:  # noqa: BLE001 - told, not lost
                     problem = problem or error
                 self.statistics = Statistics()
                 bridge.post(closed, problem)
 
         self.failure = None
-        self._thread = threading.Thread(target=main, name="greenroom-engine", daemon=True)
-        self._thread.start()
+        inbox = self._inbox
+        self._thread = threads.start(main, lambda: inbox.put(Shutdown()), "greenroom-engine")
+
+    def join(self) -> None:
+        """Wait for the thread, which has told `closed` and is over in a moment. Any other thread."""
+        if self._thread is not None:
+            threads.join(self._thread)
+            self._thread = None
 
     def put(self, message: Inbound) -> None:
         """Hand a message to the engine. Any thread; never blocks, never raises."""

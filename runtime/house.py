@@ -52,7 +52,9 @@ class Prepared:
 class House:
     """Holds no reference to the `Runtime`, so that an abandoned one is collected and its engine ends."""
 
-    def __init__(self, backend: Backend, limits: Callable[[ModelInfo], Limits], *, max_waiting: int) -> None:
+    def __init__(
+        self, backend: Callable[[], Backend], limits: Callable[[ModelInfo], Limits], *, max_waiting: int
+    ) -> None:
         self.engine = Engine(backend, limits)
         self._limits = limits
         self._desk = Desk(self.engine, max_waiting=max_waiting)
@@ -112,6 +114,7 @@ class House:
             _log.error("the engine ended with %r", problem)
         self._is_closed = True
         self._desk.close(self.engine.failure)
+        self.engine.join()  # these were the thread's last words: nothing that is worth a thread to wait on
         self._closed.set()
 
     @property

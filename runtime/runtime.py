@@ -93,9 +93,7 @@ class Runtime:
             raise RuntimeClosed(f"{self!r} is entered already: leave it first, or make another one")
         self._is_entering = True
         try:
-            backend = self._backend
-            if backend is None:
-                backend = await to_thread.run_sync(_mlx_backend, self._model)
+            backend = partial(_backend, self._backend, self._model)
             limits = partial(_limits, self._max_rows, self._max_step_tokens, self._kv_bytes)
             house = House(backend, limits, max_waiting=self._max_waiting)
             finalizer = weakref.finalize(self, house.engine.put, Shutdown())
@@ -353,8 +351,10 @@ def _limits(rows: int, step_tokens: int, kv_bytes: int | None, model: ModelInfo)
     return Limits(rows=rows, step_tokens=step_tokens, kv_bytes=kv_bytes if kv_bytes is not None else model.memory_bytes)
 
 
-def _mlx_backend(model: str | Path | None) -> Backend:
-    """Imported here: a program that never opens a model loads no MLX; and off the loop: the import takes a while."""
+def _backend(given: Backend | None, model: str | Path | None) -> Backend:
+    """The given one, or MLX's, on the engine thread: its import takes a while, and MLX ties its state to the thread."""
+    if given is not None:
+        return given
     from greenroom.backends import understudy
     from greenroom.backends.mlx.backend import MlxBackend
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
+import textwrap
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -151,3 +154,26 @@ def test_cancelling_an_awaiter_leaves_the_request_running() -> None:
             assert await stream.text() == "hello"
 
     asyncio.run(main())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no POSIX threads")
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+def test_an_interpreter_that_exits_in_the_middle_of_a_generation_exits_cleanly(loop: str) -> None:
+    """A runtime that nobody left: its engine is stopped before the interpreter is taken down."""
+    script = f"""
+        import anyio, sys
+        from greenroom import Runtime
+
+        async def main():
+            global runtime
+            runtime = await Runtime().__aenter__()
+            stream = runtime.generate("Tell me a long story.", max_tokens=3000, temperature=3.0)
+            async for event in stream:
+                return
+
+        anyio.run(main, backend={loop!r})
+        """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -80,7 +80,7 @@ def run(backend: PassLog, mix: Mix, limits: Limits, spoil: Callable[[int], None]
     info = backend.load()
     scheduler = Scheduler(info, limits)
     inbox = Inbox()
-    turns = Turns(Engine(backend, lambda _: limits), backend, inbox, Loop(), outbox)  # type: ignore[arg-type]
+    turns = Turns(Engine(lambda: backend, lambda _: limits), backend, inbox, Loop(), outbox)  # type: ignore[arg-type]
     waiting = list(mix.submits)
     turn = 0
     while len(ended) < len(tokens):
