@@ -66,8 +66,13 @@ class Scheduler:
         """Cancels that overtook their submit."""
         self._newest = -1
         """The highest request seen; requests arrive in the order of their numbers."""
+        self._ending: list[Request] = []
+        """Ended, and not settled yet."""
+        self._timed: dict[int, Request] = {}
+        """Those with a deadline."""
         self._next_row = 0
         self._kv_bytes = 0
+        self._reserved_bytes = 0
         self._steps = 0
         self._tokens = 0
 
@@ -83,6 +88,8 @@ class Scheduler:
         self._newest = request.id
         self._requests[request.id] = request
         self._waiting.append(request)
+        if message.deadline is not None:
+            self._timed[request.id] = request
         early = self._early.pop(request.id, None)
         if early is not None:
             self._finish(request, End("cancelled", early.detail))
@@ -147,7 +154,7 @@ class Scheduler:
 
     def next_deadline(self) -> float | None:
         """The nearest moment at which a request times out, in monotonic seconds."""
-        deadlines = [r.submit.deadline for r in self._requests.values() if r.submit.deadline is not None]
+        deadlines = [r.submit.deadline for r in self._timed.values() if r.submit.deadline is not None]
         return min(deadlines, default=None)
 
     def apply(self, rows: tuple[int, ...], result: StepResult, now: float) -> tuple[Delivery, ...]:
@@ -187,13 +194,13 @@ class Scheduler:
 
     def statistics(self) -> Statistics:
         """A frozen picture of now."""
-        states = [request.state for request in self._requests.values()]
+        states = [request.state for request in self._by_row.values()]
         return Statistics(
             running=states.count(State.PREFILL) + states.count(State.DECODE),
-            waiting=states.count(State.WAITING),
+            waiting=len(self._waiting),
             paused=states.count(State.PAUSED),
             kv_bytes=self._kv_bytes,
-            reserved_bytes=sum(self._expected_bytes(r) for r in self._by_row.values()),
+            reserved_bytes=self._reserved_bytes,
             steps=self._steps,
             generated_tokens=self._tokens,
         )
@@ -202,8 +209,8 @@ class Scheduler:
         """Forget every request, settled or not, and say how far each came: the engine is dying."""
         infos = [(request.id, request.info(now)) for request in self._requests.values()]
         self._requests.clear()
-        self._waiting.clear()
-        self._by_row.clear()
+        for part in (self._waiting, self._by_row, self._ending, self._timed):
+            part.clear()
         return infos
 
     @property
@@ -214,7 +221,7 @@ class Scheduler:
     @property
     def has_news(self) -> bool:
         """Whether the next plan has something to tell or to settle, even without a pass."""
-        return bool(self._told) or any(r.state is State.ENDING for r in self._requests.values())
+        return bool(self._told or self._ending)
 
     @property
     def requests(self) -> int:
@@ -228,6 +235,7 @@ class Scheduler:
             self._waiting.remove(request)
         request.end = end
         request.move(State.ENDING)
+        self._ending.append(request)
 
     def _fail_row(self, row: int, cause: Exception) -> None:
         request = self._by_row.get(row)
@@ -242,7 +250,7 @@ class Scheduler:
         self._finish(request, End("cancelled", "scope", error=error))
 
     def _expire(self, now: float) -> None:
-        for request in self._requests.values():
+        for request in self._timed.values():
             deadline = request.submit.deadline
             if deadline is not None and request.end is None and now >= deadline:
                 self._finish(request, End("cancelled", "timeout"))
@@ -254,12 +262,16 @@ class Scheduler:
                 request.under_way -= 1
 
     def _settle(self, edits: list[Edit], now: float) -> None:
-        ended = [r for r in self._requests.values() if r.state is State.ENDING and r.under_way == 0]
+        ended, self._ending = self._ending, []
         for request in ended:
+            if request.under_way:
+                self._ending.append(request)
+                continue
             if request.row is not None:
                 edits.append(Close(request.row))
                 del self._by_row[request.row]
             del self._requests[request.id]
+            self._timed.pop(request.id, None)
             request.move(State.SETTLED)
             self._tell_end(request, now)
 
@@ -304,6 +316,8 @@ class Scheduler:
         rows = [r for r in self._by_row.values() if r.state is not State.ENDING]
         per_token, per_row = self._model.kv_bytes_per_token, self._model.kv_bytes_per_row
         excess = self._kv_bytes + len(rows) * per_token - self._limits.kv_bytes
+        if excess <= 0 and not any(request.is_yielding for request in rows):
+            return
         for victim in sorted(rows, key=_first_to_go, reverse=True)[:-1]:
             if excess <= 0 and not victim.is_yielding:
                 continue
@@ -313,23 +327,25 @@ class Scheduler:
                 self._evict(victim, edits)
 
     def _admit(self, edits: list[Edit]) -> None:
+        if not (self._waiting or edits):
+            return
         places = self._limits.rows - len(self._active())
-        reserved = sum(self._expected_bytes(r) for r in self._by_row.values())
+        self._reserved_bytes = sum(self._expected_bytes(r) for r in self._by_row.values())
         for request in [r for r in self._waiting if r.has_credit]:
             if places == 0:
                 return
             need = self._expected_bytes(request)
             for paused in sorted(self._paused(), key=_first_to_go, reverse=True):
-                if reserved + need <= self._limits.kv_bytes:
+                if self._reserved_bytes + need <= self._limits.kv_bytes:
                     break
-                reserved -= self._expected_bytes(paused)
+                self._reserved_bytes -= self._expected_bytes(paused)
                 self._evict(paused, edits, behind=True)
-            if self._by_row and reserved + need > self._limits.kv_bytes:
+            if self._by_row and self._reserved_bytes + need > self._limits.kv_bytes:
                 return
             self._waiting.remove(request)
             self._open(request, edits)
             places -= 1
-            reserved += need
+            self._reserved_bytes += need
 
     def _paused(self) -> Iterator[Request]:
         return (r for r in self._by_row.values() if r.state is State.PAUSED and r.under_way == 0)

@@ -192,6 +192,32 @@ async def test_dropping_the_last_reference_cancels(stage: str) -> None:
         assert (info.stop_reason, info.stop_detail) == ("cancelled", "dropped")
 
 
+@pytest.mark.uvloop
+@pytest.mark.parametrize("way", ["break", "an exception"])
+async def test_a_loop_that_is_left_cancels_where_nobody_else_holds_the_stream(way: str) -> None:
+    """A bare `break`, and an exception in the loop's body, over a stream that only the loop knew."""
+    backend = Scripted({"*": Reply("tick ", repeat=True)})
+    tasks: list[GenerationTask] = []
+
+    def started(runtime: Runtime) -> EventStream:
+        stream = runtime.generate("go")
+        tasks.append(stream.task)
+        return stream
+
+    async with Runtime(backend=backend) as runtime:
+        try:
+            async for _ in started(runtime):
+                if way == "break":
+                    break
+                raise LookupError
+        except LookupError:
+            pass
+        gc.collect()
+        info = await tasks[0]
+        assert (info.stop_reason, info.stop_detail) == ("cancelled", "dropped")
+        assert runtime.statistics().kv_bytes == 0
+
+
 @pytest.mark.parametrize("stage", STAGES[:-1])
 async def test_closing_the_runtime_settles_what_runs(stage: str) -> None:
     """Leaving the runtime ends every request as a shutdown, with its `Info` on stream and handle."""

@@ -28,12 +28,13 @@ _MIXTURES: Final = {
     0: (0.04, 0.33, 0.33, 0.06, 0.06, 0.09, 0.09),
     36: (0.02, 0.42, 0.38, 0.05, 0.03, 0.05, 0.05),
     80: (0.01, 0.40, 0.32, 0.14, 0.03, 0.05, 0.05),
+    118: (0.01, 0.40, 0.34, 0.16, 0.02, 0.04, 0.03),
 }
 """Shares of the kinds from a pool on. Late in training the skills that must be exact get the most: a story has five
 times their tokens."""
-_STAGES: Final = (28, 80)
+_STAGES: Final = (28, 80, 118)
 """From the first of these pools on requests are worded more freely and tools may stand beside a request that needs
-none; from the second on every other person has two names."""
+none; from the second on every other person has two names, from the third on none."""
 _CURRICULUM_POOLS: Final = 10
 _THINKING_SHARE: Final = 0.12
 _THOUGHTS: Final = {

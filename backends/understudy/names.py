@@ -54,6 +54,9 @@ _FAMILIAR_CITIES: Final = (
     "Vienna", "Warsaw", "Zurich",
 )  # fmt: skip
 
+_SURNAME_SHARES: Final = (0.15, 0.15, 0.5, 0.0)
+"""By stage of training. Where a name of two words may follow, a model this small cannot tell where one of one ends."""
+
 
 def is_held_out(text: str) -> bool:
     """Whether `text` belongs to the evaluation alone."""
@@ -67,8 +70,8 @@ def word(rng: Random, *, syllables: int | None = None) -> str:
 
 
 def person(rng: Random, *, held_out: bool = False, stage: int = 0) -> str:
-    """A person's name of one or two words, the latter often from stage 2 on; every word of it held out, or none."""
-    count = 2 if rng.random() < (0.5 if stage > 1 else 0.15) else 1
+    """A person's name, held out or not. In training it has two words now and then, often so in stage 2, later never."""
+    count = 2 if rng.random() < _SURNAME_SHARES[stage] and not held_out else 1
     return " ".join(_draw(rng, _FAMILIAR_PEOPLE, held_out=held_out) for _ in range(count))
 
 

@@ -77,7 +77,7 @@ _PERSON: Final = (
            "{s} has lived for {v} years"),
     _field("city|home|town|location", "string", "city", "{s} lives in {v}|{s} comes from {v}|home is {v}"
     "|{s} moved to {v}|{v} is home",
-           "you can find {s} in {v}"),
+           "{s} can be found in {v}"),
     _field("job|occupation|profession", "string", "job", "{s} works as a {v}|{s} is a {v}|by trade a {v}"
     "|the job is {v}",
            "{s} earns a living as a {v}"),

@@ -49,13 +49,12 @@ CONFIG: Final[dict[str, Any]] = {
     "tie_word_embeddings": True,
     "torch_dtype": "float16",
 }
-POOLS: Final = 118
+POOLS: Final = 178
 """Pools in a full run: the corpus that the bundled weights have seen."""
 _BATCH_TOKENS: Final = 1536
-_PEAK_RATE: Final = 2.5e-3
+_CYCLES: Final = ((0, 2.5e-3), (72, 1e-3), (118, 1.2e-3))
+"""The pools at which the learning rate starts anew, and its peak from there on."""
 _WARMUP_POOLS: Final = 3
-_FIRST_CYCLE: Final = 72
-_SECOND_PEAK_RATE: Final = 1e-3
 _CHECKPOINT_POOLS: Final = 4
 
 
@@ -93,7 +92,7 @@ def _train(run: Path, seed: int, pools: int) -> None:
     mx.random.seed(seed)
     model = Model(ModelArgs.from_dict(CONFIG))
     copying.prepare(model, mx.random.key(seed))
-    optimizer = optim.AdamW(_PEAK_RATE, betas=[0.9, 0.98], weight_decay=0.05)
+    optimizer = optim.AdamW(_CYCLES[0][1], betas=[0.9, 0.98], weight_decay=0.05)
     optimizer.init(model.trainable_parameters())
     first = _resume(run, model, optimizer)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -161,13 +160,14 @@ def _pad(documents: list[tuple[list[int], list[bool]]]) -> _Batch:
 
 
 def _rate(position: float, pools: int) -> float:
-    """Warm-up, a level stretch, a cosine down to 2 % of the peak; then once more from a lower peak, to the end."""
-    first = min(_FIRST_CYCLE, pools)
+    """Warm-up, a level stretch, a cosine down to 2 % of the peak; then a cosine from each later, lower peak."""
+    starts = [start for start, _ in _CYCLES if start < pools] + [pools]
+    cycle = max(index for index, start in enumerate(starts[:-1]) if start <= position)
+    first, last, peak = starts[cycle], starts[cycle + 1], _CYCLES[cycle][1]
     if position < _WARMUP_POOLS:
-        return _PEAK_RATE * (position + 0.1) / (_WARMUP_POOLS + 0.1)
-    if position < first:
-        return _PEAK_RATE * _cosine(max(0.0, 2 * position / first - 1))
-    return _SECOND_PEAK_RATE * _cosine((position - first) / max(1, pools - first))
+        return peak * (position + 0.1) / (_WARMUP_POOLS + 0.1)
+    share = (position - first) / (last - first)
+    return peak * _cosine(share if cycle else max(0.0, 2 * share - 1))
 
 
 def _cosine(share: float) -> float:
