@@ -34,6 +34,9 @@ __all__ = ["Limits", "Plan", "Scheduler"]
 HORIZON = 1024
 """Output tokens expected of a request at admission, at the most; who writes more is covered by replay."""
 
+_SOON = 256
+"""Output tokens of a request for which a row is given room from the start."""
+
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """The scheduler's bounds. `rows` decode or prefill at once, a step runs `step_tokens`, KV holds `kv_bytes`."""
@@ -355,7 +358,7 @@ class Scheduler:
         self._next_row += 1
         self._by_row[request.row] = request
         request.move(State.PREFILL)
-        edits.append(Open(request.row, request.submit.sampling))
+        edits.append(Open(request.row, request.submit.sampling, request.expected(_SOON)))
         if request.first_chunk is None:
             self._told.append(Started(request.id))
 

@@ -140,10 +140,14 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Open(msgspec.Struct, frozen=True):
-    """A new, empty row. Ids of rows are never used twice in the life of a backend."""
+    """A new, empty row. Ids of rows are never used twice in the life of a backend.
+
+    `expects` is a hint: so many tokens the row will soon hold, as far as is known.
+    """
 
     row: int
     sampling: Sampling
+    expects: int = 0
 
 
 class Close(msgspec.Struct, frozen=True):

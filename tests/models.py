@@ -20,6 +20,7 @@ from mlx.utils import tree_map_with_path  # noqa: E402
 from mlx_lm.generate import generate_step  # noqa: E402
 
 from greenroom.backends.mlx import MlxBackend  # noqa: E402
+from greenroom.backends.mlx.packed import PackedStore  # noqa: E402
 from greenroom.backends.protocol import (  # noqa: E402
     Backend,
     Close,
@@ -33,7 +34,7 @@ from greenroom.backends.protocol import (  # noqa: E402
     StepResult,
 )
 
-__all__ = ["MODELS", "VOCAB", "WINDOW", "ByteTokenizer", "Driver", "blas", "driven", "llama", "mx", "sequential"]
+__all__ = ["MODELS", "VOCAB", "WINDOW", "ByteTokenizer", "Driver", "blas", "driven", "llama", "mx", "sequential", "swap_kv"]
 
 VOCAB = 320
 WINDOW = 16
@@ -222,9 +223,9 @@ class Driver:
         self.results: list[StepResult] = []
         self._under_way = 0
 
-    def open(self, row: int, sampling: Sampling | None = None) -> None:
+    def open(self, row: int, sampling: Sampling | None = None, expects: int = 0) -> None:
         """Open a row."""
-        self.backend.edit([Open(row, sampling or Sampling())])
+        self.backend.edit([Open(row, sampling or Sampling(), expects)])
         self.sampled[row] = []
 
     def edit(self, *edits: Edit) -> int:
@@ -271,6 +272,15 @@ def driven(builder: Callable[[], tuple[Any, Any]], name: str = "test") -> Iterat
         yield Driver(backend), backend
     finally:
         backend.close()
+
+
+def swap_kv(backend: MlxBackend) -> None:
+    """Reverse the slots of every pool, in every layer: every row gets the keys and values of another."""
+    store = backend.store
+    assert isinstance(store, PackedStore)
+    for pool in store.pools:
+        for buffers in (pool.keys, pool.values):
+            buffers[:] = [buffer[::-1] for buffer in buffers]
 
 
 def sequential(model: Any, prompt: Sequence[int], count: int, **options: Any) -> tuple[list[int], list[mx.array]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from models import MODELS, VOCAB, mx, sequential
+from models import MODELS, VOCAB, mx, sequential, swap_kv
 
 from greenroom.actors.engine import Engine, Turns
 from greenroom.actors.inbox import Inbox
@@ -171,19 +171,9 @@ def test_two_rows_with_swapped_keys_and_values_are_noticed() -> None:
 
     def spoil(turn: int) -> None:
         if turn == 60:
-            swap(inner)
+            swap_kv(inner)
 
     tokens = run(backend, mix, LIMITS, spoil)
     _, _, wrong = compare(inner._model, mix, tokens)
     backend.close()
     assert wrong
-
-
-def swap(backend: MlxBackend) -> None:
-    """Exchange the first two slots of every layer."""
-    store: Any = backend.store
-    for layer in store._layers:
-        for name in ("keys", "values"):
-            buffer = getattr(layer, name)
-            order = mx.array([1, 0, *range(2, buffer.shape[0])])
-            setattr(layer, name, buffer[order])

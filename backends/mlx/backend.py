@@ -25,14 +25,12 @@ blas.prepare()
 
 import mlx.core as mx  # noqa: E402 - after the BLAS
 
-from greenroom.backends.mlx.inspection import Inspection, inspect  # noqa: E402
+from greenroom.backends.mlx.inspection import Inspection, Store, inspect  # noqa: E402
 from greenroom.backends.mlx.load import Loaded, load_folder, wrap  # noqa: E402
 from greenroom.backends.mlx.memory import WiredLimit  # noqa: E402
-from greenroom.backends.mlx.merged import MergedStore, arrays_of  # noqa: E402
-from greenroom.backends.mlx.passes import Pass, inputs_of, reported  # noqa: E402
-from greenroom.backends.mlx.rows import Ref, Row, Step  # noqa: E402
+from greenroom.backends.mlx.passes import Pass, reported  # noqa: E402
+from greenroom.backends.mlx.rows import Ref, Row, Step, Work  # noqa: E402
 from greenroom.backends.mlx.sampling import Sampler  # noqa: E402
-from greenroom.backends.mlx.slots import SlotStore  # noqa: E402
 from greenroom.backends.mlx.streams import ThreadStreams  # noqa: E402
 from greenroom.backends.protocol import (  # noqa: E402
     Close,
@@ -81,7 +79,7 @@ class MlxBackend:
         self._inspection: Inspection | None = None
         self._wired: WiredLimit | None = None
         self._streams: ThreadStreams | None = None
-        self._store: SlotStore | MergedStore | None = None
+        self._store: Store | None = None
         self._rows: dict[int, Row] = {}
         self._steps: deque[Step] = deque()
         self._pass: Pass | None = None
@@ -92,7 +90,7 @@ class MlxBackend:
         return f"<MlxBackend {self._name!r} rows={len(self._rows)} under_way={len(self._steps)} store={self._store!r}>"
 
     @property
-    def store(self) -> SlotStore | MergedStore | None:
+    def store(self) -> Store | None:
         """Where decoding rows are, for tests and statistics; None while nothing is loaded."""
         return self._store
 
@@ -117,8 +115,8 @@ class MlxBackend:
         """See `Backend.edit`."""
         for edit in edits:
             match edit:
-                case Open(row=row, sampling=sampling):
-                    self._rows[row] = Row(row, sampling)
+                case Open(row=row, sampling=sampling, expects=expects):
+                    self._rows[row] = Row(row, sampling, expects)
                 case Close(row=row):
                     self._close_row(row)
                 case Fork():
@@ -130,59 +128,45 @@ class MlxBackend:
     def forward(self, plan: ForwardPlan) -> None:
         """See `Backend.forward`. Builds the graph; `sample` dispatches it."""
         self._pass = None
-        store = self._stored()
-        current = Pass()
-        decode: list[Row] = []
-        for feed in plan.feeds:
-            row = self._rows[feed.row]
-            try:
-                self._prepare(row, feed, current)
-            except Exception as error:  # noqa: BLE001 - the edge where a row's failure is told from the others'
-                current.failures.append(RowFailure(feed.row, error))
-                continue
-            if len(row.tokens) > row.length:
-                decode.append(row)
-                if feed.sample:
-                    current.sampled.append(row.id)
-        if decode:
-            order = store.arrange(decode)
-            tokens = inputs_of(order)
-            current.logits = store.decode(order, tokens[:, None])
-            current.order = order
-            current.inputs = tokens
-            for row in order:
-                row.length += 1
-            if not current.sampled:
-                current.state.extend(store.state())
-        self._pass = current
+        works = [self._work(feed) for feed in plan.feeds]
+        try:
+            self._pass = self._stored().run(works)
+        except Exception:
+            innocent, failures = self._sorted_out(works)
+            if not failures or not innocent:
+                raise
+            self._pass = self._stored().run(innocent)
+            self._pass.failures += failures
 
-    def _prepare(self, row: Row, feed: Feed, current: Pass) -> None:
-        """Run all of a feed but the token that goes through the decode batch, which is left pending."""
+    def _work(self, feed: Feed) -> Work:
+        row = self._rows[feed.row]
+        ids = feed.ids
         if row.lost:
-            current.state.extend(self._run_alone(row, tuple(row.numbers(0, row.length))))
+            tokens = tuple(row.numbers(0, len(row.tokens)))
+            ids = tokens[: row.length] + (ids or tokens[row.length :])
+            row.rewind(0)
             row.lost = False
-        if not feed.ids:
-            if row.pending is None:
-                raise RuntimeError(f"{row!r} has no token to run")
-            return
-        stays = feed.sample or (len(feed.ids) == 1 and row.slot is not None)
-        chunk = feed.ids[:-1] if stays else feed.ids
-        row.extend(feed.ids)
-        if chunk:
-            current.state.extend(self._run_alone(row, chunk))
-            row.length += len(chunk)
+        if ids:
+            row.extend(ids)
+        elif row.pending is None:
+            raise RuntimeError(f"{row!r} has no token to run")
+        return Work(row, ids, feed.sample)
 
-    def _run_alone(self, row: Row, ids: tuple[int, ...]) -> list[mx.array]:
-        store = self._stored()
-        if row.slot is not None:
-            state = store.wide(row, ids)
-            # The decode batch writes the same buffers next, and in place only if nothing reads them any more.
-            mx.eval(state)
-            return []
-        if row.cache is None:
-            row.cache = self._inspected().make_cache()
-        self._model(mx.array(ids)[None], cache=row.cache)
-        return arrays_of(row.cache)
+    def _sorted_out(self, works: list[Work]) -> tuple[list[Work], list[RowFailure]]:
+        """After a pass could not be built: which rows with several tokens are to blame, tried one by one."""
+        innocent: list[Work] = []
+        failures: list[RowFailure] = []
+        for work in works:
+            length = work.row.length
+            try:
+                if len(work.ids) > 1:
+                    self._stored().run([work])
+            except Exception as error:  # noqa: BLE001 - the edge where a row's failure is told from the others'
+                failures.append(RowFailure(work.row.id, error))
+            else:
+                innocent.append(work)
+            work.row.length = length
+        return innocent, failures
 
     def sample(self, masks: Masks | None = None) -> None:
         """See `Backend.sample`. Dispatches the pass."""
@@ -191,17 +175,15 @@ class MlxBackend:
             raise RuntimeError("sample() without a forward()")
         tokens, logprobs = None, None
         report: tuple[tuple[int, int], ...] = ()
-        asked: list[mx.array] = list(current.state)
+        asked = current.asked
         if current.sampled:
             rows, logits, fed = current.selected()
             drawn = self._sampler_for(rows).draw(logits, fed, masks)
             tokens, logprobs = drawn.tokens, drawn.logprobs
             index = {row.id: i for i, row in enumerate(rows)}
             report = tuple([(row, index[row]) for row in current.sampled])
-            asked.append(tokens)
-            if logprobs is not None:
-                asked.extend(logprobs.arrays())
-        step = Step(report, tokens, logprobs, tuple(current.failures))
+            asked = [*asked, tokens, *(logprobs.arrays() if logprobs is not None else ())]
+        step = Step(report, tokens, logprobs, tuple(current.failures), current.done)
         mx.async_eval(asked)
         if current.sampled:
             for i, row in enumerate(rows):
@@ -294,7 +276,7 @@ class MlxBackend:
             return 0
         return inspection.kv_bytes([row.length for row in self._rows.values()])
 
-    def _stored(self) -> SlotStore | MergedStore:
+    def _stored(self) -> Store:
         if self._store is None:
             raise RuntimeError(f"{self!r} is not loaded")
         return self._store

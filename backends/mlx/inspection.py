@@ -17,11 +17,14 @@ from greenroom.backends.mlx.layers import LayerShape
 from greenroom.backends.mlx.load import Loaded, stop_tokens, tool_parser
 from greenroom.backends.mlx.memory import default_kv_bytes, device_info, uses_cpu
 from greenroom.backends.mlx.merged import MergedStore
-from greenroom.backends.mlx.rows import Row
+from greenroom.backends.mlx.packed import PackedStore
+from greenroom.backends.mlx.rows import Row, Work
 from greenroom.backends.mlx.slots import SlotStore
 from greenroom.backends.protocol import ModelInfo, Sampling
 
-__all__ = ["Inspection", "inspect"]
+__all__ = ["Inspection", "Store", "inspect"]
+
+Store = PackedStore | SlotStore | MergedStore
 
 _LENGTH_KEYS = (
     "max_position_embeddings",
@@ -43,7 +46,7 @@ class Inspection:
     ) -> None:
         self.info = info
         self.make_cache = make_cache
-        self.store: Callable[[], SlotStore | MergedStore] = store
+        self.store: Callable[[], Store] = store
         self._cost = cost
 
     def copy_cache(self, cache: list[Any]) -> list[Any]:
@@ -111,8 +114,8 @@ def inspect(loaded: Loaded, name: str, memory_bytes: int | None) -> Inspection:
     shapes = [_shape(cache) for cache in probe] if plain else []
     vocab_size = logits.shape[-1]
     del probe, logits
-    slotted = plain and _agrees(model, make_cache, shapes, vocab_size)
-    store = (lambda: SlotStore(model, shapes)) if slotted else (lambda: MergedStore(model, make_cache))
+    kinds = (*(_plain_stores(model, make_cache, shapes) if plain else ()), lambda: MergedStore(model, make_cache))
+    store = next(kind for kind in kinds if kind is kinds[-1] or _agrees(kind, model, make_cache, vocab_size))
     context = _context_length(loaded.config)
     info = ModelInfo(
         name=name,
@@ -141,27 +144,34 @@ def _is_plain(cache: Any) -> bool:
     return all(type(part) is caches.KVCache for part in getattr(cache, "caches", None) or (cache,))
 
 
-def _agrees(model: Any, make_cache: Callable[[], list[Any]], shapes: list[LayerShape], vocab_size: int) -> bool:
-    """Whether unequal rows decoded in slots give mlx-lm's own logits."""
-    store = SlotStore(model, shapes)
-    rows, expected, tokens = [], [], []
-    for number, probe in enumerate(_PROBES):
-        ids = [token % vocab_size for token in probe]
-        alone = make_cache()
-        model(mx.array([ids[:-1]]), cache=alone)
-        row = Row(number, Sampling())
-        row.cache, row.length = copy.deepcopy(alone), len(ids) - 1
-        expected.append(model(mx.array([ids[-1:]]), cache=alone)[:, -1])
-        rows.append(row)
-        tokens.append(ids[-1])
+def _plain_stores(
+    model: Any, make_cache: Callable[[], list[Any]], shapes: list[LayerShape]
+) -> tuple[Callable[[], Store], ...]:
+    """Stores for plain KV caches, the best one first."""
+    return (lambda: PackedStore(model, shapes), lambda: SlotStore(model, make_cache, shapes))
+
+
+def _agrees(make: Callable[[], Store], model: Any, make_cache: Callable[[], list[Any]], vocab_size: int) -> bool:
+    """Whether unequal rows in that store, prompts and single tokens in one pass, give mlx-lm's own logits."""
+    first, second = [tuple(token % vocab_size for token in probe) for probe in _PROBES]
+    expected = [model(mx.array([ids]), cache=make_cache())[:, -1] for ids in (first, second)]
+    rows = Row(0, Sampling()), Row(1, Sampling())
     try:
-        order = store.arrange(rows)
-        found = store.decode(order, mx.array([[tokens[row.id]] for row in order]))
-        wanted = mx.concatenate([expected[row.id] for row in order])
+        store = make()
+        mx.eval(store.run([_work(rows[0], first[:-1], sample=False)]).asked)
+        found = store.run([_work(rows[0], first[-1:]), _work(rows[1], second)])
+        if found.logits is None or found.failures:
+            return False
+        wanted = mx.concatenate([expected[row.id] for row in found.order])
         spread = wanted.max() - wanted.min()
-        return bool((mx.abs(found - wanted).max() <= 0.02 * spread + 1e-4).item())
+        return bool((mx.abs(found.logits - wanted).max() <= 0.02 * spread + 1e-4).item())
     except Exception:  # noqa: BLE001 - a model class that cannot take such a cache may fail in any way
         return False
+
+
+def _work(row: Row, ids: tuple[int, ...], *, sample: bool = True) -> Work:
+    row.extend(ids)
+    return Work(row, ids, sample)
 
 
 def _context_length(config: Mapping[str, Any]) -> int:

@@ -11,25 +11,18 @@ import copy
 from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_flatten
 
 from greenroom.backends.mlx.rows import Row
+from greenroom.backends.mlx.separate import SeparateStore, arrays_of
 
-__all__ = ["MergedStore", "arrays_of"]
-
-
-def arrays_of(caches: list[Any]) -> list[mx.array]:
-    """Every array in the state of `caches`."""
-    leaves: Any = tree_flatten([cache.state for cache in caches])
-    return [leaf for _, leaf in leaves if isinstance(leaf, mx.array)]
+__all__ = ["MergedStore"]
 
 
-class MergedStore:
+class MergedStore(SeparateStore):
     """The rows of a model with any caches that mlx-lm makes."""
 
     def __init__(self, model: Any, make_cache: Any) -> None:
-        self._model = model
-        self._make_cache = make_cache
+        super().__init__(model, make_cache)
         self._batch: list[Any] = []
         self._order: list[Row] = []
         self._mergeable = all(hasattr(cache, "merge") for cache in make_cache())

@@ -21,7 +21,7 @@ __all__ = ["Pass", "inputs_of", "reported"]
 class Pass:
     """A pass between `forward` and `sample`."""
 
-    __slots__ = ("failures", "inputs", "logits", "order", "sampled", "state")
+    __slots__ = ("done", "failures", "inputs", "logits", "order", "sampled", "state")
 
     def __init__(self) -> None:
         self.failures: list[RowFailure] = []
@@ -33,6 +33,13 @@ class Pass:
         self.inputs: mx.array | None = None
         self.state: list[mx.array] = []
         """What must be evaluated beside the tokens."""
+        self.done: mx.array | None = None
+        """Where nothing is sampled: a small array that is there when the pass is over."""
+
+    @property
+    def asked(self) -> list[mx.array]:
+        """What is to be evaluated beside the tokens that are drawn."""
+        return self.state if self.done is None else [*self.state, self.done]
 
     def selected(self) -> tuple[list[Row], mx.array, mx.array]:
         """The rows to sample, their logits and what they were fed, in one order."""

@@ -12,7 +12,7 @@ import mlx.core as mx
 
 from greenroom.backends.protocol import RowFailure, Sampling
 
-__all__ = ["Ref", "Row", "Step", "ints"]
+__all__ = ["Ref", "Row", "Step", "Work", "ints"]
 
 _SETTLE_EVERY = 256
 
@@ -26,7 +26,7 @@ def ints(array: mx.array) -> list[int]:
 class Step:
     """One submitted pass: its tokens `[n]`, on the device until read, and which row each of them belongs to."""
 
-    __slots__ = ("failures", "logprobs", "report", "tokens", "values")
+    __slots__ = ("done", "failures", "logprobs", "report", "tokens", "values")
 
     def __init__(
         self,
@@ -34,17 +34,23 @@ class Step:
         tokens: mx.array | None,
         logprobs: Any,
         failures: tuple[RowFailure, ...],
+        done: mx.array | None = None,
     ) -> None:
         self.report = report
         """(row, index into `tokens`) of the sampled rows, in the plan's order."""
         self.tokens = tokens
         self.logprobs = logprobs
         self.failures = failures
+        self.done = done
+        """What a pass that drew nothing is waited for by."""
         self.values: list[int] | None = None
 
     def numbers(self) -> list[int]:
         """The tokens as ints; waits for the pass the first time. Raises what the pass raised."""
         if self.values is None:
+            if self.done is not None:
+                mx.eval(self.done)
+                self.done = None
             self.values = [] if self.tokens is None else ints(self.tokens)
         return self.values
 
@@ -69,19 +75,22 @@ class Ref(NamedTuple):
 class Row:
     """One open row. `length` tokens are in its KV; `tokens` has one more while a drawn token is pending."""
 
-    __slots__ = ("cache", "id", "length", "lost", "sampling", "settled", "slot", "tokens")
+    __slots__ = ("cache", "expects", "id", "length", "lost", "pool", "sampling", "settled", "slot", "tokens")
 
-    def __init__(self, number: int, sampling: Sampling) -> None:
+    def __init__(self, number: int, sampling: Sampling, expects: int = 0) -> None:
         self.id = number
         self.sampling = sampling
+        self.expects = expects
+        """Tokens that it will soon hold, as far as its opener could tell."""
         self.length = 0
         self.tokens: list[int | Ref] = []
         self.settled = 0
         """Everything before this index is an int already."""
         self.cache: list[Any] | None = None
         """The row's own caches of batch size one; None while a store holds its KV, or before it has any."""
+        self.pool: Any = None
         self.slot: int | None = None
-        """Where a store holds the row's KV."""
+        """Where a store holds the row's KV: the slot, and of a packed store the pool."""
         self.lost = False
         """Its KV went down with a failed pass of other rows: its tokens are run again when it is next fed."""
 
@@ -120,3 +129,11 @@ class Row:
         del self.tokens[length:]
         self.length = length
         self.settled = min(self.settled, length)
+
+
+class Work(NamedTuple):
+    """A row's part of a pass: `ids` to run behind its tokens (none: the pending one), and whether to sample then."""
+
+    row: Row
+    ids: tuple[int, ...]
+    sample: bool

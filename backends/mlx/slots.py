@@ -20,6 +20,7 @@ import mlx.core as mx
 
 from greenroom.backends.mlx.layers import Layer, LayerShape, SlotView
 from greenroom.backends.mlx.rows import Row
+from greenroom.backends.mlx.separate import SeparateStore
 
 __all__ = ["SlotStore"]
 
@@ -27,11 +28,11 @@ _CAPACITY_STEP = 64
 _SHRINK_AT = 4
 
 
-class SlotStore:
-    """The rows of a model all of whose caches are `KVCache`."""
+class SlotStore(SeparateStore):
+    """The rows of a model all of whose caches are `KVCache`, but whose attention cannot be packed."""
 
-    def __init__(self, model: Any, shapes: Sequence[LayerShape]) -> None:
-        self._model = model
+    def __init__(self, model: Any, make_cache: Any, shapes: Sequence[LayerShape]) -> None:
+        super().__init__(model, make_cache)
         self._layers = [Layer(shape) for shape in shapes]
         self._order: list[Row | None] = []
         self._slots = 0

@@ -29,12 +29,14 @@ _MIXTURES: Final = {
     36: (0.02, 0.42, 0.38, 0.05, 0.03, 0.05, 0.05),
     80: (0.01, 0.40, 0.32, 0.14, 0.03, 0.05, 0.05),
     118: (0.01, 0.40, 0.34, 0.16, 0.02, 0.04, 0.03),
+    178: (0.01, 0.41, 0.36, 0.13, 0.02, 0.04, 0.03),
 }
 """Shares of the kinds from a pool on. Late in training the skills that must be exact get the most: a story has five
 times their tokens."""
-_STAGES: Final = (28, 80, 118)
+_STAGES: Final = (28, 80, 118, 178)
 """From the first of these pools on requests are worded more freely and tools may stand beside a request that needs
-none; from the second on every other person has two names, from the third on none."""
+none; from the second on every other person has two names, from the third on none; from the fourth on some phrasings are
+babble around the values."""
 _CURRICULUM_POOLS: Final = 10
 _THINKING_SHARE: Final = 0.12
 _THOUGHTS: Final = {

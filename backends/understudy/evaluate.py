@@ -35,7 +35,7 @@ from greenroom.backends.understudy.dialogue import Dialogue
 __all__ = ["SKILLS", "Answer", "Model", "evaluate", "is_right", "items", "load", "main", "overlap"]
 
 SKILLS: Final = ("tool", "tool, thinking", "record", "story", "no tool fits")
-CORPUS_POOLS: Final = 178
+CORPUS_POOLS: Final = 230
 _BATCH: Final = 32
 _MAX_TOKENS: Final = 500
 _STORY_TEMPERATURE: Final = 0.7

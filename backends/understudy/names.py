@@ -54,7 +54,7 @@ _FAMILIAR_CITIES: Final = (
     "Vienna", "Warsaw", "Zurich",
 )  # fmt: skip
 
-_SURNAME_SHARES: Final = (0.15, 0.15, 0.5, 0.0)
+_SURNAME_SHARES: Final = (0.15, 0.15, 0.5, 0.0, 0.0)
 """By stage of training. Where a name of two words may follow, a model this small cannot tell where one of one ends."""
 
 

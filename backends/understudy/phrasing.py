@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from random import Random
+from typing import Final
 
-__all__ = ["Phrasings", "options"]
+__all__ = ["Phrasings", "babble", "options"]
 
 
 @dataclass(frozen=True)
@@ -24,3 +25,15 @@ class Phrasings:
 def options(text: str) -> tuple[str, ...]:
     """The parts of `text` between bars, stripped; none for an empty text."""
     return tuple(part.strip() for part in text.split("|") if part.strip())
+
+
+_FILLERS: Final = options(
+    "with|over|for|from|every|spends|keeps|under|near|around|takes|needs|brings|holds|sends|after|while|finds|gives|"
+    "stays|along|by|at|in|of|to|more|than|there|where|all|very|much|has|got|left|head|knows|sees|waits|can|be|is|was|"
+    "each|day|week|line|time|let|drop|put|make|take|work|go|up|down|out|on|off|about"
+)
+
+
+def babble(rng: Random, most: int) -> str:
+    """One to `most` common words without a meaning: what surrounds a value in a phrasing that nobody has heard."""
+    return " ".join(rng.choice(_FILLERS) for _ in range(rng.randint(1, most)))

@@ -8,7 +8,7 @@ from zlib import crc32
 
 from greenroom.backends.understudy import names, wordings
 from greenroom.backends.understudy.dialogue import Dialogue
-from greenroom.backends.understudy.phrasing import Phrasings, options
+from greenroom.backends.understudy.phrasing import Phrasings, babble, options
 
 __all__ = ["ORDINARY", "dialogue", "held_out_phrasings", "is_schema_held_out"]
 
@@ -55,6 +55,9 @@ ORDINARY: Final = frozenset((*_DAYS, *_LANGUAGES))
 """Capitalised values that are neither names nor cities."""
 _CHOICES: Final = {"job": _JOBS, "colour": _COLOURS, "material": _MATERIALS, "day": _DAYS, "language": _LANGUAGES}
 _RANGES: Final = {"age": (4, 99), "height": (100, 999), "year": (1900, 2060)}
+
+_BABBLE_AFTER: Final = 3
+_BABBLE_SHARE: Final = 0.25
 
 
 @dataclass(frozen=True)
@@ -176,8 +179,12 @@ def dialogue(rng: Random, *, held_out: bool = False, stage: int = 0) -> Dialogue
     values: dict[str, Any] = {}
     facts: list[str] = []
     who = "he" if rng.random() < 0.15 else ""
+    groups = [_group(field) for _, field in fields]
     for key, field in fields:
         values[key], fact = _draw_value(rng, field, held_out=held_out, unseen=unseen, stage=stage)
+        is_clear = bool(_group(field)) and groups.count(_group(field)) == 1
+        if stage > _BABBLE_AFTER and is_clear and rng.random() < _BABBLE_SHARE:
+            fact = f"{{s}} {babble(rng, 4)} {values[key]}" + rng.choice(("", "", " " + babble(rng, 2)))
         if field.kind == "subject":
             who = str(values[key]) if rng.random() < 0.5 or not who else who
         facts.append(fact)
@@ -188,6 +195,13 @@ def dialogue(rng: Random, *, held_out: bool = False, stage: int = 0) -> Dialogue
     content = json.dumps(values, ensure_ascii=False)
     messages = ({"role": "user", "content": request}, {"role": "assistant", "content": content})
     return Dialogue("record", messages, facts={"record": values, "keys": tuple(values), "unseen": unseen})
+
+
+def _group(field: _Field) -> str:
+    """Fields of one group cannot be told apart by their values; the subject and a yes or no are never babbled about."""
+    if field.kind == "subject" or field.kind.startswith("bool:"):
+        return ""
+    return "number" if field.type in {"integer", "number"} else field.kind
 
 
 def _draw_schema(rng: Random, *, held_out: bool) -> tuple[str, list[tuple[str, _Field]]]:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from greenroom.backends.understudy import names, wordings
 from greenroom.backends.understudy.dialogue import Dialogue, Message
-from greenroom.backends.understudy.phrasing import Phrasings
+from greenroom.backends.understudy.phrasing import Phrasings, babble
 from greenroom.backends.understudy.skills import SKILLS, Skill
 
 __all__ = ["ORDINARY", "dialogue", "held_out_phrasings", "no_fit", "offer", "result"]
@@ -45,6 +45,8 @@ _WORDS: Final = (
     "book", "green", "tea", "best", "music", "of", "bring", "keys", "meeting", "starts", "now", "we", "need", "new",
     "lamp", "run",
 )  # fmt: skip
+_BABBLE_AFTER: Final = 3
+_BABBLE_SHARE: Final = 0.3
 _RESULT_KEYS: Final = (
     "temperature", "sky", "time", "status", "total", "city", "name", "price", "wind", "number", "ok", "sum", "unit",
     "result", "answer", "day",
@@ -150,7 +152,10 @@ def _made_up(rng: Random, *, held_out: bool, unseen: bool, stage: int) -> Dialog
     drawn = ((key, rng.choice(kinds[spec["type"]])) for key, spec in properties.items())
     arguments = {key: _value(rng, kind, held_out=held_out, stage=stage) for key, kind in drawn}
     told = " and ".join(f"{key} {value}" for key, value in arguments.items())
-    request = _MADE_UP.choose(rng, held_out=unseen, stage=stage).format(tool=schema["function"]["name"], arguments=told)
+    request = _MADE_UP.choose(rng, held_out=unseen, stage=stage)
+    if stage > _BABBLE_AFTER and rng.random() < _BABBLE_SHARE:
+        request = f"{babble(rng, 2)} {{tool}} {babble(rng, 2)} {{arguments}}.".capitalize()
+    request = request.format(tool=schema["function"]["name"], arguments=told)
     rng.shuffle(offered)
     return _call(request, offered, schema, arguments, unseen=unseen)
 

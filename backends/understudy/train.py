@@ -49,10 +49,10 @@ CONFIG: Final[dict[str, Any]] = {
     "tie_word_embeddings": True,
     "torch_dtype": "float16",
 }
-POOLS: Final = 178
+POOLS: Final = 230
 """Pools in a full run: the corpus that the bundled weights have seen."""
 _BATCH_TOKENS: Final = 1536
-_CYCLES: Final = ((0, 2.5e-3), (72, 1e-3), (118, 1.2e-3))
+_CYCLES: Final = ((0, 2.5e-3), (72, 1e-3), (118, 1.2e-3), (178, 1e-3))
 """The pools at which the learning rate starts anew, and its peak from there on."""
 _WARMUP_POOLS: Final = 3
 _CHECKPOINT_POOLS: Final = 4

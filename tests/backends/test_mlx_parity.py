@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from models import MODELS, VOCAB, Driver, driven, mx, sequential
+from models import MODELS, VOCAB, Driver, driven, mx, sequential, swap_kv
 
+from greenroom.backends.mlx.packed import PackedStore
 from greenroom.backends.mlx.slots import SlotStore
 from greenroom.backends.protocol import Close, Feed, Fork, Rewind, Sampling
 
@@ -121,15 +122,15 @@ def test_rows_in_any_company_get_the_tokens_of_mlx_lm_alone(name: str) -> None:
         assert held == 0
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen3", "deepseek_v3"])
-def test_models_of_plain_kv_use_slots(name: str) -> None:
-    """The load-time probe must not send such a model to the slower store."""
+@pytest.mark.parametrize(("name", "kind"), [("llama", PackedStore), ("qwen3", PackedStore), ("deepseek_v3", SlotStore)])
+def test_models_of_plain_kv_use_the_best_store_that_fits(name: str, kind: type) -> None:
+    """The load-time probe must not send such a model to a slower store."""
     with driven(MODELS[name], name) as (_, backend):
-        assert isinstance(backend.store, SlotStore)
+        assert isinstance(backend.store, kind)
 
 
 def test_the_comparison_notices_two_rows_with_each_others_kv() -> None:
-    """A test that cannot fail proves nothing: swap two slots once, and the tokens must differ from mlx-lm's."""
+    """A test that cannot fail proves nothing: give every row another's KV, and all must differ from mlx-lm's."""
     rng = random.Random(1)  # noqa: S311 - a schedule is no secret
     plans = schedule(rng, rows=6)
     for plan in plans.values():
@@ -137,17 +138,13 @@ def test_the_comparison_notices_two_rows_with_each_others_kv() -> None:
     with driven(MODELS["llama"]) as (driver, backend):
 
         def swap(turn: int) -> None:
-            store = backend.store
-            assert isinstance(store, SlotStore)
             if turn == 12:
                 driver.read()
-                for layer in store._layers:
-                    order = mx.array([1, 0, *range(2, layer.keys.shape[0])])
-                    layer.keys, layer.values = layer.keys[order], layer.values[order]
+                swap_kv(backend)
 
         play(driver, plans, rng, swap)
         wrong, _ = differences(backend._model, plans, driver)
-    assert len(wrong) == 2
+    assert len(wrong) == 6
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3", "mamba2"])

@@ -1,0 +1,172 @@
+"""Where packed rows have their keys and values: pools of slots, each pool of one capacity.
+
+A row lives in one slot of one pool and does not move while it fits. Capacities are powers of two, so a row's slot is at
+most twice as long as the row, and one long row costs its short neighbours nothing. A pool never grows: more rows of a
+capacity get another pool, as large as all of that capacity before it, and an empty pool is dropped. So growth copies
+nobody, a row that outgrows its slot copies itself, and memory goes back with the rows.
+
+MLX writes in place where a buffer has no other reader when the write is dispatched. A pass may therefore be dispatched
+only when the one before it has been computed, and a row that moves is copied out, and waited for, before it is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import mlx.core as mx
+
+from greenroom.backends.mlx.layers import LayerShape
+from greenroom.backends.mlx.rows import Row
+
+__all__ = ["Pool", "Pools"]
+
+_SMALLEST = 64
+_FIRST_SLOTS = 4
+_FIRST_TOKENS = 4096
+"""A first pool has four slots, or fewer where those would hold more tokens than this."""
+
+
+class Pool:
+    """Buffers `[slots, heads, capacity, size]` of every layer, and who stands in which slot."""
+
+    def __init__(self, shapes: Sequence[LayerShape], slots: int, capacity: int) -> None:
+        self.capacity = capacity
+        self.rows: list[Row | None] = [None] * slots
+        self.keys = [mx.zeros((slots, s.heads, capacity, s.key_size), s.key_type) for s in shapes]
+        self.values = [mx.zeros((slots, s.heads, capacity, s.value_size), s.value_type) for s in shapes]
+
+    def __repr__(self) -> str:
+        return f"<Pool rows={self.count} slots={len(self.rows)} capacity={self.capacity}>"
+
+    @property
+    def count(self) -> int:
+        """Rows in it."""
+        return sum(row is not None for row in self.rows)
+
+    @property
+    def free(self) -> int:
+        """Slots without a row."""
+        return self.rows.count(None)
+
+    def write(self, layer: int, slot: int, start: int, keys: mx.array, values: mx.array) -> None:
+        """Put `[1, heads, tokens, size]` into a slot, from the token `start` on."""
+        stop = start + keys.shape[2]
+        self.keys[layer][slot : slot + 1, :, start:stop] = keys
+        self.values[layer][slot : slot + 1, :, start:stop] = values
+
+    def read(self, layer: int, slot: int, length: int) -> tuple[mx.array, mx.array]:
+        """A copy of a row, not a view: a view would keep the buffer from being written in place."""
+        return (
+            mx.contiguous(self.keys[layer][slot : slot + 1, :, :length]),
+            mx.contiguous(self.values[layer][slot : slot + 1, :, :length]),
+        )
+
+
+class Pools:
+    """All pools of a model, in the order in which they were made."""
+
+    def __init__(self, shapes: Sequence[LayerShape]) -> None:
+        self._shapes = list(shapes)
+        self._pools: list[Pool] = []
+        self.bytes_per_token = sum(shape.bytes_per_token for shape in shapes)
+        self.bytes_copied = 0
+        """KV bytes that moving and forking rows copied. Joining and leaving copy nothing."""
+
+    def __repr__(self) -> str:
+        return f"<Pools {self._pools!r}>"
+
+    def __iter__(self) -> Iterator[Pool]:
+        return iter(self._pools)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all buffers."""
+        return sum(len(pool.rows) * pool.capacity for pool in self._pools) * self.bytes_per_token
+
+    def rows(self) -> list[Row]:
+        """Every row that has a place."""
+        return [row for pool in self._pools for row in pool.rows if row is not None]
+
+    def state(self) -> list[mx.array]:
+        """Every buffer."""
+        return [array for pool in self._pools for array in (*pool.keys, *pool.values)]
+
+    def fit(self, row: Row, length: int) -> None:
+        """Give the row a slot for `length` tokens: where it stands, or a longer one, to which it is copied."""
+        if row.pool is not None and length <= row.pool.capacity:
+            return
+        target, slot = self._find(_capacity(max(length, row.expects)))
+        self._move(row, target, slot)
+
+    def leave(self, row: Row) -> None:
+        """Free the row's slot, and the pool with its last row."""
+        pool = row.pool
+        if pool is None:
+            return
+        pool.rows[row.slot or 0] = None
+        row.pool = row.slot = None
+        if not pool.count:
+            self._pools.remove(pool)
+
+    def fork(self, row: Row, source: Row) -> None:
+        """Copy the KV of `source` into a slot of its own for `row`."""
+        if source.pool is None:
+            return
+        target, slot = self._find(source.pool.capacity)
+        self._copy(source, row, target, slot)
+
+    def tidy(self) -> None:
+        """Close one gap, if rows stand so scattered that a pass would need more attention calls than it must."""
+        for pool in self._pools:
+            last = max(slot for slot, row in enumerate(pool.rows) if row is not None)
+            if pool.rows[:last].count(None) > 1:
+                self._move(pool.rows[last], pool, pool.rows.index(None))  # type: ignore[arg-type]
+                return
+        for pool in sorted(self._pools, key=lambda pool: len(pool.rows), reverse=True):
+            others = [o for o in self._pools if o is not pool and o.capacity == pool.capacity and o.free]
+            if pool.count <= min(len(pool.rows) // 2, sum(other.free for other in others)):
+                row = next(row for row in pool.rows if row is not None)
+                target = max(others, key=lambda other: other.count)
+                self._move(row, target, target.rows.index(None))
+                return
+
+    def clear(self) -> None:
+        """Drop everything; the rows have no KV."""
+        for row in self.rows():
+            row.pool = row.slot = None
+        self._pools = []
+
+    def _find(self, capacity: int) -> tuple[Pool, int]:
+        """A free slot of that capacity, in a new pool if there is none."""
+        same = [pool for pool in self._pools if pool.capacity == capacity]
+        for pool in same:
+            if None in pool.rows:
+                return pool, pool.rows.index(None)
+        first = max(1, min(_FIRST_SLOTS, _FIRST_TOKENS // capacity))
+        pool = Pool(self._shapes, max(first, sum(len(other.rows) for other in same)), capacity)
+        self._pools.append(pool)
+        return pool, 0
+
+    def _move(self, row: Row, target: Pool, slot: int) -> None:
+        origin, place = row.pool, row.slot
+        self._copy(row, row, target, slot)
+        if origin is not None and place is not None:
+            origin.rows[place] = None
+            if not origin.count:
+                self._pools.remove(origin)
+
+    def _copy(self, source: Row, row: Row, target: Pool, slot: int) -> None:
+        """Write the KV of `source` into a slot, and make it the place of `row`."""
+        if source.pool is not None and source.slot is not None and source.length:
+            parts = [source.pool.read(layer, source.slot, source.length) for layer in range(len(self._shapes))]
+            # A write that is dispatched beside a reader of the same buffer copies all of it: read first, and wait.
+            mx.eval(parts)
+            for layer, (keys, values) in enumerate(parts):
+                target.write(layer, slot, 0, keys, values)
+            self.bytes_copied += source.length * self.bytes_per_token
+        target.rows[slot] = row
+        row.pool, row.slot = target, slot
+
+
+def _capacity(length: int) -> int:
+    return max(_SMALLEST, 1 << (length - 1).bit_length())
