@@ -10,7 +10,7 @@ The policy, in the order in which `plan` applies it:
    oldest first, before anybody new is admitted.
 3. Requests are admitted in the order of arrival while there is a place and their expected KV fits the budget. Under
    pressure paused rows lose their KV first (the youngest first) and are run again from their tokens later.
-4. Every decoding row gets one token. What is left of the step's token budget goes to prompts, oldest first.
+4. Every decoding row gets one token. What is left of the step's budget is shared among prompts (`budget`).
 
 Rows that outgrow what was expected of them never fail for it: the youngest row gives its KV back and is replayed.
 """
@@ -22,6 +22,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from greenroom.actors.budget import chunks
 from greenroom.actors.messages import Awaited, Cancel, Credit, Delivery, Ended, Outbound, Reject, Started, Submit
 from greenroom.actors.requests import End, Request, State
 from greenroom.actors.statistics import Statistics
@@ -383,17 +384,22 @@ class Scheduler:
                 request.fed += 1
                 budget -= 1
                 yield Feed(row)
-        for row, request in self._by_row.items():
-            if request.state is State.PREFILL and budget > 0 and not request.is_yielding:
-                chunk = tuple(request.tokens[request.fed : request.fed + budget])
-                if request.first_chunk is None:
-                    request.first_chunk = now
-                request.fed += len(chunk)
-                budget -= len(chunk)
-                is_last = request.fed == len(request.tokens)
-                if is_last:
-                    request.move(State.DECODE)
-                yield Feed(row, chunk, is_last)
+        prompts = [r for r in self._by_row.values() if r.state is State.PREFILL and not r.is_yielding]
+        sizes = chunks([(r.fed, len(r.tokens) - r.fed) for r in prompts], budget, self._model.context_span)
+        for request, size in zip(prompts, sizes, strict=True):
+            if size and request.row is not None:
+                yield self._chunk(request, request.row, size, now)
+
+    @staticmethod
+    def _chunk(request: Request, row: int, size: int, now: float) -> Feed:
+        ids = tuple(request.tokens[request.fed : request.fed + size])
+        if request.first_chunk is None:
+            request.first_chunk = now
+        request.fed += size
+        is_last = request.fed == len(request.tokens)
+        if is_last:
+            request.move(State.DECODE)
+        return Feed(row, ids, is_last)
 
     def progressed(self, feeds: tuple[Feed, ...]) -> None:
         """Tell the callbacks of those whose prompt went on in the pass that was just submitted."""

@@ -17,6 +17,7 @@ Ids, numbers and numpy rows cross this boundary; arrays of the backend's own nev
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -93,7 +94,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     `vocab_size` is the width of the logits, `context_length` the most tokens a row may hold, `stop_tokens` the ids that
     end a turn (EOS and the template's end markers). `kv_bytes_per_token` and `kv_bytes_per_row` (state that does not
-    grow) estimate what a row costs. `dispatch_blocks` says that `sample` waits for most of the pass it submits (MLX on
+    grow) estimate what a row costs. With `context_span` tokens before it, a token costs twice what the first one does.
+    `dispatch_blocks` says that `sample` waits for most of the pass it submits (MLX on
     CPU), so results are delivered before it. `can_rewind` and `can_fork` say which edits the model's caches allow.
     """
 
@@ -103,6 +105,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     stop_tokens: frozenset[int]
     kv_bytes_per_token: int
     kv_bytes_per_row: int
+    context_span: float = math.inf
     dispatch_blocks: bool
     can_rewind: bool
     can_fork: bool

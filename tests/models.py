@@ -34,7 +34,19 @@ from greenroom.backends.protocol import (  # noqa: E402
     StepResult,
 )
 
-__all__ = ["MODELS", "VOCAB", "WINDOW", "ByteTokenizer", "Driver", "blas", "driven", "llama", "mx", "sequential", "swap_kv"]
+__all__ = [
+    "MODELS",
+    "VOCAB",
+    "WINDOW",
+    "ByteTokenizer",
+    "Driver",
+    "blas",
+    "driven",
+    "llama",
+    "mx",
+    "sequential",
+    "swap_kv",
+]
 
 VOCAB = 320
 WINDOW = 16

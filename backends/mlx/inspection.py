@@ -7,10 +7,12 @@ Rows use slots only where two rows of unequal length, decoded there together, gi
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import mlx.core as mx
+from mlx.utils import tree_flatten
 from mlx_lm.models import cache as caches
 
 from greenroom.backends.mlx.layers import LayerShape
@@ -35,6 +37,8 @@ _LENGTH_KEYS = (
     "n_ctx",
 )
 _DEFAULT_CONTEXT = 4096
+_EXP_ON_CPU = 600
+"""Multiplications of a matrix product that take as long as one exponential: 25 ns at about 50 GFLOP/s."""
 _PROBES = ((1, 2, 3, 4, 5), (2, 1))
 
 
@@ -64,6 +68,8 @@ class _Cost:
     def __init__(self) -> None:
         self.per_token = 0
         self.fixed = 0
+        self.layers = 0
+        """Those whose attention looks back on everything."""
         self.windows: list[tuple[int, int]] = []
         """(tokens, bytes per token)."""
 
@@ -80,6 +86,7 @@ class _Cost:
                 self.windows.append((window, size))
             else:
                 self.per_token += size
+                self.layers += 1
 
     @property
     def per_row(self) -> int:
@@ -124,6 +131,7 @@ def inspect(loaded: Loaded, name: str, memory_bytes: int | None) -> Inspection:
         stop_tokens=frozenset(token for token in stop_tokens(loaded) if 0 <= token < vocab_size),
         kv_bytes_per_token=cost.per_token,
         kv_bytes_per_row=cost.per_row,
+        context_span=_context_span(model, loaded.config, cost) if cost.per_token else math.inf,
         dispatch_blocks=uses_cpu(),
         can_rewind=plain or all(_is_plain(cache) for cache in make_cache()),
         can_fork=True,
@@ -181,6 +189,19 @@ def _context_length(config: Mapping[str, Any]) -> int:
             if isinstance(value, int) and value > 0:
                 return value
     return _DEFAULT_CONTEXT
+
+
+def _context_span(model: Any, config: Mapping[str, Any], cost: _Cost) -> float:
+    """How many tokens back double a token's cost: weights that it is multiplied with, against scores and their sums.
+
+    A score and its share in the sum are two multiplications a dimension; on CPU the exponential costs far more.
+    """
+    leaves: Any = tree_flatten(model.parameters())
+    weights = sum(part.size * (8 if part.dtype == mx.uint32 else 1) for _, part in leaves)
+    text = config.get("text_config") or config
+    size = text.get("head_dim") or max(1, text.get("hidden_size", 0) // max(1, text.get("num_attention_heads", 1)))
+    scores = cost.layers * max(1, text.get("num_attention_heads", 1))
+    return float(weights / (scores * (2 * size + (_EXP_ON_CPU if uses_cpu() else 0))))
 
 
 def _device_name() -> str:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import mlx.core as mx
-from mlx import nn
+from mlx.nn.layers.base import Module
 from mlx_lm.models import base
 
 from greenroom.backends.mlx.layers import LayerShape
@@ -211,7 +211,7 @@ class PackedStore:
         known: list[int] = []
         for row, ids, _ in wide:
             at = len(offsets)
-            packing.calls.append(_Alone(row.pool, at, at + len(ids), row.slot or 0, row.length))  # type: ignore[arg-type]
+            packing.calls.append(_Alone(row.pool, at, at + len(ids), row.slot or 0, row.length))
             offsets += range(row.length, row.length + len(ids))
             known += ids
         if known:
@@ -264,7 +264,7 @@ def _together(rows: list[Row], first: int) -> _Together:
     if min(lengths) < width:
         mask = (mx.arange(width) < mx.array(lengths)[:, None])[:, None, None, :]
     pool, slot = rows[0].pool, rows[0].slot
-    return _Together(pool, first, first + len(rows), slot or 0, width, mask)  # type: ignore[arg-type]
+    return _Together(pool, first, first + len(rows), slot or 0, width, mask)
 
 
 def _scatter(rows: list[Row], first: int) -> _Scatter:
@@ -343,7 +343,7 @@ def _hook_body(model: Any, packing: _Packing) -> bool:
         part = model
         for name in path.split("."):
             part = getattr(part, name, None)
-        if isinstance(part, nn.Module):
+        if isinstance(part, Module):
             _Body.hook(part, packing)
             return True
     return False
