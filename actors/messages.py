@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from greenroom.actors.decoding import Decoder, Payload
-from greenroom.backends.protocol import Sampling
+from greenroom.backends.protocol import KvOptions, Sampling
 from greenroom.events import Info, StopDetail
 
 __all__ = [
@@ -45,6 +45,7 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True):
     deadline: float | None = None
     reported_seed: int | None = None
     progress: Callable[[int, int], object] | None = None
+    kv: KvOptions | None = None
 
     def decoding(self) -> Decoder:
         """The decoder, typed (msgspec cannot name a protocol)."""

@@ -359,7 +359,8 @@ class Scheduler:
         self._next_row += 1
         self._by_row[request.row] = request
         request.move(State.PREFILL)
-        edits.append(Open(request.row, request.submit.sampling, request.expected(_SOON)))
+        submit = request.submit
+        edits.append(Open(request.row, submit.sampling, request.expected(_SOON), submit.kv))
         if request.first_chunk is None:
             self._told.append(Started(request.id))
 

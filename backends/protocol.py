@@ -32,6 +32,7 @@ __all__ = [
     "Feed",
     "Fork",
     "ForwardPlan",
+    "KvOptions",
     "Masks",
     "ModelInfo",
     "Open",
@@ -95,8 +96,10 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     `vocab_size` is the width of the logits, `context_length` the most tokens a row may hold, `stop_tokens` the ids that
     end a turn (EOS and the template's end markers). `kv_bytes_per_token` and `kv_bytes_per_row` (state that does not
     grow) estimate what a row costs. With `context_span` tokens before it, a token costs twice what the first one does.
-    `dispatch_blocks` says that `sample` waits for most of the pass it submits (MLX on
-    CPU), so results are delivered before it. `can_rewind` and `can_fork` say which edits the model's caches allow.
+    `kv_group_sizes` are the groups in which keys and values can be quantized (none: they cannot be), `can_rotate` says
+    whether a row's length can be bounded by `KvOptions.max_size`. `dispatch_blocks` says that `sample` waits for most
+    of the pass it submits (MLX on CPU), so results are delivered before it. `can_rewind` and `can_fork` say which edits
+    the model's caches allow.
     """
 
     name: str
@@ -106,6 +109,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     kv_bytes_per_token: int
     kv_bytes_per_row: int
     context_span: float = math.inf
+    kv_group_sizes: tuple[int, ...] = ()
+    can_rotate: bool = False
     dispatch_blocks: bool
     can_rewind: bool
     can_fork: bool
@@ -142,15 +147,29 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     logprobs: int | None = None
 
 
+class KvOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How a row holds its keys and values, where not as the model's own caches do.
+
+    `max_size` keeps the last so many tokens (and the first four); `bits` quantizes in groups of `group_size` once the
+    row holds `start` tokens.
+    """
+
+    max_size: int | None = None
+    bits: int | None = None
+    group_size: int = 64
+    start: int = 0
+
+
 class Open(msgspec.Struct, frozen=True):
     """A new, empty row. Ids of rows are never used twice in the life of a backend.
 
-    `expects` is a hint: so many tokens the row will soon hold, as far as is known.
+    `expects` is a hint: so many tokens the row will soon hold, as far as is known. `kv` only as `ModelInfo` allows it.
     """
 
     row: int
     sampling: Sampling
     expects: int = 0
+    kv: KvOptions | None = None
 
 
 class Close(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from greenroom.backends.protocol import ModelInfo, Sampling
+from greenroom.backends.protocol import KvOptions, ModelInfo, Sampling
 from greenroom.errors import InvalidParameter, NotSupported
 
 __all__ = ["GenerateParameters", "merged", "sampling", "stop_ids", "stop_strings", "validate"]
@@ -21,9 +21,12 @@ LARGEST = 3.4028234663852886e38
 """The largest float32: the logits are float32 or narrower, so a larger number would be infinite there."""
 SMALLEST = 1.1754943508222875e-38
 """The smallest normal float32: dividing by less gives infinities."""
+_LEAST_KV = 8
+"""Four first tokens stay, so fewer would hardly leave a window."""
+_KV_BITS = (2, 3, 4, 5, 6, 8)
 MOST_LOGPROBS = 20
 """As in OpenAI's API; more per token is a distribution, which has a way of its own."""
-NOT_BUILT = ("max_kv_size", "kv_bits", "kv_group_size", "quantized_kv_start", "prefill_step_size")
+NOT_BUILT = ("prefill_step_size",)
 
 
 class GenerateParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -36,8 +39,10 @@ class GenerateParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     tokens no stop id is drawn; a stop string ends the text all the same. `logprobs` asks for the drawn token's
     log-probability and that many of the likeliest (0: the drawn one only). `timeout` is in seconds from the submit.
 
-    `max_kv_size`, `kv_bits`, `kv_group_size`, `quantized_kv_start` and `prefill_step_size` are here for their names:
-    any value but the default is `NotSupported`.
+    `max_kv_size` keeps the KV of the last so many tokens and of the first four. `kv_bits` quantizes keys and values in
+    groups of `kv_group_size` once the row holds `quantized_kv_start` tokens; such rows run one by one. Both as mlx-lm
+    does it, and only where the model's caches allow it. `prefill_step_size` is here for its name: what a step runs is
+    the runtime's budget, and any value but None is `NotSupported`.
     """
 
     max_tokens: int | None = None
@@ -146,6 +151,31 @@ def stop_ids(parameters: GenerateParameters, info: ModelInfo) -> frozenset[int]:
 def stop_strings(parameters: GenerateParameters) -> tuple[str, ...]:
     """The strings in `stop`, each once, in their order."""
     return tuple(dict.fromkeys(stop for stop in _stops(parameters) if isinstance(stop, str)))
+
+
+def validate_kv(parameters: GenerateParameters, model: ModelInfo) -> None:
+    """Check the KV options against what the model's caches allow. Raises `InvalidParameter`."""
+    if parameters.max_kv_size is not None:
+        _integer("max_kv_size", parameters.max_kv_size, _LEAST_KV, None, f"None or an integer of at least {_LEAST_KV}")
+        if not model.can_rotate:
+            raise InvalidParameter("max_kv_size", parameters.max_kv_size, f"None: {model.name} makes caches of its own")
+    _integer("quantized_kv_start", parameters.quantized_kv_start, 0, None, "an integer of at least 0")
+    if parameters.kv_bits is None:
+        return
+    if parameters.max_kv_size is not None:
+        raise InvalidParameter("kv_bits", parameters.kv_bits, "None beside max_kv_size: rotating KV is not quantized")
+    if parameters.kv_bits not in _KV_BITS:
+        raise InvalidParameter("kv_bits", parameters.kv_bits, f"None or one of {_KV_BITS}")
+    if parameters.kv_group_size not in model.kv_group_sizes:
+        fits = model.kv_group_sizes or "no size: the model's caches cannot be quantized"
+        raise InvalidParameter("kv_group_size", parameters.kv_group_size, f"one of {fits}")
+
+
+def kv_options(parameters: GenerateParameters) -> KvOptions | None:
+    """How the row holds its KV; None as the model does."""
+    if parameters.kv_bits is None:
+        return None if parameters.max_kv_size is None else KvOptions(max_size=parameters.max_kv_size)
+    return KvOptions(bits=parameters.kv_bits, group_size=parameters.kv_group_size, start=parameters.quantized_kv_start)
 
 
 def _stops(parameters: GenerateParameters) -> Sequence[str | int]:

@@ -28,7 +28,16 @@ from greenroom.backends.protocol import Backend, ModelInfo, Tokenizer
 from greenroom.decoders import TextDecoder, TokenDecoder
 from greenroom.errors import InvalidParameter, NotSupported, PromptTooLong, RuntimeClosed
 from greenroom.house import House, Prepared
-from greenroom.parameters import GenerateParameters, merged, sampling, stop_ids, stop_strings, validate
+from greenroom.parameters import (
+    GenerateParameters,
+    kv_options,
+    merged,
+    sampling,
+    stop_ids,
+    stop_strings,
+    validate,
+    validate_kv,
+)
 from greenroom.prompts import Prompt
 from greenroom.streams import EventStream, Result, TokenStream
 
@@ -318,6 +327,7 @@ class Runtime:
         model = house.model
         prompts.check(prompt)
         validate(options, vocab_size=model.vocab_size)
+        validate_kv(options, model)
         submitted = time.monotonic()
         seed = options.seed if options.seed is not None else secrets.randbits(63)
 
@@ -339,6 +349,7 @@ class Runtime:
                 reported_seed=seed,
                 decoder=decoder(options, model),
                 progress=progress,
+                kv=kv_options(options),
             )
 
         return house.announce(prepare)

@@ -27,6 +27,7 @@ from greenroom.backends.protocol import (  # noqa: E402
     Edit,
     Feed,
     ForwardPlan,
+    KvOptions,
     Masks,
     Open,
     Sampled,
@@ -235,9 +236,11 @@ class Driver:
         self.results: list[StepResult] = []
         self._under_way = 0
 
-    def open(self, row: int, sampling: Sampling | None = None, expects: int = 0) -> None:
+    def open(
+        self, row: int, sampling: Sampling | None = None, *, expects: int = 0, kv: KvOptions | None = None
+    ) -> None:
         """Open a row."""
-        self.backend.edit([Open(row, sampling or Sampling(), expects)])
+        self.backend.edit([Open(row, sampling or Sampling(), expects, kv)])
         self.sampled[row] = []
 
     def edit(self, *edits: Edit) -> int:

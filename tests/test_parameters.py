@@ -8,9 +8,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from greenroom.backends.protocol import ModelInfo, Sampling
+from greenroom.backends.protocol import KvOptions, ModelInfo, Sampling
 from greenroom.errors import InvalidParameter, NotSupported
-from greenroom.parameters import GenerateParameters, merged, sampling, stop_ids, stop_strings, validate
+from greenroom.parameters import (
+    GenerateParameters,
+    kv_options,
+    merged,
+    sampling,
+    stop_ids,
+    stop_strings,
+    validate,
+    validate_kv,
+)
 
 VOCAB = 100
 TINY = 1e-60
@@ -45,20 +54,32 @@ def test_the_defaults_are_swifts_and_valid() -> None:
     assert parameters.repetition_context_size == 20
 
 
+def test_what_is_not_built_is_refused() -> None:
+    """Never ignored."""
+    with pytest.raises(NotSupported, match="prefill_step_size"):
+        validate(merged(None, {"prefill_step_size": 512}), vocab_size=VOCAB)
+
+
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("options", "named"),
     [
-        ("max_kv_size", 10),
-        ("kv_bits", 4),
-        ("kv_group_size", 32),
-        ("quantized_kv_start", 1),
-        ("prefill_step_size", 512),
+        ({"max_kv_size": 3}, "max_kv_size"),
+        ({"kv_bits": 7}, "kv_bits"),
+        ({"kv_bits": 4, "kv_group_size": 48}, "kv_group_size"),
+        ({"kv_bits": 4, "max_kv_size": 100}, "kv_bits"),
+        ({"kv_bits": 4, "quantized_kv_start": -1}, "quantized_kv_start"),
     ],
 )
-def test_what_is_not_built_is_refused(name: str, value: int) -> None:
-    """Never ignored."""
-    with pytest.raises(NotSupported, match=name):
-        validate(merged(None, {name: value}), vocab_size=VOCAB)
+def test_kv_options_that_the_model_does_not_allow_are_named(options: dict[str, int], named: str) -> None:
+    """And those that it allows become the row's."""
+    model = msgspec.structs.replace(info(), can_rotate=True, kv_group_sizes=(32, 64))
+    with pytest.raises(InvalidParameter, match=named):
+        validate_kv(merged(None, options), model)
+    fine = merged(None, {"kv_bits": 4, "kv_group_size": 32, "quantized_kv_start": 7})
+    validate_kv(fine, model)
+    assert kv_options(fine) == KvOptions(bits=4, group_size=32, start=7)
+    with pytest.raises(InvalidParameter, match="max_kv_size"):
+        validate_kv(merged(None, {"max_kv_size": 100}), msgspec.structs.replace(model, can_rotate=False))
 
 
 WRONG: list[tuple[str, object]] = [

@@ -13,6 +13,7 @@ Everything here happens on the engine thread. This module does not know what a r
 
 from __future__ import annotations
 
+import copy
 import gc
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -31,6 +32,7 @@ from greenroom.backends.mlx.memory import WiredLimit  # noqa: E402
 from greenroom.backends.mlx.passes import Pass, reported  # noqa: E402
 from greenroom.backends.mlx.rows import Ref, Row, Step, Work  # noqa: E402
 from greenroom.backends.mlx.sampling import Sampler  # noqa: E402
+from greenroom.backends.mlx.stores import Stores  # noqa: E402
 from greenroom.backends.mlx.streams import ThreadStreams  # noqa: E402
 from greenroom.backends.protocol import (  # noqa: E402
     Close,
@@ -79,7 +81,7 @@ class MlxBackend:
         self._inspection: Inspection | None = None
         self._wired: WiredLimit | None = None
         self._streams: ThreadStreams | None = None
-        self._store: Store | None = None
+        self._stores: Stores | None = None
         self._rows: dict[int, Row] = {}
         self._steps: deque[Step] = deque()
         self._pass: Pass | None = None
@@ -87,12 +89,12 @@ class MlxBackend:
         self._vocab_size = 0
 
     def __repr__(self) -> str:
-        return f"<MlxBackend {self._name!r} rows={len(self._rows)} under_way={len(self._steps)} store={self._store!r}>"
+        return f"<MlxBackend {self._name!r} rows={len(self._rows)} under_way={len(self._steps)} {self._stores!r}>"
 
     @property
     def store(self) -> Store | None:
         """Where decoding rows are, for tests and statistics; None while nothing is loaded."""
-        return self._store
+        return self._stores.main if self._stores is not None else None
 
     def load(self) -> ModelInfo:
         """See `Backend.load`. Loading twice is an error of the caller's."""
@@ -108,15 +110,15 @@ class MlxBackend:
             self.close()
             raise
         self._vocab_size = self._inspection.info.vocab_size
-        self._store = self._inspection.store()
+        self._stores = Stores(self._inspection)
         return self._inspection.info
 
     def edit(self, edits: Sequence[Edit]) -> int:
         """See `Backend.edit`."""
         for edit in edits:
             match edit:
-                case Open(row=row, sampling=sampling, expects=expects):
-                    self._rows[row] = Row(row, sampling, expects)
+                case Open(row=row, sampling=sampling, expects=expects, kv=kv):
+                    self._rows[row] = self._held().opened(Row(row, sampling, expects, kv))
                 case Close(row=row):
                     self._close_row(row)
                 case Fork():
@@ -130,12 +132,12 @@ class MlxBackend:
         self._pass = None
         works = [self._work(feed) for feed in plan.feeds]
         try:
-            self._pass = self._stored().run(works)
+            self._pass = self._held().run(works)
         except Exception:
             innocent, failures = self._sorted_out(works)
             if not failures or not innocent:
                 raise
-            self._pass = self._stored().run(innocent)
+            self._pass = self._held().run(innocent)
             self._pass.failures += failures
 
     def _work(self, feed: Feed) -> Work:
@@ -160,7 +162,7 @@ class MlxBackend:
             length = work.row.length
             try:
                 if len(work.ids) > 1:
-                    self._stored().run([work])
+                    self._held().run([work])
             except Exception as error:  # noqa: BLE001 - the edge where a row's failure is told from the others'
                 failures.append(RowFailure(work.row.id, error))
             else:
@@ -203,7 +205,7 @@ class MlxBackend:
             values = step.numbers()
             mx.eval(step.logprobs.arrays() if step.logprobs is not None else [])
         except Exception:
-            self._heal()
+            self._held().heal()
             raise
         rows = self._rows
         if step.logprobs is None:
@@ -229,20 +231,20 @@ class MlxBackend:
 
     def _close_row(self, number: int) -> None:
         row = self._rows.pop(number)
-        self._stored().leave(row)
+        self._held().of(row).leave(row)
         row.cache = None
         self._sampler = None
         if not self._rows:
-            self._stored().clear()
+            self._held().clear()
             mx.clear_cache()
 
     def _fork(self, edit: Fork) -> None:
         source = self._rows[edit.source]
-        row = Row(edit.row, edit.sampling)
+        row = Row(edit.row, edit.sampling, source.expects, source.kv)
         if source.slot is not None:
-            self._stored().fork(row, source)
+            self._held().of(source).fork(row, source)
         elif source.cache is not None:
-            row.cache = self._inspected().copy_cache(source.cache)
+            row.cache = copy.deepcopy(source.cache)
         row.length = source.length
         row.tokens = list(source.tokens)
         row.settled = source.settled
@@ -254,34 +256,16 @@ class MlxBackend:
             raise ValueError(f"{row!r} cannot be rewound to {length}")
         if length < row.length:
             if row.slot is not None:
-                self._stored().rewind(row, length)
+                self._held().of(row).rewind(row, length)
             else:
                 for cache in row.cache or ():
                     cache.trim(row.length - length)
         row.rewind(length)
 
-    def _heal(self) -> None:
-        """After a failed pass: rows whose KV is part of what failed are run again from their tokens when next fed."""
-        store = self._stored()
-        try:
-            mx.eval(store.state())
-        except Exception:  # noqa: BLE001 - whatever the device says, these buffers cannot be used
-            for row in store.stored():
-                row.lost = row.length > 0
-            store.clear()
-
     def _kv_bytes(self) -> int:
-        inspection = self._inspection
-        if inspection is None:
-            return 0
-        return inspection.kv_bytes([row.length for row in self._rows.values()])
+        return self._stores.kv_bytes(self._rows.values()) if self._stores is not None else 0
 
-    def _stored(self) -> Store:
-        if self._store is None:
+    def _held(self) -> Stores:
+        if self._stores is None:
             raise RuntimeError(f"{self!r} is not loaded")
-        return self._store
-
-    def _inspected(self) -> Inspection:
-        if self._inspection is None:
-            raise RuntimeError(f"{self!r} is not loaded")
-        return self._inspection
+        return self._stores

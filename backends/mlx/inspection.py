@@ -6,12 +6,13 @@ Rows use slots only where two rows of unequal length, decoded there together, gi
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
+import msgspec
 from mlx.utils import tree_flatten
 from mlx_lm.models import cache as caches
 
@@ -20,13 +21,14 @@ from greenroom.backends.mlx.load import Loaded, stop_tokens, tool_parser
 from greenroom.backends.mlx.memory import default_kv_bytes, device_info, uses_cpu
 from greenroom.backends.mlx.merged import MergedStore
 from greenroom.backends.mlx.packed import PackedStore
+from greenroom.backends.mlx.quantized import QuantizedStore, quantize
 from greenroom.backends.mlx.rows import Row, Work
 from greenroom.backends.mlx.slots import SlotStore
-from greenroom.backends.protocol import ModelInfo, Sampling
+from greenroom.backends.protocol import KvOptions, ModelInfo, Sampling
 
 __all__ = ["Inspection", "Store", "inspect"]
 
-Store = PackedStore | SlotStore | MergedStore
+Store = PackedStore | SlotStore | MergedStore | QuantizedStore
 
 _LENGTH_KEYS = (
     "max_position_embeddings",
@@ -37,29 +39,58 @@ _LENGTH_KEYS = (
     "n_ctx",
 )
 _DEFAULT_CONTEXT = 4096
+_QUANTIZED_GROUPS = (32, 64, 128)
 _EXP_ON_CPU = 600
 """Multiplications of a matrix product that take as long as one exponential: 25 ns at about 50 GFLOP/s."""
 _PROBES = ((1, 2, 3, 4, 5), (2, 1))
 
 
 class Inspection:
-    """The plain facts in `info`, and how to make, copy and count the model's caches."""
+    """The plain facts in `info`, and how to make and count the model's caches."""
 
     def __init__(
-        self, info: ModelInfo, make_cache: Callable[[], list[Any]], store: Callable[[], Any], cost: _Cost
+        self, info: ModelInfo, model: Any, make_cache: Callable[[], list[Any]], store: Callable[[], Store], cost: _Cost
     ) -> None:
         self.info = info
-        self.make_cache = make_cache
-        self.store: Callable[[], Store] = store
-        self._cost = cost
+        self._model = model
+        self._make_cache = make_cache
+        self._store = store
+        self._costs: dict[KvOptions | None, _Cost] = {None: cost}
 
-    def copy_cache(self, cache: list[Any]) -> list[Any]:
-        """An independent copy of a row's own caches."""
-        return copy.deepcopy(cache)
+    def store(self, options: KvOptions | None) -> Store:
+        """An empty store for rows with these options."""
+        if options is None:
+            return self._store()
+        make_cache = partial(self._cache, options)
+        if options.bits is not None:
+            return QuantizedStore(self._model, make_cache, options)
+        return MergedStore(self._model, make_cache)
 
-    def kv_bytes(self, lengths: Sequence[int]) -> int:
-        """Bytes that rows of these lengths hold."""
-        return self._cost.of(lengths)
+    def _cache(self, options: KvOptions | None) -> list[Any]:
+        if options is None or options.max_size is None:
+            return self._make_cache()
+        made: list[Any] = caches.make_prompt_cache(self._model, options.max_size)
+        return made
+
+    def kv_bytes(self, options: KvOptions | None, lengths: Sequence[int]) -> int:
+        """Bytes that rows of these lengths hold, opened with these options."""
+        if options is not None and options.bits is not None and options.start:
+            plain = msgspec.structs.replace(options, bits=None)
+            early = [length for length in lengths if length < options.start]
+            return self._cost(plain).of(early) + self._cost(options).of([n for n in lengths if n >= options.start])
+        return self._cost(options).of(lengths)
+
+    def _cost(self, options: KvOptions | None) -> _Cost:
+        if options not in self._costs:
+            probe = self._cache(options)
+            mx.eval(self._model(mx.array([[0]]), cache=probe))
+            if options is not None:
+                quantize(probe, msgspec.structs.replace(options, start=0))
+            cost = _Cost()
+            for cache in probe:
+                cost.add(cache)
+            self._costs[options] = cost
+        return self._costs[options]
 
 
 class _Cost:
@@ -77,6 +108,12 @@ class _Cost:
         """Count one layer's cache, after it has run a token."""
         for part in getattr(cache, "caches", None) or (cache,):
             keys, values = getattr(part, "keys", None), getattr(part, "values", None)
+            if isinstance(keys, tuple | list) and isinstance(
+                values, tuple | list
+            ):  # quantized: numbers, scales and biases
+                self.per_token += sum(array.nbytes // array.shape[2] for array in (*keys, *values))
+                self.layers += 1
+                continue
             if not isinstance(keys, mx.array) or not isinstance(values, mx.array):
                 self.fixed += part.nbytes
                 continue
@@ -132,6 +169,8 @@ def inspect(loaded: Loaded, name: str, memory_bytes: int | None) -> Inspection:
         kv_bytes_per_token=cost.per_token,
         kv_bytes_per_row=cost.per_row,
         context_span=_context_span(model, loaded.config, cost) if cost.per_token else math.inf,
+        kv_group_sizes=_group_sizes(shapes),
+        can_rotate=plain and not hasattr(model, "make_cache"),
         dispatch_blocks=uses_cpu(),
         can_rewind=plain or all(_is_plain(cache) for cache in make_cache()),
         can_fork=True,
@@ -140,7 +179,7 @@ def inspect(loaded: Loaded, name: str, memory_bytes: int | None) -> Inspection:
         tokenizer=loaded.tokenizer,
         tool_parser=tool_parser(loaded),
     )
-    return Inspection(info, make_cache, store, cost)
+    return Inspection(info, model, make_cache, store, cost)
 
 
 def _shape(cache: Any) -> LayerShape:
@@ -189,6 +228,12 @@ def _context_length(config: Mapping[str, Any]) -> int:
             if isinstance(value, int) and value > 0:
                 return value
     return _DEFAULT_CONTEXT
+
+
+def _group_sizes(shapes: Sequence[LayerShape]) -> tuple[int, ...]:
+    """Groups into which every key and value can be cut; none for models without plain KV."""
+    sizes = {size for shape in shapes for size in (shape.key_size, shape.value_size)}
+    return tuple(group for group in _QUANTIZED_GROUPS if sizes and all(size % group == 0 for size in sizes))
 
 
 def _context_span(model: Any, config: Mapping[str, Any], cost: _Cost) -> float:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from greenroom.backends.protocol import RowFailure, Sampling
+from greenroom.backends.protocol import KvOptions, RowFailure, Sampling
 
 __all__ = ["Ref", "Row", "Step", "Work", "ints"]
 
@@ -75,11 +75,12 @@ class Ref(NamedTuple):
 class Row:
     """One open row. `length` tokens are in its KV; `tokens` has one more while a drawn token is pending."""
 
-    __slots__ = ("cache", "expects", "id", "length", "lost", "pool", "sampling", "settled", "slot", "tokens")
+    __slots__ = ("cache", "expects", "id", "kv", "length", "lost", "pool", "sampling", "settled", "slot", "tokens")
 
-    def __init__(self, number: int, sampling: Sampling, expects: int = 0) -> None:
+    def __init__(self, number: int, sampling: Sampling, expects: int = 0, kv: KvOptions | None = None) -> None:
         self.id = number
         self.sampling = sampling
+        self.kv = kv
         self.expects = expects
         """Tokens that it will soon hold, as far as its opener could tell."""
         self.length = 0

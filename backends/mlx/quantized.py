@@ -1,0 +1,84 @@
+"""Rows with quantized keys and values.
+
+mlx-lm has no batch of such caches, so each row runs by itself, on caches that are quantized as mlx-lm's own sequential
+loop quantizes them: after a forward, once they hold `start` tokens.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import mlx.core as mx
+
+from greenroom.backends.mlx.rows import Row
+from greenroom.backends.mlx.separate import SeparateStore, arrays_of
+from greenroom.backends.protocol import KvOptions
+
+__all__ = ["QuantizedStore", "quantize"]
+
+
+def quantize(caches: list[Any], options: KvOptions) -> None:
+    """Replace each cache that holds enough tokens with a quantized one, in place."""
+    for index, cache in enumerate(caches):
+        if options.bits is not None and hasattr(cache, "to_quantized") and cache.offset >= options.start:
+            caches[index] = cache.to_quantized(group_size=options.group_size, bits=options.bits)
+
+
+class QuantizedStore(SeparateStore):
+    """Rows that run one by one, each on its own caches."""
+
+    def __init__(self, model: Any, make_cache: Any, options: KvOptions) -> None:
+        super().__init__(model, make_cache)
+        self._options = options
+
+    def __repr__(self) -> str:
+        return f"<QuantizedStore {self._options!r}>"
+
+    def arrange(self, rows: list[Row]) -> list[Row]:
+        """See `SeparateStore`."""
+        for row in rows:
+            row.cache = row.cache or self._make_cache()
+        return rows
+
+    def decode(self, rows: list[Row], tokens: mx.array) -> mx.array:
+        """See `SeparateStore`; a row's own failure cannot be told from the others' here."""
+        logits = []
+        for place, row in enumerate(rows):
+            caches = row.cache or []
+            logits.append(self._model(tokens[place : place + 1], cache=caches)[:, -1])
+            quantize(caches, self._options)
+        return logits[0] if len(logits) == 1 else mx.concatenate(logits)
+
+    def wide(self, row: Row, ids: tuple[int, ...]) -> list[mx.array]:
+        """Run `ids` behind the row's tokens."""
+        row.cache = row.cache or self._make_cache()
+        self._model(mx.array(ids)[None], cache=row.cache)
+        quantize(row.cache, self._options)
+        return arrays_of(row.cache)
+
+    def _alone(self, row: Row, ids: tuple[int, ...]) -> list[mx.array]:
+        return self.wide(row, ids)
+
+    def state(self) -> list[mx.array]:
+        """Nothing is shared between rows."""
+        return []
+
+    def stored(self) -> list[Row]:
+        """Every row holds its own."""
+        return []
+
+    def leave(self, row: Row) -> None:
+        """The row's caches go with it."""
+
+    def fork(self, row: Row, source: Row) -> None:
+        """Copy the caches of `source`."""
+        row.cache = copy.deepcopy(source.cache)
+
+    def rewind(self, row: Row, length: int) -> None:
+        """Trim the row's caches."""
+        for cache in row.cache or ():
+            cache.trim(row.length - length)
+
+    def clear(self) -> None:
+        """Nothing is shared between rows."""

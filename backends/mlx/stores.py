@@ -1,0 +1,89 @@
+"""The stores of a loaded model: one for rows with its own caches, and one for each kind of cache that rows asked for.
+
+A pass over rows of several kinds is one forward a kind; their logits are sampled together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import mlx.core as mx
+
+from greenroom.backends.mlx.inspection import Inspection, Store
+from greenroom.backends.mlx.passes import Pass
+from greenroom.backends.mlx.rows import Row, Work
+from greenroom.backends.protocol import KvOptions
+
+__all__ = ["Stores"]
+
+
+class Stores:
+    """Which store a row is in follows from the options with which it was opened."""
+
+    def __init__(self, inspection: Inspection) -> None:
+        self._inspection = inspection
+        self.main = inspection.store(None)
+        """For rows without options."""
+        self._others: dict[KvOptions, Store] = {}
+
+    def __repr__(self) -> str:
+        return f"<Stores {self.main!r} {list(self._others.values())!r}>"
+
+    def opened(self, row: Row) -> Row:
+        """A row has come: the first one of its kind brings its store."""
+        if row.kv is not None and row.kv not in self._others:
+            self._others[row.kv] = self._inspection.store(row.kv)
+        return row
+
+    def of(self, row: Row) -> Store:
+        """The row's store."""
+        return self.main if row.kv is None else self._others[row.kv]
+
+    def run(self, works: Sequence[Work]) -> Pass:
+        """Build the pass."""
+        if not self._others:
+            return self.main.run(works)
+        kinds: dict[KvOptions | None, list[Work]] = {}
+        for work in works:
+            kinds.setdefault(work.row.kv, []).append(work)
+        passes = [self.of(part[0].row).run(part) for part in kinds.values()]
+        return passes[0] if len(passes) == 1 else _joined(passes, works)
+
+    def kv_bytes(self, rows: Iterable[Row]) -> int:
+        """Bytes that the rows' tokens hold."""
+        if not self._others:
+            return self._inspection.kv_bytes(None, [row.length for row in rows])
+        lengths: dict[KvOptions | None, list[int]] = {}
+        for row in rows:
+            lengths.setdefault(row.kv, []).append(row.length)
+        return sum(self._inspection.kv_bytes(kind, held) for kind, held in lengths.items())
+
+    def clear(self) -> None:
+        """No row is left."""
+        self.main.clear()
+        self._others.clear()
+
+    def heal(self) -> None:
+        """After a failed pass: rows whose KV is part of what failed are run again from their tokens when next fed."""
+        for store in (self.main, *self._others.values()):
+            try:
+                mx.eval(store.state())
+            except Exception:  # noqa: BLE001 - whatever the device says, these buffers cannot be used
+                for row in store.stored():
+                    row.lost = row.length > 0
+                store.clear()
+
+
+def _joined(passes: list[Pass], works: Sequence[Work]) -> Pass:
+    result = Pass()
+    for part in passes:
+        result.failures += part.failures
+        result.state += part.asked
+        result.order += [row for row in part.order if row.id in part.sampled]
+    drawn = [part.selected() for part in passes if part.sampled]
+    if drawn:
+        result.logits = mx.concatenate([logits for _, logits, _ in drawn])
+        result.inputs = mx.concatenate([inputs for _, _, inputs in drawn])
+    sampled = {row.id for row in result.order}
+    result.sampled = [work.row.id for work in works if work.row.id in sampled]
+    return result
