@@ -166,9 +166,10 @@ def validate_kv(parameters: GenerateParameters, model: ModelInfo) -> None:
         raise InvalidParameter("kv_bits", parameters.kv_bits, "None beside max_kv_size: rotating KV is not quantized")
     if parameters.kv_bits not in _KV_BITS:
         raise InvalidParameter("kv_bits", parameters.kv_bits, f"None or one of {_KV_BITS}")
+    if not model.kv_group_sizes:
+        raise InvalidParameter("kv_bits", parameters.kv_bits, f"None: the caches of {model.name} cannot be quantized")
     if parameters.kv_group_size not in model.kv_group_sizes:
-        fits = model.kv_group_sizes or "no size: the model's caches cannot be quantized"
-        raise InvalidParameter("kv_group_size", parameters.kv_group_size, f"one of {fits}")
+        raise InvalidParameter("kv_group_size", parameters.kv_group_size, f"one of {model.kv_group_sizes}")
 
 
 def kv_options(parameters: GenerateParameters) -> KvOptions | None:
