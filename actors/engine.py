@@ -33,7 +33,7 @@ from greenroom.actors.messages import (
     Shutdown,
     Submit,
 )
-from greenroom.actors.scheduler import Limits, Plan, Scheduler
+from greenroom.actors.scheduler import Limits, Scheduler
 from greenroom.actors.statistics import Statistics
 from greenroom.backends.protocol import Backend, Feed, ForwardPlan, ModelInfo
 from greenroom.errors import EngineFailed
@@ -144,17 +144,18 @@ class Turns:
         plan = scheduler.plan(time.monotonic())
         if plan.edits:
             scheduler.held(self._backend.edit(plan.edits))
-        is_built = bool(plan.feeds) and self._build(scheduler, plan)
+        feeds = scheduler.feeds(time.monotonic())
+        is_built = bool(feeds) and self._build(scheduler, feeds)
         is_reading = bool(self._under_way)
         deliveries = self._read(scheduler) if is_reading else ()
         self._engine.statistics = scheduler.statistics()
         if deliver_first:
             self._post(scheduler, plan.told + deliveries)
         if is_built:
-            self._submit(scheduler, plan.feeds)
+            self._submit(scheduler, feeds)
         if not deliver_first:
             self._post(scheduler, plan.told + deliveries)
-        self.is_idle = not (is_reading or plan.feeds or plan.edits or plan.told or scheduler.has_news)
+        self.is_idle = not (is_reading or feeds or plan.edits or plan.told or scheduler.has_news)
 
     def _take(self, scheduler: Scheduler) -> None:
         deadline = scheduler.next_deadline() if self.is_idle else None
@@ -176,11 +177,11 @@ class Turns:
         if self._is_leaving:
             scheduler.cancel_all()
 
-    def _build(self, scheduler: Scheduler, plan: Plan) -> bool:
+    def _build(self, scheduler: Scheduler, feeds: tuple[Feed, ...]) -> bool:
         try:
-            self._backend.forward(ForwardPlan(plan.feeds))
+            self._backend.forward(ForwardPlan(feeds))
         except Exception as error:  # noqa: BLE001 - a failed pass fails its rows, never the engine
-            scheduler.fail(_rows(plan.feeds), error, read=False)
+            scheduler.fail(_rows(feeds), error, read=False)
             return False
         return True
 

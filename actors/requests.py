@@ -84,6 +84,8 @@ class Request:
         """Submitted passes that hold the row and were not read."""
         self.unread = 0
         """Tokens drawn by submitted passes and not read."""
+        self.reused = 0
+        """Tokens of the prompt that were not run, because their KV was there."""
         self.emitted = 0
         self.ahead = 0
         """Tokens' worth of events that the consumer has not read."""
@@ -148,6 +150,7 @@ class Request:
             stop_detail=end.detail,
             stop_sequence=end.sequence,
             prompt_tokens=len(self.submit.prompt),
+            cached_prompt_tokens=self.reused,
             generation_tokens=self.emitted,
             queue_time=begun - self.submit.submitted,
             prompt_time=first - begun,

@@ -26,7 +26,7 @@ from greenroom.actors.budget import chunks
 from greenroom.actors.messages import Awaited, Cancel, Credit, Delivery, Ended, Outbound, Reject, Started, Submit
 from greenroom.actors.requests import End, Request, State
 from greenroom.actors.statistics import Statistics
-from greenroom.backends.protocol import Close, Edit, Feed, ModelInfo, Open, Sampled, StepResult
+from greenroom.backends.protocol import Close, Edit, Feed, Held, ModelInfo, Open, Sampled, StepResult
 from greenroom.errors import BackendFailed, CallbackFailed, GenerationFailed
 from greenroom.events import Info, StopDetail
 
@@ -35,6 +35,8 @@ __all__ = ["Limits", "Plan", "Scheduler"]
 HORIZON = 1024
 """Output tokens expected of a request at admission, at the most; who writes more is covered by replay."""
 
+_WORTH_WAITING = 64
+"""Tokens: less of a common prefix is run twice rather than waited for."""
 _SOON = 256
 """Output tokens of a request for which a row is given room from the start."""
 
@@ -48,11 +50,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """One turn: edits first, then what they settle is told, then the pass, if `feeds` is not empty."""
+    """What a turn begins with: edits, and what they settle is told. What they bring is heard before the pass."""
 
     edits: tuple[Edit, ...]
     told: tuple[Outbound, ...]
-    feeds: tuple[Feed, ...]
 
 
 class Scheduler:
@@ -76,6 +77,7 @@ class Scheduler:
         """Those with a deadline."""
         self._next_row = 0
         self._kv_bytes = 0
+        self._prefix_bytes = 0
         self._reserved_bytes = 0
         self._steps = 0
         self._tokens = 0
@@ -152,9 +154,12 @@ class Scheduler:
         self._pause_and_resume()
         self._shrink(edits)
         self._admit(edits)
-        feeds = tuple(self._feeds(now))
         told, self._told = tuple(self._told), []
-        return Plan(tuple(edits), told, feeds)
+        return Plan(tuple(edits), told)
+
+    def feeds(self, now: float) -> tuple[Feed, ...]:
+        """The turn's pass, once its edits are done; empty where there is nothing to run."""
+        return tuple(self._feeds(now))
 
     def next_deadline(self) -> float | None:
         """The nearest moment at which a request times out, in monotonic seconds."""
@@ -192,9 +197,14 @@ class Scheduler:
             request.under_way += 1
             request.unread += feed.sample
 
-    def held(self, kv_bytes: int) -> None:
-        """What open rows hold after the edits, as the backend counts it."""
-        self._kv_bytes = kv_bytes
+    def held(self, held: Held) -> None:
+        """What is held after the edits, as the backend counts it, and which rows began with part of their prompt."""
+        self._kv_bytes = held.kv_bytes
+        self._prefix_bytes = held.prefix_bytes
+        for row, tokens in held.reused:
+            request = self._by_row[row]
+            request.fed = tokens
+            request.reused = request.reused or min(tokens, len(request.submit.prompt))
 
     def statistics(self) -> Statistics:
         """A frozen picture of now."""
@@ -204,6 +214,7 @@ class Scheduler:
             waiting=len(self._waiting),
             paused=states.count(State.PAUSED),
             kv_bytes=self._kv_bytes,
+            prefix_bytes=self._prefix_bytes,
             reserved_bytes=self._reserved_bytes,
             steps=self._steps,
             generated_tokens=self._tokens,
@@ -338,6 +349,8 @@ class Scheduler:
         for request in [r for r in self._waiting if r.has_credit]:
             if places == 0:
                 return
+            if self._model.reuses_prefixes and self._is_being_run(request):
+                continue
             need = self._expected_bytes(request)
             for paused in sorted(self._paused(), key=_first_to_go, reverse=True):
                 if self._reserved_bytes + need <= self._limits.kv_bytes:
@@ -351,6 +364,15 @@ class Scheduler:
             places -= 1
             self._reserved_bytes += need
 
+    def _is_being_run(self, request: Request) -> bool:
+        """Whether another prompt's next chunks will run what this one begins with: then it waits, and reuses them."""
+        for other in self._by_row.values():
+            if other.state is State.PREFILL and other.submit.kv is None and request.submit.kv is None:
+                shared = _shared(request.tokens, other.tokens, most=len(request.tokens) - 1)
+                if shared >= other.fed + _WORTH_WAITING:
+                    return True
+        return False
+
     def _paused(self) -> Iterator[Request]:
         return (r for r in self._by_row.values() if r.state is State.PAUSED and r.under_way == 0)
 
@@ -360,7 +382,7 @@ class Scheduler:
         self._by_row[request.row] = request
         request.move(State.PREFILL)
         submit = request.submit
-        edits.append(Open(request.row, submit.sampling, request.expected(_SOON), submit.kv))
+        edits.append(Open(request.row, submit.sampling, request.expected(_SOON), submit.kv, tuple(request.tokens)))
         if request.first_chunk is None:
             self._told.append(Started(request.id))
 
@@ -443,6 +465,15 @@ class Scheduler:
     def _length_detail(request: Request) -> StopDetail:
         reached = request.submit.max_tokens is not None and request.emitted >= request.submit.max_tokens
         return "max_tokens" if reached else "context"
+
+
+def _shared(one: list[int], other: list[int], *, most: int) -> int:
+    """How many tokens two prompts have in common from the first on, counted up to `most`."""
+    low, high = 0, min(most, len(other))
+    while low < high:  # halving, because comparing slices is fast
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if one[low:middle] == other[low:middle] else (low, middle - 1)
+    return low
 
 
 def _first_to_go(request: Request) -> tuple[bool, int]:

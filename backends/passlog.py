@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from greenroom.backends.protocol import Backend, Edit, ForwardPlan, Masks, ModelInfo, StepResult
+from greenroom.backends.protocol import Backend, Edit, ForwardPlan, Held, Masks, ModelInfo, StepResult
 
 __all__ = ["PassLog"]
 
@@ -34,7 +34,7 @@ class PassLog:
         """See `Backend.load`."""
         return self.backend.load()
 
-    def edit(self, edits: Sequence[Edit]) -> int:
+    def edit(self, edits: Sequence[Edit]) -> Held:
         """See `Backend.edit`."""
         return self.backend.edit(edits)
 

@@ -32,6 +32,7 @@ __all__ = [
     "Feed",
     "Fork",
     "ForwardPlan",
+    "Held",
     "KvOptions",
     "Masks",
     "ModelInfo",
@@ -97,9 +98,10 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     end a turn (EOS and the template's end markers). `kv_bytes_per_token` and `kv_bytes_per_row` (state that does not
     grow) estimate what a row costs. With `context_span` tokens before it, a token costs twice what the first one does.
     `kv_group_sizes` are the groups in which keys and values can be quantized (none: they cannot be), `can_rotate` says
-    whether a row's length can be bounded by `KvOptions.max_size`. `dispatch_blocks` says that `sample` waits for most
-    of the pass it submits (MLX on CPU), so results are delivered before it. `can_rewind` and `can_fork` say which edits
-    the model's caches allow.
+    whether a row's length can be bounded by `KvOptions.max_size`, `reuses_prefixes` whether an opened row may begin
+    with the KV of a prompt that another row has run or runs. `dispatch_blocks` says that `sample` waits for most of the
+    pass it submits (MLX on CPU), so results are delivered before it. `can_rewind` and `can_fork` say which edits the
+    model's caches allow.
     """
 
     name: str
@@ -111,6 +113,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     context_span: float = math.inf
     kv_group_sizes: tuple[int, ...] = ()
     can_rotate: bool = False
+    reuses_prefixes: bool = False
     dispatch_blocks: bool
     can_rewind: bool
     can_fork: bool
@@ -164,12 +167,15 @@ class Open(msgspec.Struct, frozen=True):
     """A new, empty row. Ids of rows are never used twice in the life of a backend.
 
     `expects` is a hint: so many tokens the row will soon hold, as far as is known. `kv` only as `ModelInfo` allows it.
+    `prompt` is what the row will be fed first: where the backend holds KV of a prefix of it, the row begins with that
+    prefix instead of empty, and `Held.reused` says so; the last token of `prompt` is always left to be fed.
     """
 
     row: int
     sampling: Sampling
     expects: int = 0
     kv: KvOptions | None = None
+    prompt: tuple[int, ...] = ()
 
 
 class Close(msgspec.Struct, frozen=True):
@@ -206,6 +212,17 @@ class Feed(msgspec.Struct, frozen=True):
     row: int
     ids: tuple[int, ...] = ()
     sample: bool = True
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True):
+    """What is held after edits: bytes of open rows' KV and of kept prefixes, and what rows began with.
+
+    `reused` has (row, tokens) for each row that was opened with a prefix of its prompt.
+    """
+
+    kv_bytes: int
+    prefix_bytes: int = 0
+    reused: tuple[tuple[int, int], ...] = ()
 
 
 class ForwardPlan(msgspec.Struct, frozen=True):
@@ -261,8 +278,8 @@ class Backend(Protocol):
     def load(self) -> ModelInfo:
         """Bring the model in. Raises `ModelNotFound`, `ModelLoadFailed` or `MissingExtra`; then nothing is held."""
 
-    def edit(self, edits: Sequence[Edit]) -> int:
-        """Apply `edits` in order and return the KV bytes that open rows hold (empty `edits` just asks).
+    def edit(self, edits: Sequence[Edit]) -> Held:
+        """Apply `edits` in order and return what is held then (empty `edits` just asks).
 
         A closed row's bytes are gone from the sum at once, though a pass that holds it may still run.
         """

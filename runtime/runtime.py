@@ -59,7 +59,8 @@ class Runtime:
     `model` is a folder with an mlx-lm model or a hub name; none means the bundled understudy. `backend` takes the place
     of the model, for tests (`Scripted`) or other engines. `kv_bytes` bounds the KV of all rows; by default it is
     derived from the device's memory after the weights are loaded: on Apple silicon what Metal recommends less what is
-    in use, on Linux a quarter of the available memory.
+    in use, on Linux a quarter of the available memory. `prefix_bytes` bounds the KV that is kept of prompts that are
+    over, for prompts that begin alike: by default an eighth of that, 0 keeps nothing.
     """
 
     def __init__(
@@ -71,9 +72,13 @@ class Runtime:
         max_step_tokens: int = MAX_STEP_TOKENS,
         max_waiting: int = MAX_WAITING,
         kv_bytes: int | None = None,
+        prefix_bytes: int | None = None,
     ) -> None:
         if model is not None and backend is not None:
             raise InvalidParameter("backend", backend, "None where a model is named")
+        if prefix_bytes is not None and (backend is not None or prefix_bytes < 0):
+            expected = "at least 0" if backend is None else "None where a backend is given: it keeps its own"
+            raise InvalidParameter("prefix_bytes", prefix_bytes, expected)
         bounds = {"max_rows": max_rows, "max_step_tokens": max_step_tokens, "kv_bytes": kv_bytes}
         for name, value in bounds.items():
             if value is not None and value < 1:
@@ -88,6 +93,7 @@ class Runtime:
         self._max_step_tokens = max_step_tokens
         self._max_waiting = max_waiting
         self._kv_bytes = kv_bytes
+        self._prefix_bytes = prefix_bytes
         self._house: House | None = None
         self._is_entering = False
 
@@ -102,7 +108,7 @@ class Runtime:
             raise RuntimeClosed(f"{self!r} is entered already: leave it first, or make another one")
         self._is_entering = True
         try:
-            backend = partial(_backend, self._backend, self._model)
+            backend = partial(_backend, self._backend, self._model, self._prefix_bytes)
             limits = partial(_limits, self._max_rows, self._max_step_tokens, self._kv_bytes)
             house = House(backend, limits, max_waiting=self._max_waiting)
             finalizer = weakref.finalize(self, house.engine.put, Shutdown())
@@ -362,14 +368,14 @@ def _limits(rows: int, step_tokens: int, kv_bytes: int | None, model: ModelInfo)
     return Limits(rows=rows, step_tokens=step_tokens, kv_bytes=kv_bytes if kv_bytes is not None else model.memory_bytes)
 
 
-def _backend(given: Backend | None, model: str | Path | None) -> Backend:
+def _backend(given: Backend | None, model: str | Path | None, prefix_bytes: int | None) -> Backend:
     """The given one, or MLX's, on the engine thread: its import takes a while, and MLX ties its state to the thread."""
     if given is not None:
         return given
     from greenroom.backends import understudy
     from greenroom.backends.mlx.backend import MlxBackend
 
-    return MlxBackend(model if model is not None else understudy.path())
+    return MlxBackend(model if model is not None else understudy.path(), prefix_bytes=prefix_bytes)
 
 
 def _refuse(**parts: object) -> None:

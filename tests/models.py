@@ -245,7 +245,7 @@ class Driver:
 
     def edit(self, *edits: Edit) -> int:
         """Apply edits; the KV bytes held."""
-        return self.backend.edit(edits)
+        return self.backend.edit(edits).kv_bytes
 
     def turn(self, *feeds: Feed, masks: Masks | None = None) -> None:
         """One pass; the one before it is read between forward and sample."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import anyio
 import pytest
-from models import mx
+from models import llama, mx
 
-from greenroom import Chunk, Info, Runtime, generate
+from greenroom import Chunk, Info, Runtime, Token, generate
+from greenroom.backends.mlx import MlxBackend
 from greenroom.backends.passlog import PassLog
 from greenroom.streams import Result
 
@@ -102,3 +103,33 @@ async def test_cancelling_a_row_changes_no_other_rows_text_on_mlx() -> None:
         settled = len(log.passes)
         assert await neighbour.text() == alone
         assert not any(1 in rows for rows in log.passes[settled:])
+
+
+async def test_prompts_that_begin_alike_are_run_once() -> None:
+    """Eight at once share 200 tokens: one runs them, the others wait for it and reuse them; the tokens are the same."""
+    shared = [(7 * i + i * i) % 300 for i in range(200)]
+    prompts = [[*shared, 301 + i, i] for i in range(8)]
+    tokens: dict[int | None, list[list[int]]] = {}
+    reused: dict[int | None, list[int]] = {}
+    for kept in (0, None):
+        async with Runtime(backend=MlxBackend.from_model(llama, prefix_bytes=kept), max_step_tokens=64) as runtime:
+            streams = [runtime.generate_tokens(p, max_tokens=6, temperature=0.0, default_stops=False) for p in prompts]
+            results = [await stream.collect() for stream in streams]
+            tokens[kept] = [[event.id for event in result.events if isinstance(event, Token)] for result in results]
+            reused[kept] = [result.info.cached_prompt_tokens for result in results]
+            assert runtime.statistics().kv_bytes == 0
+            assert (runtime.statistics().prefix_bytes > 0) == (kept is None)
+    assert tokens[0] == tokens[None]
+    assert reused[0] == [0] * 8
+    assert reused[None][0] == 0
+    assert min(reused[None][1:]) > 100
+
+
+async def test_a_conversation_goes_on_from_what_was_run() -> None:
+    """The next prompt is the last one, its reply and more: only what is new is run."""
+    async with Runtime(backend=MlxBackend.from_model(llama)) as runtime:
+        prompt = [(5 * i + i * i) % 300 for i in range(100)]
+        first = await runtime.generate_tokens(prompt, max_tokens=60, temperature=0.0, default_stops=False).collect()
+        reply = [event.id for event in first.events if isinstance(event, Token)]
+        second = await runtime.generate_tokens([*prompt, *reply, 1, 2, 3], max_tokens=3, default_stops=False).collect()
+        assert second.info.cached_prompt_tokens == 128

@@ -40,6 +40,7 @@ from greenroom.backends.protocol import (  # noqa: E402
     Feed,
     Fork,
     ForwardPlan,
+    Held,
     Masks,
     ModelInfo,
     Open,
@@ -57,22 +58,31 @@ Factory = Callable[[], tuple[Any, Any]]
 class MlxBackend:
     """Runs the model in a local folder, or by its name on the hub, on the default device.
 
-    `memory_bytes` overrides what KV may use by default. Nothing is loaded before `load`.
+    `memory_bytes` overrides what KV may use by default, `prefix_bytes` what is kept of prompts that are over, for those
+    that begin alike: by default an eighth of the former, 0 keeps nothing. Nothing is loaded before `load`.
     """
 
-    def __init__(self, model: str | Path, *, memory_bytes: int | None = None) -> None:
+    def __init__(self, model: str | Path, *, memory_bytes: int | None = None, prefix_bytes: int | None = None) -> None:
+        self._prefix_bytes = prefix_bytes
         self._name = str(model)
         self._load: Callable[[], Loaded] = lambda: load_folder(model)
         self._memory_bytes = memory_bytes
         self._reset()
 
     @classmethod
-    def from_model(cls, factory: Factory, *, name: str = "model", memory_bytes: int | None = None) -> MlxBackend:
+    def from_model(
+        cls,
+        factory: Factory,
+        *,
+        name: str = "model",
+        memory_bytes: int | None = None,
+        prefix_bytes: int | None = None,
+    ) -> MlxBackend:
         """A backend for what `factory` builds: an mlx-lm model and a tokenizer, called in `load`, on the engine thread.
 
         The tokenizer may be mlx-lm's wrapper, a transformers one, or anything with the methods of our `Tokenizer`.
         """
-        backend = cls(name, memory_bytes=memory_bytes)
+        backend = cls(name, memory_bytes=memory_bytes, prefix_bytes=prefix_bytes)
         backend._load = lambda: wrap(*factory())
         return backend
 
@@ -105,7 +115,7 @@ class MlxBackend:
             loaded = self._load()
             self._model = loaded.model
             self._wired = WiredLimit()
-            self._inspection = inspect(loaded, self._name, self._memory_bytes)
+            self._inspection = inspect(loaded, self._name, self._memory_bytes, self._prefix_bytes)
         except BaseException:
             self.close()
             raise
@@ -113,19 +123,29 @@ class MlxBackend:
         self._stores = Stores(self._inspection)
         return self._inspection.info
 
-    def edit(self, edits: Sequence[Edit]) -> int:
+    def edit(self, edits: Sequence[Edit]) -> Held:
         """See `Backend.edit`."""
+        reused: list[tuple[int, int]] = []
         for edit in edits:
             match edit:
-                case Open(row=row, sampling=sampling, expects=expects, kv=kv):
-                    self._rows[row] = self._held().opened(Row(row, sampling, expects, kv))
+                case Open():
+                    tokens = self._open(edit)
+                    if tokens:
+                        reused.append((edit.row, tokens))
                 case Close(row=row):
                     self._close_row(row)
                 case Fork():
                     self._fork(edit)
                 case Rewind(row=row, length=length):
                     self._rewind(self._rows[row], length)
-        return self._kv_bytes()
+        prefix_bytes = self._stores.prefix_bytes if self._stores is not None else 0
+        return Held(kv_bytes=self._kv_bytes(), prefix_bytes=prefix_bytes, reused=tuple(reused))
+
+    def _open(self, edit: Open) -> int:
+        """A new row; how many tokens of its prompt it begins with."""
+        row = Row(edit.row, edit.sampling, edit.expects, edit.kv)
+        self._rows[edit.row] = row
+        return self._held().opened(row, edit.prompt)
 
     def forward(self, plan: ForwardPlan) -> None:
         """See `Backend.forward`. Builds the graph; `sample` dispatches it."""

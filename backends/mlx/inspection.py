@@ -40,6 +40,8 @@ _LENGTH_KEYS = (
 )
 _DEFAULT_CONTEXT = 4096
 _QUANTIZED_GROUPS = (32, 64, 128)
+_PREFIX_SHARE = 8
+"""Of the memory for KV, this part may hold prefixes beside it."""
 _EXP_ON_CPU = 600
 """Multiplications of a matrix product that take as long as one exponential: 25 ns at about 50 GFLOP/s."""
 _PROBES = ((1, 2, 3, 4, 5), (2, 1))
@@ -140,7 +142,7 @@ class _Cost:
         return total
 
 
-def inspect(loaded: Loaded, name: str, memory_bytes: int | None) -> Inspection:
+def inspect(loaded: Loaded, name: str, memory_bytes: int | None, prefix_bytes: int | None) -> Inspection:
     """Probe the model. Costs a few passes over a handful of tokens, and leaves no KV behind."""
     model = loaded.model
 
@@ -158,7 +160,9 @@ def inspect(loaded: Loaded, name: str, memory_bytes: int | None) -> Inspection:
     shapes = [_shape(cache) for cache in probe] if plain else []
     vocab_size = logits.shape[-1]
     del probe, logits
-    kinds = (*(_plain_stores(model, make_cache, shapes) if plain else ()), lambda: MergedStore(model, make_cache))
+    memory = memory_bytes if memory_bytes is not None else default_kv_bytes()
+    kept = prefix_bytes if prefix_bytes is not None else memory // _PREFIX_SHARE
+    kinds = (*(_plain_stores(model, make_cache, shapes, kept) if plain else ()), lambda: MergedStore(model, make_cache))
     store = next(kind for kind in kinds if kind is kinds[-1] or _agrees(kind, model, make_cache, vocab_size))
     context = _context_length(loaded.config)
     info = ModelInfo(
@@ -171,11 +175,12 @@ def inspect(loaded: Loaded, name: str, memory_bytes: int | None) -> Inspection:
         context_span=_context_span(model, loaded.config, cost) if cost.per_token else math.inf,
         kv_group_sizes=_group_sizes(shapes),
         can_rotate=plain and not hasattr(model, "make_cache"),
+        reuses_prefixes=plain and store is kinds[0] and kept > 0,
         dispatch_blocks=uses_cpu(),
         can_rewind=plain or all(_is_plain(cache) for cache in make_cache()),
         can_fork=True,
         device=_device_name(),
-        memory_bytes=memory_bytes if memory_bytes is not None else default_kv_bytes(),
+        memory_bytes=memory,
         tokenizer=loaded.tokenizer,
         tool_parser=tool_parser(loaded),
     )
@@ -192,10 +197,10 @@ def _is_plain(cache: Any) -> bool:
 
 
 def _plain_stores(
-    model: Any, make_cache: Callable[[], list[Any]], shapes: list[LayerShape]
+    model: Any, make_cache: Callable[[], list[Any]], shapes: list[LayerShape], prefix_bytes: int
 ) -> tuple[Callable[[], Store], ...]:
     """Stores for plain KV caches, the best one first."""
-    return (lambda: PackedStore(model, shapes), lambda: SlotStore(model, make_cache, shapes))
+    return (lambda: PackedStore(model, shapes, prefix_bytes), lambda: SlotStore(model, make_cache, shapes))
 
 
 def _agrees(make: Callable[[], Store], model: Any, make_cache: Callable[[], list[Any]], vocab_size: int) -> bool:

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from functools import partial
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -22,6 +24,7 @@ from mlx_lm.models import base
 from greenroom.backends.mlx.layers import LayerShape
 from greenroom.backends.mlx.passes import Pass, inputs_of
 from greenroom.backends.mlx.pools import Pool, Pools
+from greenroom.backends.mlx.prefixes import BLOCK, PrefixStore
 from greenroom.backends.mlx.rows import Row, Work
 
 __all__ = ["PackedStore"]
@@ -126,9 +129,10 @@ class _PackedLayer:
 class PackedStore:
     """The rows of a model with plain KV caches and mlx-lm's own attention function."""
 
-    def __init__(self, model: Any, shapes: Sequence[LayerShape]) -> None:
+    def __init__(self, model: Any, shapes: Sequence[LayerShape], prefix_bytes: int = 0) -> None:
         self._model = model
         self._pools = Pools(shapes)
+        self._prefixes = PrefixStore(prefix_bytes, self._pools.bytes_per_token)
         self._packing = _Packing()
         self._layers = [_PackedLayer(index, self._packing) for index in range(len(shapes))]
         self._groups: dict[tuple[int, ...], list[tuple[int, int]]] = {}
@@ -148,6 +152,11 @@ class PackedStore:
     def nbytes(self) -> int:
         """Bytes of the buffers."""
         return self._pools.nbytes
+
+    @property
+    def prefixes(self) -> PrefixStore:
+        """KV of rows that have left."""
+        return self._prefixes
 
     @property
     def bytes_per_token(self) -> int:
@@ -232,14 +241,37 @@ class PackedStore:
             self._groups = {key: found}
         return found
 
+    def begin(self, row: Row, prompt: tuple[int, ...]) -> int:
+        """Start an empty row with the KV of a prefix of `prompt`, of a row that is here or was; how many tokens."""
+        if not self._prefixes.is_open:
+            return 0
+        wanted = prompt[:-1]
+        kept = self._prefixes.match(wanted)
+        here = [(_common(other, wanted), other) for other in self._pools.rows()]
+        length, source = max(here, key=itemgetter(0), default=(0, row))
+        if length >= max(kept, BLOCK):
+            self._pools.fork(row, source, length)
+        elif kept:
+            length = kept
+            self._pools.adopt(row, length, self._prefixes.take(wanted))
+        else:
+            return 0
+        row.extend(prompt[:length])
+        row.length = length
+        return length
+
     def leave(self, row: Row) -> None:
-        """Free the row's slot."""
+        """Keep what later prompts may begin with, and free the row's slot."""
+        if row.pool is not None and not row.lost:
+            try:
+                self._prefixes.put(row.known(), partial(self._pools.copied, row))
+            except Exception:  # noqa: BLE001 - a pass under way failed: whatever the device says, nothing was kept
+                self._prefixes.clear()
         self._pools.leave(row)
 
     def fork(self, row: Row, source: Row) -> None:
         """Copy the KV of `source` into a slot for `row`."""
-        row.expects = source.expects
-        self._pools.fork(row, source)
+        self._pools.fork(row, source, source.length)
 
     def rewind(self, row: Row, length: int) -> None:
         """Nothing to do: tokens behind a row's length are never read."""
@@ -255,6 +287,15 @@ class PackedStore:
     def clear(self) -> None:
         """Drop the buffers; the rows that were in them have no KV."""
         self._pools.clear()
+
+
+def _common(row: Row, tokens: tuple[int, ...]) -> int:
+    """How many of `tokens` the row holds, from the first on."""
+    low, high = 0, min(row.length, len(tokens))
+    while low < high:  # halving, because comparing slices is fast
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if tuple(row.tokens[low:middle]) == tokens[low:middle] else (low, middle - 1)
+    return low
 
 
 def _together(rows: list[Row], first: int) -> _Together:

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 import mlx.core as mx
 
 from greenroom.backends.mlx.layers import LayerShape
+from greenroom.backends.mlx.prefixes import Layers
 from greenroom.backends.mlx.rows import Row
 
 __all__ = ["Pool", "Pools"]
@@ -54,12 +55,10 @@ class Pool:
         self.keys[layer][slot : slot + 1, :, start:stop] = keys
         self.values[layer][slot : slot + 1, :, start:stop] = values
 
-    def read(self, layer: int, slot: int, length: int) -> tuple[mx.array, mx.array]:
-        """A copy of a row, not a view: a view would keep the buffer from being written in place."""
-        return (
-            mx.contiguous(self.keys[layer][slot : slot + 1, :, :length]),
-            mx.contiguous(self.values[layer][slot : slot + 1, :, :length]),
-        )
+    def read(self, layer: int, slot: int, start: int, stop: int) -> tuple[mx.array, mx.array]:
+        """A copy of a row's tokens, not a view: a view would keep the buffer from being written in place."""
+        part = slice(slot, slot + 1), slice(None), slice(start, stop)
+        return mx.contiguous(self.keys[layer][part]), mx.contiguous(self.values[layer][part])
 
 
 class Pools:
@@ -108,12 +107,24 @@ class Pools:
         if not pool.count:
             self._pools.remove(pool)
 
-    def fork(self, row: Row, source: Row) -> None:
-        """Copy the KV of `source` into a slot of its own for `row`."""
+    def fork(self, row: Row, source: Row, length: int) -> None:
+        """Copy the KV of the first `length` tokens of `source` into a slot of its own for `row`."""
         if source.pool is None:
             return
-        target, slot = self._find(source.pool.capacity)
-        self._copy(source, row, target, slot)
+        target, slot = self._find(_capacity(max(length + 1, row.expects)))
+        self._copy(source, row, length, target, slot)
+
+    def adopt(self, row: Row, length: int, layers: Layers) -> None:
+        """Copy keys and values of `length` tokens into a slot for `row`."""
+        target, slot = self._find(_capacity(max(length + 1, row.expects)))
+        for layer, (keys, values) in enumerate(layers):
+            target.write(layer, slot, 0, keys, values)
+        self._stand(row, target, slot, length)
+
+    def copied(self, row: Row, start: int, stop: int) -> Layers:
+        """Copies of the keys and values of a row's tokens."""
+        pool, slot = row.pool, row.slot or 0
+        return [pool.read(layer, slot, start, stop) for layer in range(len(self._shapes))]
 
     def tidy(self) -> None:
         """Close one gap, if rows stand so scattered that a pass would need more attention calls than it must."""
@@ -149,21 +160,24 @@ class Pools:
 
     def _move(self, row: Row, target: Pool, slot: int) -> None:
         origin, place = row.pool, row.slot
-        self._copy(row, row, target, slot)
+        self._copy(row, row, row.length, target, slot)
         if origin is not None and place is not None:
             origin.rows[place] = None
             if not origin.count:
                 self._pools.remove(origin)
 
-    def _copy(self, source: Row, row: Row, target: Pool, slot: int) -> None:
-        """Write the KV of `source` into a slot, and make it the place of `row`."""
-        if source.pool is not None and source.slot is not None and source.length:
-            parts = [source.pool.read(layer, source.slot, source.length) for layer in range(len(self._shapes))]
+    def _copy(self, source: Row, row: Row, length: int, target: Pool, slot: int) -> None:
+        """Write the KV of the first tokens of `source` into a slot, and make it the place of `row`."""
+        if source.pool is not None and length:
+            parts = self.copied(source, 0, length)
             # A write that is dispatched beside a reader of the same buffer copies all of it: read first, and wait.
             mx.eval(parts)
             for layer, (keys, values) in enumerate(parts):
                 target.write(layer, slot, 0, keys, values)
-            self.bytes_copied += source.length * self.bytes_per_token
+        self._stand(row, target, slot, length if source.pool is not None else 0)
+
+    def _stand(self, row: Row, target: Pool, slot: int, copied: int) -> None:
+        self.bytes_copied += copied * self.bytes_per_token
         target.rows[slot] = row
         row.pool, row.slot = target, slot
 

@@ -125,6 +125,18 @@ class Row:
         known: list[Any] = self.tokens[start:stop]
         return known
 
+    def known(self) -> list[int]:
+        """The tokens in KV, up to the first that nobody has read."""
+        tokens: list[int] = []
+        for token in self.tokens[: self.length]:
+            if isinstance(token, int):
+                tokens.append(token)
+            elif token.step.values is not None:
+                tokens.append(token.number())
+            else:
+                break
+        return tokens
+
     def rewind(self, length: int) -> None:
         """Forget the tokens behind the first `length`."""
         del self.tokens[length:]

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 import mlx.core as mx
 
 from greenroom.backends.mlx.inspection import Inspection, Store
+from greenroom.backends.mlx.packed import PackedStore
 from greenroom.backends.mlx.passes import Pass
 from greenroom.backends.mlx.rows import Row, Work
 from greenroom.backends.protocol import KvOptions
@@ -29,11 +30,17 @@ class Stores:
     def __repr__(self) -> str:
         return f"<Stores {self.main!r} {list(self._others.values())!r}>"
 
-    def opened(self, row: Row) -> Row:
-        """A row has come: the first one of its kind brings its store."""
+    def opened(self, row: Row, prompt: tuple[int, ...]) -> int:
+        """A row has come: the first one of its kind brings its store. Returns how much of its prompt it begins with."""
         if row.kv is not None and row.kv not in self._others:
             self._others[row.kv] = self._inspection.store(row.kv)
-        return row
+        store = self.of(row)
+        return store.begin(row, prompt) if prompt and isinstance(store, PackedStore) else 0
+
+    @property
+    def prefix_bytes(self) -> int:
+        """Bytes kept of prompts that are over."""
+        return self.main.prefixes.nbytes if isinstance(self.main, PackedStore) else 0
 
     def of(self, row: Row) -> Store:
         """The row's store."""

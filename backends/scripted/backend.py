@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from greenroom.backends.protocol import Edit, ForwardPlan, Masks, ModelInfo, RowFailure, Sampled, StepResult
+from greenroom.backends.protocol import Edit, ForwardPlan, Held, Masks, ModelInfo, RowFailure, Sampled, StepResult
 from greenroom.backends.scripted.draw import draw
 from greenroom.backends.scripted.failures import Failures, Method
 from greenroom.backends.scripted.holding import Holding
@@ -103,12 +103,12 @@ class Scripted(Holding):
         self._thread = threading.get_ident()
         return self._info
 
-    def edit(self, edits: Sequence[Edit]) -> int:
+    def edit(self, edits: Sequence[Edit]) -> Held:
         """See `Backend.edit`."""
         self._check("edit")
         for edit in edits:
             self._rows.edit(edit)
-        return self._rows.kv_bytes
+        return Held(kv_bytes=self._rows.kv_bytes)
 
     def forward(self, plan: ForwardPlan) -> None:
         """See `Backend.forward`. A plan that is refused changes nothing."""

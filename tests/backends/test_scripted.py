@@ -394,7 +394,7 @@ def test_a_plan_that_is_refused_changes_nothing(backend: Scripted) -> None:
     opened(backend)
     with pytest.raises(ProtocolViolation):
         built(backend, Feed(1, ids("go")), Feed(2, (1,)))
-    assert backend.edit([]) == 0
+    assert backend.edit([]).kv_bytes == 0
     built(backend).sample()
     assert backend.read().sampled[0].token == ord("a")
 
