@@ -7,8 +7,8 @@ import pytest
 from greenroom.backends.understudy import evaluate
 
 _SEED = 1
-_FLOOR = 0.6
-"""Below the published figures (about 80 %) by what twenty items scatter; a broken model scores near zero."""
+_FLOOR = 0.65
+"""Below the published figures (about 92 %) by what twenty items scatter; a broken model scores near zero."""
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def test_held_out_requests_are_answered_as_published(model: evaluate.Model, skil
 
 
 def test_stories_end_and_differ(model: evaluate.Model) -> None:
-    """Ten stories of several sentences, most ended by the model, nearly all distinct; the published share is 98 %."""
+    """Ten stories of several sentences, most ended by the model, nearly all distinct; the published share is 97 %."""
     items, answers = evaluate.evaluate(model, "story", 10, _SEED)
     assert sum(evaluate.is_right(item, answer) for item, answer in zip(items, answers, strict=True)) >= 7
     assert len({answer.text for answer in answers}) >= 8

@@ -25,7 +25,7 @@ PROMPTS = (
     "Tell me a short story about a fox.",
     "Hello! Who are you?",
     "Tell me a long story about a sailor.",
-    "Make a JSON record with name (string), age (integer) and city (string): Vilora is 31 and lives in Tarnok.",
+    "Make a JSON record with name, age, city: Vilora is 31 years old. She lives in Tarnok.",
     "Tell me a story about a lighthouse.",
     "Tell me a short story about an owl.",
 )
