@@ -63,14 +63,21 @@ def test_the_demo_cancels_one_stream_and_gives_its_memory_back(capfd: pytest.Cap
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT to send")
 def test_ctrl_c_settles_and_exits_cleanly() -> None:
-    """Exit code 130, no traceback."""
+    """Exit code 130, no traceback. A text that ends by itself before the signal arrives shows nothing: then another."""
+    for seed in range(5):
+        code, errors = _interrupted(seed)
+        assert "Traceback" not in errors
+        if code != 0:
+            break
+    assert code == 130
+
+
+def _interrupted(seed: int) -> tuple[int, str]:
     command = [sys.executable, "-m", "greenroom", "generate", "Tell me a long story.", "--json", "--max-tokens", "3500"]
-    command += ["--temperature", "3"]
+    command += ["--temperature", "3", "--raw", "--seed", str(seed)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        assert process.stderr is not None
         assert process.stdout.readline()
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert "Traceback" not in errors
+    return process.returncode, errors

@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 from models import MODELS, VOCAB, mx, sequential, swap_kv
@@ -21,6 +22,7 @@ from greenroom.actors.messages import Cancel, Delivery, Ended, Outbound, Submit
 from greenroom.actors.scheduler import Limits, Scheduler
 from greenroom.backends import understudy
 from greenroom.backends.mlx import MlxBackend
+from greenroom.backends.mlx.packed import PackedStore
 from greenroom.backends.passlog import PassLog
 from greenroom.backends.protocol import Sampling
 from greenroom.decoders import TokenDecoder
@@ -42,18 +44,21 @@ class Loop:
 class Mix:
     """A random mix of requests, the turns at which they arrive, and those at which some are cancelled."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, requests: int = REQUESTS * 6 // 5, stems: int = 0) -> None:
+        """With `stems`, prompts begin with a part of one of so many sequences of 250 tokens."""
         rng = random.Random(seed)  # noqa: S311 - a mix is no secret
         self.submits: list[tuple[int, Submit]] = []
         self.cancels: dict[int, int] = {}
         turn = 0
-        for request in range(REQUESTS * 6 // 5):
+        beginnings = [[rng.randrange(VOCAB) for _ in range(250)] for _ in range(stems)]
+        for request in range(requests):
             turn += rng.choice([0, 0, 1, 2, 4])
             length = rng.choice([1, 2, rng.randint(3, 20), rng.randint(20, 60)])
             is_drawn = request % 6 == 5
+            stem = rng.choice(beginnings)[: rng.randint(0, 250)] if stems else []
             submit = Submit(
                 request=request,
-                prompt=tuple([rng.randrange(VOCAB) for _ in range(length)]),
+                prompt=(*stem, *[rng.randrange(VOCAB) for _ in range(length)]),
                 sampling=Sampling(seed=request, temperature=1.5, top_p=0.9) if is_drawn else Sampling(),
                 max_tokens=rng.randint(1, 24),
                 submitted=0.0,
@@ -149,7 +154,7 @@ def test_two_hundred_requests_in_a_mix_equal_mlx_lm_one_by_one(kind: str, reques
     """Token for token, greedy, float32, on every cache kind, in batches that rows join while they run."""
     inner = opened(kind, request)
     backend = PassLog(inner)
-    mix = Mix(seed=len(kind))
+    mix = Mix(seed=crc32(kind.encode()))
     tokens = run(backend, mix, LIMITS)
     width = sum(len(rows) for rows in backend.passes) / len(backend.passes)
     joining = sum(_joined(backend.passes, row) for row in {row for rows in backend.passes for row in rows})
@@ -163,6 +168,28 @@ def test_two_hundred_requests_in_a_mix_equal_mlx_lm_one_by_one(kind: str, reques
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("budget", ["plenty", "scarce"])
+def test_prompts_that_begin_alike_equal_mlx_lm_one_by_one(budget: str) -> None:
+    """Prefixes are reused from rows that run and from rows that are over; scarce memory has rows replayed, too."""
+    inner = MlxBackend.from_model(MODELS["llama"], prefix_bytes=1 << 20)
+    backend = PassLog(inner)
+    mix = Mix(seed=3, requests=90, stems=3)
+    per_token = inner.load().kv_bytes_per_token
+    inner.close()
+    tokens = run(
+        backend, mix, Limits(rows=10, step_tokens=96, kv_bytes=per_token * (4000 if budget == "plenty" else 900))
+    )
+    store = inner.store
+    assert isinstance(store, PackedStore)
+    assert store.bytes_copied > 64 * 40 * store.bytes_per_token
+    assert store.prefixes.evictions > 0
+    _, ties, wrong = compare(inner._model, mix, tokens)
+    backend.close()
+    assert not wrong
+    assert ties <= 1
+
+
 def test_two_rows_with_swapped_keys_and_values_are_noticed() -> None:
     """The comparison can fail: rows whose KV is exchanged in mid-run give other tokens."""
     inner = MlxBackend.from_model(MODELS["llama"], name="llama")

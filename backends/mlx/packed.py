@@ -230,7 +230,7 @@ class PackedStore:
 
     def _runs(self, rows: list[Row]) -> list[tuple[int, int]]:
         """Which neighbours share an attention call. Decided anew when rows come or go, and now and then."""
-        key = tuple([row.id for row in rows])
+        key = (self._pools.changes, *[row.id for row in rows])
         self._age += 1
         found = self._groups.get(key)
         if found is None or self._age % _REGROUP_EVERY == 0:

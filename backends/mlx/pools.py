@@ -70,6 +70,8 @@ class Pools:
         self.bytes_per_token = sum(shape.bytes_per_token for shape in shapes)
         self.bytes_copied = 0
         """KV bytes that moving and forking rows copied. Joining and leaving copy nothing."""
+        self.changes = 0
+        """Counts every time a row gets or leaves a place."""
 
     def __repr__(self) -> str:
         return f"<Pools {self._pools!r}>"
@@ -104,6 +106,7 @@ class Pools:
             return
         pool.rows[row.slot or 0] = None
         row.pool = row.slot = None
+        self.changes += 1
         if not pool.count:
             self._pools.remove(pool)
 
@@ -178,6 +181,7 @@ class Pools:
 
     def _stand(self, row: Row, target: Pool, slot: int, copied: int) -> None:
         self.bytes_copied += copied * self.bytes_per_token
+        self.changes += 1
         target.rows[slot] = row
         row.pool, row.slot = target, slot
 
