@@ -23,3 +23,16 @@ def test_the_step_benchmark_runs_and_reports_ratios(tmp_path: Path) -> None:
     assert result["ours/batch_generator"]["median"] > 0
     assert result["ours/bare"]["median"] > 0
     assert image.stat().st_size > 1000
+
+
+@pytest.mark.timeout(180)
+def test_every_workload_runs_and_reports_figures(tmp_path: Path) -> None:
+    """At sizes of seconds; what they show is measured at full size."""
+    out = tmp_path / "workloads.json"
+    command = [sys.executable, str(ROOT / "benchmarks" / "workloads.py"), "--smoke", "--json", str(out)]
+    subprocess.run(command, check=True, timeout=170, capture_output=True)
+    figures = json.loads(out.read_text())
+    assert len({figure["workload"] for figure in figures}) >= 8
+    assert all(value >= 0 for figure in figures for value in figure["values"])
+    run = next(f for f in figures if f["what"] == "prompt tokens run ÷ distinct ones")
+    assert max(run["values"]) >= 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -75,7 +76,10 @@ def test_ctrl_c_settles_and_exits_cleanly() -> None:
 def _interrupted(seed: int) -> tuple[int, str]:
     command = [sys.executable, "-m", "greenroom", "generate", "Tell me a long story.", "--json", "--max-tokens", "3500"]
     command += ["--temperature", "3", "--raw", "--seed", str(seed)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    # A job that a shell runs in the background ignores SIGINT, and so would its children.
+    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=listen) as process:
         assert process.stdout is not None
         assert process.stdout.readline()
         process.send_signal(signal.SIGINT)
