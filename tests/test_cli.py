@@ -79,7 +79,7 @@ def _interrupted(seed: int) -> tuple[int, str]:
     # A job that a shell runs in the background ignores SIGINT, and so would its children.
     listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=listen) as process:
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=listen) as process:  # noqa: PLW1509 - one thread
         assert process.stdout is not None
         assert process.stdout.readline()
         process.send_signal(signal.SIGINT)
