@@ -34,7 +34,7 @@ from greenroom.actors.messages import (
     Submit,
 )
 from greenroom.actors.scheduler import Limits, Scheduler
-from greenroom.actors.statistics import Statistics
+from greenroom.actors.statistics import Statistics, StepTimes
 from greenroom.backends.protocol import Backend, Feed, ForwardPlan, ModelInfo
 from greenroom.errors import EngineFailed
 from greenroom.events import Info
@@ -121,6 +121,7 @@ class Turns:
         self._outbox = outbox
         self._under_way: deque[tuple[int, ...]] = deque()
         """The rows of each submitted pass that was not read, oldest first."""
+        self._spent = _Spent()
         self._is_leaving = False
         self.is_idle = True
         """Whether the last turn left nothing to do: the next one waits for a message."""
@@ -141,6 +142,7 @@ class Turns:
     def turn(self, scheduler: Scheduler, *, deliver_first: bool) -> None:
         """Take, decide, build, read, submit, deliver. Waits for a message if there was nothing to do last time."""
         self._take(scheduler)
+        began = time.perf_counter()
         plan = scheduler.plan(time.monotonic())
         if plan.edits:
             scheduler.held(self._backend.edit(plan.edits))
@@ -148,7 +150,7 @@ class Turns:
         is_built = bool(feeds) and self._build(scheduler, feeds)
         is_reading = bool(self._under_way)
         deliveries = self._read(scheduler) if is_reading else ()
-        self._engine.statistics = scheduler.statistics()
+        self._engine.statistics = scheduler.statistics(self._spent.times())
         if deliver_first:
             self._post(scheduler, plan.told + deliveries)
         if is_built:
@@ -156,6 +158,7 @@ class Turns:
         if not deliver_first:
             self._post(scheduler, plan.told + deliveries)
         self.is_idle = not (is_reading or feeds or plan.edits or plan.told or scheduler.has_news)
+        self._spent.turn += time.perf_counter() - began
 
     def _take(self, scheduler: Scheduler) -> None:
         deadline = scheduler.next_deadline() if self.is_idle else None
@@ -178,30 +181,36 @@ class Turns:
             scheduler.cancel_all()
 
     def _build(self, scheduler: Scheduler, feeds: tuple[Feed, ...]) -> bool:
+        began = time.perf_counter()
         try:
             self._backend.forward(ForwardPlan(feeds))
         except Exception as error:  # noqa: BLE001 - a failed pass fails its rows, never the engine
             scheduler.fail(_rows(feeds), error, read=False)
             return False
+        self._spent.forward += time.perf_counter() - began
         return True
 
     def _submit(self, scheduler: Scheduler, feeds: tuple[Feed, ...]) -> None:
+        began = time.perf_counter()
         try:
             self._backend.sample()
         except Exception as error:  # noqa: BLE001 - likewise
             scheduler.fail(_rows(feeds), error, read=False)
             return
+        self._spent.sample += time.perf_counter() - began
         self._under_way.append(_rows(feeds))
         scheduler.submitted(feeds)
         scheduler.progressed(feeds)
 
     def _read(self, scheduler: Scheduler) -> tuple[Delivery, ...]:
         rows = self._under_way.popleft()
+        began = time.perf_counter()
         try:
             result = self._backend.read()
         except Exception as error:  # noqa: BLE001 - likewise
             scheduler.fail(rows, error, read=True)
             return ()
+        self._spent.read += time.perf_counter() - began
         return scheduler.apply(rows, result, time.monotonic())
 
     def _post(self, scheduler: Scheduler, told: tuple[Outbound, ...]) -> None:
@@ -216,6 +225,20 @@ class Turns:
             Ended(request, info, _with_info(failure, info)) for request, info in scheduler.abandon(time.monotonic())
         )
         self._bridge.post(self._outbox, ended)
+
+
+class _Spent:
+    """Seconds by what they were spent on; a turn's own include the others."""
+
+    __slots__ = ("forward", "read", "sample", "turn")
+
+    def __init__(self) -> None:
+        self.forward = self.read = self.sample = self.turn = 0.0
+
+    def times(self) -> StepTimes:
+        """As of the last turn that is over."""
+        host = max(0.0, self.turn - self.forward - self.read - self.sample)
+        return StepTimes(forward=self.forward, sample=self.sample, read=self.read, host=host)
 
 
 def _rows(feeds: tuple[Feed, ...]) -> tuple[int, ...]:

@@ -25,7 +25,7 @@ import msgspec
 from greenroom.actors.budget import chunks
 from greenroom.actors.messages import Awaited, Cancel, Credit, Delivery, Ended, Outbound, Reject, Started, Submit
 from greenroom.actors.requests import End, Request, State
-from greenroom.actors.statistics import Statistics
+from greenroom.actors.statistics import Statistics, StepTimes
 from greenroom.backends.protocol import Close, Edit, Feed, Held, ModelInfo, Open, Sampled, StepResult
 from greenroom.errors import BackendFailed, CallbackFailed, GenerationFailed
 from greenroom.events import Info, StopDetail
@@ -78,6 +78,8 @@ class Scheduler:
         self._next_row = 0
         self._kv_bytes = 0
         self._prefix_bytes = 0
+        self._prefix_hits = 0
+        self._reused_tokens = 0
         self._reserved_bytes = 0
         self._steps = 0
         self._tokens = 0
@@ -205,8 +207,10 @@ class Scheduler:
             request = self._by_row[row]
             request.fed = tokens
             request.reused = request.reused or min(tokens, len(request.submit.prompt))
+            self._prefix_hits += 1
+            self._reused_tokens += tokens
 
-    def statistics(self) -> Statistics:
+    def statistics(self, times: StepTimes) -> Statistics:
         """A frozen picture of now."""
         states = [request.state for request in self._by_row.values()]
         return Statistics(
@@ -218,6 +222,9 @@ class Scheduler:
             reserved_bytes=self._reserved_bytes,
             steps=self._steps,
             generated_tokens=self._tokens,
+            prefix_hits=self._prefix_hits,
+            reused_tokens=self._reused_tokens,
+            times=times,
         )
 
     def abandon(self, now: float) -> list[tuple[int, Info]]:

@@ -4,14 +4,33 @@ from __future__ import annotations
 
 import msgspec
 
-__all__ = ["Statistics"]
+__all__ = ["Statistics", "StepTimes"]
+
+
+class StepTimes(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds of the engine thread since the runtime was entered, without the time in which it had nothing to do.
+
+    `forward` builds passes, `sample` draws and submits them (where submitting blocks, as on CPU, most of the
+    computation is in it), `read` waits for their numbers, and `host` is all else: deciding, decoding, delivering.
+    """
+
+    forward: float = 0.0
+    sample: float = 0.0
+    read: float = 0.0
+    host: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.forward + self.sample + self.read + self.host
 
 
 class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     """Counts of requests by state, bytes held, and totals since the runtime was entered.
 
     `running` requests have a row that prefills or decodes, `paused` ones a row whose reader lags behind. `kv_bytes` is
-    the KV of open rows, `reserved_bytes` what they are expected to need.
+    the KV of open rows, `reserved_bytes` what they are expected to need, `prefix_bytes` the KV kept of prompts that are
+    over. `prefix_hits` counts the rows that began with a part of their prompt, `reused_tokens` what they began with.
     """
 
     running: int = 0
@@ -22,3 +41,11 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     reserved_bytes: int = 0
     steps: int = 0
     generated_tokens: int = 0
+    prefix_hits: int = 0
+    reused_tokens: int = 0
+    times: StepTimes = StepTimes()
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Generated tokens a second of work, 0.0 before there is any."""
+        return self.generated_tokens / self.times.total if self.times.total else 0.0

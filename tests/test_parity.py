@@ -20,6 +20,7 @@ from greenroom.actors.engine import Engine, Turns
 from greenroom.actors.inbox import Inbox
 from greenroom.actors.messages import Cancel, Delivery, Ended, Outbound, Submit
 from greenroom.actors.scheduler import Limits, Scheduler
+from greenroom.actors.statistics import StepTimes
 from greenroom.backends import understudy
 from greenroom.backends.mlx import MlxBackend
 from greenroom.backends.mlx.packed import PackedStore
@@ -100,7 +101,7 @@ def run(backend: PassLog, mix: Mix, limits: Limits, spoil: Callable[[int], None]
             spoil(turn)
         turn += 1
         assert turn < 20_000
-    assert scheduler.statistics().kv_bytes == 0
+    assert scheduler.statistics(StepTimes()).kv_bytes == 0
     return tokens
 
 

@@ -119,6 +119,12 @@ async def test_prompts_that_begin_alike_are_run_once() -> None:
             reused[kept] = [result.info.cached_prompt_tokens for result in results]
             assert runtime.statistics().kv_bytes == 0
             assert (runtime.statistics().prefix_bytes > 0) == (kept is None)
+            statistics = runtime.statistics()
+            assert statistics.prefix_hits == sum(count > 0 for count in reused[kept])
+            assert statistics.reused_tokens == sum(reused[kept])
+            assert statistics.generated_tokens == 8 * 6
+            assert min(statistics.times.forward, statistics.times.sample, statistics.times.host) > 0
+            assert statistics.tokens_per_second > 0
     assert tokens[0] == tokens[None]
     assert reused[0] == [0] * 8
     assert reused[None][0] == 0
