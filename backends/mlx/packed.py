@@ -135,6 +135,7 @@ class PackedStore:
         self._prefixes = PrefixStore(prefix_bytes, self._pools.bytes_per_token)
         self._packing = _Packing()
         self._layers = [_PackedLayer(index, self._packing) for index in range(len(shapes))]
+        self._order: tuple[tuple[int, ...], list[int]] = (), []
         self._groups: dict[tuple[int, ...], list[tuple[int, int]]] = {}
         self._age = 0
         _route_attention(model)
@@ -171,10 +172,9 @@ class PackedStore:
     def run(self, works: Sequence[Work]) -> Pass:
         """Build one forward over all of `works`."""
         self._pools.tidy()
-        for row, ids, _ in works:
-            self._pools.fit(row, row.length + max(1, len(ids)))
-        single = sorted((work for work in works if len(work.ids) <= 1), key=self._standing)
+        self._pools.fit([(row, row.length + (len(ids) or 1)) for row, ids, _ in works])
         wide = [work for work in works if len(work.ids) > 1]
+        single = self._ordered([work for work in works if len(work.ids) <= 1] if wide else works)
         tokens = self._arrange(single, wide)
         ends = [*range(len(single))]
         for work in wide:
@@ -199,12 +199,17 @@ class PackedStore:
         else:
             result.done = logits[..., :1]  # what it is computed from includes everything that the pass writes
         for row, ids, _ in works:
-            row.length += max(1, len(ids))
+            row.length += len(ids) or 1
         return result
 
-    def _standing(self, work: Work) -> tuple[int, int]:
-        pool = work.row.pool
-        return next(i for i, other in enumerate(self._pools) if other is pool), work.row.slot or 0
+    def _ordered(self, works: Sequence[Work]) -> list[Work]:
+        """As their rows stand; the order is kept until a row comes, goes or moves."""
+        key = (self._pools.changes, *[work.row.id for work in works])
+        if key != self._order[0]:
+            places = {id(pool): place for place, pool in enumerate(self._pools)}
+            rank = [(places[id(work.row.pool)], work.row.slot) for work in works]
+            self._order = key, sorted(range(len(works)), key=rank.__getitem__)
+        return [works[place] for place in self._order[1]]
 
     def _arrange(self, single: list[Work], wide: list[Work]) -> mx.array:
         """Fill the packing; returns the entries' tokens."""

@@ -22,9 +22,10 @@ from greenroom.backends.mlx.rows import Row
 __all__ = ["Pool", "Pools"]
 
 _SMALLEST = 64
-_FIRST_SLOTS = 4
-_FIRST_TOKENS = 4096
-"""A first pool has four slots, or fewer where those would hold more tokens than this."""
+_SPARSE = 4
+"""A pool of which no more than this part is used is exchanged for one that fits."""
+_FEW = 2
+"""Pools of one capacity; with more than these, the smallest is emptied where its rows fit the others."""
 
 
 class Pool:
@@ -70,6 +71,7 @@ class Pools:
         self.bytes_per_token = sum(shape.bytes_per_token for shape in shapes)
         self.bytes_copied = 0
         """KV bytes that moving and forking rows copied. Joining and leaving copy nothing."""
+        self._tidied = 0
         self.changes = 0
         """Counts every time a row gets or leaves a place."""
 
@@ -92,12 +94,14 @@ class Pools:
         """Every buffer."""
         return [array for pool in self._pools for array in (*pool.keys, *pool.values)]
 
-    def fit(self, row: Row, length: int) -> None:
-        """Give the row a slot for `length` tokens: where it stands, or a longer one, to which it is copied."""
-        if row.pool is not None and length <= row.pool.capacity:
+    def fit(self, rows: Sequence[tuple[Row, int]]) -> None:
+        """Give each row a slot for so many tokens: where it stands, or a longer one, to which it is copied."""
+        short = [(row, n) for row, n in rows if row.pool is None or n > row.pool.capacity]
+        if not short:
             return
-        target, slot = self._find(_capacity(max(length, row.expects)))
-        self._move(row, target, slot)
+        capacities = [_capacity(max(length, row.expects)) for row, length in short]
+        for place, ((row, _), capacity) in enumerate(zip(short, capacities, strict=True)):
+            self._move(row, *self._find(capacity, together=capacities[place:].count(capacity)))
 
     def leave(self, row: Row) -> None:
         """Free the row's slot, and the pool with its last row."""
@@ -131,17 +135,35 @@ class Pools:
 
     def tidy(self) -> None:
         """Close one gap, if rows stand so scattered that a pass would need more attention calls than it must."""
+        if self.changes == self._tidied:
+            return
+        before = self.changes
+        self._close_gap()
+        if self.changes == before:
+            self._tidied = before
+
+    def _close_gap(self) -> None:
         for pool in self._pools:
             last = max(slot for slot, row in enumerate(pool.rows) if row is not None)
             if pool.rows[:last].count(None) > 1:
                 self._move(pool.rows[last], pool, pool.rows.index(None))  # type: ignore[arg-type]
                 return
         for pool in sorted(self._pools, key=lambda pool: len(pool.rows), reverse=True):
-            others = [o for o in self._pools if o is not pool and o.capacity == pool.capacity and o.free]
-            if pool.count <= min(len(pool.rows) // 2, sum(other.free for other in others)):
+            same = [other for other in self._pools if other.capacity == pool.capacity]
+            others = [other for other in same if other is not pool and other.free]
+            is_spare = pool.count <= len(pool.rows) // 2 or (len(same) > _FEW and pool is same[0])
+            if is_spare and pool.count <= sum(other.free for other in others):
                 row = next(row for row in pool.rows if row is not None)
                 target = max(others, key=lambda other: other.count)
                 self._move(row, target, target.rows.index(None))
+                return
+
+        for pool in self._pools:
+            if pool.count * _SPARSE <= len(pool.rows):
+                smaller = Pool(self._shapes, pool.count, pool.capacity)
+                self._pools.append(smaller)
+                for slot, row in enumerate([row for row in pool.rows if row is not None]):
+                    self._move(row, smaller, slot)
                 return
 
     def clear(self) -> None:
@@ -150,14 +172,13 @@ class Pools:
             row.pool = row.slot = None
         self._pools = []
 
-    def _find(self, capacity: int) -> tuple[Pool, int]:
-        """A free slot of that capacity, in a new pool if there is none."""
+    def _find(self, capacity: int, together: int = 1) -> tuple[Pool, int]:
+        """A free slot of that capacity, in a new pool if there is none, which holds those that come `together`."""
         same = [pool for pool in self._pools if pool.capacity == capacity]
         for pool in same:
             if None in pool.rows:
                 return pool, pool.rows.index(None)
-        first = max(1, min(_FIRST_SLOTS, _FIRST_TOKENS // capacity))
-        pool = Pool(self._shapes, max(first, sum(len(other.rows) for other in same)), capacity)
+        pool = Pool(self._shapes, max(together, sum(len(other.rows) for other in same)), capacity)
         self._pools.append(pool)
         return pool, 0
 

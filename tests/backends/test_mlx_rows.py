@@ -25,8 +25,8 @@ def store_of(backend: MlxBackend) -> PackedStore:
     return backend.store
 
 
-def test_joining_and_leaving_copy_nothing_and_a_fork_copies_its_row() -> None:
-    """With two rows beside it and with twenty: prompts are written where they stay, and a gap is filled by the next."""
+def test_joining_and_leaving_copy_one_row_at_most_and_a_fork_copies_its_row() -> None:
+    """With two rows beside it and with twenty: prompts are written where they stay; who closes a gap copies itself."""
     for company in (2, 20):
         with driven(llama) as (driver, backend):
             for i in range(company):
@@ -39,10 +39,11 @@ def test_joining_and_leaving_copy_nothing_and_a_fork_copies_its_row() -> None:
             driver.read()
             driver.edit(Close(0))
             driver.turn(Feed(99), *(Feed(i) for i in range(1, company)))
-            assert store.bytes_copied == 0
+            before = store.bytes_copied
+            assert before <= 32 * store.bytes_per_token
             driver.read()
             driver.edit(Fork(100, 99, Sampling()))
-            assert store.bytes_copied == (len(PROMPT) + 1) * store.bytes_per_token
+            assert store.bytes_copied - before == (len(PROMPT) + 1) * store.bytes_per_token
 
 
 def test_a_row_that_outgrows_its_slot_copies_itself_and_nobody_else() -> None:
