@@ -43,6 +43,7 @@ __all__ = [
     "Driver",
     "blas",
     "driven",
+    "gemma2",
     "llama",
     "mx",
     "sequential",
@@ -126,6 +127,21 @@ def qwen3() -> tuple[Any, ByteTokenizer]:
         max_position_embeddings=2048,
         rope_theta=10000.0,
         tie_word_embeddings=False,
+    )
+
+
+def gemma2() -> tuple[Any, ByteTokenizer]:
+    """Plain KV, but attention with capped scores that mlx-lm cannot batch."""
+    return _model(
+        "gemma2",
+        hidden_size=64,
+        num_hidden_layers=3,
+        intermediate_size=128,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        rms_norm_eps=1e-5,
+        query_pre_attn_scalar=16,
     )
 
 

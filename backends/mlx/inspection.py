@@ -1,7 +1,7 @@
 """What a loaded model turns out to be: its logits, its caches, what a row costs, and which store its rows can use.
 
 Facts are measured on passes of a few tokens rather than read from configuration files, which are wrong now and then.
-Rows use slots only where two rows of unequal length, decoded there together, give what mlx-lm gives for each alone.
+Rows share passes only where two rows of unequal length, run there together, give what mlx-lm gives for each alone.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ import msgspec
 from mlx.utils import tree_flatten
 from mlx_lm.models import cache as caches
 
+from greenroom.backends.mlx.alone import AloneStore, quantize
 from greenroom.backends.mlx.layers import LayerShape
 from greenroom.backends.mlx.load import Loaded, stop_tokens, tool_parser
 from greenroom.backends.mlx.memory import default_kv_bytes, device_info, uses_cpu
 from greenroom.backends.mlx.merged import MergedStore
 from greenroom.backends.mlx.packed import PackedStore
-from greenroom.backends.mlx.quantized import QuantizedStore, quantize
 from greenroom.backends.mlx.rows import Row, Work
 from greenroom.backends.mlx.slots import SlotStore
 from greenroom.backends.protocol import KvOptions, ModelInfo, Sampling
 
 __all__ = ["Inspection", "Store", "inspect"]
 
-Store = PackedStore | SlotStore | MergedStore | QuantizedStore
+Store = PackedStore | SlotStore | MergedStore | AloneStore
 
 _LENGTH_KEYS = (
     "max_position_embeddings",
@@ -65,7 +65,7 @@ class Inspection:
             return self._store()
         make_cache = partial(self._cache, options)
         if options.bits is not None:
-            return QuantizedStore(self._model, make_cache, options)
+            return AloneStore(self._model, make_cache, options)
         return MergedStore(self._model, make_cache)
 
     def _cache(self, options: KvOptions | None) -> list[Any]:
@@ -86,8 +86,7 @@ class Inspection:
         if options not in self._costs:
             probe = self._cache(options)
             mx.eval(self._model(mx.array([[0]]), cache=probe))
-            if options is not None:
-                quantize(probe, msgspec.structs.replace(options, start=0))
+            quantize(probe, options and msgspec.structs.replace(options, start=0))
             cost = _Cost()
             for cache in probe:
                 cost.add(cache)
@@ -110,9 +109,7 @@ class _Cost:
         """Count one layer's cache, after it has run a token."""
         for part in getattr(cache, "caches", None) or (cache,):
             keys, values = getattr(part, "keys", None), getattr(part, "values", None)
-            if isinstance(keys, tuple | list) and isinstance(
-                values, tuple | list
-            ):  # quantized: numbers, scales and biases
+            if not isinstance(keys, mx.array | None) and values is not None:  # quantized: numbers, scales and biases
                 self.per_token += sum(array.nbytes // array.shape[2] for array in (*keys, *values))
                 self.layers += 1
                 continue
@@ -162,7 +159,11 @@ def inspect(loaded: Loaded, name: str, memory_bytes: int | None, prefix_bytes: i
     del probe, logits
     memory = memory_bytes if memory_bytes is not None else default_kv_bytes()
     kept = prefix_bytes if prefix_bytes is not None else memory // _PREFIX_SHARE
-    kinds = (*(_plain_stores(model, make_cache, shapes, kept) if plain else ()), lambda: MergedStore(model, make_cache))
+    kinds = (
+        *(_plain_stores(model, make_cache, shapes, kept) if plain else ()),
+        lambda: MergedStore(model, make_cache),
+        lambda: AloneStore(model, make_cache),
+    )
     store = next(kind for kind in kinds if kind is kinds[-1] or _agrees(kind, model, make_cache, vocab_size))
     context = _context_length(loaded.config)
     info = ModelInfo(

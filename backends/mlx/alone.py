@@ -1,7 +1,8 @@
-"""Rows with quantized keys and values.
+"""Rows that run one by one, each on its own caches.
 
-mlx-lm has no batch of such caches, so each row runs by itself, on caches that are quantized as mlx-lm's own sequential
-loop quantizes them: after a forward, once they hold `start` tokens.
+So run the rows of models that cannot be batched: whose attention takes no mask for several rows, or whose batch does
+not give what mlx-lm gives for each row alone. And rows with quantized keys and values, of which mlx-lm has no batch
+either: they are quantized as mlx-lm's own sequential loop does it, after a forward, once they hold `start` tokens.
 """
 
 from __future__ import annotations
@@ -15,25 +16,27 @@ from greenroom.backends.mlx.rows import Row
 from greenroom.backends.mlx.separate import SeparateStore, arrays_of
 from greenroom.backends.protocol import KvOptions
 
-__all__ = ["QuantizedStore", "quantize"]
+__all__ = ["AloneStore", "quantize"]
 
 
-def quantize(caches: list[Any], options: KvOptions) -> None:
-    """Replace each cache that holds enough tokens with a quantized one, in place."""
+def quantize(caches: list[Any], options: KvOptions | None) -> None:
+    """Replace each cache that holds enough tokens with a quantized one, in place, if that was asked for."""
+    if options is None or options.bits is None:
+        return
     for index, cache in enumerate(caches):
-        if options.bits is not None and hasattr(cache, "to_quantized") and cache.offset >= options.start:
+        if hasattr(cache, "to_quantized") and cache.offset >= options.start:
             caches[index] = cache.to_quantized(group_size=options.group_size, bits=options.bits)
 
 
-class QuantizedStore(SeparateStore):
+class AloneStore(SeparateStore):
     """Rows that run one by one, each on its own caches."""
 
-    def __init__(self, model: Any, make_cache: Any, options: KvOptions) -> None:
+    def __init__(self, model: Any, make_cache: Any, options: KvOptions | None = None) -> None:
         super().__init__(model, make_cache)
         self._options = options
 
     def __repr__(self) -> str:
-        return f"<QuantizedStore {self._options!r}>"
+        return f"<AloneStore {self._options!r}>"
 
     def arrange(self, rows: list[Row]) -> list[Row]:
         """See `SeparateStore`."""
