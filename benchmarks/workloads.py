@@ -17,6 +17,7 @@ import statistics
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -122,28 +123,23 @@ def theirs(model: object, requests: list[Request], rows: int = ROWS) -> Run:
     return Run(seconds, first, gap)
 
 
-async def ragged(size: Size) -> list[Figure]:
-    """48 requests of unequal lengths on at most 16 rows, without and with a long prompt in six."""
+async def ragged(size: Size, *, every: int = 0) -> list[Figure]:
+    """48 requests of unequal lengths on at most 16 rows; with `every`, one prompt in so many is long."""
     model, _ = llama_40m()
-    found = []
+    name = f"ragged, one prompt in {every} long" if every else "ragged"
+    rng = rng_of(3)
+    requests = []
+    for i in range(size.requests):
+        shortest, longest = (size.long // 2, size.long) if every and i % every == 0 else (16, size.prompt)
+        requests.append((prompt(rng, rng.randint(shortest, longest)), rng.randint(8, 64)))
     async with Runtime(backend=MlxBackend.from_model(llama_40m, prefix_bytes=0), max_rows=ROWS) as runtime:
-        for name, share in (("ragged", 0), ("ragged, one prompt in six long", 6)):
-            rng = rng_of(3)
-            longer = (size.long // 2, size.long)
-            requests = [
-                (
-                    prompt(rng, rng.randint(*longer) if share and i % share == 0 else rng.randint(16, size.prompt)),
-                    rng.randint(8, 64),
-                )
-                for i in range(size.requests)
-            ]
-            await ours(runtime, requests[:2])
-            theirs(model, requests[:2])
-            rounds = size.rounds if not share else max(1, size.rounds // 2)
-            pairs = [(await ours(runtime, requests), theirs(model, requests)) for _ in range(rounds)]
-            found.append(Figure(name, "throughput ÷ BatchGenerator's", [b.seconds / a.seconds for a, b in pairs]))
-            found.append(Figure(name, "worst gap ÷ BatchGenerator's", [a.gap / b.gap for a, b in pairs]))
-    return found
+        await ours(runtime, requests[:2])
+        theirs(model, requests[:2])
+        pairs = [(await ours(runtime, requests), theirs(model, requests)) for _ in range(size.rounds)]
+    return [
+        Figure(name, "throughput ÷ BatchGenerator's", [b.seconds / a.seconds for a, b in pairs]),
+        Figure(name, "worst gap ÷ BatchGenerator's", [a.gap / b.gap for a, b in pairs]),
+    ]
 
 
 async def shared(size: Size) -> list[Figure]:
@@ -323,6 +319,7 @@ def _sampling(seed: int, options: dict[str, float]) -> Sampling:
 
 WORKLOADS: dict[str, Callable[[Size], Awaitable[list[Figure]]]] = {
     "ragged": ragged,
+    "ragged-long": partial(ragged, every=6),
     "shared": shared,
     "long-row": one_long_row,
     "churn": churn,
