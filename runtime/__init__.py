@@ -17,9 +17,12 @@ if TYPE_CHECKING:
         AmbiguousRuntime,
         BackendFailed,
         CallbackFailed,
+        ConstraintFailed,
+        DeadEnd,
         EngineFailed,
         GenerationFailed,
         GreenroomError,
+        InvalidConstraint,
         InvalidParameter,
         InvalidPrompt,
         InvalidRequest,
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
         RuntimeClosed,
         StreamInUse,
         TooBusy,
+        UnsupportedKeyword,
     )
     from greenroom.events import (
         Chunk,
@@ -62,6 +66,8 @@ __all__ = [
     "BackendFailed",
     "CallbackFailed",
     "Chunk",
+    "ConstraintFailed",
+    "DeadEnd",
     "EngineFailed",
     "Event",
     "EventStream",
@@ -71,6 +77,7 @@ __all__ = [
     "GenerationTask",
     "GreenroomError",
     "Info",
+    "InvalidConstraint",
     "InvalidParameter",
     "InvalidPrompt",
     "InvalidRequest",
@@ -97,6 +104,7 @@ __all__ = [
     "TooBusy",
     "ToolCall",
     "TopLogprob",
+    "UnsupportedKeyword",
     "generate",
     "generate_task",
     "generate_token_task",
@@ -105,9 +113,10 @@ __all__ = [
 ]
 
 _ERRORS = (
-    "AmbiguousRuntime BackendFailed CallbackFailed EngineFailed GenerationFailed GreenroomError InvalidParameter "
-    "InvalidPrompt InvalidRequest MissingExtra ModelError ModelLoadFailed ModelNotFound NoRuntime NotSupported "
-    "PromptTooLong RuntimeClosed StreamInUse TooBusy"
+    "AmbiguousRuntime BackendFailed CallbackFailed ConstraintFailed DeadEnd EngineFailed GenerationFailed "
+    "GreenroomError InvalidConstraint InvalidParameter InvalidPrompt InvalidRequest MissingExtra ModelError "
+    "ModelLoadFailed ModelNotFound NoRuntime NotSupported PromptTooLong RuntimeClosed StreamInUse TooBusy "
+    "UnsupportedKeyword"
 )
 _HOMES = {
     "greenroom.actors.statistics": "Statistics",

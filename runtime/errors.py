@@ -16,9 +16,12 @@ __all__ = [
     "AmbiguousRuntime",
     "BackendFailed",
     "CallbackFailed",
+    "ConstraintFailed",
+    "DeadEnd",
     "EngineFailed",
     "GenerationFailed",
     "GreenroomError",
+    "InvalidConstraint",
     "InvalidParameter",
     "InvalidPrompt",
     "InvalidRequest",
@@ -32,6 +35,7 @@ __all__ = [
     "RuntimeClosed",
     "StreamInUse",
     "TooBusy",
+    "UnsupportedKeyword",
 ]
 
 
@@ -51,6 +55,19 @@ class InvalidParameter(InvalidRequest):
         self.name = name
         self.value = value
         self.expected = expected
+
+
+class InvalidConstraint(InvalidRequest):
+    """The constraint does not compile, or does not fit the model's vocabulary: the message says where and why."""
+
+
+class UnsupportedKeyword(InvalidConstraint):
+    """A JSON schema uses a keyword that cannot be enforced: drop it, or ask for leniency."""
+
+    def __init__(self, keyword: str, pointer: str, why: str) -> None:
+        super().__init__(f"the keyword {keyword!r} at {pointer or '/'} cannot be enforced: {why}")
+        self.keyword = keyword
+        self.pointer = pointer
 
 
 class InvalidPrompt(InvalidRequest):
@@ -129,6 +146,21 @@ class BackendFailed(GenerationFailed):
 
 class CallbackFailed(GenerationFailed):
     """A callback of the request raised; only this request ended. `__cause__` is what it raised."""
+
+
+class ConstraintFailed(GenerationFailed):
+    """The constraint broke while it ran: its engine's error or resource limit. Only this request ended."""
+
+
+class DeadEnd(ConstraintFailed):
+    """No token is allowed any more, and not all constraints are satisfied: they contradict each other here.
+
+    `text` is what had been written.
+    """
+
+    def __init__(self, message: str, *, text: str = "", info: Info | None = None) -> None:
+        super().__init__(message, info=info)
+        self.text = text
 
 
 class EngineFailed(GenerationFailed):
