@@ -60,7 +60,9 @@ class Runtime:
     of the model, for tests (`Scripted`) or other engines. `kv_bytes` bounds the KV of all rows; by default it is
     derived from the device's memory after the weights are loaded: on Apple silicon what Metal recommends less what is
     in use, on Linux a quarter of the available memory. `prefix_bytes` bounds the KV that is kept of prompts that are
-    over, for prompts that begin alike: by default an eighth of that, 0 keeps nothing.
+    over, for prompts that begin alike: by default an eighth of that, 0 keeps nothing. With `prefix_folder`, what falls
+    out of it and what is held in the end is kept in files there, `prefix_file_bytes` of them at most (4 GiB by
+    default), for later openings and other processes; they hold the tokens of prompts as they are.
     """
 
     def __init__(
@@ -73,16 +75,26 @@ class Runtime:
         max_waiting: int = MAX_WAITING,
         kv_bytes: int | None = None,
         prefix_bytes: int | None = None,
+        prefix_folder: str | Path | None = None,
+        prefix_file_bytes: int | None = None,
     ) -> None:
         if model is not None and backend is not None:
             raise InvalidParameter("backend", backend, "None where a model is named")
-        if prefix_bytes is not None and (backend is not None or prefix_bytes < 0):
-            expected = "at least 0" if backend is None else "None where a backend is given: it keeps its own"
-            raise InvalidParameter("prefix_bytes", prefix_bytes, expected)
+        prefixes = {
+            "prefix_bytes": prefix_bytes,
+            "prefix_folder": prefix_folder,
+            "prefix_file_bytes": prefix_file_bytes,
+        }
+        self._prefixes = {name: value for name, value in prefixes.items() if value is not None}
+        for name, value in self._prefixes.items():
+            if backend is not None:
+                raise InvalidParameter(name, value, "None where a backend is given: it keeps its own")
+            if isinstance(value, int) and value < 0:
+                raise InvalidParameter(name, value, "at least 0")
         bounds = {"max_rows": max_rows, "max_step_tokens": max_step_tokens, "kv_bytes": kv_bytes}
-        for name, value in bounds.items():
-            if value is not None and value < 1:
-                raise InvalidParameter(name, value, "at least 1")
+        for name, bound in bounds.items():
+            if bound is not None and bound < 1:
+                raise InvalidParameter(name, bound, "at least 1")
         if max_step_tokens <= max_rows:
             raise InvalidParameter("max_step_tokens", max_step_tokens, f"over max_rows ({max_rows}): a row takes one")
         if max_waiting < 1:
@@ -93,7 +105,6 @@ class Runtime:
         self._max_step_tokens = max_step_tokens
         self._max_waiting = max_waiting
         self._kv_bytes = kv_bytes
-        self._prefix_bytes = prefix_bytes
         self._house: House | None = None
         self._is_entering = False
 
@@ -108,7 +119,7 @@ class Runtime:
             raise RuntimeClosed(f"{self!r} is entered already: leave it first, or make another one")
         self._is_entering = True
         try:
-            backend = partial(_backend, self._backend, self._model, self._prefix_bytes)
+            backend = partial(_backend, self._backend, self._model, self._prefixes)
             limits = partial(_limits, self._max_rows, self._max_step_tokens, self._kv_bytes)
             house = House(backend, limits, max_waiting=self._max_waiting)
             finalizer = weakref.finalize(self, house.engine.put, Shutdown())
@@ -368,14 +379,14 @@ def _limits(rows: int, step_tokens: int, kv_bytes: int | None, model: ModelInfo)
     return Limits(rows=rows, step_tokens=step_tokens, kv_bytes=kv_bytes if kv_bytes is not None else model.memory_bytes)
 
 
-def _backend(given: Backend | None, model: str | Path | None, prefix_bytes: int | None) -> Backend:
+def _backend(given: Backend | None, model: str | Path | None, prefixes: Mapping[str, Any]) -> Backend:
     """The given one, or MLX's, on the engine thread: its import takes a while, and MLX ties its state to the thread."""
     if given is not None:
         return given
     from greenroom.backends import understudy
     from greenroom.backends.mlx.backend import MlxBackend
 
-    return MlxBackend(model if model is not None else understudy.path(), prefix_bytes=prefix_bytes)
+    return MlxBackend(model if model is not None else understudy.path(), **prefixes)
 
 
 def _refuse(**parts: object) -> None:

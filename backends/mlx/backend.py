@@ -30,6 +30,8 @@ from greenroom.backends.mlx.inspection import Inspection, Store, inspect  # noqa
 from greenroom.backends.mlx.load import Loaded, load_folder, wrap  # noqa: E402
 from greenroom.backends.mlx.memory import WiredLimit  # noqa: E402
 from greenroom.backends.mlx.passes import Pass, reported  # noqa: E402
+from greenroom.backends.mlx.prefix_files import PREFIX_FILE_BYTES, PrefixFiles  # noqa: E402
+from greenroom.backends.mlx.prefixes import PrefixStore  # noqa: E402
 from greenroom.backends.mlx.rows import Ref, Row, Step, Work  # noqa: E402
 from greenroom.backends.mlx.sampling import Sampler  # noqa: E402
 from greenroom.backends.mlx.stores import Stores  # noqa: E402
@@ -59,11 +61,22 @@ class MlxBackend:
     """Runs the model in a local folder, or by its name on the hub, on the default device.
 
     `memory_bytes` overrides what KV may use by default, `prefix_bytes` what is kept of prompts that are over, for those
-    that begin alike: by default an eighth of the former, 0 keeps nothing. Nothing is loaded before `load`.
+    that begin alike: by default an eighth of the former, 0 keeps nothing. What falls out of that, and what is held at
+    the end, goes to files in `prefix_folder` if there is one, up to `prefix_file_bytes`. Nothing is loaded before
+    `load`.
     """
 
-    def __init__(self, model: str | Path, *, memory_bytes: int | None = None, prefix_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        memory_bytes: int | None = None,
+        prefix_bytes: int | None = None,
+        prefix_folder: str | Path | None = None,
+        prefix_file_bytes: int = PREFIX_FILE_BYTES,
+    ) -> None:
         self._prefix_bytes = prefix_bytes
+        self._files = PrefixFiles(prefix_folder, prefix_file_bytes) if prefix_folder is not None else None
         self._name = str(model)
         self._load: Callable[[], Loaded] = lambda: load_folder(model)
         self._memory_bytes = memory_bytes
@@ -77,12 +90,20 @@ class MlxBackend:
         name: str = "model",
         memory_bytes: int | None = None,
         prefix_bytes: int | None = None,
+        prefix_folder: str | Path | None = None,
+        prefix_file_bytes: int = PREFIX_FILE_BYTES,
     ) -> MlxBackend:
         """A backend for what `factory` builds: an mlx-lm model and a tokenizer, called in `load`, on the engine thread.
 
         The tokenizer may be mlx-lm's wrapper, a transformers one, or anything with the methods of our `Tokenizer`.
         """
-        backend = cls(name, memory_bytes=memory_bytes, prefix_bytes=prefix_bytes)
+        backend = cls(
+            name,
+            memory_bytes=memory_bytes,
+            prefix_bytes=prefix_bytes,
+            prefix_folder=prefix_folder,
+            prefix_file_bytes=prefix_file_bytes,
+        )
         backend._load = lambda: wrap(*factory())
         return backend
 
@@ -106,6 +127,12 @@ class MlxBackend:
         """Where decoding rows are, for tests and statistics; None while nothing is loaded."""
         return self._stores.main if self._stores is not None else None
 
+    @property
+    def prefixes(self) -> PrefixStore | None:
+        """What is kept of prompts that are over, for tests and statistics; None while nothing is."""
+        kept = self._inspection.kept if self._inspection is not None else None
+        return kept.store if kept is not None else None
+
     def load(self) -> ModelInfo:
         """See `Backend.load`. Loading twice is an error of the caller's."""
         if self._model is not None:
@@ -115,7 +142,7 @@ class MlxBackend:
             loaded = self._load()
             self._model = loaded.model
             self._wired = WiredLimit()
-            self._inspection = inspect(loaded, self._name, self._memory_bytes, self._prefix_bytes)
+            self._inspection = inspect(loaded, self._name, self._memory_bytes, self._prefix_bytes, self._files)
         except BaseException:
             self.close()
             raise
@@ -241,6 +268,8 @@ class MlxBackend:
         wired, streams = self._wired, self._streams
         if self._model is not None:
             mx.synchronize()
+        if self._stores is not None:
+            self._stores.close()
         self._reset()
         if wired is not None:
             wired.restore()
