@@ -33,7 +33,7 @@ from greenroom.backends.mlx.passes import Pass, reported  # noqa: E402
 from greenroom.backends.mlx.prefix_files import PREFIX_FILE_BYTES, PrefixFiles  # noqa: E402
 from greenroom.backends.mlx.prefixes import PrefixStore  # noqa: E402
 from greenroom.backends.mlx.rows import Ref, Row, Step, Work  # noqa: E402
-from greenroom.backends.mlx.sampling import Sampler  # noqa: E402
+from greenroom.backends.mlx.sampling import Drawn, Sampler  # noqa: E402
 from greenroom.backends.mlx.stores import Stores  # noqa: E402
 from greenroom.backends.mlx.streams import ThreadStreams  # noqa: E402
 from greenroom.backends.protocol import (  # noqa: E402
@@ -227,8 +227,7 @@ class MlxBackend:
         asked = current.asked
         if current.sampled:
             rows, logits, fed = current.selected()
-            drawn = self._sampler_for(rows).draw(logits, fed, masks)
-            tokens, logprobs = drawn.tokens, drawn.logprobs
+            tokens, logprobs = self._drawn(rows, logits, fed, masks)
             index = {row.id: i for i, row in enumerate(rows)}
             report = tuple([(row, index[row]) for row in current.sampled])
             asked = [*asked, tokens, *(logprobs.arrays() if logprobs is not None else ())]
@@ -238,6 +237,13 @@ class MlxBackend:
             for i, row in enumerate(rows):
                 row.push(Ref(step, i))
         self._steps.append(step)
+
+    def _drawn(self, rows: list[Row], logits: mx.array, fed: mx.array, masks: Masks | None) -> Drawn:
+        try:
+            return self._sampler_for(rows).draw(logits, fed, masks)
+        except Exception:
+            self._held().heal()  # some ways to draw wait for the pass, which may have failed
+            raise
 
     def _sampler_for(self, rows: list[Row]) -> Sampler:
         key = tuple([row.id for row in rows])
