@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
 from anyio import to_thread
 
 from greenroom import current, prompts
@@ -25,6 +26,7 @@ from greenroom.actors.scheduler import Limits
 from greenroom.actors.statistics import Statistics
 from greenroom.actors.task import GenerationTask
 from greenroom.backends.protocol import Backend, ModelInfo, Tokenizer
+from greenroom.constraints.coercion import constraint_of
 from greenroom.decoders import TextDecoder, TokenDecoder
 from greenroom.errors import InvalidParameter, NotSupported, PromptTooLong, RuntimeClosed
 from greenroom.house import House, Prepared
@@ -192,14 +194,23 @@ class Runtime:
         A str is a user message through the model's chat template where it has one (`template=False`: raw text), a list
         of ints is taken as it is, a list of messages goes through the template. `overrides` beat `parameters`; an
         unknown name is a `TypeError`. `progress` is called on the engine thread with (prompt tokens run, all of them).
+        `constrain` says what may be written: a `Constraint`, a Python type (JSON of it), or a list of them, all of
+        which then hold.
 
-        Raises what can be known at once: `InvalidParameter`, `InvalidPrompt`, `TooBusy`, `NotSupported`,
-        `RuntimeClosed`. What tokenizing finds (`InvalidPrompt`, `PromptTooLong`) is raised at the first await.
+        Raises what can be known at once: `InvalidParameter`, `InvalidPrompt`, `InvalidConstraint`, `TooBusy`,
+        `NotSupported`, `RuntimeClosed`. What tokenizing and compiling find (`InvalidPrompt`, `PromptTooLong`,
+        `InvalidConstraint`) is raised at the first await.
         """
-        _refuse(constrain=constrain, tools=tools, context=context)
+        _refuse(tools=tools, context=context)
         options = merged(parameters, overrides)
         prepared = self._start(
-            prompt, options, _text_decoder, template=template, template_options=template_options, progress=progress
+            prompt,
+            options,
+            _text_decoder,
+            constrain=constrain,
+            template=template,
+            template_options=template_options,
+            progress=progress,
         )
         return EventStream(prepared.mailbox)
 
@@ -217,10 +228,16 @@ class Runtime:
         **overrides: Any,
     ) -> tuple[EventStream, GenerationTask]:
         """Like `generate`, but waits until the prompt is checked and queued, never for prefill; with the handle."""
-        _refuse(constrain=constrain, tools=tools, context=context)
+        _refuse(tools=tools, context=context)
         options = merged(parameters, overrides)
         prepared = self._start(
-            prompt, options, _text_decoder, template=template, template_options=template_options, progress=progress
+            prompt,
+            options,
+            _text_decoder,
+            constrain=constrain,
+            template=template,
+            template_options=template_options,
+            progress=progress,
         )
         stream = EventStream(prepared.mailbox)
         await prepared.wait()
@@ -242,12 +259,18 @@ class Runtime:
         **overrides: Any,
     ) -> TokenStream:
         """Like `generate`, but yields `Token` events. `include_stop_token` yields (and counts) the stop token too."""
-        _refuse(constrain=constrain, context=context)
+        _refuse(context=context)
         options = _without_strings(merged(parameters, overrides))
         decoder = _token_decoder(include_stop_token=include_stop_token)
         return TokenStream(
             self._start(
-                prompt, options, decoder, template=template, template_options=template_options, progress=progress
+                prompt,
+                options,
+                decoder,
+                constrain=constrain,
+                template=template,
+                template_options=template_options,
+                progress=progress,
             ).mailbox
         )
 
@@ -265,11 +288,17 @@ class Runtime:
         **overrides: Any,
     ) -> tuple[TokenStream, GenerationTask]:
         """Like `generate_tokens`, but waits until the prompt is checked and queued, and gives the handle."""
-        _refuse(constrain=constrain, context=context)
+        _refuse(context=context)
         options = _without_strings(merged(parameters, overrides))
         decoder = _token_decoder(include_stop_token=include_stop_token)
         prepared = self._start(
-            prompt, options, decoder, template=template, template_options=template_options, progress=progress
+            prompt,
+            options,
+            decoder,
+            constrain=constrain,
+            template=template,
+            template_options=template_options,
+            progress=progress,
         )
         stream = TokenStream(prepared.mailbox)
         await prepared.wait()
@@ -336,6 +365,7 @@ class Runtime:
         options: GenerateParameters,
         decoder: Callable[[GenerateParameters, ModelInfo], Decoder],
         *,
+        constrain: object,
         template: bool | None,
         template_options: Mapping[str, Any] | None,
         progress: Progress | None,
@@ -347,6 +377,9 @@ class Runtime:
         validate_kv(options, model)
         submitted = time.monotonic()
         seed = options.seed if options.seed is not None else secrets.randbits(63)
+        constraint = None if constrain is None else constraint_of(constrain)
+        if constraint is not None:  # its end is the turn's end
+            options = msgspec.structs.replace(options, default_stops=True)
 
         def prepare(request: int) -> Submit:
             ids = prompts.encode(
@@ -356,6 +389,7 @@ class Runtime:
                 raise PromptTooLong(len(ids), model.context_length)
             if len(ids) >= house.room:
                 raise PromptTooLong(len(ids), house.room, "the runtime's kv_bytes")
+            compiled = None if constraint is None else house.compile(constraint)
             return Submit(
                 request=request,
                 prompt=ids,
@@ -367,6 +401,9 @@ class Runtime:
                 decoder=decoder(options, model),
                 progress=progress,
                 kv=kv_options(options),
+                constraint=None if compiled is None else compiled.start(),
+                check=None if compiled is None else compiled.check,
+                force_tokens=options.force_tokens,
             )
 
         return house.announce(prepare)
