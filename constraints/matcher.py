@@ -148,7 +148,7 @@ class MatcherState(ConstraintState):
         return bool(forced) and not self._matcher.validate_tokens(forced[:1])
 
     def stop_forcing(self) -> bool:
-        """Allow every spelling of a legal text from here on; whether that changes anything. Then fill the mask again."""
+        """Allow every spelling of a legal text from here on. True where the mask must be filled again for that."""
         if not self._forcing or self.matcher is None:
             return False
         self._forcing = False
