@@ -122,8 +122,8 @@ def test_ties_are_kept_by_the_lowest_id(values: list[int], top_k: int, top_p: fl
     group = module.Group([0], [sampling], len(values))
     way = module._open if wide else module._candidates
     x = mx.array(logits)[None]
-    (first,) = ints(way(x, group, mx.array([[0.0]])))
-    (last,) = ints(way(x, group, mx.array([[1 - 2.0**-23]])))
+    (first,) = ints(way(x, group, np.array([[0.0]], np.float32)))
+    (last,) = ints(way(x, group, np.array([[1 - 2.0**-23]], np.float32)))
     # In id order the open way starts at the lowest id kept and ends at the highest; the candidates' at best and worst.
     ends = (min(wanted), max(wanted)) if wide else (wanted[0], wanted[-1])
     p = np.exp(logits.astype(np.float64))
