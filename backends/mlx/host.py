@@ -31,8 +31,12 @@ def drawn(weights: Floats, uniform: Floats) -> npt.NDArray[np.uint32]:
     The sum is taken over blocks of 64 first; only the block in which it passes the mark is added up one by one.
     """
     rows, width = weights.shape
-    sums = np.add.reduceat(weights, np.arange(0, width, _BLOCK), axis=-1, dtype=np.float64)
-    before = np.cumsum(sums, axis=-1)
+    whole = width // _BLOCK * _BLOCK
+    # A sum over 64 floats in a row is the same however many rows there are; one with a change of type is not.
+    sums = weights[:, :whole].reshape(rows, -1, _BLOCK).sum(axis=-1)
+    if whole < width:
+        sums = np.concatenate([sums, weights[:, whole:].sum(axis=-1, keepdims=True)], axis=-1)
+    before = np.cumsum(sums.astype(np.float64), axis=-1)
     marks = uniform * before[:, -1:]
     blocks = np.argmax(before > marks, axis=-1)
     tokens = np.empty(rows, dtype=np.uint32)

@@ -3,7 +3,8 @@
 candidates  `top_k` up to 256: the k largest are found without sorting, and the rest is arithmetic on `[n, k]`.
 nucleus     `top_p` without such a `top_k`: one exp over the vocabulary for the total, then the 512 likeliest. Where
             they do not hold the nucleus the row is drawn as an open one, which has to be known *now*: one wait.
-open        everything else: thresholds by bisection over the float's bits, which are exact, then an inverse CDF.
+filtered    other filters: thresholds by bisection over the float's bits, which are exact, then an inverse CDF.
+open        temperature alone: the inverse CDF; in numpy where MLX computes on the CPU.
 
 Which way a row takes depends on its own parameters, and on its own logits at most: never on the rows beside it.
 """
@@ -57,7 +58,10 @@ def way_of(sampling: Sampling, vocab_size: int) -> str:
         return "greedy"
     if 0 < sampling.top_k <= min(_MOST_CANDIDATES, vocab_size):
         return "candidates"
-    return "nucleus" if sampling.top_p < 1 and not 0 < sampling.top_k < vocab_size else "open"
+    has_top_k = 0 < sampling.top_k < vocab_size
+    if sampling.top_p < 1 and not has_top_k:
+        return "nucleus"
+    return "filtered" if has_top_k or sampling.min_p > 0 else "open"
 
 
 def _column(values: list[float]) -> mx.array:
@@ -111,8 +115,12 @@ def _nucleus(x: mx.array, group: Group, drawn: npt.NDArray[np.float32]) -> mx.ar
 
 
 def _open(x: mx.array, group: Group, uniform: npt.NDArray[np.float32]) -> mx.array:
-    if uses_cpu() and not (group.has_top_k or group.has_top_p or group.has_min_p):
+    if uses_cpu():
         return mx.array(host.drawn(host.weights(x, group.temperatures), uniform))
+    return _by_threshold(_weights(x, group), None, None, None, mx.array(uniform))
+
+
+def _filtered(x: mx.array, group: Group, uniform: npt.NDArray[np.float32]) -> mx.array:
     return _by_threshold(
         _weights(x, group),
         group.top_k if group.has_top_k else None,
@@ -163,5 +171,5 @@ def _keep(weights: mx.array, measure: mx.array, enough: mx.array) -> mx.array:
     return mx.where((weights > least) | (tied & (above + before < enough)), weights, 0)
 
 
-WAYS = {"candidates": _candidates, "nucleus": _nucleus, "open": _open}
+WAYS = {"candidates": _candidates, "nucleus": _nucleus, "filtered": _filtered, "open": _open}
 """From logits (float32 `[n, vocabulary]`), the rows' parameters and their uniform numbers `[n, 1]` to tokens `[n]`."""

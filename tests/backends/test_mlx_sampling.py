@@ -120,7 +120,7 @@ def test_ties_are_kept_by_the_lowest_id(values: list[int], top_k: int, top_p: fl
     sampling = Sampling(temperature=1.0, top_k=min(top_k, len(values)), top_p=top_p)
     wanted = kept(logits, sampling)
     group = module.Group([0], [sampling], len(values))
-    way = module._open if wide else module._candidates
+    way = module._filtered if wide else module._candidates
     x = mx.array(logits)[None]
     (first,) = ints(way(x, group, np.array([[0.0]], np.float32)))
     (last,) = ints(way(x, group, np.array([[1 - 2.0**-23]], np.float32)))
@@ -366,5 +366,5 @@ def test_draws_on_the_host_are_those_of_the_definition(seed: int, size: int, tem
         before = weights[0, :token].sum(dtype=np.float64)
         total = weights.sum(dtype=np.float64)
         assert weights[0, token] > 0
-        assert before <= np.float32(mark) * total + 1e-9
-        assert before + weights[0, token] > np.float32(mark) * total - 1e-9
+        assert before <= np.float32(mark) * total + 1e-5 * total
+        assert before + weights[0, token] > np.float32(mark) * total - 1e-5 * total
