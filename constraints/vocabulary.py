@@ -191,8 +191,10 @@ class _Words:
 
 def _spelt(inner: LLTokenizer, token: int) -> bytes:
     spelt: bytes = inner.decode_bytes([token])
-    # llguidance marks special tokens by a byte that no text has; of the token that is this byte it knows no more.
-    return b"\xff" if spelt == b"<[%d]>" % token else spelt
+    if spelt and spelt != b"<[%d]>" % token:
+        return spelt
+    # llguidance marks special tokens by a byte that no text has; the token that is this byte is nothing but the mark.
+    return b"\xff" if inner.is_special_token(token) else b""
 
 
 def _checked(eos: Sequence[int], n_vocab: int) -> tuple[int, ...]:
