@@ -19,6 +19,9 @@ from greenroom.errors import InvalidConstraint
 
 __all__ = ["AnyJson", "JsonSchema"]
 
+WHITESPACE = " |\\n[ \\t]{0,24}"
+"""By default: what people and models write between the parts of JSON. Unbounded, small models write it for ever."""
+
 _COUNTS = frozenset(["minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties"])
 _VALUES = frozenset(["const", "enum", "default", "examples"])
 
@@ -32,7 +35,8 @@ class JsonSchema(GrammarConstraint):
     a validator of pydantic's) `check` finds in the complete text.
 
     `whitespace` is True for any JSON whitespace between the parts, False for none, or a regular expression that is
-    matched at most once at each place; None is any, unless `separators` are given. `separators` are those between items
+    matched at most once at each place; None is one space or a line break with an indent, and nothing where `separators`
+    are given. `separators` are those between items
     and after keys, as of `json.dumps`, to the letter. Properties come in the schema's order. With `lenient`, keywords
     that cannot be enforced are left out with a `GrammarWarning`, and `oneOf` means `anyOf`.
 
@@ -131,9 +135,10 @@ def _layout(whitespace: bool | str | None, separators: tuple[str, str] | None) -
         item, key = separators
         layout |= {"item_separator": _literal(item), "key_separator": _literal(key)}
         whitespace = False if whitespace is None else whitespace
+    whitespace = WHITESPACE if whitespace is None else whitespace
     if isinstance(whitespace, str):
         layout["whitespace_pattern"] = whitespace
-    elif whitespace is not None:
+    else:
         layout["whitespace_flexible"] = whitespace
     return layout
 
