@@ -20,8 +20,11 @@ if TYPE_CHECKING:
         ConstraintFailed,
         DeadEnd,
         EngineFailed,
+        FactoryClosed,
+        FactoryInUse,
         GenerationFailed,
         GreenroomError,
+        IncompatibleEngine,
         InvalidConstraint,
         InvalidParameter,
         InvalidPrompt,
@@ -71,11 +74,14 @@ __all__ = [
     "EngineFailed",
     "Event",
     "EventStream",
+    "FactoryClosed",
+    "FactoryInUse",
     "Function",
     "GenerateParameters",
     "GenerationFailed",
     "GenerationTask",
     "GreenroomError",
+    "IncompatibleEngine",
     "Info",
     "InvalidConstraint",
     "InvalidParameter",
@@ -113,10 +119,10 @@ __all__ = [
 ]
 
 _ERRORS = (
-    "AmbiguousRuntime BackendFailed CallbackFailed ConstraintFailed DeadEnd EngineFailed GenerationFailed "
-    "GreenroomError InvalidConstraint InvalidParameter InvalidPrompt InvalidRequest MissingExtra ModelError "
-    "ModelLoadFailed ModelNotFound NoRuntime NotSupported PromptTooLong RuntimeClosed StreamInUse TooBusy "
-    "UnsupportedKeyword"
+    "AmbiguousRuntime BackendFailed CallbackFailed ConstraintFailed DeadEnd EngineFailed FactoryClosed "
+    "FactoryInUse GenerationFailed GreenroomError IncompatibleEngine InvalidConstraint InvalidParameter "
+    "InvalidPrompt InvalidRequest MissingExtra ModelError ModelLoadFailed ModelNotFound NoRuntime NotSupported "
+    "PromptTooLong RuntimeClosed StreamInUse TooBusy UnsupportedKeyword"
 )
 _HOMES = {
     "greenroom.actors.statistics": "Statistics",
