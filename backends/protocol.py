@@ -18,7 +18,7 @@ Ids, numbers and numpy rows cross this boundary; arrays of the backend's own nev
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -89,6 +89,12 @@ class Tokenizer(Protocol):
 
     def stream(self) -> TextStream:
         """A fresh detokenizer; special tokens give no text."""
+
+    def vocabulary(self) -> str | tuple[Sequence[bytes], Collection[int]]:
+        """What a grammar must know of the ids: a fast tokenizer's JSON, or each id's bytes and the special ids.
+
+        An id without bytes stands for nothing. Raises `NotSupported` where the tokenizer tells neither.
+        """
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,71 @@
-"""What may be said: schemas, matchers, masks and structures will live here.
+"""What may be said: constraints, their grammars, the states of requests in them, and masks.
 
-This package does not know MLX, tasks, or the scheduler. Nothing of it is built yet; `constrain=` is refused until then.
+This package does not know MLX, tasks, or the scheduler. Its three lifetimes: a `Vocabulary` per tokenizer, a `Compiled`
+constraint per grammar, a `ConstraintState` per request. Names are handed on when they are asked for, so that importing
+a part loads that part alone.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from greenroom.constraints.compiled import Compiled, Grammars, GrammarWarning
+    from greenroom.constraints.conjunction import AllOf
+    from greenroom.constraints.constraint import Constraint
+    from greenroom.constraints.grammars import Choice, Gbnf, Lark, Regex
+    from greenroom.constraints.json_schema import AnyJson, JsonSchema
+    from greenroom.constraints.lazy import Lazy
+    from greenroom.constraints.masks import fill_masks, is_dead_end
+    from greenroom.constraints.matcher import MatcherState
+    from greenroom.constraints.state import Bits, ConstraintState
+    from greenroom.constraints.vocabulary import Vocabulary
+
+__all__ = [
+    "AllOf",
+    "AnyJson",
+    "Bits",
+    "Choice",
+    "Compiled",
+    "Constraint",
+    "ConstraintState",
+    "Gbnf",
+    "GrammarWarning",
+    "Grammars",
+    "JsonSchema",
+    "Lark",
+    "Lazy",
+    "MatcherState",
+    "Regex",
+    "Vocabulary",
+    "fill_masks",
+    "is_dead_end",
+]
+
+_HOMES = {
+    "compiled": "Compiled GrammarWarning Grammars",
+    "conjunction": "AllOf",
+    "constraint": "Constraint",
+    "grammars": "Choice Gbnf Lark Regex",
+    "json_schema": "AnyJson JsonSchema",
+    "lazy": "Lazy",
+    "masks": "fill_masks is_dead_end",
+    "matcher": "MatcherState",
+    "state": "Bits ConstraintState",
+    "vocabulary": "Vocabulary",
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"greenroom.constraints.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -91,6 +91,14 @@ class MlxTokenizer:
         """See `Tokenizer.stream`."""
         return self._stream()
 
+    def vocabulary(self) -> str:
+        """See `Tokenizer.vocabulary`. Takes up to a second for a large tokenizer."""
+        rust = getattr(self._inner, "backend_tokenizer", None)
+        if rust is None:
+            raise NotSupported("a constraint", f"{type(self._inner).__name__} is not a fast tokenizer")
+        text: str = rust.to_str()
+        return text
+
     def _streams(self) -> Callable[[], TextStream]:
         if self._rust is not None:
             # The whole tokenizer as JSON takes a second; its decoder's pickle is the decoder's part of it.

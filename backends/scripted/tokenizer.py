@@ -114,6 +114,10 @@ class ByteTokenizer:
         """See `Tokenizer.stream`."""
         return ByteStream()
 
+    def vocabulary(self) -> tuple[list[bytes], frozenset[int]]:
+        """See `Tokenizer.vocabulary`."""
+        return [*[bytes((byte,)) for byte in range(256)], *_MARKS.values()], frozenset(_MARKS)
+
     def last_user_text(self, ids: Sequence[int]) -> str | None:
         """What the last user message of a rendered conversation says; None if `ids` are none."""
         marked = self.decode(ids, skip_special_tokens=False)

@@ -1,0 +1,87 @@
+"""Constraints written as a grammar: a regular expression, Lark, GBNF, or a choice of texts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from llguidance import LLMatcher
+from llguidance.gbnf_to_lark import gbnf_to_lark
+
+from greenroom.constraints.constraint import GrammarConstraint
+from greenroom.constraints.vocabulary import Vocabulary
+from greenroom.errors import InvalidConstraint
+
+__all__ = ["Choice", "Gbnf", "Lark", "Regex"]
+
+
+@dataclass(frozen=True)
+class Regex(GrammarConstraint):
+    """The whole output matches `pattern`: the syntax of Rust's regex crate, without look-around and anchors."""
+
+    pattern: str
+
+    def __post_init__(self) -> None:
+        _text(self, "pattern", self.pattern)
+
+    def grammar(self, vocabulary: Vocabulary) -> str:  # noqa: ARG002 - the same for all
+        """See `GrammarConstraint.grammar`."""
+        text: str = LLMatcher.grammar_from_regex(self.pattern)
+        return text
+
+
+@dataclass(frozen=True)
+class Lark(GrammarConstraint):
+    """The output is a `start` of a grammar in llguidance's variant of Lark.
+
+    Special tokens are written by name, `<tool_call>`, or by id, `<[151657]>`; the ids that end a turn are legal at the
+    end alone, whatever the grammar says.
+    """
+
+    text: str
+
+    def __post_init__(self) -> None:
+        _text(self, "text", self.text)
+
+    def grammar(self, vocabulary: Vocabulary) -> str:  # noqa: ARG002 - the same for all
+        """See `GrammarConstraint.grammar`."""
+        return self.text
+
+
+@dataclass(frozen=True)
+class Gbnf(GrammarConstraint):
+    """The output is a `root` of a grammar in llama.cpp's GBNF, which is converted to Lark."""
+
+    text: str
+
+    def __post_init__(self) -> None:
+        _text(self, "text", self.text)
+
+    def grammar(self, vocabulary: Vocabulary) -> str:  # noqa: ARG002 - the same for all
+        """See `GrammarConstraint.grammar`."""
+        try:
+            text: str = gbnf_to_lark(self.text)
+        except Exception as error:  # its errors have no base of their own
+            raise InvalidConstraint(f"the GBNF grammar cannot be read: {error}") from error
+        return text
+
+
+@dataclass(frozen=True, init=False)
+class Choice(GrammarConstraint):
+    """The output is one of `options`, as it stands."""
+
+    options: tuple[str, ...]
+
+    def __init__(self, *options: str) -> None:
+        object.__setattr__(self, "options", options)
+        if not options or not all(isinstance(option, str) for option in options):
+            raise InvalidConstraint(f"Choice needs strings to choose from, got {options!r}")
+
+    def grammar(self, vocabulary: Vocabulary) -> str:  # noqa: ARG002 - the same for all
+        """See `GrammarConstraint.grammar`."""
+        return "start: " + " | ".join(json.dumps(option) for option in self.options)
+
+
+def _text(owner: object, name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise InvalidConstraint(f"{type(owner).__name__}'s {name} is a string, got {value!r}")

@@ -1,0 +1,89 @@
+"""The masks of one step: all grammars in one call that gives the GIL away once.
+
+A call per row would ask for the GIL back per row, and a busy event loop may keep it for milliseconds each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+from llguidance import LLExecutor
+
+from greenroom.constraints.conjunction import AllOf
+from greenroom.constraints.lazy import LazyState
+from greenroom.constraints.matcher import MatcherState, settle
+from greenroom.constraints.state import Bits, ConstraintState
+
+__all__ = ["fill_masks", "is_dead_end"]
+
+
+def fill_masks(states: Sequence[ConstraintState], out: Bits) -> list[str | None]:
+    """Write the mask of `states[i]` over `out[i]`; `out` is C-contiguous uint32 `[len(states), words]`.
+
+    Returns for each row why it has no mask: the state's `error`, or what its own code raised; None where all is well.
+    Such a row is zero, and no other is touched by it. A row of zeros without an error is a dead end (see
+    `is_dead_end`). The states are of one vocabulary, each at most once among them.
+    """
+    if out.dtype != np.uint32 or out.ndim != 2 or len(out) != len(states) or not out.flags.c_contiguous:
+        raise ValueError(f"masks of {len(states)} states need contiguous uint32 rows, got {out.dtype} {out.shape}")
+    parts = [_parts(state) for state in states]
+    owners = [row for row, members in enumerate(parts) for _ in members[1:]]
+    errors = _fill([members[0] for members in parts], out)
+    if owners:
+        spare = np.empty((len(owners), out.shape[1]), np.uint32)
+        others = _fill([member for members in parts for member in members[1:]], spare)
+        for row, mask, error in zip(owners, spare, others, strict=True):
+            out[row] &= mask
+            errors[row] = errors[row] or error
+    return errors
+
+
+def is_dead_end(state: ConstraintState, row: Bits) -> bool:
+    """Whether `row`, the mask that `state` filled, allows nothing at all while the state has no error."""
+    return state.error is None and not row.any()
+
+
+def _parts(state: ConstraintState) -> tuple[ConstraintState, ...]:
+    """The states whose masks, ANDed, are this state's mask."""
+    if isinstance(state, AllOf):
+        return tuple(part for member in state.members for part in _parts(member))
+    if isinstance(state, LazyState) and state.is_triggered:
+        return _parts(state.inner)
+    return (state,)
+
+
+def _fill(states: Sequence[ConstraintState], rows: Bits) -> list[str | None]:
+    matchers = [(state, row) for row, state in enumerate(states) if isinstance(state, MatcherState)]
+    _compute([(state.matcher, row) for state, row in matchers if state.matcher is not None], rows)
+    settle([state for state, _ in matchers], rows, [row for _, row in matchers])
+    return [_outcome(state, row) for state, row in zip(states, rows, strict=True)]
+
+
+def _compute(jobs: list[tuple[Any, int]], rows: Bits) -> None:
+    if len(jobs) == 1:
+        [(matcher, row)] = jobs
+        matcher.unsafe_compute_mask_ptr(rows[row].ctypes.data, rows[row].nbytes)
+    elif jobs:
+        _executor().unsafe_compute_mask_ptr(jobs, rows.ctypes.data, rows.shape[1] * 4, len(rows))
+
+
+def _outcome(state: ConstraintState, row: Bits) -> str | None:
+    """The state's error; a state that is no matcher fills its row first."""
+    try:
+        if not isinstance(state, MatcherState):
+            state.fill_mask(row)
+        error = state.error
+    except Exception as failure:  # noqa: BLE001 - a user's state may raise anything, and only its row pays
+        error = f"{type(failure).__name__}: {failure}"
+    if error is not None:
+        row[:] = 0
+    return error
+
+
+@cache
+def _executor() -> LLExecutor:
+    """One pool of threads for the process; they live as long as it does."""
+    return LLExecutor()

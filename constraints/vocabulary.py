@@ -1,0 +1,224 @@
+"""Every id of a model and the bytes it stands for, as llguidance needs them. One per tokenizer, shared by all requests.
+
+llguidance writes what a grammar forces in the tokenizer's own (canonical) tokens. It cannot do that for a vocabulary
+without an encoder, so there nothing is forced: masks then allow every spelling of a legal text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import cached_property, partial
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from llguidance import LLTokenizer
+
+from greenroom.constraints.state import Bits
+from greenroom.errors import InvalidConstraint
+
+__all__ = ["Vocabulary"]
+
+Encode = Callable[[str], Sequence[int]]
+
+
+class Vocabulary:
+    """The ids of one tokenizer, for logits of width `n_vocab`; made by `from_json`, `from_tokens` or `of`.
+
+    `eos` are the ids that end a turn, llguidance's main one first. Ids that the tokenizer does not know are never
+    allowed. Building one takes about a second for a large tokenizer and holds the GIL: do it before serving. Two
+    vocabularies with the same content are equal. Methods may be called from any thread.
+    """
+
+    def __init__(
+        self, inner: LLTokenizer, n_vocab: int, eos: Sequence[int], key: object, *, is_canonical: bool
+    ) -> None:
+        self.inner = inner
+        """llguidance's own tokenizer."""
+        self.n_vocab = n_vocab
+        self.words = -(-n_vocab // 32)
+        """How many uint32 words a mask row has."""
+        self.eos = tuple(eos)
+        self.is_canonical = is_canonical
+        """Whether forced text is written as the tokenizer would write it."""
+        self._key = key
+        self.bytes = tuple(_spelt(inner, token) for token in range(n_vocab))
+        """What each id adds to a text; a special token's name; nothing for an id that the tokenizer does not know."""
+        marks = [token for token, spelt in enumerate(self.bytes) if spelt and inner.is_special_token(token)]
+        self._marks = {self.bytes[token].decode(errors="replace"): token for token in marks}
+        self.special = frozenset(marks) | frozenset(self.eos)
+        """The ids that no text spells: EOS and the tokenizer's added tokens. A grammar may name them."""
+        self._end_words, self._end_bits = _packed(self.eos)
+        self._mark_words, self._mark_bits = _packed(self.special)
+
+    @classmethod
+    def from_json(cls, tokenizer_json: str, n_vocab: int, eos: Sequence[int]) -> Vocabulary:
+        """From a Hugging Face fast tokenizer's JSON: what its `backend_tokenizer.to_str()` gives.
+
+        Raises `InvalidConstraint` where the text is no such tokenizer, knows more than `n_vocab` ids or no id of `eos`.
+        """
+        ends = _checked(eos, n_vocab)
+        try:
+            known = [token for token in ends if token < _size(tokenizer_json)]
+            inner = LLTokenizer(tokenizer_json, n_vocab=n_vocab, eos_token=known)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InvalidConstraint(f"constraints cannot use this tokenizer with the ends {ends}: {error}") from error
+        return cls(inner, n_vocab, ends, _digest([tokenizer_json.encode()], n_vocab, ends), is_canonical=True)
+
+    @classmethod
+    def from_tokens(
+        cls,
+        tokens: Sequence[bytes],
+        *,
+        special: Collection[int],
+        n_vocab: int,
+        eos: Sequence[int],
+        encode: Encode | None = None,
+    ) -> Vocabulary:
+        """From each id's bytes; an id with none is never allowed. No text spells `special` ids, nor those of `eos`.
+
+        `encode` gives the ids of a text as the model's tokenizer would write it; without it nothing is forced. Raises
+        `InvalidConstraint` where there are more tokens than `n_vocab`.
+        """
+        ends = _checked(eos, n_vocab)
+        if len(tokens) > n_vocab:
+            raise InvalidConstraint(f"{len(tokens)} tokens do not fit logits of width {n_vocab}")
+        words = [bytes(token) for token in tokens] + [b""] * (n_vocab - len(tokens))
+        marks = sorted({token for token in special if words[token]} | set(ends))
+        inner = LLTokenizer(_Words(words, marks, ends[0], encode), eos_token=list(ends))
+        key = (_digest(words, n_vocab, ends, marks), encode)
+        return cls(inner, n_vocab, ends, key, is_canonical=encode is not None)
+
+    @classmethod
+    def of(cls, tokenizer: Any, n_vocab: int, eos: Sequence[int]) -> Vocabulary:
+        """From any object with the methods of `greenroom.backends.protocol.Tokenizer`.
+
+        Raises `InvalidConstraint` as the other constructors do, and whatever the tokenizer's `vocabulary()` raises.
+        """
+        content = tokenizer.vocabulary()
+        if isinstance(content, str):
+            return cls.from_json(content, n_vocab, eos)
+        tokens, special = content
+        encode = partial(tokenizer.encode, add_special_tokens=False)
+        return cls.from_tokens(tokens, special=special, n_vocab=n_vocab, eos=eos, encode=encode)
+
+    def __repr__(self) -> str:
+        return f"<Vocabulary n_vocab={self.n_vocab} eos={self.eos} is_canonical={self.is_canonical}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Vocabulary) and other._key == self._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def tokenize(self, text: bytes) -> list[int]:
+        """The ids of `text`. Bytes that are not UTF-8 are spelt by the longest tokens that fit."""
+        ids: list[int] = self.inner.tokenize_bytes(text)
+        return ids
+
+    def token_bytes(self, token: int) -> bytes:
+        """`bytes[token]`, and nothing for an id out of range."""
+        return self.bytes[token] if 0 <= token < self.n_vocab else b""
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """The text of `tokens`; special ones add nothing, bytes that are not UTF-8 become U+FFFD."""
+        return b"".join([self.token_bytes(t) for t in tokens if t not in self.special]).decode(errors="replace")
+
+    def special_token(self, name: str) -> int | None:
+        """The id of the special token `name`, such as `<tool_call>`; None where there is none."""
+        return self._marks.get(name)
+
+    @cached_property
+    def known(self) -> Bits:
+        """A mask row of every id that stands for something, EOS included. Do not write to it."""
+        row = np.zeros(self.words, np.uint32)
+        words, bits = _packed([*self.eos, *[token for token, spelt in enumerate(self.bytes) if spelt]])
+        row[words] = bits
+        row.flags.writeable = False
+        return row
+
+    def end_only_where(self, accepting: npt.NDArray[np.bool_], rows: Bits, at: npt.NDArray[np.intp]) -> None:
+        """Set the EOS bits of `rows[at[i]]` where `accepting[i]`, clear them elsewhere; `rows` is `[n, words]`."""
+        where = (at[:, None], self._end_words)
+        ends = np.where(accepting[:, None], self._end_bits, np.uint32(0))
+        rows[where] = (rows[where] & ~self._end_bits) | ends
+
+    def with_special(self, rows: Bits, at: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+        """For each i whether `rows[at[i]]` allows a special token, EOS among them."""
+        marks = rows[at[:, None], self._mark_words] & self._mark_bits
+        return np.asarray(marks.any(axis=1))
+
+
+class _Words:
+    """What llguidance asks of a tokenizer that is not Hugging Face's; its encoder must never raise (a panic there)."""
+
+    is_tokenizer_wrapper = True
+    bos_token_id: int | None = None
+
+    def __init__(self, tokens: list[bytes], special: list[int], eos: int, encode: Encode | None) -> None:
+        self.tokens = tokens
+        self.special_token_ids = special
+        self.eos_token_id = eos
+        self._encode = encode
+        self._ids = {token: at for at, token in reversed(list(enumerate(tokens))) if token and at not in set(special)}
+        self._longest = max(map(len, self._ids), default=0)
+
+    def __call__(self, text: str) -> list[int]:
+        spelt = text.encode()
+        if self._encode is not None:
+            try:
+                ids = [int(token) for token in self._encode(text)]
+                if b"".join([self.tokens[token] for token in ids]) == spelt:
+                    return ids
+            except Exception:  # noqa: BLE001 - whatever a user's encoder raises, the longest tokens spell the text too
+                return self._greedy(spelt)
+        return self._greedy(spelt)
+
+    def _greedy(self, text: bytes) -> list[int]:
+        ids: list[int] = []
+        at = 0
+        while at < len(text):
+            sizes = range(min(self._longest, len(text) - at), 0, -1)
+            size = next((size for size in sizes if text[at : at + size] in self._ids), 0)
+            if size == 0:  # no token spells this byte: what is forced ends before it
+                break
+            ids.append(self._ids[text[at : at + size]])
+            at += size
+        return ids
+
+
+def _spelt(inner: LLTokenizer, token: int) -> bytes:
+    spelt: bytes = inner.decode_bytes([token])
+    # llguidance names ids without bytes, and those past the tokenizer, "<[id]>".
+    return b"" if spelt == b"<[%d]>" % token else spelt
+
+
+def _checked(eos: Sequence[int], n_vocab: int) -> tuple[int, ...]:
+    ends = tuple(dict.fromkeys(int(token) for token in eos))
+    if not ends or not all(0 <= token < n_vocab for token in ends):
+        raise InvalidConstraint(f"a constraint needs ids that end a turn, each from 0 to {n_vocab - 1}; got {ends}")
+    return ends
+
+
+def _size(tokenizer_json: str) -> int:
+    """How many ids a tokenizer's JSON knows."""
+    content = json.loads(tokenizer_json)
+    added = [int(token["id"]) for token in content.get("added_tokens") or ()]
+    return max(len(content["model"]["vocab"]), *[token + 1 for token in added], 0)
+
+
+def _packed(ids: Iterable[int]) -> tuple[npt.NDArray[np.intp], Bits]:
+    """The words of a mask that hold `ids`, and their bits there."""
+    words: dict[int, int] = {}
+    for token in ids:
+        words[token // 32] = words.get(token // 32, 0) | 1 << token % 32
+    return np.array(list(words), np.intp), np.array(list(words.values()), np.uint32)
+
+
+def _digest(parts: Iterable[bytes], *rest: object) -> bytes:
+    mark = blake2b(repr(rest).encode(), digest_size=16)
+    for part in parts:
+        mark.update(b"%d:" % len(part) + part)
+    return mark.digest()
