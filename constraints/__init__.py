@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from greenroom.constraints.cbison import Cbison
     from greenroom.constraints.compiled import Compiled, Grammars, GrammarWarning
     from greenroom.constraints.conjunction import AllOf
     from greenroom.constraints.constraint import Constraint
@@ -26,6 +27,7 @@ __all__ = [
     "AllOf",
     "AnyJson",
     "Bits",
+    "Cbison",
     "Choice",
     "Compiled",
     "Constraint",
@@ -44,6 +46,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "cbison": "Cbison",
     "compiled": "Compiled GrammarWarning Grammars",
     "conjunction": "AllOf",
     "constraint": "Constraint",

@@ -16,6 +16,7 @@ import llguidance
 import numpy as np
 import numpy.typing as npt
 import pytest
+
 from greenroom.constraints.cbison import (
     CbisonFactory,
     CbisonTokenizerProvider,

@@ -10,6 +10,7 @@ memory that is not its own is beyond anyone's checks.
 
 from __future__ import annotations
 
+from greenroom.constraints.cbison.constraint import Cbison
 from greenroom.constraints.cbison.export import CbisonExport, llguidance_cbison_factory
 from greenroom.constraints.cbison.factory import CbisonFactory, Diagnostics
 from greenroom.constraints.cbison.matcher import CbisonMatcher
@@ -18,6 +19,7 @@ from greenroom.constraints.cbison.tokenizer import CbisonTokenizer
 from greenroom.constraints.cbison.tokens import TokenList, TokenSource
 
 __all__ = [
+    "Cbison",
     "CbisonExport",
     "CbisonFactory",
     "CbisonMatcher",

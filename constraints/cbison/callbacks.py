@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from array import array
 from ctypes import Array, addressof, c_char, c_uint32, create_string_buffer
 from itertools import count
@@ -10,9 +9,10 @@ from itertools import count
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from greenroom.constraints.cbison import layout
-from greenroom.constraints.cbison.guards import callback, logger
+from greenroom.constraints.cbison.guards import callback
 from greenroom.constraints.cbison.provider import put
-from greenroom.constraints.cbison.tokens import LLTokens, TokenSource, can_tokenize, spellings
+from greenroom.constraints.cbison.tokens import LLTokens, TokenSource, Writer, can_tokenize, spellings
+from greenroom.constraints.prototype import unforced
 from greenroom.errors import InvalidConstraint
 
 _QUIET = LLParserLimits(verbose_errors=False)  # messages without the parser's state and the tokens before
@@ -201,16 +201,12 @@ class _Words:
     special_token_ids: tuple[int, ...] = ()  # they are marked
 
     def __init__(self, source: TokenSource) -> None:
-        self._source = source
         self.tokens = spellings(source)
         self.eos_token_id = source.eos_ids[0]
+        self._write = Writer(source, self.tokens)
 
     def __call__(self, text: str) -> list[int]:
-        try:
-            return [int(token) for token in self._source.tokenize(text.encode())]
-        except Exception:  # noqa: BLE001 - whatever a user's tokenizer raises would be a panic in llguidance
-            logger.exception("a tokenizer failed; nothing is forced here")
-            return []
+        return self._write(text.encode())
 
 
 def _ll_tokenizer(source: TokenSource) -> LLTokenizer:
@@ -220,16 +216,3 @@ def _ll_tokenizer(source: TokenSource) -> LLTokenizer:
         return LLTokenizer(_Words(source), eos_token=list(source.eos_ids))
     except ValueError as error:
         raise InvalidConstraint(f"llguidance refused the vocabulary: {error}") from error
-
-
-def unforced(grammar: str) -> str:
-    """The same language, of which nothing is forced."""
-    if not grammar.lstrip().startswith("{"):
-        return _UNFORCED + grammar
-    first, *rest = json.loads(grammar)["grammars"]
-    named = {**first, "name": first.get("name") or "whole"}
-    outer = {"lark_grammar": f"{_UNFORCED}start: @{named['name']}"}
-    return json.dumps({"grammars": [outer, named, *rest]})
-
-
-_UNFORCED = '%llguidance {"no_forcing": true}\n'

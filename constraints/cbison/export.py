@@ -37,6 +37,10 @@ class HasTokenizer(Protocol):
     def eos(self) -> Sequence[int]:
         """The ids that end a turn."""
 
+    @property
+    def is_canonical(self) -> bool:
+        """Whether it can tokenize as its model does."""
+
 
 class ExportedEngine(Protocol):
     """What makes matchers for an exported factory, known to C by a number or an address."""
@@ -144,7 +148,7 @@ def source_of(tokenizer: TokenSource | LLTokenizer | HasTokenizer) -> TokenSourc
     if isinstance(tokenizer, LLTokenizer):
         return LLTokens(tokenizer)
     if isinstance(getattr(tokenizer, "inner", None), LLTokenizer):
-        return LLTokens(tokenizer.inner, tokenizer.eos)
+        return LLTokens(tokenizer.inner, tokenizer.eos, can_tokenize=tokenizer.is_canonical)
     raise InvalidConstraint(f"{type(tokenizer).__name__} is no TokenSource, no Vocabulary and no LLTokenizer")
 
 

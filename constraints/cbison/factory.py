@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from ctypes import CDLL, addressof, c_char_p, c_size_t, c_void_p, create_string_buffer
 from types import TracebackType
 from typing import Literal, Protocol, Self
+from weakref import WeakSet
 
 import msgspec
 
@@ -51,6 +52,13 @@ class Addressed(Protocol):
         """The ids that end a turn."""
 
 
+class Closing(Protocol):
+    """Something to close."""
+
+    def close(self) -> None:
+        """Let go of what it holds; again does nothing."""
+
+
 class CbisonFactory:
     """A foreign grammar engine. Thread-safe; each matcher belongs to one thread at a time.
 
@@ -62,6 +70,7 @@ class CbisonFactory:
         self._engine = engine
         self._finish = finish
         self._pool = ThreadPoolExecutor(num_threads, "cbison") if num_threads > 1 else None
+        self._prepared: WeakSet[Closing] = WeakSet()
 
     @classmethod
     def from_address(
@@ -134,7 +143,7 @@ class CbisonFactory:
 
     @property
     def num_matchers(self) -> int:
-        """How many of its matchers live."""
+        """How many of its matchers live, those among them that were compiled for requests to come."""
         return self._engine.num_leases
 
     def check_width(self, num_logits: int) -> None:
@@ -193,11 +202,18 @@ class CbisonFactory:
                 _fill(pair)
         return tuple(matcher.error for matcher, _ in rows)
 
+    def closes_with(self, prepared: Closing) -> None:
+        """Close `prepared`, which waits for requests and is none itself, before the factory closes."""
+        self._prepared.add(prepared)
+
     def close(self, *, defer: bool = False) -> None:
         """Give the engine's factory back; a second call does nothing.
 
         While matchers live it raises `FactoryInUse`, or with `defer` refuses new ones and gives back with the last.
+        What was compiled for requests and is in none of them is freed first.
         """
+        for prepared in list(self._prepared):
+            prepared.close()
         self._engine.close(defer=defer)
         pool, self._pool = self._pool, None
         if pool is not None:

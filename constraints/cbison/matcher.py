@@ -39,7 +39,8 @@ class CbisonMatcher(ConstraintState):
         self._history: list[int] = []
         self._handle = handle
         self._pointer = handle.pointer if handle else 0
-        self._is_closed = False
+        self.is_closed = False
+        """Whether `close` was called."""
 
     def fill_mask(self, out: Bits) -> None:
         """Write the legal next ids over all of `out`, which may be wider than the engine's vocabulary.
@@ -161,14 +162,14 @@ class CbisonMatcher(ConstraintState):
     @property
     def is_failed(self) -> bool:
         """Whether an error is known already, without asking the engine. Raises `FactoryClosed` once closed."""
-        if self._is_closed:
+        if self.is_closed:
             self._refuse()
         return self._failure is not None
 
     @property
     def pointer(self) -> int:
         """The engine's own handle; 0 for a copy of an error. Raises `FactoryClosed` once closed."""
-        if self._is_closed:
+        if self.is_closed:
             self._refuse()
         return self._pointer
 
@@ -178,7 +179,7 @@ class CbisonMatcher(ConstraintState):
 
     def close(self) -> None:
         """Free the engine's matcher, once; any use afterwards raises `FactoryClosed`."""
-        self._is_closed = True
+        self.is_closed = True
         handle, self._handle, self._pointer = self._handle, None, 0
         if handle:
             handle.close()
@@ -232,5 +233,5 @@ class CbisonMatcher(ConstraintState):
     def __repr__(self) -> str:
         # The engine may have it in another thread's hands just now: it is not asked.
         failure = self._failure and self._failure.partition("\n")[0]
-        where = "closed" if self._is_closed else failure or f"{len(self._history)} tokens consumed"
+        where = "closed" if self.is_closed else failure or f"{len(self._history)} tokens consumed"
         return f"<CbisonMatcher of {self._engine}: {where}>"

@@ -33,10 +33,10 @@ from greenroom.constraints.cbison import layout
 from greenroom.constraints.cbison.guards import callback
 from greenroom.constraints.cbison.llg_layout import ConstraintInit, TokenizerInit
 from greenroom.constraints.cbison.provider import put
-from greenroom.constraints.cbison.tokens import TokenSource, can_tokenize, spellings
+from greenroom.constraints.cbison.tokens import TokenSource, Writer, can_tokenize, spellings
 from greenroom.errors import InvalidConstraint
 
-_SOURCES: dict[int, TokenSource] = {}
+_WRITERS: dict[int, Writer] = {}
 _numbers = count(1)
 
 
@@ -136,11 +136,12 @@ class NativeTokenizer:
     def __init__(self, llg: Functions, source: TokenSource) -> None:
         self._llg = llg.library
         self._number = next(_numbers)
-        _SOURCES[self._number] = source
+        words = spellings(source)
+        _WRITERS[self._number] = Writer(source, words)
         said = create_string_buffer(4096)
-        self._tokenizer: int | None = self._made(source, said)
+        self._tokenizer: int | None = self._made(source, words, said)
         if not self._tokenizer:
-            del _SOURCES[self._number]
+            del _WRITERS[self._number]
             raise InvalidConstraint(f"llguidance refused the vocabulary: {said.value.decode('utf-8', 'replace')}")
         self._init = ConstraintInit()
         self._llg.llg_constraint_init_set_defaults(addressof(self._init), self._tokenizer)
@@ -148,8 +149,7 @@ class NativeTokenizer:
         self._init.limits.verbose_errors = False  # messages without the parser's state and the tokens before
         self.init = addressof(self._init)
 
-    def _made(self, source: TokenSource, said: Any) -> int | None:
-        words = spellings(source)
+    def _made(self, source: TokenSource, words: list[bytes], said: Any) -> int | None:
         lengths, data = array("I", map(len, words)), b"".join(words)
         buffer = create_string_buffer(data, len(data) + 1)
         extra = array("I", source.eos_ids[1:])
@@ -176,7 +176,7 @@ class NativeTokenizer:
         tokenizer, self._tokenizer = self._tokenizer, None
         if tokenizer:
             self._llg.llg_free_tokenizer(tokenizer)
-            _SOURCES.pop(self._number, None)
+            _WRITERS.pop(self._number, None)
 
 
 def _address(function: object) -> int | None:
@@ -185,7 +185,6 @@ def _address(function: object) -> int | None:
 
 @callback(layout.TOKENIZE, 0)  # llguidance's tokenize function has the same signature
 def _tokenize(number: int | None, data: int | None, size: int, out: int | None, room: int) -> int:
-    source = _SOURCES[number or 0]
-    tokens = array("I", source.tokenize(string_at(data, size) if data and size else b""))
+    tokens = array("I", _WRITERS[number or 0](string_at(data, size) if data and size else b""))
     put(tokens, tokens.itemsize, out, room)
     return len(tokens)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from greenroom.constraints.cbison.guards import logger
 from greenroom.errors import InvalidConstraint
 
 if TYPE_CHECKING:
@@ -92,10 +94,11 @@ class TokenList:
 class LLTokens:
     """The vocabulary inside an `LLTokenizer`; `eos_ids` may name more than llguidance knows."""
 
-    can_tokenize = True
-
-    def __init__(self, tokenizer: LLTokenizer, eos_ids: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, tokenizer: LLTokenizer, eos_ids: Sequence[int] | None = None, *, can_tokenize: bool | None = None
+    ) -> None:
         self.ll_tokenizer = tokenizer
+        self.can_tokenize = bool(tokenizer.is_canonical) if can_tokenize is None else can_tokenize
         self.eos_ids: tuple[int, ...] = tuple(tokenizer.eos_tokens if eos_ids is None else eos_ids)
         self.n_vocab = int(tokenizer.vocab_size)
 
@@ -126,3 +129,45 @@ def spellings(source: TokenSource) -> list[bytes]:
         if is_special and not data.startswith(_SPECIAL_MARK):
             words[token] = _SPECIAL_MARK + (data or b"<[%d]>" % token)
     return words
+
+
+class Writer:
+    """Writes text in a source's tokens for llguidance, which needs an answer that spells the text, and no exception.
+
+    Where the source raises or writes something else (a tokenizer that normalises, or takes text for a special token),
+    the longest tokens that fit are taken. That is right, if not how the model would write.
+    """
+
+    def __init__(self, source: TokenSource, words: Sequence[bytes]) -> None:
+        self._source = source
+        self._words = words
+
+    def __call__(self, data: bytes) -> list[int]:
+        """The ids of tokens that spell `data`, as far as any do."""
+        try:
+            ids = [int(token) for token in self._source.tokenize(data)]
+            if min(ids, default=0) >= 0 and b"".join([self._words[token] for token in ids]) == data:
+                return ids
+        except Exception:  # noqa: BLE001 - whatever a user's tokenizer raises would be a panic in llguidance
+            logger.exception("a tokenizer failed; the longest tokens are taken in place of its own")
+        return self._longest(data)
+
+    def _longest(self, data: bytes) -> list[int]:
+        ids: list[int] = []
+        at = 0
+        while at < len(data):
+            sizes = range(min(self._longest_size, len(data) - at), 0, -1)
+            size = next((size for size in sizes if data[at : at + size] in self._ids), 0)
+            if not size:  # no token spells this byte: what is forced ends before it
+                break
+            ids.append(self._ids[data[at : at + size]])
+            at += size
+        return ids
+
+    @cached_property
+    def _ids(self) -> dict[bytes, int]:
+        return {word: token for token, word in enumerate(self._words) if word and not word.startswith(_SPECIAL_MARK)}
+
+    @cached_property
+    def _longest_size(self) -> int:
+        return max(map(len, self._ids), default=0)

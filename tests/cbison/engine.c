@@ -406,6 +406,12 @@ static int32_t validate_tokens(struct cbison_matcher *m, const uint32_t *tokens,
   for (size_t i = 0; i < count; i++) if (!can_take(m, &set, tokens[i])) return (int32_t)i;
   return (int32_t)count;
 }
+typedef struct { struct cbison_tokenizer *t; const char *text; size_t size, room, count; uint32_t *out; } tokenizing;
+static void *tokenize_one(void *p) {
+  tokenizing *j = p;
+  j->count = j->t->tokenize_bytes(j->t, j->text, j->size, j->out, j->room);
+  return NULL;
+}
 static int32_t compute_ff_tokens(struct cbison_matcher *m, uint32_t *out, size_t room) {
   char forced[4096];
   size_t size = 0;
@@ -422,8 +428,12 @@ static int32_t compute_ff_tokens(struct cbison_matcher *m, uint32_t *out, size_t
     step(m->machine, &set, c);
   }
   if (!size || !t->tokenize_bytes) return 0;
-  size_t count = t->tokenize_bytes(t, forced, size, out, room);
-  return (int32_t)(count < room ? count : room);
+  /* On a thread of its own: a caller that kept its interpreter locked would wait for ever. */
+  tokenizing j = {t, forced, size, room, 0, out};
+  pthread_t id;
+  if (pthread_create(&id, NULL, tokenize_one, &j)) abort();
+  pthread_join(id, NULL);
+  return (int32_t)(j.count < room ? j.count : room);
 }
 static int32_t reset(struct cbison_matcher *m) {
   if (m->error[0] || has_fault(m->owner, "reset_refuses")) return -1;

@@ -22,6 +22,7 @@ from cbison_engines import (
     mask_of,
     spelt,
 )
+
 from greenroom.constraints.cbison import CbisonFactory, CbisonMatcher
 
 COMPACT = {"whitespace_flexible": False, "item_separator": ",", "key_separator": ":"}
@@ -85,10 +86,10 @@ def test_masks_along_a_text_are_equal(factory: CbisonFactory, kind: str, grammar
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize(("kind", "grammar", "text"), GRAMMARS)
-def test_a_random_walk_is_equal(factory: CbisonFactory, kind: str, grammar: str, text: bytes, seed: int) -> None:  # noqa: ARG001
+@pytest.mark.parametrize(("kind", "grammar"), [grammar[:2] for grammar in GRAMMARS])
+def test_a_random_walk_is_equal(factory: CbisonFactory, kind: str, grammar: str, seed: int) -> None:
     """Legal tokens in any spelling, rollbacks, copies, resets and trials, each compared with llguidance's own."""
-    draw = random.Random(seed)
+    draw = random.Random(seed)  # noqa: S311 - a walk to repeat, no secret
     direct, state = Direct(kind, grammar), factory.matcher(kind, grammar)
     consumed: list[int] = []
     for _ in range(30):
@@ -115,6 +116,8 @@ def test_a_random_walk_is_equal(factory: CbisonFactory, kind: str, grammar: str,
                 state.consume([token])
                 assert direct.matcher.consume_token(token)
                 consumed.append(token)
+            case _:
+                pass
     state.close()
 
 
@@ -157,7 +160,7 @@ def test_ids_that_no_engine_may_see_are_errors_of_the_state_alone(factory: Cbiso
         assert state.error is None
         state.consume([97])
         state.consume([token])
-        assert str(token) in (state.error or "")
+        assert f"token {token} is an EOS, or outside" in str(state.error)
 
 
 @pytest.mark.parametrize("token", [PAD, TOOL])
@@ -218,4 +221,4 @@ def test_forced_tokens_are_legal(factory: CbisonFactory) -> None:
     """None can be forced with a vocabulary that cannot tokenize."""
     with factory.matcher("regex", "foobar") as state:
         assert state.forced_tokens() == ()
-        assert TOKENS[legal(mask_of(state))[0]] in (b"f",)
+        assert TOKENS[legal(mask_of(state))[0]] == b"f"

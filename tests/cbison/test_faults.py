@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from cbison_engines import EOS, EOT, NUM_TOKENS, NUM_WORDS, legal, mask_of, spelt, toy_factory
+
 from greenroom.constraints.cbison import CbisonFactory, CbisonMatcher
 from greenroom.errors import FactoryClosed, IncompatibleEngine
 
@@ -186,7 +189,7 @@ def test_a_batch_that_breaks_its_rules_is_refused() -> None:
         [(matcher, -1)],
         [(foreign, 0)],
     ):
-        with pytest.raises(ValueError, match="twice|rows must lie|not made by"):
+        with pytest.raises(ValueError, match=r"twice|rows must lie|not made by"):
             factory.compute_masks(rows, out)
     assert factory.compute_masks([], out) == ()
 
@@ -196,14 +199,14 @@ def test_nothing_of_a_closed_matcher_reaches_the_engine() -> None:
     factory, matcher = broken()
     matcher.close()
     matcher.close()
-    calls = [
+    calls: list[Callable[[], object]] = [
         lambda: matcher.fill_mask(np.zeros(NUM_WORDS, np.uint32)),
         lambda: matcher.consume([97]),
         lambda: matcher.validate([97]),
-        lambda: matcher.forced_tokens(),
+        matcher.forced_tokens,
         lambda: matcher.rollback(1),
-        lambda: matcher.fork(),
-        lambda: matcher.reset(),
+        matcher.fork,
+        matcher.reset,
         lambda: matcher.is_accepting,
         lambda: matcher.is_stopped,
         lambda: matcher.error,

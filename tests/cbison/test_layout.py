@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from cbison_engines import SOURCES, library
+
 from greenroom.constraints.cbison import layout
 
 STRUCTS = {

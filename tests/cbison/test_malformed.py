@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 from cbison_engines import EOS, NUM_TOKENS, SOURCE, library, toy, toy_factory
+from hypothesis import given
+from hypothesis import strategies as st
+
 from greenroom.constraints.cbison import (
     CbisonFactory,
     CbisonTokenizer,
@@ -25,8 +28,6 @@ from greenroom.constraints.cbison.layout import (
     TokenizerStruct,
 )
 from greenroom.errors import IncompatibleEngine, InvalidConstraint
-from hypothesis import given
-from hypothesis import strategies as st
 
 FAULTS = {
     "wrong_magic": "magic 0x12345678",
