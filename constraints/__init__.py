@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from greenroom.constraints.cbison import Cbison
+    from greenroom.constraints.coercion import constraint_of
     from greenroom.constraints.compiled import Compiled, Grammars, GrammarWarning
-    from greenroom.constraints.conjunction import AllOf
+    from greenroom.constraints.conjunction import All, AllOf
     from greenroom.constraints.constraint import Constraint
     from greenroom.constraints.grammars import Choice, Gbnf, Lark, Regex
     from greenroom.constraints.json_schema import AnyJson, JsonSchema
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
     from greenroom.constraints.masks import fill_masks, is_dead_end
     from greenroom.constraints.matcher import MatcherState
     from greenroom.constraints.state import Bits, ConstraintState
+    from greenroom.constraints.tags import StructTag, Tag
     from greenroom.constraints.vocabulary import Vocabulary
 
 __all__ = [
+    "All",
     "AllOf",
     "AnyJson",
     "Bits",
@@ -40,15 +43,19 @@ __all__ = [
     "Lazy",
     "MatcherState",
     "Regex",
+    "StructTag",
+    "Tag",
     "Vocabulary",
+    "constraint_of",
     "fill_masks",
     "is_dead_end",
 ]
 
 _HOMES = {
     "cbison": "Cbison",
+    "coercion": "constraint_of",
     "compiled": "Compiled GrammarWarning Grammars",
-    "conjunction": "AllOf",
+    "conjunction": "All AllOf",
     "constraint": "Constraint",
     "grammars": "Choice Gbnf Lark Regex",
     "json_schema": "AnyJson JsonSchema",
@@ -56,6 +63,7 @@ _HOMES = {
     "masks": "fill_masks is_dead_end",
     "matcher": "MatcherState",
     "state": "Bits ConstraintState",
+    "tags": "StructTag Tag",
     "vocabulary": "Vocabulary",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}

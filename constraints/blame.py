@@ -136,6 +136,8 @@ def _blamed(schema: Any, pointer: str, message: str) -> InvalidConstraint:
     present = schema if isinstance(schema, Mapping) else {}
     if message.startswith("Unimplemented keys: "):
         first, *others = json.loads(message.removeprefix("Unimplemented keys: "))
+        if first not in present and "$ref" in present:  # by a name, or to another document: no pointer leads there
+            return UnsupportedKeyword("$ref", pointer, f"llguidance does not implement {first!r}, which stands there")
         more = f", nor can {others}" if others else ""
         return UnsupportedKeyword(first, pointer, f"llguidance does not implement it{more}")
     for pattern, keywords in _KEYWORDS:

@@ -3,12 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from greenroom.constraints.compiled import Compiled, Grammars
+from greenroom.constraints.constraint import Constraint
+from greenroom.constraints.lazy import LazyState
+from greenroom.constraints.matcher import MatcherState
 from greenroom.constraints.state import Bits, ConstraintState
+from greenroom.errors import InvalidConstraint
 
-__all__ = ["AllOf"]
+__all__ = ["All", "AllOf", "agree", "parts"]
+
+
+@dataclass(frozen=True, init=False)
+class All(Constraint):
+    """The output obeys each of `parts`: what a list given to `constrain=` means."""
+
+    parts: tuple[Constraint, ...]
+
+    def __init__(self, *parts: Constraint) -> None:
+        object.__setattr__(self, "parts", parts)
+        if not parts or not all(isinstance(part, Constraint) for part in parts):
+            raise InvalidConstraint(f"All needs constraints, got {parts!r}")
+
+    def compile(self, grammars: Grammars) -> Compiled:
+        """See `Constraint.compile`."""
+        parts = [grammars.compile(part) for part in self.parts]
+
+        def check(tokens: Sequence[int]) -> str | None:
+            return next((problem for part in parts if (problem := part.check(tokens))), None)
+
+        warnings = [message for part in parts for message in part.warnings]
+        return Compiled(AllOf([part.start() for part in parts]), warnings=warnings, check=check)
 
 
 class AllOf(ConstraintState):
@@ -34,6 +62,11 @@ class AllOf(ConstraintState):
 
     def fill_mask(self, out: Bits) -> None:
         """See `ConstraintState.fill_mask`."""
+        self._fill(out)
+        if not out.any() and agree(parts(self)):
+            self._fill(out)
+
+    def _fill(self, out: Bits) -> None:
         first, *others = self._members
         first.fill_mask(out)
         mask = np.empty_like(out)
@@ -98,3 +131,21 @@ class AllOf(ConstraintState):
     def error(self) -> str | None:
         """See `ConstraintState.error`: the first member's that has one."""
         return next((member.error for member in self._members if member.error is not None), None)
+
+
+def parts(state: ConstraintState) -> tuple[ConstraintState, ...]:
+    """The states whose masks, ANDed, are the mask of `state`."""
+    if isinstance(state, AllOf):
+        return tuple(part for member in state.members for part in parts(member))
+    if isinstance(state, LazyState) and state.is_triggered:
+        return parts(state.inner)
+    return (state,)
+
+
+def agree(members: Sequence[ConstraintState]) -> bool:
+    """Let members that force a text allow every spelling of it; whether one did not. Their masks must be filled again.
+
+    Two that force the same text may have forced different tokens: an AND of nothing is a dead end only if it stays so.
+    """
+    released = [member.stop_forcing() for member in members if isinstance(member, MatcherState)]
+    return any(released)

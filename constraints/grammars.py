@@ -79,7 +79,7 @@ class Choice(GrammarConstraint):
 
     def grammar(self, vocabulary: Vocabulary) -> str:  # noqa: ARG002 - the same for all
         """See `GrammarConstraint.grammar`."""
-        return "start: " + " | ".join(json.dumps(option) for option in self.options)
+        return "start: " + " | ".join(json.dumps(option, ensure_ascii=False) for option in self.options)
 
 
 def _text(owner: object, name: str, value: object) -> None:

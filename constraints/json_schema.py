@@ -19,6 +19,9 @@ from greenroom.errors import InvalidConstraint
 
 __all__ = ["AnyJson", "JsonSchema"]
 
+_COUNTS = frozenset(["minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties"])
+_VALUES = frozenset(["const", "enum", "default", "examples"])
+
 
 @dataclass(frozen=True, init=False, repr=False)
 class JsonSchema(GrammarConstraint):
@@ -100,11 +103,25 @@ def _schema_text(schema: Any) -> str:
         if content is False:
             raise InvalidConstraint("nothing fits the schema `false`")
         # llguidance takes its options along with an object alone.
-        return json.dumps({} if content is True else dict(content))
+        return json.dumps({} if content is True else _whole(dict(content)))
     except (TypeError, ValueError) as error:
         if isinstance(error, InvalidConstraint):
             raise
         raise InvalidConstraint(f"the schema is not JSON: {error}") from error
+
+
+def _whole(schema: Any) -> Any:
+    """`schema` with counts such as 2.0 as the integers that they are, which llguidance insists on."""
+    if isinstance(schema, list):
+        return [_whole(part) for part in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    return {name: part if name in _VALUES else _count(name, part) for name, part in schema.items()}
+
+
+def _count(name: str, part: Any) -> Any:
+    is_count = name in _COUNTS and isinstance(part, float) and part.is_integer()
+    return int(part) if is_count else _whole(part)
 
 
 def _layout(whitespace: bool | str | None, separators: tuple[str, str] | None) -> dict[str, Any]:

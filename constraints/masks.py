@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from llguidance import LLExecutor
 
-from greenroom.constraints.conjunction import AllOf
-from greenroom.constraints.lazy import LazyState
+from greenroom.constraints.conjunction import agree, parts
 from greenroom.constraints.matcher import MatcherState, settle
 from greenroom.constraints.state import Bits, ConstraintState
 
@@ -29,30 +28,24 @@ def fill_masks(states: Sequence[ConstraintState], out: Bits) -> list[str | None]
     """
     if out.dtype != np.uint32 or out.ndim != 2 or len(out) != len(states) or not out.flags.c_contiguous:
         raise ValueError(f"masks of {len(states)} states need contiguous uint32 rows, got {out.dtype} {out.shape}")
-    parts = [_parts(state) for state in states]
-    owners = [row for row, members in enumerate(parts) for _ in members[1:]]
-    errors = _fill([members[0] for members in parts], out)
+    members = [parts(state) for state in states]
+    owners = [row for row, several in enumerate(members) for _ in several[1:]]
+    errors = _fill([first for first, *_ in members], out)
     if owners:
         spare = np.empty((len(owners), out.shape[1]), np.uint32)
-        others = _fill([member for members in parts for member in members[1:]], spare)
-        for row, mask, error in zip(owners, spare, others, strict=True):
+        found = _fill([part for _, *others in members for part in others], spare)
+        for row, mask, error in zip(owners, spare, found, strict=True):
             out[row] &= mask
             errors[row] = errors[row] or error
+        for row in set(owners):
+            if errors[row] is None and not out[row].any() and agree(members[row]):
+                errors[row] = _outcome(states[row], out[row])
     return errors
 
 
 def is_dead_end(state: ConstraintState, row: Bits) -> bool:
     """Whether `row`, the mask that `state` filled, allows nothing at all while the state has no error."""
     return state.error is None and not row.any()
-
-
-def _parts(state: ConstraintState) -> tuple[ConstraintState, ...]:
-    """The states whose masks, ANDed, are this state's mask."""
-    if isinstance(state, AllOf):
-        return tuple(part for member in state.members for part in _parts(member))
-    if isinstance(state, LazyState) and state.is_triggered:
-        return _parts(state.inner)
-    return (state,)
 
 
 def _fill(states: Sequence[ConstraintState], rows: Bits) -> list[str | None]:
@@ -72,6 +65,7 @@ def _compute(jobs: list[tuple[Any, int]], rows: Bits) -> None:
 
 def _outcome(state: ConstraintState, row: Bits) -> str | None:
     """The state's error; a state that is no matcher fills its row first."""
+    error: str | None
     try:
         if not isinstance(state, MatcherState):
             state.fill_mask(row)

@@ -142,10 +142,14 @@ class MatcherState(ConstraintState):
             out[:] = 0
         return self.matcher is not None
 
-    def stops_forcing(self) -> bool:
-        """Whether the text that must come would be written as a special token; then nothing is forced from here on."""
+    def misspells(self) -> bool:
+        """Whether the text that must come would be written as a special token, so that no mask is right."""
         forced = self._matcher.compute_ff_tokens() if self._forcing else []
-        if not forced or self._matcher.validate_tokens(forced[:1]):
+        return bool(forced) and not self._matcher.validate_tokens(forced[:1])
+
+    def stop_forcing(self) -> bool:
+        """Allow every spelling of a legal text from here on. True where the mask must be filled again for that."""
+        if not self._forcing or self.matcher is None:
             return False
         self._forcing = False
         self._replay(self._tokens)
@@ -175,5 +179,5 @@ def settle(states: Sequence[MatcherState], rows: Bits, at: Sequence[int]) -> Non
     vocabulary.end_only_where(accepting, rows, where)
     for number in np.flatnonzero(doubtful).tolist():
         state, row = live[number]
-        if state.stops_forcing():
+        if state.misspells() and state.stop_forcing():
             state.fill_mask(rows[row])

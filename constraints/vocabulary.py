@@ -7,7 +7,7 @@ without an encoder, so there nothing is forced: masks then allow every spelling 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from hashlib import blake2b
 from typing import Any
@@ -47,7 +47,8 @@ class Vocabulary:
         self.bytes = tuple(_spelt(inner, token) for token in range(n_vocab))
         """What each id adds to a text; a special token's name; nothing for an id that the tokenizer does not know."""
         marks = [token for token, spelt in enumerate(self.bytes) if spelt and inner.is_special_token(token)]
-        self._marks = {self.bytes[token].decode(errors="replace"): token for token in marks}
+        self.special_tokens: Mapping[str, int] = {self.bytes[token].decode(errors="replace"): token for token in marks}
+        """The special tokens that have a name, such as `<tool_call>`, by name."""
         self.special = frozenset(marks) | frozenset(self.eos)
         """The ids that no text spells: EOS and the tokenizer's added tokens. A grammar may name them."""
         self._end_words, self._end_bits = _packed(self.eos)
@@ -61,8 +62,10 @@ class Vocabulary:
         """
         ends = _checked(eos, n_vocab)
         try:
-            known = [token for token in ends if token < _size(tokenizer_json)]
-            inner = LLTokenizer(tokenizer_json, n_vocab=n_vocab, eos_token=known)
+            content = json.loads(tokenizer_json)
+            size = _size(content)
+            spelling = _without_normalizer(content)
+            inner = LLTokenizer(spelling, n_vocab=n_vocab, eos_token=[token for token in ends if token < size])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InvalidConstraint(f"constraints cannot use this tokenizer with the ends {ends}: {error}") from error
         return cls(inner, n_vocab, ends, _digest([tokenizer_json.encode()], n_vocab, ends), is_canonical=True)
@@ -123,12 +126,8 @@ class Vocabulary:
         return self.bytes[token] if 0 <= token < self.n_vocab else b""
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """The text of `tokens`; special ones add nothing, bytes that are not UTF-8 become U+FFFD."""
-        return b"".join([self.token_bytes(t) for t in tokens if t not in self.special]).decode(errors="replace")
-
-    def special_token(self, name: str) -> int | None:
-        """The id of the special token `name`, such as `<tool_call>`; None where there is none."""
-        return self._marks.get(name)
+        """The text of `tokens`; special ones add their names, bytes that are not UTF-8 become U+FFFD."""
+        return b"".join([self.token_bytes(token) for token in tokens]).decode(errors="replace")
 
     @cached_property
     def known(self) -> Bits:
@@ -202,9 +201,20 @@ def _checked(eos: Sequence[int], n_vocab: int) -> tuple[int, ...]:
     return ends
 
 
-def _size(tokenizer_json: str) -> int:
+def _without_normalizer(content: dict[str, Any]) -> str:
+    """A tokenizer's JSON that spells every text as it stands.
+
+    A model's tokenizer may bring text into Unicode's NFC first. What a grammar forces is to be written to the letter,
+    and what a model writes was never normalised.
+    """
+    normalizer = content.get("normalizer") or {}
+    steps = normalizer.get("normalizers", [normalizer])
+    kept = [step for step in steps if step.get("type") in ("Prepend", "Replace", "ByteLevel")]
+    return json.dumps({**content, "normalizer": {"type": "Sequence", "normalizers": kept} if kept else None})
+
+
+def _size(content: Mapping[str, Any]) -> int:
     """How many ids a tokenizer's JSON knows."""
-    content = json.loads(tokenizer_json)
     added = [int(token["id"]) for token in content.get("added_tokens") or ()]
     return max(len(content["model"]["vocab"]), *[token + 1 for token in added], 0)
 

@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from greenroom.actors.statistics import Statistics
     from greenroom.actors.task import GenerationTask
     from greenroom.backends.scripted import Reply, Scripted
+    from greenroom.constraints.compiled import GrammarWarning
+    from greenroom.constraints.constraint import Constraint
+    from greenroom.constraints.grammars import Choice, Gbnf, Lark, Regex
+    from greenroom.constraints.json_schema import AnyJson, JsonSchema
+    from greenroom.constraints.lazy import Lazy
+    from greenroom.constraints.tags import StructTag, Tag
     from greenroom.errors import (
         AmbiguousRuntime,
         BackendFailed,
@@ -66,9 +72,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AmbiguousRuntime",
+    "AnyJson",
     "BackendFailed",
     "CallbackFailed",
+    "Choice",
     "Chunk",
+    "Constraint",
     "ConstraintFailed",
     "DeadEnd",
     "EngineFailed",
@@ -77,9 +86,11 @@ __all__ = [
     "FactoryClosed",
     "FactoryInUse",
     "Function",
+    "Gbnf",
     "GenerateParameters",
     "GenerationFailed",
     "GenerationTask",
+    "GrammarWarning",
     "GreenroomError",
     "IncompatibleEngine",
     "Info",
@@ -87,6 +98,9 @@ __all__ = [
     "InvalidParameter",
     "InvalidPrompt",
     "InvalidRequest",
+    "JsonSchema",
+    "Lark",
+    "Lazy",
     "MissingExtra",
     "ModelError",
     "ModelLoadFailed",
@@ -95,6 +109,7 @@ __all__ = [
     "NotSupported",
     "PromptTooLong",
     "Reasoning",
+    "Regex",
     "RejectedToolCall",
     "Reply",
     "Result",
@@ -104,6 +119,8 @@ __all__ = [
     "Statistics",
     "Stream",
     "StreamInUse",
+    "StructTag",
+    "Tag",
     "Token",
     "TokenEvent",
     "TokenStream",
@@ -128,6 +145,12 @@ _HOMES = {
     "greenroom.actors.statistics": "Statistics",
     "greenroom.actors.task": "GenerationTask",
     "greenroom.backends.scripted": "Reply Scripted",
+    "greenroom.constraints.compiled": "GrammarWarning",
+    "greenroom.constraints.constraint": "Constraint",
+    "greenroom.constraints.grammars": "Choice Gbnf Lark Regex",
+    "greenroom.constraints.json_schema": "AnyJson JsonSchema",
+    "greenroom.constraints.lazy": "Lazy",
+    "greenroom.constraints.tags": "StructTag Tag",
     "greenroom.errors": _ERRORS,
     "greenroom.events": "Chunk Event Function Info Reasoning RejectedToolCall Token TokenEvent ToolCall TopLogprob",
     "greenroom.generation": "generate generate_task generate_token_task generate_tokens generate_tokens_task",

@@ -115,14 +115,15 @@ def test_a_constraint_that_cannot_be_is_refused(grammars: Grammars) -> None:
     """No factory, a grammar that does not compile, an engine with too many tokens or without the model's EOS."""
     with pytest.raises(InvalidConstraint, match="CbisonFactory"):
         Cbison(1234, "regex", "a")  # type: ignore[arg-type]
-    with toy_factory() as factory, pytest.raises(InvalidConstraint, match="unclosed"):
-        grammars.compile(Cbison(factory, "regex", "(a"))
-        narrow = Grammars(Vocabulary.from_tokens(TOKENS[:EOS], special=[], n_vocab=EOS, eos=[0]))
-        with pytest.raises(InvalidConstraint, match="logits"):
-            narrow.compile(Cbison(factory, "regex", "a"))
-        wide = Grammars(Vocabulary.from_tokens(TOKENS, special=[], n_vocab=WIDTH, eos=[EOS, WIDTH - 1]))
-        with pytest.raises(InvalidConstraint, match="EOS"):
-            wide.compile(Cbison(factory, "regex", "a"))
+    with toy_factory() as factory:
+        refused = [
+            (grammars, "(a", "unclosed"),
+            (Grammars(Vocabulary.from_tokens(TOKENS[:EOS], special=[], n_vocab=EOS, eos=[0])), "a", "logits"),
+            (Grammars(Vocabulary.from_tokens(TOKENS, special=[], n_vocab=WIDTH, eos=[EOS, WIDTH - 1])), "a", "EOS"),
+        ]
+        for store, text, why in refused:
+            with pytest.raises(InvalidConstraint, match=why):
+                store.compile(Cbison(factory, "regex", text))
 
 
 @pytest.mark.parametrize("native", [True, False])

@@ -135,8 +135,7 @@ def test_forced_text_that_spells_a_special_token_stays_text() -> None:
 
 def test_a_special_token_that_the_grammar_names_is_legal() -> None:
     """By name or by id."""
-    tool = BYTES.special_token("<tool>")
-    assert tool is not None
+    tool = BYTES.special_tokens["<tool>"]
     for grammar in ('start: "a" <tool> "b"', f'start: "a" <[{tool}]> "b"'):
         state = start(Lark(grammar), BYTES)
         assert state.forced_tokens() == (ord("a"), tool, ord("b"))

@@ -1,0 +1,51 @@
+"""What a user passes to `constrain=`, as one constraint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from greenroom.constraints.compiled import Compiled, Grammars
+from greenroom.constraints.conjunction import All
+from greenroom.constraints.constraint import Constraint
+from greenroom.constraints.json_schema import JsonSchema
+from greenroom.constraints.state import ConstraintState
+from greenroom.errors import InvalidConstraint
+
+__all__ = ["constraint_of"]
+
+
+def constraint_of(value: Any) -> Constraint:
+    """What a user gave, as one constraint.
+
+    That is a `Constraint`, a `ConstraintState`, a JSON schema as a dict, a Python type, or a list or tuple of these,
+    which are ANDed.
+
+    Raises `InvalidConstraint` for anything else, and as `JsonSchema` does. A schema that was checked before costs
+    nothing, a new one a millisecond.
+    """
+    if isinstance(value, Constraint):
+        return value
+    if isinstance(value, ConstraintState):
+        return _Begun(value)
+    if isinstance(value, list | tuple):
+        parts = [constraint_of(part) for part in value]
+        return parts[0] if len(parts) == 1 else All(*parts)
+    if value is None or isinstance(value, str | bytes | int | float):
+        hint = (
+            "JsonSchema, Regex, Lark or Gbnf says how a string is meant" if isinstance(value, str) else "see the docs"
+        )
+        raise InvalidConstraint(f"{value!r} is no constraint: {hint}")
+    return JsonSchema(dict(value) if isinstance(value, Mapping) else value)
+
+
+@dataclass(frozen=True)
+class _Begun(Constraint):
+    """From where a state stands that the user made."""
+
+    state: ConstraintState
+
+    def compile(self, grammars: Grammars) -> Compiled:  # noqa: ARG002 - made for a vocabulary already
+        """See `Constraint.compile`."""
+        return Compiled(self.state.fork())
