@@ -243,9 +243,9 @@ class CbisonFactory:
         code = call(self._engine.address, addressof(requests), len(live))
         for matcher, row in live:
             if code:  # it does not say whose: ask each matcher alone
-                matcher.fill_mask(row)
+                _fill((matcher, row))
             else:
-                matcher.finish_mask(row, code, "compute_masks")
+                matcher.finish_mask(row)
 
     def __enter__(self) -> Self:
         return self
@@ -263,6 +263,8 @@ class CbisonFactory:
 def _fill(pair: tuple[CbisonMatcher, Bits]) -> None:
     matcher, row = pair
     matcher.fill_mask(row)
+    if matcher.error is not None:
+        row.fill(0)
 
 
 def _grammar(kind: str, text: str) -> Grammar:

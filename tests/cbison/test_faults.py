@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from cbison_engines import EOS, EOT, NUM_TOKENS, NUM_WORDS, legal, mask_of, spelt, toy_factory
 
+from greenroom.constraints import fill_masks
 from greenroom.constraints.cbison import CbisonFactory, CbisonMatcher
 from greenroom.errors import FactoryClosed, IncompatibleEngine
 
@@ -33,15 +34,22 @@ def test_a_null_matcher_is_refused() -> None:
     [
         (["mask_says_7"], "compute_mask returned 7"),
         (["mask_breaks"], "the mask broke"),
-        (["mask_breaks_unsaid"], "the mask broke, unsaid"),
         (["mask_breaks", "silent"], "compute_mask returned -1"),
     ],
 )
 def test_a_failed_mask_is_empty_and_says_why(faults: list[str], reason: str) -> None:
-    """Whether by return code, by its error alone, or without a word of its own."""
+    """Whether by return code, or by that and its own error."""
     _, matcher = broken(*faults)
     assert not mask_of(matcher).any()
     assert matcher.error == reason
+
+
+def test_an_error_that_no_return_code_tells_of_is_found() -> None:
+    """By whoever fills the masks of a step, since a state's error is asked for after every mask."""
+    _, matcher = broken("mask_breaks_unsaid")
+    out = np.full((1, NUM_WORDS), 0xFFFFFFFF, np.uint32)
+    assert fill_masks([matcher], out) == ["the mask broke, unsaid"]
+    assert not out.any()
 
 
 @pytest.mark.parametrize("bare", [True, False])
