@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     from greenroom.actors.statistics import Statistics
     from greenroom.actors.task import GenerationTask
     from greenroom.backends.scripted import Reply, Scripted
+    from greenroom.constraints.cbison import (
+        Cbison,
+        CbisonExport,
+        CbisonFactory,
+        CbisonMatcher,
+        CbisonTokenizer,
+        CbisonTokenizerProvider,
+        llguidance_cbison_factory,
+    )
     from greenroom.constraints.compiled import GrammarWarning
     from greenroom.constraints.constraint import Constraint
     from greenroom.constraints.grammars import Choice, Gbnf, Lark, Regex
@@ -75,6 +84,12 @@ __all__ = [
     "AnyJson",
     "BackendFailed",
     "CallbackFailed",
+    "Cbison",
+    "CbisonExport",
+    "CbisonFactory",
+    "CbisonMatcher",
+    "CbisonTokenizer",
+    "CbisonTokenizerProvider",
     "Choice",
     "Chunk",
     "Constraint",
@@ -133,6 +148,7 @@ __all__ = [
     "generate_token_task",
     "generate_tokens",
     "generate_tokens_task",
+    "llguidance_cbison_factory",
 ]
 
 _ERRORS = (
@@ -141,10 +157,14 @@ _ERRORS = (
     "InvalidPrompt InvalidRequest MissingExtra ModelError ModelLoadFailed ModelNotFound NoRuntime NotSupported "
     "PromptTooLong RuntimeClosed StreamInUse TooBusy UnsupportedKeyword"
 )
+_CBISON = (
+    "Cbison CbisonExport CbisonFactory CbisonMatcher CbisonTokenizer CbisonTokenizerProvider llguidance_cbison_factory"
+)
 _HOMES = {
     "greenroom.actors.statistics": "Statistics",
     "greenroom.actors.task": "GenerationTask",
     "greenroom.backends.scripted": "Reply Scripted",
+    "greenroom.constraints.cbison": _CBISON,
     "greenroom.constraints.compiled": "GrammarWarning",
     "greenroom.constraints.constraint": "Constraint",
     "greenroom.constraints.grammars": "Choice Gbnf Lark Regex",

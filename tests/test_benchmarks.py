@@ -36,3 +36,14 @@ def test_every_workload_runs_and_reports_figures(tmp_path: Path) -> None:
     assert all(value >= 0 for figure in figures for value in figure["values"])
     run = next(f for f in figures if f["what"] == "prompt tokens run ÷ distinct ones")
     assert max(run["values"]) >= 1
+
+
+def test_the_engine_benchmark_runs_and_reports_every_way(tmp_path: Path) -> None:
+    """Over bytes; what an engine behind an address costs is measured with a real vocabulary."""
+    out = tmp_path / "cbison.json"
+    command = [sys.executable, str(ROOT / "benchmarks" / "cbison.py"), "--smoke", "--json", str(out)]
+    subprocess.run(command, check=True, timeout=50, capture_output=True)
+    figures = json.loads(out.read_text())
+    assert {figure["way"] for figure in figures} == {"direct", "constraint", "native", "callbacks"}
+    assert {figure["schema"] for figure in figures} == {"people", "numbers"}
+    assert all(figure["mask_us"] > 0 and figure["consume_us"] > 0 for figure in figures)

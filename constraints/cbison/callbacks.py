@@ -11,7 +11,9 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from greenroom.constraints.cbison import layout
 from greenroom.constraints.cbison.guards import callback
 from greenroom.constraints.cbison.provider import put
-from greenroom.constraints.cbison.tokens import LLTokens, TokenSource, Writer, can_tokenize, spellings
+from greenroom.constraints.cbison.spelling import Writer, spellings
+from greenroom.constraints.cbison.tokens import TokenSource, can_tokenize
+from greenroom.constraints.cbison.vocabularies import LLTokens
 from greenroom.constraints.prototype import unforced
 from greenroom.errors import InvalidConstraint
 

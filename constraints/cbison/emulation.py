@@ -21,6 +21,16 @@ class Grammar(NamedTuple):
     kind: bytes
     text: bytes
 
+    @classmethod
+    def of(cls, kind: str, text: str) -> Grammar:
+        """Raises `InvalidConstraint` for text that C cannot carry."""
+        if "\0" in kind or "\0" in text:
+            raise InvalidConstraint("a NUL in a grammar cannot be handed to an engine: its text would end there")
+        try:
+            return cls(kind.encode(), text.encode())
+        except UnicodeEncodeError as error:
+            raise InvalidConstraint(f"the grammar is no text: {error}") from error
+
 
 class Unable(Exception):
     """The engine refused to do again what it had done."""

@@ -11,35 +11,17 @@ import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import Protocol, Self
 
 from greenroom.constraints.cbison import layout
 from greenroom.constraints.cbison.counts import Counted, counted_at, decr_ref_count, incr_ref_count, lease_of
 from greenroom.constraints.cbison.guards import callback
 from greenroom.constraints.cbison.layout import FactoryStruct, MaskRequest
-from greenroom.constraints.cbison.tokens import LLTokens, TokenSource
-from greenroom.errors import FactoryClosed, InvalidConstraint, NotSupported
-
-if TYPE_CHECKING:
-    from llguidance import LLTokenizer
+from greenroom.constraints.cbison.tokens import TokenSource
+from greenroom.constraints.cbison.vocabularies import AnyVocabulary, source_of
+from greenroom.errors import FactoryClosed, NotSupported
 
 __all__ = ["CbisonExport", "llguidance_cbison_factory"]
-
-
-class HasTokenizer(Protocol):
-    """Our own vocabulary, as far as it matters here."""
-
-    @property
-    def inner(self) -> LLTokenizer:
-        """Llguidance's tokenizer."""
-
-    @property
-    def eos(self) -> Sequence[int]:
-        """The ids that end a turn."""
-
-    @property
-    def is_canonical(self) -> bool:
-        """Whether it can tokenize as its model does."""
 
 
 class ExportedEngine(Protocol):
@@ -122,7 +104,7 @@ class CbisonExport:
 
 
 def llguidance_cbison_factory(
-    tokenizer: TokenSource | LLTokenizer | HasTokenizer, *, num_threads: int | None = None, native: bool | None = None
+    tokenizer: AnyVocabulary, *, num_threads: int | None = None, native: bool | None = None
 ) -> CbisonExport:
     """Our engine, llguidance, over a vocabulary: as a `cbison_factory` for any consumer in this process.
 
@@ -137,19 +119,6 @@ def llguidance_cbison_factory(
     source = source_of(tokenizer)
     threads = num_threads if num_threads is not None else min(os.cpu_count() or 1, 8)
     return CbisonExport(Factory(source, _engine(source, native=native), threads))
-
-
-def source_of(tokenizer: TokenSource | LLTokenizer | HasTokenizer) -> TokenSource:
-    """A `TokenSource` of whatever holds a vocabulary. Raises `InvalidConstraint`."""
-    from llguidance import LLTokenizer
-
-    if isinstance(tokenizer, TokenSource):
-        return tokenizer
-    if isinstance(tokenizer, LLTokenizer):
-        return LLTokens(tokenizer)
-    if isinstance(getattr(tokenizer, "inner", None), LLTokenizer):
-        return LLTokens(tokenizer.inner, tokenizer.eos, can_tokenize=tokenizer.is_canonical)
-    raise InvalidConstraint(f"{type(tokenizer).__name__} is no TokenSource, no Vocabulary and no LLTokenizer")
 
 
 def _engine(source: TokenSource, *, native: bool | None) -> ExportedEngine:

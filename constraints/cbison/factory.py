@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from ctypes import CDLL, addressof, c_char_p, c_size_t, c_void_p, create_string_buffer
+from ctypes import addressof, create_string_buffer
 from types import TracebackType
 from typing import Literal, Protocol, Self
 from weakref import WeakSet
@@ -17,15 +16,15 @@ from greenroom.constraints.cbison import layout
 from greenroom.constraints.cbison.addresses import factory_at
 from greenroom.constraints.cbison.emulation import Grammar, fresh
 from greenroom.constraints.cbison.engine import Engine
+from greenroom.constraints.cbison.library import new_factory
 from greenroom.constraints.cbison.masks import Finish, row_address
 from greenroom.constraints.cbison.matcher import CbisonMatcher
 from greenroom.constraints.state import Bits
-from greenroom.errors import IncompatibleEngine, InvalidConstraint
+from greenroom.errors import InvalidConstraint
 
 __all__ = ["CbisonFactory", "Diagnostics"]
 
 _MESSAGE_BYTES = 16384
-_ERROR_BYTES = 4096
 
 
 class Diagnostics(msgspec.Struct, frozen=True):
@@ -110,13 +109,7 @@ class CbisonFactory:
 
         Library and tokenizer are kept until the reference went back. Raises `IncompatibleEngine`.
         """
-        create = _entry_point(path, f"{prefix}_cbison_new_factory")
-        said = create_string_buffer(_ERROR_BYTES + 1)  # one byte more than it is told of: the text always ends
-        text = json.dumps(dict(options or {})).encode()
-        address = create(tokenizer.address, text, addressof(said), _ERROR_BYTES)
-        if not address:
-            why = said.value.decode("utf-8", "replace") or "no reason given"
-            raise IncompatibleEngine(f"{os.fspath(path)} made no factory: {why}")
+        address, create = new_factory(path, prefix, tokenizer.address, options or {})
         keepalive = (create, tokenizer)
         eos_ids = tokenizer.eos_ids
         return cls.from_address(address, owned=True, eos_ids=eos_ids, keepalive=keepalive, num_threads=num_threads)
@@ -156,7 +149,7 @@ class CbisonFactory:
 
     def validate(self, kind: str, grammar: str) -> Diagnostics:
         """What the engine says of a grammar. Raises `InvalidConstraint` for text that C cannot carry."""
-        checked = _grammar(kind, grammar)
+        checked = Grammar.of(kind, grammar)
         said = create_string_buffer(_MESSAGE_BYTES + 1)
         lease = self._engine.lease()
         try:
@@ -177,7 +170,7 @@ class CbisonFactory:
         Raises `InvalidConstraint` with the engine's words where it does not compile, and `FactoryClosed`.
         """
         self._engine.check_open()
-        checked = _grammar(kind, grammar)
+        checked = Grammar.of(kind, grammar)
         finish = self._finish if eos_ids is None else Finish(self.n_vocab, self._engine.eos_id, eos_ids)
         return CbisonMatcher(self._engine, checked, finish, fresh(self._engine, checked))
 
@@ -265,23 +258,3 @@ def _fill(pair: tuple[CbisonMatcher, Bits]) -> None:
     matcher.fill_mask(row)
     if matcher.error is not None:
         row.fill(0)
-
-
-def _grammar(kind: str, text: str) -> Grammar:
-    if "\0" in kind or "\0" in text:
-        raise InvalidConstraint("a NUL in a grammar cannot be handed to an engine: its text would end there")
-    try:
-        return Grammar(kind.encode(), text.encode())
-    except UnicodeEncodeError as error:
-        raise InvalidConstraint(f"the grammar is no text: {error}") from error
-
-
-def _entry_point(path: str | os.PathLike[str], name: str) -> Callable[[int, bytes, int, int], int | None]:
-    try:
-        create = getattr(CDLL(os.fspath(path)), name)
-    except (OSError, AttributeError) as error:
-        raise IncompatibleEngine(f"no {name} can be had from {os.fspath(path)}: {error}") from error
-    create.argtypes = (c_void_p, c_char_p, c_void_p, c_size_t)
-    create.restype = c_void_p
-    typed: Callable[[int, bytes, int, int], int | None] = create
-    return typed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from ctypes import addressof, c_char
 
 from greenroom.constraints.cbison.layout import mask_words
@@ -10,7 +10,7 @@ from greenroom.constraints.state import Bits
 from greenroom.errors import InvalidConstraint
 
 _WORD = 0xFFFFFFFF
-_view = c_char.from_buffer
+_view: Callable[[Bits], c_char] = c_char.from_buffer  # type: ignore[assignment]  # an array has a buffer
 
 
 def row_address(out: Bits, num_words: int) -> int:

@@ -33,7 +33,8 @@ from greenroom.constraints.cbison import layout
 from greenroom.constraints.cbison.guards import callback
 from greenroom.constraints.cbison.llg_layout import ConstraintInit, TokenizerInit
 from greenroom.constraints.cbison.provider import put
-from greenroom.constraints.cbison.tokens import TokenSource, Writer, can_tokenize, spellings
+from greenroom.constraints.cbison.spelling import Writer, spellings
+from greenroom.constraints.cbison.tokens import TokenSource, can_tokenize
 from greenroom.errors import InvalidConstraint
 
 _WRITERS: dict[int, Writer] = {}

@@ -13,13 +13,14 @@ from greenroom.constraints.cbison.counts import Counted, counted_at, decr_ref_co
 from greenroom.constraints.cbison.guards import callback
 from greenroom.constraints.cbison.layout import TokenizerStruct
 from greenroom.constraints.cbison.tokens import TokenSource, can_tokenize
+from greenroom.constraints.cbison.vocabularies import AnyVocabulary, source_of
 from greenroom.errors import FactoryClosed, InvalidConstraint
 
 __all__ = ["CbisonTokenizerProvider"]
 
 
 class CbisonTokenizerProvider:
-    """A vocabulary behind an address that any CBISON engine understands.
+    """A vocabulary (our own, a `TokenSource` or an `LLTokenizer`) behind an address that any CBISON engine understands.
 
     The memory at `address` lives until `close()` (or the last use of this object in Python) and the last reference of
     an engine: an engine that counts as CBISON says may outlive this object. CBISON names one EOS id, which is the
@@ -27,10 +28,10 @@ class CbisonTokenizerProvider:
     cannot be tokenized.
     """
 
-    def __init__(self, source: TokenSource, *, requires_utf8: bool = True) -> None:
-        self._tokenizer = _Tokenizer(source, requires_utf8=requires_utf8)
+    def __init__(self, vocabulary: AnyVocabulary, *, requires_utf8: bool = True) -> None:
+        self.source = source_of(vocabulary)
+        self._tokenizer = _Tokenizer(self.source, requires_utf8=requires_utf8)
         self._close = lease_of(self, self._tokenizer)
-        self.source = source
 
     @property
     def address(self) -> int:
