@@ -2,8 +2,9 @@
 
 The turn below is the heart of greenroom. It takes what the inbox holds, lets the scheduler decide, and performs the
 decision in an order that keeps the device busy: the next pass is built on tokens that nobody has read yet, then the
-last pass is read, and only then the next one is sampled and submitted. Whatever the consumers get to know goes to the
-event loop in one wake-up.
+last pass is read, and only then the next one is sampled and submitted. Where many rows are constrained the last pass
+is read first: what it drew may force tokens, which then go into the next pass. Masks are filled last, while the device
+runs what it has of the pass. Whatever the consumers get to know goes to the event loop in one wake-up.
 
 On a device whose submission does not block, text is decoded and delivered while the submitted pass computes. Where it
 blocks (MLX on CPU waits for most of the pass), delivery comes first, so nobody waits a step for a token that is there.
@@ -35,7 +36,7 @@ from greenroom.actors.messages import (
 )
 from greenroom.actors.scheduler import Limits, Scheduler
 from greenroom.actors.statistics import Statistics, StepTimes
-from greenroom.backends.protocol import Backend, Feed, ForwardPlan, ModelInfo
+from greenroom.backends.protocol import Backend, Feed, ForwardPlan, Masks, ModelInfo
 from greenroom.errors import EngineFailed
 from greenroom.events import Info
 
@@ -48,10 +49,19 @@ Outbox = Callable[[tuple[Outbound, ...]], None]
 class Engine:
     """Owns the thread, the backend and the scheduler. Methods are for the event loop unless they say otherwise."""
 
-    def __init__(self, backend: Callable[[], Backend], limits: Callable[[ModelInfo], Limits]) -> None:
-        """`backend` is called on the engine thread, `limits` there too, once the model is loaded."""
+    def __init__(
+        self,
+        backend: Callable[[], Backend],
+        limits: Callable[[ModelInfo], Limits],
+        ready: Callable[[ModelInfo], object] | None = None,
+    ) -> None:
+        """All three are called on the engine thread, `limits` and `ready` once the model is loaded.
+
+        `ready` is for what else an opening has to make of the model, before anybody is told that it is there.
+        """
         self._backend = backend
         self._limits = limits
+        self._ready = ready
         self._inbox = Inbox()
         self._thread: Thread | None = None
         self.statistics = Statistics()
@@ -82,6 +92,8 @@ class Engine:
                     bridge.post(loaded, error)
                     return
                 scheduler = Scheduler(info, self._limits(info))
+                if self._ready is not None:
+                    self._ready(info)
                 bridge.post(loaded, info)
                 Turns(self, backend, self._inbox, bridge, outbox).until_shutdown(scheduler)
             except BaseException as error:  # noqa: BLE001 - the thread's last words
@@ -146,10 +158,13 @@ class Turns:
         plan = scheduler.plan(time.monotonic())
         if plan.edits:
             scheduler.held(self._backend.edit(plan.edits))
+        is_reading = bool(self._under_way)
+        reads_first = scheduler.reads_first
+        deliveries = self._read(scheduler) if is_reading and reads_first else ()
         feeds = scheduler.feeds(time.monotonic())
         is_built = bool(feeds) and self._build(scheduler, feeds)
-        is_reading = bool(self._under_way)
-        deliveries = self._read(scheduler) if is_reading else ()
+        if is_reading and not reads_first:
+            deliveries = self._read(scheduler)
         self._engine.statistics = scheduler.statistics(self._spent.times())
         if deliver_first:
             self._post(scheduler, plan.told + deliveries)
@@ -191,9 +206,10 @@ class Turns:
         return True
 
     def _submit(self, scheduler: Scheduler, feeds: tuple[Feed, ...]) -> None:
+        masks = self._masks(scheduler, feeds)
         began = time.perf_counter()
         try:
-            self._backend.sample()
+            self._backend.sample(masks)
         except Exception as error:  # noqa: BLE001 - likewise
             scheduler.fail(_rows(feeds), error, read=False)
             return
@@ -201,6 +217,12 @@ class Turns:
         self._under_way.append(_rows(feeds))
         scheduler.submitted(feeds)
         scheduler.progressed(feeds)
+
+    def _masks(self, scheduler: Scheduler, feeds: tuple[Feed, ...]) -> Masks | None:
+        began = time.perf_counter()
+        masks = scheduler.masks(feeds)
+        self._spent.mask += time.perf_counter() - began
+        return masks
 
     def _read(self, scheduler: Scheduler) -> tuple[Delivery, ...]:
         rows = self._under_way.popleft()
@@ -230,15 +252,15 @@ class Turns:
 class _Spent:
     """Seconds by what they were spent on; a turn's own include the others."""
 
-    __slots__ = ("forward", "read", "sample", "turn")
+    __slots__ = ("forward", "mask", "read", "sample", "turn")
 
     def __init__(self) -> None:
-        self.forward = self.read = self.sample = self.turn = 0.0
+        self.forward = self.mask = self.read = self.sample = self.turn = 0.0
 
     def times(self) -> StepTimes:
         """As of the last turn that is over."""
-        host = max(0.0, self.turn - self.forward - self.read - self.sample)
-        return StepTimes(forward=self.forward, sample=self.sample, read=self.read, host=host)
+        host = max(0.0, self.turn - self.forward - self.mask - self.read - self.sample)
+        return StepTimes(forward=self.forward, mask=self.mask, sample=self.sample, read=self.read, host=host)
 
 
 def _rows(feeds: tuple[Feed, ...]) -> tuple[int, ...]:

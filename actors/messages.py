@@ -12,6 +12,7 @@ import msgspec
 
 from greenroom.actors.decoding import Decoder, Payload
 from greenroom.backends.protocol import KvOptions, Sampling
+from greenroom.constraints.state import ConstraintState
 from greenroom.events import Info, StopDetail
 
 __all__ = [
@@ -32,8 +33,10 @@ __all__ = [
 class Submit(msgspec.Struct, frozen=True, kw_only=True):
     """A request, ready to run. Answered by `Started`, any number of `Delivery`, and exactly one `Ended`.
 
-    `submitted` and `deadline` are monotonic seconds. `decoder` and `progress` are in-process only; `progress` is called
-    on the engine thread with (prompt tokens run, prompt tokens in all) after each chunk of the prompt.
+    `submitted` and `deadline` are monotonic seconds. `decoder`, `progress`, `constraint` and `check` are in-process
+    only; `progress` is called on the engine thread with (prompt tokens run, prompt tokens in all) after each chunk of
+    the prompt. `constraint` is a `ConstraintState` that nobody else holds; with `force_tokens`, what it forces is not
+    drawn. `check` says what is wrong with a complete output, where masks could not prevent it.
     """
 
     request: int
@@ -46,11 +49,19 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True):
     reported_seed: int | None = None
     progress: Callable[[int, int], object] | None = None
     kv: KvOptions | None = None
+    constraint: Any = None
+    check: Callable[[tuple[int, ...]], str | None] | None = None
+    force_tokens: bool = True
 
     def decoding(self) -> Decoder:
         """The decoder, typed (msgspec cannot name a protocol)."""
         decoder: Decoder = self.decoder
         return decoder
+
+    def constrained(self) -> ConstraintState | None:
+        """The constraint, typed."""
+        constraint: ConstraintState | None = self.constraint
+        return constraint
 
 
 class Reject(msgspec.Struct, frozen=True):

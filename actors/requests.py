@@ -73,20 +73,39 @@ class Request:
         self.submit = submit
         self.id = submit.request
         self.decoder = submit.decoding()
+        self.constraint = submit.constrained()
+        self.forces = submit.force_tokens and submit.sampling.logprobs is None
+        """Whether forced tokens are fed without being drawn; log-probabilities are only of what is drawn."""
         self.limit = limit
         self.state = State.WAITING
         self.row: int | None = None
         self.tokens: list[int] = list(submit.prompt)
-        """Prompt and every token read so far: what a replay runs."""
+        """Prompt and every token read or forced so far: what a replay runs."""
         self.fed = 0
-        """How many tokens the submitted passes have run; one more than `tokens` while one is drawn but unread."""
+        """How many tokens the submitted passes have run; one more than `tokens` while one is drawn but unread.
+
+        Fewer than `tokens` while forced ones are still to be run.
+        """
         self.under_way = 0
         """Submitted passes that hold the row and were not read."""
         self.unread = 0
         """Tokens drawn by submitted passes and not read."""
+        self.stale = 0
+        """Draws of submitted passes that do not count: what they draw was forced to be known before."""
+        self.is_redirected = False
+        """The backend's pending token is such a draw: what is known must be fed in its place."""
+        self.untold: list[int] = []
+        """Forced tokens behind the prompt that the decoder has not seen."""
+        self.forced_tokens = 0
+        self.forced_runs = 0
+        self.constraint_failure: str | None = None
+        self.has_end_token = False
+        """The last of `tokens` is a stop token."""
         self.reused = 0
         """Tokens of the prompt that were not run, because their KV was there."""
         self.emitted = 0
+        self.counted = 0
+        """Of `emitted`, how many are in the scheduler's totals."""
         self.ahead = 0
         """Tokens' worth of events that the consumer has not read."""
         self.held_back = 0
@@ -127,6 +146,23 @@ class Request:
         max_tokens = self.submit.max_tokens
         return (max_tokens is not None and self.emitted >= max_tokens) or len(self.tokens) >= self.limit
 
+    @property
+    def room(self) -> int:
+        """How many more tokens it may have, behind those that are recorded."""
+        max_tokens = self.submit.max_tokens
+        room = self.limit - len(self.tokens)
+        return room if max_tokens is None else min(room, max_tokens - self.emitted - len(self.untold))
+
+    @property
+    def unrun(self) -> int:
+        """How many recorded tokens no pass has run."""
+        return len(self.tokens) - self.fed
+
+    def length_detail(self) -> StopDetail:
+        """Which length it is that ended it."""
+        max_tokens = self.submit.max_tokens
+        return "max_tokens" if max_tokens is not None and self.emitted >= max_tokens else "context"
+
     def expected(self, horizon: int) -> int:
         """Tokens that its row is expected to hold in the end, where an open-ended output counts `horizon`."""
         max_tokens = self.submit.max_tokens
@@ -138,6 +174,7 @@ class Request:
         self.row = None
         self.fed = 0
         self.is_yielding = False
+        self.is_redirected = False
 
     def info(self, now: float) -> Info:
         """The closing event; call it once `end` is set."""
@@ -152,8 +189,27 @@ class Request:
             prompt_tokens=len(self.submit.prompt),
             cached_prompt_tokens=self.reused,
             generation_tokens=self.emitted,
+            forced_tokens=self.forced_tokens,
+            forced_runs=self.forced_runs,
+            constraint_complete=self.is_complete,
             queue_time=begun - self.submit.submitted,
             prompt_time=first - begun,
             generate_time=last - first,
             seed=self.submit.reported_seed,
         )
+
+    @property
+    def output(self) -> tuple[int, ...]:
+        """The tokens behind the prompt, without one that only ended the turn."""
+        stop = len(self.tokens) - 1 if self.has_end_token else len(self.tokens)
+        return tuple(self.tokens[len(self.submit.prompt) : stop])
+
+    @property
+    def is_complete(self) -> bool | None:
+        """Whether the constraint accepts what was written; None without one."""
+        if self.constraint is None:
+            return None
+        try:
+            return self.constraint_failure is None and self.constraint.is_accepting
+        except Exception:  # noqa: BLE001 - a constraint may be the user's own
+            return False

@@ -23,12 +23,15 @@ from collections.abc import Iterator
 import msgspec
 
 from greenroom.actors.budget import chunks
+from greenroom.actors.decoding import Payload
+from greenroom.actors.masking import masks_of
 from greenroom.actors.messages import Awaited, Cancel, Credit, Delivery, Ended, Outbound, Reject, Started, Submit
 from greenroom.actors.requests import End, Request, State
 from greenroom.actors.statistics import Statistics, StepTimes
-from greenroom.backends.protocol import Close, Edit, Feed, Held, ModelInfo, Open, Sampled, StepResult
-from greenroom.errors import BackendFailed, CallbackFailed, GenerationFailed
-from greenroom.events import Info, StopDetail
+from greenroom.actors.taking import begin, callback_failed, take, unmet
+from greenroom.backends.protocol import Close, Edit, Feed, Held, Masks, ModelInfo, Open, StepResult
+from greenroom.errors import BackendFailed, GenerationFailed
+from greenroom.events import Info
 
 __all__ = ["Limits", "Plan", "Scheduler"]
 
@@ -103,6 +106,8 @@ class Scheduler:
             self._finish(request, End("cancelled", early.detail))
         elif message.max_tokens == 0:
             self._finish(request, End("length", "max_tokens"))
+        elif request.constraint is not None:
+            self._told += self._heard(request, *begin(request))
 
     def reject(self, message: Reject) -> None:
         """A request whose preparation failed ends in that failure, or as cancelled where that came first."""
@@ -175,14 +180,17 @@ class Scheduler:
         self._steps += 1
         for failure in result.failures:
             self._fail_row(failure.row, failure.error)
-        deliveries = []
+        deliveries: list[Delivery] = []
         for sampled in result.sampled:
             request = self._by_row.get(sampled.row)
             if request is None:
                 continue
+            if request.stale:
+                request.stale -= 1
+                continue
             request.unread -= 1
-            if request.end is None and (delivery := self._take(request, sampled, now)) is not None:
-                deliveries.append(delivery)
+            if request.end is None:
+                deliveries += self._heard(request, *take(request, sampled, now))
         return tuple(deliveries)
 
     def fail(self, rows: tuple[int, ...], error: Exception, *, read: bool) -> None:
@@ -197,7 +205,33 @@ class Scheduler:
         for feed in feeds:
             request = self._by_row[feed.row]
             request.under_way += 1
-            request.unread += feed.sample
+            if not feed.sample:
+                continue
+            if request.unrun > 0:
+                request.stale += 1
+                request.is_redirected = True
+            else:
+                request.unread += 1
+
+    def masks(self, feeds: tuple[Feed, ...]) -> Masks | None:
+        """What the constrained rows of the pass may draw; None where there are none. A row in a dead end has ended."""
+        drawing = [self._by_row[feed.row] for feed in feeds if feed.sample]
+        constrained = [r for r in drawing if r.constraint is not None and r.end is None and r.unrun <= 0]
+        masks, ended = masks_of(constrained, self._model)
+        for request, end in ended:
+            self._finish(request, end)
+        return masks
+
+    @property
+    def reads_first(self) -> bool:
+        """Whether the next pass should wait for the last one's tokens: where constraints may force what follows.
+
+        A pass that is built on unread tokens keeps the device busy, but a row whose next tokens turn out to be forced
+        was in it for nothing. That is worth the wait where at least half of the rows may be such.
+        """
+        decoding = [r for r in self._by_row.values() if r.state is State.DECODE]
+        forcing = sum(r.constraint is not None and r.forces for r in decoding)
+        return forcing > 0 and 2 * forcing >= len(decoding)
 
     def held(self, held: Held) -> None:
         """What is held after the edits, as the backend counts it, and which rows began with part of their prompt."""
@@ -266,11 +300,6 @@ class Scheduler:
             error.__cause__ = cause
             self._finish(request, End("cancelled", "scope", error=error))
 
-    def _fail_callback(self, request: Request, what: str, cause: Exception) -> None:
-        error = CallbackFailed(f"{what} of this request raised {type(cause).__name__}: {cause}")
-        error.__cause__ = cause
-        self._finish(request, End("cancelled", "scope", error=error))
-
     def _expire(self, now: float) -> None:
         for request in self._timed.values():
             deadline = request.submit.deadline
@@ -306,8 +335,8 @@ class Scheduler:
             events = request.decoder.finish(end.reason)
         except Exception as cause:  # noqa: BLE001 - a decoder may be the user's own
             events = ()
-            error = error or CallbackFailed(f"the decoder of this request raised {type(cause).__name__}: {cause}")
-            error.__cause__ = error.__cause__ or cause
+            error = error or callback_failed("the decoder", cause).error
+        error = error or unmet(request)
         if events:
             self._told.append(Delivery(request.id, events, 0))
         info = request.info(now)
@@ -389,7 +418,8 @@ class Scheduler:
         self._by_row[request.row] = request
         request.move(State.PREFILL)
         submit = request.submit
-        edits.append(Open(request.row, submit.sampling, request.expected(_SOON), submit.kv, tuple(request.tokens)))
+        first = submit.prompt if request.first_token is None else tuple(request.tokens)
+        edits.append(Open(request.row, submit.sampling, request.expected(_SOON), submit.kv, first))
         if request.first_chunk is None:
             self._told.append(Started(request.id))
 
@@ -411,14 +441,25 @@ class Scheduler:
         budget = self._limits.step_tokens
         for row, request in self._by_row.items():
             if request.state is State.DECODE and request.wants_token and request.has_credit and not request.is_yielding:
-                request.fed += 1
-                budget -= 1
-                yield Feed(row)
+                feed = self._decode(request, row, max(1, budget))
+                budget -= len(feed.ids) or 1
+                yield feed
         prompts = [r for r in self._by_row.values() if r.state is State.PREFILL and not r.is_yielding]
         sizes = chunks([(r.fed, len(r.tokens) - r.fed) for r in prompts], budget, self._model.context_span)
         for request, size in zip(prompts, sizes, strict=True):
             if size and request.row is not None:
                 yield self._chunk(request, request.row, size, now)
+
+    @staticmethod
+    def _decode(request: Request, row: int, most: int) -> Feed:
+        """The row's pending token, or what was forced behind it, as far as the budget goes."""
+        if request.unrun > 1 or request.is_redirected:
+            ids = tuple(request.tokens[request.fed : request.fed + most])
+            request.fed += len(ids)
+            request.is_redirected = request.unrun > 0
+            return Feed(row, ids, not request.is_redirected)
+        request.fed += 1
+        return Feed(row)
 
     @staticmethod
     def _chunk(request: Request, row: int, size: int, now: float) -> Feed:
@@ -441,37 +482,19 @@ class Scheduler:
             try:
                 request.submit.progress(min(request.fed, total), total)
             except Exception as cause:  # noqa: BLE001 - the user's own code
-                self._fail_callback(request, "the progress callback", cause)
+                self._finish(request, callback_failed("the progress callback", cause))
 
-    def _take(self, request: Request, sampled: Sampled, now: float) -> Delivery | None:
-        request.tokens.append(sampled.token)
-        try:
-            decoded = request.decoder.feed((sampled,))
-        except Exception as cause:  # noqa: BLE001 - a decoder may be the user's own
-            self._fail_callback(request, "the decoder", cause)
-            return None
-        stop = decoded.stop
-        if stop is None or stop.counted:
-            request.emitted += 1
-            self._tokens += 1
-        if request.first_token is None:
-            request.first_token = now
-        request.last_token = now
-        if stop is not None:
-            self._finish(request, End(stop.reason, stop.detail, sequence=stop.sequence))
-        elif request.is_full:
-            self._finish(request, End("length", self._length_detail(request)))
-        request.held_back += 1
-        if not decoded.events:
-            return None
+    def _heard(self, request: Request, events: list[Payload], end: End | None) -> list[Delivery]:
+        """What tokens gave to the consumer; the request's end, if they brought it."""
+        self._tokens += request.emitted - request.counted
+        request.counted = request.emitted
+        if end is not None:
+            self._finish(request, end)
+        if not events:
+            return []
         worth, request.held_back = request.held_back, 0
         request.ahead += worth
-        return Delivery(request.id, decoded.events, worth)
-
-    @staticmethod
-    def _length_detail(request: Request) -> StopDetail:
-        reached = request.submit.max_tokens is not None and request.emitted >= request.submit.max_tokens
-        return "max_tokens" if reached else "context"
+        return [Delivery(request.id, tuple(events), worth)]
 
 
 def _shared(one: list[int], other: list[int], *, most: int) -> int:

@@ -10,11 +10,13 @@ __all__ = ["Statistics", "StepTimes"]
 class StepTimes(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds of the engine thread since the runtime was entered, without the time in which it had nothing to do.
 
-    `forward` builds passes, `sample` draws and submits them (where submitting blocks, as on CPU, most of the
-    computation is in it), `read` waits for their numbers, and `host` is all else: deciding, decoding, delivering.
+    `forward` builds passes, `mask` fills the masks of constrained rows, `sample` draws and submits (where submitting
+    blocks, as on CPU, most of the computation is in it), `read` waits for the numbers, and `host` is all else:
+    deciding, decoding, delivering.
     """
 
     forward: float = 0.0
+    mask: float = 0.0
     sample: float = 0.0
     read: float = 0.0
     host: float = 0.0
@@ -22,7 +24,7 @@ class StepTimes(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def total(self) -> float:
         """All of it."""
-        return self.forward + self.sample + self.read + self.host
+        return self.forward + self.mask + self.sample + self.read + self.host
 
 
 class Statistics(msgspec.Struct, frozen=True, kw_only=True):

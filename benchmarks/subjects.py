@@ -16,14 +16,27 @@ blas.prepare()
 
 import mlx.core as mx  # noqa: E402 - after the BLAS
 from mlx import nn  # noqa: E402
-from mlx_lm.generate import BatchGenerator  # noqa: E402
-from mlx_lm.models import llama  # noqa: E402
+from mlx_lm.generate import BatchGenerator, batch_generate  # noqa: E402
 from mlx_lm.models.base import create_attention_mask, scaled_dot_product_attention  # noqa: E402
-from mlx_lm.models.cache import BatchKVCache  # noqa: E402
+from mlx_lm.models.cache import BatchKVCache, make_prompt_cache  # noqa: E402
+from mlx_lm.sample_utils import make_sampler  # noqa: E402
+from weights import llama as weights_of_llama  # noqa: E402
+from weights import tokenizer  # noqa: E402
 
 from greenroom.backends.scripted import ByteTokenizer  # noqa: E402
 
-__all__ = ["BatchGenerator", "BatchKVCache", "Subject", "llama_40m", "mx", "stub"]
+__all__ = [
+    "BatchGenerator",
+    "BatchKVCache",
+    "Subject",
+    "batch_generate",
+    "llama",
+    "llama_40m",
+    "make_prompt_cache",
+    "make_sampler",
+    "mx",
+    "stub",
+]
 
 Subject = Callable[[], tuple[Any, Any]]
 """Builds (model, tokenizer)."""
@@ -65,19 +78,13 @@ def stub(vocab_size: int) -> Subject:
 
 def llama_40m() -> tuple[Any, Any]:
     """Hidden 512, eight layers, 32,000 tokens, random weights, float32."""
-    mx.random.seed(1)
-    arguments = llama.ModelArgs(
-        model_type="llama",
-        hidden_size=512,
-        num_hidden_layers=8,
-        intermediate_size=1376,
-        num_attention_heads=8,
-        num_key_value_heads=8,
-        rms_norm_eps=1e-5,
-        vocab_size=32_000,
-        max_position_embeddings=4096,
-        tie_word_embeddings=True,
-    )
-    model = llama.Model(arguments)
-    mx.eval(model.parameters())
-    return model, ByteTokenizer()
+    return weights_of_llama(), ByteTokenizer()
+
+
+def llama(*, is_tiny: bool = False, has_words: bool = False) -> Subject:
+    """The same, or a tiny one; with `has_words` its tokenizer, mlx-lm's wrapper, has a text for each id."""
+
+    def build() -> tuple[Any, Any]:
+        return weights_of_llama(is_tiny=is_tiny), tokenizer() if has_words else ByteTokenizer()
+
+    return build

@@ -101,7 +101,9 @@ class Info(msgspec.Struct, frozen=True, tag_field="type", tag="info", kw_only=Tr
     """How a generation ended, with its counts and times (seconds); the last event of a stream.
 
     `queue_time` is submit to first prefill chunk, `prompt_time` from there to the first token, `generate_time` first to
-    last token. `generation_tokens` counts emitted tokens, without the stop token (unless it was asked for).
+    last token. `generation_tokens` counts emitted tokens, without the stop token (unless it was asked for);
+    `forced_tokens` of them were not drawn, because the constraint left no choice, and were fed in `forced_runs` pieces.
+    `constraint_complete` says whether the constraint accepts the output as it stands; None without one.
     """
 
     stop_reason: StopReason
@@ -110,6 +112,7 @@ class Info(msgspec.Struct, frozen=True, tag_field="type", tag="info", kw_only=Tr
     generation_tokens: int
     cached_prompt_tokens: int = 0
     forced_tokens: int = 0
+    forced_runs: int = 0
     drafted_tokens: int = 0
     accepted_tokens: int = 0
     queue_time: float = 0.0

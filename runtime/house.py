@@ -18,7 +18,10 @@ from greenroom.actors.messages import Reject, Shutdown, Submit
 from greenroom.actors.scheduler import Limits
 from greenroom.actors.statistics import Statistics
 from greenroom.backends.protocol import Backend, ModelInfo
-from greenroom.errors import RuntimeClosed
+from greenroom.constraints.compiled import Compiled, Grammars
+from greenroom.constraints.constraint import Constraint
+from greenroom.constraints.vocabulary import Vocabulary
+from greenroom.errors import InvalidConstraint, RuntimeClosed
 
 __all__ = ["House", "Prepared"]
 
@@ -55,7 +58,8 @@ class House:
     def __init__(
         self, backend: Callable[[], Backend], limits: Callable[[ModelInfo], Limits], *, max_waiting: int
     ) -> None:
-        self.engine = Engine(backend, limits)
+        self.engine = Engine(backend, limits, self._build_grammars)
+        self._grammars: Grammars | Exception | None = None
         self._limits = limits
         self._desk = Desk(self.engine, max_waiting=max_waiting)
         self._preparer = ThreadPoolExecutor(1, thread_name_prefix="greenroom-prepare")
@@ -99,6 +103,19 @@ class House:
         self._preparer.shutdown(wait=False, cancel_futures=True)
         if interruption is not None:
             raise interruption
+
+    def _build_grammars(self, model: ModelInfo) -> None:
+        """On the engine thread: it takes up to a second, in which Python does nothing else, so it is done here."""
+        try:
+            self._grammars = Grammars(Vocabulary.of(model.tokenizer, model.vocab_size, sorted(model.stop_tokens)))
+        except Exception as error:  # noqa: BLE001 - a tokenizer may be the user's own; only constraints need this
+            self._grammars = error
+
+    def compile(self, constraint: Constraint) -> Compiled:
+        """Compile for the model's vocabulary. Any thread but the event loop's. Raises `InvalidConstraint`."""
+        if isinstance(self._grammars, Grammars):
+            return self._grammars.compile(constraint)
+        raise InvalidConstraint(f"this model's tokenizer takes no constraints: {self._grammars}") from self._grammars
 
     def _on_loaded(self, outcome: ModelInfo | BaseException) -> None:
         if isinstance(outcome, ModelInfo):

@@ -38,6 +38,8 @@ class GenerateParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     it, a stop id ends it like EOS. `default_stops=False` leaves the model's own stop tokens out. Before `min_tokens`
     tokens no stop id is drawn; a stop string ends the text all the same. `logprobs` asks for the drawn token's
     log-probability and that many of the likeliest (0: the drawn one only). `timeout` is in seconds from the submit.
+    With `force_tokens`, tokens that a constraint forces are not drawn but fed at once; without, or with `logprobs`,
+    each is drawn under its mask.
 
     `max_kv_size` keeps the KV of the last so many tokens and of the first four. `kv_bits` quantizes keys and values in
     groups of `kv_group_size` once the row holds `quantized_kv_start` tokens; such rows run one by one. Both as mlx-lm
@@ -70,6 +72,7 @@ class GenerateParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     """Added to the logits of these ids; the struct's own copy."""
     logprobs: int | None = None
     timeout: float | None = None
+    force_tokens: bool = True
 
     def __post_init__(self) -> None:
         """Give `stop` one shape and copy `logit_bias`; what has another type stays, for `validate` to name."""

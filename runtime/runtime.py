@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
 from anyio import to_thread
 
 from greenroom import current, prompts
@@ -25,6 +26,7 @@ from greenroom.actors.scheduler import Limits
 from greenroom.actors.statistics import Statistics
 from greenroom.actors.task import GenerationTask
 from greenroom.backends.protocol import Backend, ModelInfo, Tokenizer
+from greenroom.constraints.coercion import constraint_of
 from greenroom.decoders import TextDecoder, TokenDecoder
 from greenroom.errors import InvalidParameter, NotSupported, PromptTooLong, RuntimeClosed
 from greenroom.house import House, Prepared
@@ -60,7 +62,9 @@ class Runtime:
     of the model, for tests (`Scripted`) or other engines. `kv_bytes` bounds the KV of all rows; by default it is
     derived from the device's memory after the weights are loaded: on Apple silicon what Metal recommends less what is
     in use, on Linux a quarter of the available memory. `prefix_bytes` bounds the KV that is kept of prompts that are
-    over, for prompts that begin alike: by default an eighth of that, 0 keeps nothing.
+    over, for prompts that begin alike: by default an eighth of that, 0 keeps nothing. With `prefix_folder`, what falls
+    out of it and what is held in the end is kept in files there, `prefix_file_bytes` of them at most (4 GiB by
+    default), for later openings and other processes; they hold the tokens of prompts as they are.
     """
 
     def __init__(
@@ -73,16 +77,26 @@ class Runtime:
         max_waiting: int = MAX_WAITING,
         kv_bytes: int | None = None,
         prefix_bytes: int | None = None,
+        prefix_folder: str | Path | None = None,
+        prefix_file_bytes: int | None = None,
     ) -> None:
         if model is not None and backend is not None:
             raise InvalidParameter("backend", backend, "None where a model is named")
-        if prefix_bytes is not None and (backend is not None or prefix_bytes < 0):
-            expected = "at least 0" if backend is None else "None where a backend is given: it keeps its own"
-            raise InvalidParameter("prefix_bytes", prefix_bytes, expected)
+        prefixes = {
+            "prefix_bytes": prefix_bytes,
+            "prefix_folder": prefix_folder,
+            "prefix_file_bytes": prefix_file_bytes,
+        }
+        self._prefixes = {name: value for name, value in prefixes.items() if value is not None}
+        for name, value in self._prefixes.items():
+            if backend is not None:
+                raise InvalidParameter(name, value, "None where a backend is given: it keeps its own")
+            if isinstance(value, int) and value < 0:
+                raise InvalidParameter(name, value, "at least 0")
         bounds = {"max_rows": max_rows, "max_step_tokens": max_step_tokens, "kv_bytes": kv_bytes}
-        for name, value in bounds.items():
-            if value is not None and value < 1:
-                raise InvalidParameter(name, value, "at least 1")
+        for name, bound in bounds.items():
+            if bound is not None and bound < 1:
+                raise InvalidParameter(name, bound, "at least 1")
         if max_step_tokens <= max_rows:
             raise InvalidParameter("max_step_tokens", max_step_tokens, f"over max_rows ({max_rows}): a row takes one")
         if max_waiting < 1:
@@ -93,7 +107,6 @@ class Runtime:
         self._max_step_tokens = max_step_tokens
         self._max_waiting = max_waiting
         self._kv_bytes = kv_bytes
-        self._prefix_bytes = prefix_bytes
         self._house: House | None = None
         self._is_entering = False
 
@@ -108,7 +121,7 @@ class Runtime:
             raise RuntimeClosed(f"{self!r} is entered already: leave it first, or make another one")
         self._is_entering = True
         try:
-            backend = partial(_backend, self._backend, self._model, self._prefix_bytes)
+            backend = partial(_backend, self._backend, self._model, self._prefixes)
             limits = partial(_limits, self._max_rows, self._max_step_tokens, self._kv_bytes)
             house = House(backend, limits, max_waiting=self._max_waiting)
             finalizer = weakref.finalize(self, house.engine.put, Shutdown())
@@ -181,14 +194,23 @@ class Runtime:
         A str is a user message through the model's chat template where it has one (`template=False`: raw text), a list
         of ints is taken as it is, a list of messages goes through the template. `overrides` beat `parameters`; an
         unknown name is a `TypeError`. `progress` is called on the engine thread with (prompt tokens run, all of them).
+        `constrain` says what may be written: a `Constraint`, a Python type (JSON of it), or a list of them, all of
+        which then hold.
 
-        Raises what can be known at once: `InvalidParameter`, `InvalidPrompt`, `TooBusy`, `NotSupported`,
-        `RuntimeClosed`. What tokenizing finds (`InvalidPrompt`, `PromptTooLong`) is raised at the first await.
+        Raises what can be known at once: `InvalidParameter`, `InvalidPrompt`, `InvalidConstraint`, `TooBusy`,
+        `NotSupported`, `RuntimeClosed`. What tokenizing and compiling find (`InvalidPrompt`, `PromptTooLong`,
+        `InvalidConstraint`) is raised at the first await.
         """
-        _refuse(constrain=constrain, tools=tools, context=context)
+        _refuse(tools=tools, context=context)
         options = merged(parameters, overrides)
         prepared = self._start(
-            prompt, options, _text_decoder, template=template, template_options=template_options, progress=progress
+            prompt,
+            options,
+            _text_decoder,
+            constrain=constrain,
+            template=template,
+            template_options=template_options,
+            progress=progress,
         )
         return EventStream(prepared.mailbox)
 
@@ -206,10 +228,16 @@ class Runtime:
         **overrides: Any,
     ) -> tuple[EventStream, GenerationTask]:
         """Like `generate`, but waits until the prompt is checked and queued, never for prefill; with the handle."""
-        _refuse(constrain=constrain, tools=tools, context=context)
+        _refuse(tools=tools, context=context)
         options = merged(parameters, overrides)
         prepared = self._start(
-            prompt, options, _text_decoder, template=template, template_options=template_options, progress=progress
+            prompt,
+            options,
+            _text_decoder,
+            constrain=constrain,
+            template=template,
+            template_options=template_options,
+            progress=progress,
         )
         stream = EventStream(prepared.mailbox)
         await prepared.wait()
@@ -231,12 +259,18 @@ class Runtime:
         **overrides: Any,
     ) -> TokenStream:
         """Like `generate`, but yields `Token` events. `include_stop_token` yields (and counts) the stop token too."""
-        _refuse(constrain=constrain, context=context)
+        _refuse(context=context)
         options = _without_strings(merged(parameters, overrides))
         decoder = _token_decoder(include_stop_token=include_stop_token)
         return TokenStream(
             self._start(
-                prompt, options, decoder, template=template, template_options=template_options, progress=progress
+                prompt,
+                options,
+                decoder,
+                constrain=constrain,
+                template=template,
+                template_options=template_options,
+                progress=progress,
             ).mailbox
         )
 
@@ -254,11 +288,17 @@ class Runtime:
         **overrides: Any,
     ) -> tuple[TokenStream, GenerationTask]:
         """Like `generate_tokens`, but waits until the prompt is checked and queued, and gives the handle."""
-        _refuse(constrain=constrain, context=context)
+        _refuse(context=context)
         options = _without_strings(merged(parameters, overrides))
         decoder = _token_decoder(include_stop_token=include_stop_token)
         prepared = self._start(
-            prompt, options, decoder, template=template, template_options=template_options, progress=progress
+            prompt,
+            options,
+            decoder,
+            constrain=constrain,
+            template=template,
+            template_options=template_options,
+            progress=progress,
         )
         stream = TokenStream(prepared.mailbox)
         await prepared.wait()
@@ -325,6 +365,7 @@ class Runtime:
         options: GenerateParameters,
         decoder: Callable[[GenerateParameters, ModelInfo], Decoder],
         *,
+        constrain: object,
         template: bool | None,
         template_options: Mapping[str, Any] | None,
         progress: Progress | None,
@@ -336,6 +377,9 @@ class Runtime:
         validate_kv(options, model)
         submitted = time.monotonic()
         seed = options.seed if options.seed is not None else secrets.randbits(63)
+        constraint = None if constrain is None else constraint_of(constrain)
+        if constraint is not None:  # its end is the turn's end
+            options = msgspec.structs.replace(options, default_stops=True)
 
         def prepare(request: int) -> Submit:
             ids = prompts.encode(
@@ -345,6 +389,7 @@ class Runtime:
                 raise PromptTooLong(len(ids), model.context_length)
             if len(ids) >= house.room:
                 raise PromptTooLong(len(ids), house.room, "the runtime's kv_bytes")
+            compiled = None if constraint is None else house.compile(constraint)
             return Submit(
                 request=request,
                 prompt=ids,
@@ -356,6 +401,9 @@ class Runtime:
                 decoder=decoder(options, model),
                 progress=progress,
                 kv=kv_options(options),
+                constraint=None if compiled is None else compiled.start(),
+                check=None if compiled is None else compiled.check,
+                force_tokens=options.force_tokens,
             )
 
         return house.announce(prepare)
@@ -368,14 +416,14 @@ def _limits(rows: int, step_tokens: int, kv_bytes: int | None, model: ModelInfo)
     return Limits(rows=rows, step_tokens=step_tokens, kv_bytes=kv_bytes if kv_bytes is not None else model.memory_bytes)
 
 
-def _backend(given: Backend | None, model: str | Path | None, prefix_bytes: int | None) -> Backend:
+def _backend(given: Backend | None, model: str | Path | None, prefixes: Mapping[str, Any]) -> Backend:
     """The given one, or MLX's, on the engine thread: its import takes a while, and MLX ties its state to the thread."""
     if given is not None:
         return given
     from greenroom.backends import understudy
     from greenroom.backends.mlx.backend import MlxBackend
 
-    return MlxBackend(model if model is not None else understudy.path(), prefix_bytes=prefix_bytes)
+    return MlxBackend(model if model is not None else understudy.path(), **prefixes)
 
 
 def _refuse(**parts: object) -> None:

@@ -25,6 +25,7 @@ from greenroom.errors import (
     CallbackFailed,
     EngineFailed,
     GreenroomError,
+    InvalidConstraint,
     InvalidParameter,
     InvalidPrompt,
     ModelLoadFailed,
@@ -58,7 +59,7 @@ BAD: list[tuple[dict[str, Any], type[GreenroomError]]] = [
     ({"timeout": 0.0}, InvalidParameter),
     ({"kv_bits": 4}, InvalidParameter),
     ({"max_kv_size": 64}, InvalidParameter),
-    ({"constrain": "x"}, NotSupported),
+    ({"constrain": "x"}, InvalidConstraint),
     ({"tools": []}, NotSupported),
     ({"context": object()}, NotSupported),
 ]

@@ -47,6 +47,10 @@ class Letters:
         text = "".join(message["content"] for message in messages)
         return [*self.encode(text), *([START] if add_generation_prompt else [])]
 
+    def vocabulary(self) -> tuple[list[bytes], frozenset[int]]:
+        """See `Tokenizer.vocabulary`."""
+        return [bytes((letter,)) for letter in range(BOS)], frozenset()
+
     def stream(self) -> Any:
         """See `Tokenizer.stream`; no prompt asks for one."""
         raise NotImplementedError

@@ -138,4 +138,4 @@ async def test_a_conversation_goes_on_from_what_was_run() -> None:
         first = await runtime.generate_tokens(prompt, max_tokens=60, temperature=0.0, default_stops=False).collect()
         reply = [event.id for event in first.events if isinstance(event, Token)]
         second = await runtime.generate_tokens([*prompt, *reply, 1, 2, 3], max_tokens=3, default_stops=False).collect()
-        assert second.info.cached_prompt_tokens == 128
+        assert second.info.cached_prompt_tokens == 100 + 60 - 1  # the last token drawn was never run

@@ -12,6 +12,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from greenroom.backends.mlx.prefixes import Kept
 from greenroom.backends.mlx.rows import Row
 from greenroom.backends.mlx.separate import SeparateStore, arrays_of
 from greenroom.backends.protocol import KvOptions
@@ -31,8 +32,8 @@ def quantize(caches: list[Any], options: KvOptions | None) -> None:
 class AloneStore(SeparateStore):
     """Rows that run one by one, each on its own caches."""
 
-    def __init__(self, model: Any, make_cache: Any, options: KvOptions | None = None) -> None:
-        super().__init__(model, make_cache)
+    def __init__(self, model: Any, make_cache: Any, options: KvOptions | None = None, kept: Kept | None = None) -> None:
+        super().__init__(model, make_cache, kept)
         self._options = options
 
     def __repr__(self) -> str:
@@ -72,7 +73,8 @@ class AloneStore(SeparateStore):
         return []
 
     def leave(self, row: Row) -> None:
-        """The row's caches go with it."""
+        """The row's caches are kept for prompts that go on from there."""
+        self.keep(row)
 
     def fork(self, row: Row, source: Row) -> None:
         """Copy the caches of `source`."""

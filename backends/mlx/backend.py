@@ -30,8 +30,10 @@ from greenroom.backends.mlx.inspection import Inspection, Store, inspect  # noqa
 from greenroom.backends.mlx.load import Loaded, load_folder, wrap  # noqa: E402
 from greenroom.backends.mlx.memory import WiredLimit  # noqa: E402
 from greenroom.backends.mlx.passes import Pass, reported  # noqa: E402
+from greenroom.backends.mlx.prefix_files import PREFIX_FILE_BYTES, PrefixFiles  # noqa: E402
+from greenroom.backends.mlx.prefixes import PrefixStore  # noqa: E402
 from greenroom.backends.mlx.rows import Ref, Row, Step, Work  # noqa: E402
-from greenroom.backends.mlx.sampling import Sampler  # noqa: E402
+from greenroom.backends.mlx.sampling import Drawn, Sampler  # noqa: E402
 from greenroom.backends.mlx.stores import Stores  # noqa: E402
 from greenroom.backends.mlx.streams import ThreadStreams  # noqa: E402
 from greenroom.backends.protocol import (  # noqa: E402
@@ -59,11 +61,22 @@ class MlxBackend:
     """Runs the model in a local folder, or by its name on the hub, on the default device.
 
     `memory_bytes` overrides what KV may use by default, `prefix_bytes` what is kept of prompts that are over, for those
-    that begin alike: by default an eighth of the former, 0 keeps nothing. Nothing is loaded before `load`.
+    that begin alike: by default an eighth of the former, 0 keeps nothing. What falls out of that, and what is held at
+    the end, goes to files in `prefix_folder` if there is one, up to `prefix_file_bytes`. Nothing is loaded before
+    `load`.
     """
 
-    def __init__(self, model: str | Path, *, memory_bytes: int | None = None, prefix_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        memory_bytes: int | None = None,
+        prefix_bytes: int | None = None,
+        prefix_folder: str | Path | None = None,
+        prefix_file_bytes: int = PREFIX_FILE_BYTES,
+    ) -> None:
         self._prefix_bytes = prefix_bytes
+        self._files = PrefixFiles(prefix_folder, prefix_file_bytes) if prefix_folder is not None else None
         self._name = str(model)
         self._load: Callable[[], Loaded] = lambda: load_folder(model)
         self._memory_bytes = memory_bytes
@@ -77,12 +90,20 @@ class MlxBackend:
         name: str = "model",
         memory_bytes: int | None = None,
         prefix_bytes: int | None = None,
+        prefix_folder: str | Path | None = None,
+        prefix_file_bytes: int = PREFIX_FILE_BYTES,
     ) -> MlxBackend:
         """A backend for what `factory` builds: an mlx-lm model and a tokenizer, called in `load`, on the engine thread.
 
         The tokenizer may be mlx-lm's wrapper, a transformers one, or anything with the methods of our `Tokenizer`.
         """
-        backend = cls(name, memory_bytes=memory_bytes, prefix_bytes=prefix_bytes)
+        backend = cls(
+            name,
+            memory_bytes=memory_bytes,
+            prefix_bytes=prefix_bytes,
+            prefix_folder=prefix_folder,
+            prefix_file_bytes=prefix_file_bytes,
+        )
         backend._load = lambda: wrap(*factory())
         return backend
 
@@ -106,6 +127,12 @@ class MlxBackend:
         """Where decoding rows are, for tests and statistics; None while nothing is loaded."""
         return self._stores.main if self._stores is not None else None
 
+    @property
+    def prefixes(self) -> PrefixStore | None:
+        """What is kept of prompts that are over, for tests and statistics; None while nothing is."""
+        kept = self._inspection.kept if self._inspection is not None else None
+        return kept.store if kept is not None else None
+
     def load(self) -> ModelInfo:
         """See `Backend.load`. Loading twice is an error of the caller's."""
         if self._model is not None:
@@ -115,7 +142,7 @@ class MlxBackend:
             loaded = self._load()
             self._model = loaded.model
             self._wired = WiredLimit()
-            self._inspection = inspect(loaded, self._name, self._memory_bytes, self._prefix_bytes)
+            self._inspection = inspect(loaded, self._name, self._memory_bytes, self._prefix_bytes, self._files)
         except BaseException:
             self.close()
             raise
@@ -200,8 +227,7 @@ class MlxBackend:
         asked = current.asked
         if current.sampled:
             rows, logits, fed = current.selected()
-            drawn = self._sampler_for(rows).draw(logits, fed, masks)
-            tokens, logprobs = drawn.tokens, drawn.logprobs
+            tokens, logprobs = self._drawn(rows, logits, fed, masks)
             index = {row.id: i for i, row in enumerate(rows)}
             report = tuple([(row, index[row]) for row in current.sampled])
             asked = [*asked, tokens, *(logprobs.arrays() if logprobs is not None else ())]
@@ -211,6 +237,13 @@ class MlxBackend:
             for i, row in enumerate(rows):
                 row.push(Ref(step, i))
         self._steps.append(step)
+
+    def _drawn(self, rows: list[Row], logits: mx.array, fed: mx.array, masks: Masks | None) -> Drawn:
+        try:
+            return self._sampler_for(rows).draw(logits, fed, masks)
+        except Exception:
+            self._held().heal()  # some ways to draw wait for the pass, which may have failed
+            raise
 
     def _sampler_for(self, rows: list[Row]) -> Sampler:
         key = tuple([row.id for row in rows])
@@ -241,6 +274,8 @@ class MlxBackend:
         wired, streams = self._wired, self._streams
         if self._model is not None:
             mx.synchronize()
+        if self._stores is not None:
+            self._stores.close()
         self._reset()
         if wired is not None:
             wired.restore()

@@ -17,14 +17,19 @@ from mlx.utils import tree_flatten
 from mlx_lm.models import cache as caches
 
 from greenroom.backends.mlx.alone import AloneStore, quantize
+from greenroom.backends.mlx.fingerprint import fingerprint
 from greenroom.backends.mlx.layers import LayerShape
 from greenroom.backends.mlx.load import Loaded, stop_tokens, tool_parser
 from greenroom.backends.mlx.memory import default_kv_bytes, device_info, uses_cpu
 from greenroom.backends.mlx.merged import MergedStore
 from greenroom.backends.mlx.packed import PackedStore
+from greenroom.backends.mlx.prefix_files import PrefixFiles
+from greenroom.backends.mlx.prefixes import BLOCK, Kept, PrefixStore
 from greenroom.backends.mlx.rows import Row, Work
 from greenroom.backends.mlx.slots import SlotStore
+from greenroom.backends.mlx.snapshots import can_snapshot
 from greenroom.backends.protocol import KvOptions, ModelInfo, Sampling
+from greenroom.errors import ModelLoadFailed
 
 __all__ = ["Inspection", "Store", "inspect"]
 
@@ -51,22 +56,32 @@ class Inspection:
     """The plain facts in `info`, and how to make and count the model's caches."""
 
     def __init__(
-        self, info: ModelInfo, model: Any, make_cache: Callable[[], list[Any]], store: Callable[[], Store], cost: _Cost
+        self,
+        info: ModelInfo,
+        *,
+        model: Any,
+        make_cache: Callable[[], list[Any]],
+        store: Callable[[Kept | None], Store],
+        cost: _Cost,
+        kept: Kept | None,
     ) -> None:
         self.info = info
+        self.kept = kept
+        """Where KV of prompts that are over is kept; None: nowhere."""
         self._model = model
         self._make_cache = make_cache
         self._store = store
         self._costs: dict[KvOptions | None, _Cost] = {None: cost}
 
     def store(self, options: KvOptions | None) -> Store:
-        """An empty store for rows with these options."""
+        """An empty store for rows with these options.
+
+        mlx-lm has no batch of quantized caches, and its batch of rotating ones forgets the first tokens, which rows
+        with a bounded length keep.
+        """
         if options is None:
-            return self._store()
-        make_cache = partial(self._cache, options)
-        if options.bits is not None:
-            return AloneStore(self._model, make_cache, options)
-        return MergedStore(self._model, make_cache)
+            return self._store(self.kept)
+        return AloneStore(self._model, partial(self._cache, options), options)
 
     def _cache(self, options: KvOptions | None) -> list[Any]:
         if options is None or options.max_size is None:
@@ -139,32 +154,47 @@ class _Cost:
         return total
 
 
-def inspect(loaded: Loaded, name: str, memory_bytes: int | None, prefix_bytes: int | None) -> Inspection:
-    """Probe the model. Costs a few passes over a handful of tokens, and leaves no KV behind."""
+def inspect(
+    loaded: Loaded, name: str, memory_bytes: int | None, prefix_bytes: int | None, files: PrefixFiles | None = None
+) -> Inspection:
+    """Probe the model. Costs a few passes over a handful of tokens, and leaves no KV behind.
+
+    Raises `ModelLoadFailed` where the model cannot run: some need a device that is not here.
+    """
     model = loaded.model
 
     def make_cache() -> list[Any]:
         made: list[Any] = caches.make_prompt_cache(model)
         return made
 
-    probe = make_cache()
-    logits = model(mx.array([[0]]), cache=probe)
-    mx.eval(logits)
+    try:
+        probe = make_cache()
+        logits = model(mx.array([[0]]), cache=probe)
+        mx.eval(logits)
+    except Exception as error:
+        raise ModelLoadFailed(f"{name} cannot run a token here: {error}") from error
     cost = _Cost()
     for cache in probe:
         cost.add(cache)
     plain = all(type(cache) is caches.KVCache for cache in probe)
     shapes = [_shape(cache) for cache in probe] if plain else []
     vocab_size = logits.shape[-1]
+    groups = _group_sizes(shapes)
+    if groups and not _takes_quantized(model, probe, groups[0]):
+        groups = ()
     del probe, logits
     memory = memory_bytes if memory_bytes is not None else default_kv_bytes()
-    kept = prefix_bytes if prefix_bytes is not None else memory // _PREFIX_SHARE
-    kinds = (
-        *(_plain_stores(model, make_cache, shapes, kept) if plain else ()),
-        lambda: MergedStore(model, make_cache),
-        lambda: AloneStore(model, make_cache),
+    kinds: tuple[Callable[[Kept | None], Store], ...] = (
+        *(_plain_stores(model, make_cache, shapes) if plain else ()),
+        *(() if _cuts_blocks(model) else (partial(MergedStore, model, make_cache),)),
+        partial(AloneStore, model, make_cache, None),
     )
     store = next(kind for kind in kinds if kind is kinds[-1] or _agrees(kind, model, make_cache, vocab_size))
+    budget = prefix_bytes if prefix_bytes is not None else memory // _PREFIX_SHARE
+    kept = None
+    if budget >= BLOCK * cost.per_token + cost.per_row and (plain or can_snapshot(make_cache())):
+        namespace = fingerprint(model, loaded.config) if files is not None else name
+        kept = Kept(PrefixStore(budget, shapes, files), namespace)
     context = _context_length(loaded.config)
     info = ModelInfo(
         name=name,
@@ -174,9 +204,9 @@ def inspect(loaded: Loaded, name: str, memory_bytes: int | None, prefix_bytes: i
         kv_bytes_per_token=cost.per_token,
         kv_bytes_per_row=cost.per_row,
         context_span=_context_span(model, loaded.config, cost) if cost.per_token else math.inf,
-        kv_group_sizes=_group_sizes(shapes),
+        kv_group_sizes=groups,
         can_rotate=plain and not hasattr(model, "make_cache"),
-        reuses_prefixes=plain and store is kinds[0] and kept > 0,
+        reuses_prefixes=plain and store is kinds[0] and kept is not None,
         dispatch_blocks=uses_cpu(),
         can_rewind=plain or all(_is_plain(cache) for cache in make_cache()),
         can_fork=True,
@@ -185,11 +215,13 @@ def inspect(loaded: Loaded, name: str, memory_bytes: int | None, prefix_bytes: i
         tokenizer=loaded.tokenizer,
         tool_parser=tool_parser(loaded),
     )
-    return Inspection(info, model, make_cache, store, cost)
+    return Inspection(info, model=model, make_cache=make_cache, store=store, cost=cost, kept=kept)
 
 
 def _shape(cache: Any) -> LayerShape:
     keys, values = cache.keys, cache.values
+    if keys is None:  # a layer without attention
+        return LayerShape(0, 0, 0, mx.float32, mx.float32)
     return LayerShape(keys.shape[1], keys.shape[3], values.shape[3], keys.dtype, values.dtype)
 
 
@@ -198,19 +230,29 @@ def _is_plain(cache: Any) -> bool:
 
 
 def _plain_stores(
-    model: Any, make_cache: Callable[[], list[Any]], shapes: list[LayerShape], prefix_bytes: int
-) -> tuple[Callable[[], Store], ...]:
+    model: Any, make_cache: Callable[[], list[Any]], shapes: list[LayerShape]
+) -> tuple[Callable[[Kept | None], Store], ...]:
     """Stores for plain KV caches, the best one first."""
-    return (lambda: PackedStore(model, shapes, prefix_bytes), lambda: SlotStore(model, make_cache, shapes))
+    return (partial(PackedStore, model, shapes), partial(SlotStore, model, make_cache, shapes))
 
 
-def _agrees(make: Callable[[], Store], model: Any, make_cache: Callable[[], list[Any]], vocab_size: int) -> bool:
+def _cuts_blocks(model: Any) -> bool:
+    """Whether attention picks blocks of keys, cut by their place in the cache: padding before a row would move them.
+
+    The probe cannot find out: blocks are picked only once there are more of them than are attended to.
+    """
+    return any(hasattr(part, "index_block_size") for part in model.modules())
+
+
+def _agrees(
+    make: Callable[[Kept | None], Store], model: Any, make_cache: Callable[[], list[Any]], vocab_size: int
+) -> bool:
     """Whether unequal rows in that store, prompts and single tokens in one pass, give mlx-lm's own logits."""
     first, second = [tuple(token % vocab_size for token in probe) for probe in _PROBES]
     expected = [model(mx.array([ids]), cache=make_cache())[:, -1] for ids in (first, second)]
     rows = Row(0, Sampling()), Row(1, Sampling())
     try:
-        store = make()
+        store = make(None)
         mx.eval(store.run([_work(rows[0], first[:-1], sample=False)]).asked)
         found = store.run([_work(rows[0], first[-1:]), _work(rows[1], second)])
         if found.logits is None or found.failures:
@@ -240,6 +282,18 @@ def _group_sizes(shapes: Sequence[LayerShape]) -> tuple[int, ...]:
     """Groups into which every key and value can be cut; none for models without plain KV."""
     sizes = {size for shape in shapes for size in (shape.key_size, shape.value_size)}
     return tuple(group for group in _QUANTIZED_GROUPS if sizes and all(size % group == 0 for size in sizes))
+
+
+def _takes_quantized(model: Any, probe: list[Any], group_size: int) -> bool:
+    """Whether attention that is a model class's own can read quantized keys; `probe` holds a token and is used up."""
+    try:
+        quantize(probe, KvOptions(bits=8, group_size=group_size))
+        mx.eval(model(mx.array([[0]]), cache=probe))
+        for cache in probe:
+            _Cost().add(cache)
+    except Exception:  # noqa: BLE001 - it may fail in any way
+        return False
+    return True
 
 
 def _context_span(model: Any, config: Mapping[str, Any], cost: _Cost) -> float:

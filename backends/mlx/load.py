@@ -10,6 +10,7 @@ import importlib
 import json
 import struct
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,6 +69,8 @@ def load_folder(model: str | Path) -> Loaded:
         network, wrapper, config = utils.load(str(folder), lazy=True, return_config=True)
         _compute_in_float32(network)
         mx.eval(network.parameters())
+    except SystemExit as error:  # what mlx-lm's file for OLMo answers to a missing import
+        raise ModelLoadFailed(f"{folder} needs a package for its kind of model that is not installed") from error
     except Exception as error:
         raise ModelLoadFailed(f"{folder} does not hold a model that mlx-lm can load: {error}") from error
     return Loaded(network, _tokenizer(wrapper), wrapper, config)
@@ -76,7 +79,7 @@ def load_folder(model: str | Path) -> Loaded:
 def wrap(model: Any, tokenizer: Any) -> Loaded:
     """What `MlxBackend.from_model`'s factory built."""
     mx.eval(model.parameters())
-    config = vars(model.args) if hasattr(model, "args") else {}
+    config = _plain(vars(model.args)) if hasattr(model, "args") else {}
     ours = hasattr(tokenizer, "stream") and hasattr(tokenizer, "render")
     return Loaded(model, tokenizer if ours else _tokenizer(tokenizer), tokenizer, config)
 
@@ -160,6 +163,11 @@ def _compute_in_float32(network: Any) -> None:
     quantised = any(hasattr(module, "bits") for _, module in network.named_modules())
     if uses_cpu() and not quantised:
         network.set_dtype(mx.float32)
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a model as its configuration file would say them: some nest objects of their own."""
+    return {name: vars(value) if is_dataclass(value) else value for name, value in config.items()}
 
 
 def _tokenizer(wrapper: Any) -> Any:

@@ -1,28 +1,135 @@
-"""Bit masks of allowed ids, laid over logits.
+"""Where a mask meets a logit.
 
-The portable way: bits become a dense bool array on the device. It touches the constrained rows alone.
+A mask allows few tokens, nearly all, or something between. Where it allows few, only their logits are looked at: the
+row is drawn from that short list, and nothing as wide as the vocabulary is computed for it. Where it forbids few, those
+are written over. Else the whole row is laid under its mask: on Apple's GPUs by a kernel that reads the bits as they
+are, elsewhere through an array of bools. Which it is follows from the row's own mask.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["apply", "expand"]
+__all__ = ["FEW", "Short", "apply", "expand", "sort_out"]
+
+Bits = npt.NDArray[np.uint32]
+FEW = (64, 1024)
+"""Widths of short lists. A row's own count chooses the width, so its neighbours change nothing for it."""
+_LANES = np.arange(32, dtype=np.uint32)
 
 
-def expand(bits: npt.NDArray[np.uint32], vocab_size: int) -> mx.array:
+class Short(NamedTuple):
+    """Rows that may draw from a list: their `places` among the rows, and `ids` `[n, width]`, `counts` of them real."""
+
+    places: list[int]
+    ids: npt.NDArray[np.uint32]
+    counts: list[int]
+
+    def values(self, x: mx.array) -> mx.array:
+        """The listed logits of `x` `[rows, vocabulary]`, float32 `[n, width]`; minus infinity behind each list."""
+        picked = mx.take_along_axis(x[mx.array(self.places)], mx.array(self.ids), axis=-1).astype(mx.float32)
+        if min(self.counts) == picked.shape[-1]:
+            return picked
+        is_real = mx.arange(picked.shape[-1]) < mx.array(self.counts)[:, None]
+        return mx.where(is_real, picked, -mx.inf)
+
+
+def sort_out(bits: Bits, places: Sequence[int]) -> tuple[list[Short], list[int]]:
+    """Which rows draw from a list, and which of `bits` are left, by index; `places[i]` is the row of `bits[i]`."""
+    counts = np.bitwise_count(bits).sum(axis=1, dtype=np.int64).tolist()
+    shorts = []
+    low = 0
+    for width in FEW:
+        chosen = [i for i, count in enumerate(counts) if low < count <= width]
+        low = width
+        if chosen:
+            ids = np.zeros((len(chosen), width), np.uint32)
+            for line, i in zip(ids, chosen, strict=True):
+                line[: counts[i]] = _allowed(bits[i])
+            shorts.append(Short([places[i] for i in chosen], ids, [counts[i] for i in chosen]))
+    return shorts, [i for i, count in enumerate(counts) if count > low]
+
+
+def _allowed(row: Bits) -> npt.NDArray[np.int64]:
+    """The ids that a row of words allows, ascending."""
+    words = np.flatnonzero(row)
+    at, lanes = np.nonzero((row[words][:, None] >> _LANES) & 1)
+    found: npt.NDArray[np.int64] = words[at] * 32 + lanes
+    return found
+
+
+def apply(x: mx.array, bits: Bits, places: Sequence[int]) -> mx.array:
+    """`x` `[rows, vocabulary]`, minus infinity where the bits of the rows at `places` forbid. Writes into it."""
+    width = x.shape[-1]
+    forbidden = ~bits
+    if width % 32:
+        forbidden[:, -1] &= np.uint32((1 << width % 32) - 1)
+    counts = np.bitwise_count(forbidden).sum(axis=1, dtype=np.int64)
+    dense = []
+    for i, count in enumerate(counts.tolist()):
+        if count <= FEW[-1]:
+            if count:
+                x[places[i], mx.array(_allowed(forbidden[i]))] = mx.array(-mx.inf, x.dtype)
+        else:
+            dense.append(i)
+    if not dense:
+        return x
+    if len(dense) == len(x):
+        return _laid_under(x, bits[dense])
+    at = mx.array([places[i] for i in dense])
+    x[at] = _laid_under(x[at], bits[dense])
+    return x
+
+
+def _laid_under(x: mx.array, bits: Bits) -> mx.array:
+    if mx.metal.is_available() and mx.default_device() == mx.Device(mx.gpu):
+        return by_kernel(x, bits)
+    return by_bools(x, bits)
+
+
+def by_bools(x: mx.array, bits: Bits) -> mx.array:
+    """`x` `[n, vocabulary]` under the masks `bits` `[n, words]`, on any device."""
+    return mx.where(expand(bits, x.shape[-1]), x, mx.array(-mx.inf, x.dtype))
+
+
+def expand(bits: Bits, vocab_size: int) -> mx.array:
     """Bool `[n, vocab_size]` of uint32 `[n, words]`, bit j of word w being id 32*w + j."""
     octets = np.ascontiguousarray(bits).view(np.uint8)
     return mx.array(np.unpackbits(octets, axis=1, count=vocab_size, bitorder="little").view(np.bool_))
 
 
-def apply(logits: mx.array, bits: npt.NDArray[np.uint32], at: mx.array | None) -> mx.array:
-    """`logits` `[n, vocabulary]`, minus infinity where a row's bits forbid; `at` are the bits' rows, None all."""
-    allowed = expand(bits, logits.shape[-1])
-    never = mx.array(-mx.inf, logits.dtype)
-    if at is None:
-        return mx.where(allowed, logits, never)
-    logits[at] = mx.where(allowed, logits[at], never)
-    return logits
+def by_kernel(x: mx.array, bits: Bits) -> mx.array:
+    """The same on a Metal device, without an array of bools: a thread for each logit reads its bit."""
+    rows, width = x.shape
+    (out,) = _kernel()(
+        inputs=[x, mx.array(bits), bits.shape[1]],
+        template=[("T", x.dtype)],
+        grid=(width, rows, 1),
+        threadgroup=(min(256, width), 1, 1),
+        output_shapes=[x.shape],
+        output_dtypes=[x.dtype],
+    )
+    found: mx.array = out
+    return found
+
+
+@cache
+def _kernel() -> Any:
+    return mx.fast.metal_kernel(
+        name="greenroom_mask",
+        input_names=["x", "bits", "words"],
+        output_names=["out"],
+        source="""
+            uint column = thread_position_in_grid.x;
+            uint row = thread_position_in_grid.y;
+            uint place = row * threads_per_grid.x + column;
+            bool is_allowed = (bits[row * words + column / 32] >> (column % 32)) & 1;
+            out[place] = is_allowed ? x[place] : T(-INFINITY);
+        """,
+    )

@@ -12,6 +12,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from greenroom.backends.mlx.prefixes import Kept
 from greenroom.backends.mlx.rows import Row
 from greenroom.backends.mlx.separate import SeparateStore, arrays_of
 
@@ -21,8 +22,8 @@ __all__ = ["MergedStore"]
 class MergedStore(SeparateStore):
     """The rows of a model with any caches that mlx-lm makes."""
 
-    def __init__(self, model: Any, make_cache: Any) -> None:
-        super().__init__(model, make_cache)
+    def __init__(self, model: Any, make_cache: Any, kept: Kept | None = None) -> None:
+        super().__init__(model, make_cache, kept)
         self._batch: list[Any] = []
         self._order: list[Row] = []
         self._mergeable = all(hasattr(cache, "merge") for cache in make_cache())
@@ -70,10 +71,12 @@ class MergedStore(SeparateStore):
         return arrays_of(self._batch)
 
     def leave(self, row: Row) -> None:
-        """Take the row out of the batch and forget its KV."""
-        if row.slot is None:
+        """Take the row out of the batch; what it held is kept for prompts that go on from there."""
+        if self._kept is None and row.slot is not None:
+            self._remove([row])
             return
-        self._remove([row])
+        self._park([row])
+        self.keep(row)
 
     def fork(self, row: Row, source: Row) -> None:
         """Give `row` a copy of the KV of `source`."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -24,7 +23,7 @@ from mlx_lm.models import base
 from greenroom.backends.mlx.layers import LayerShape
 from greenroom.backends.mlx.passes import Pass, inputs_of
 from greenroom.backends.mlx.pools import Pool, Pools
-from greenroom.backends.mlx.prefixes import BLOCK, PrefixStore
+from greenroom.backends.mlx.prefixes import BLOCK, Kept
 from greenroom.backends.mlx.rows import Row, Work
 
 __all__ = ["PackedStore"]
@@ -129,10 +128,11 @@ class _PackedLayer:
 class PackedStore:
     """The rows of a model with plain KV caches and mlx-lm's own attention function."""
 
-    def __init__(self, model: Any, shapes: Sequence[LayerShape], prefix_bytes: int = 0) -> None:
+    def __init__(self, model: Any, shapes: Sequence[LayerShape], kept: Kept | None = None) -> None:
+        """`kept` is where KV of rows that leave goes, and where new rows look; None: nowhere."""
         self._model = model
         self._pools = Pools(shapes)
-        self._prefixes = PrefixStore(prefix_bytes, self._pools.bytes_per_token)
+        self._kept = kept
         self._packing = _Packing()
         self._layers = [_PackedLayer(index, self._packing) for index in range(len(shapes))]
         self._order: tuple[tuple[int, ...], list[int]] = (), []
@@ -153,11 +153,6 @@ class PackedStore:
     def nbytes(self) -> int:
         """Bytes of the buffers."""
         return self._pools.nbytes
-
-    @property
-    def prefixes(self) -> PrefixStore:
-        """KV of rows that have left."""
-        return self._prefixes
 
     @property
     def bytes_per_token(self) -> int:
@@ -248,17 +243,18 @@ class PackedStore:
 
     def begin(self, row: Row, prompt: tuple[int, ...]) -> int:
         """Start an empty row with the KV of a prefix of `prompt`, of a row that is here or was; how many tokens."""
-        if not self._prefixes.is_open:
+        if self._kept is None:
             return 0
+        store, namespace = self._kept
         wanted = prompt[:-1]
-        kept = self._prefixes.match(wanted)
+        kept = store.match(namespace, wanted)
         here = [(_common(other, wanted), other) for other in self._pools.rows()]
         length, source = max(here, key=itemgetter(0), default=(0, row))
         if length >= max(kept, BLOCK):
             self._pools.fork(row, source, length)
-        elif kept:
-            length = kept
-            self._pools.adopt(row, length, self._prefixes.take(wanted))
+        elif (hit := store.find(namespace, wanted, least=BLOCK)) is not None:
+            length = hit.length
+            self._pools.adopt(row, length, hit.layers)
         else:
             return 0
         row.extend(prompt[:length])
@@ -267,11 +263,13 @@ class PackedStore:
 
     def leave(self, row: Row) -> None:
         """Keep what later prompts may begin with, and free the row's slot."""
-        if row.pool is not None and not row.lost:
+        if self._kept is not None and row.pool is not None and not row.lost:
+            store, namespace = self._kept
             try:
-                self._prefixes.put(row.known(), partial(self._pools.copied, row))
+                known = row.known()
+                store.put(namespace, known, self._pools.viewed(row, len(known)))
             except Exception:  # noqa: BLE001 - a pass under way failed: whatever the device says, nothing was kept
-                self._prefixes.clear()
+                store.clear()
         self._pools.leave(row)
 
     def fork(self, row: Row, source: Row) -> None:

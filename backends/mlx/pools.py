@@ -133,6 +133,12 @@ class Pools:
         pool, slot = row.pool, row.slot or 0
         return [pool.read(layer, slot, start, stop) for layer in range(len(self._shapes))]
 
+    def viewed(self, row: Row, length: int) -> Layers:
+        """Views of the first `length` tokens, to be copied and let go before the next write."""
+        pool, slot = row.pool, row.slot or 0
+        part = slice(slot, slot + 1), slice(None), slice(length)
+        return [(keys[part], values[part]) for keys, values in zip(pool.keys, pool.values, strict=True)]
+
     def tidy(self) -> None:
         """Close one gap, if rows stand so scattered that a pass would need more attention calls than it must."""
         if self.changes == self._tidied:

@@ -75,7 +75,20 @@ class Ref(NamedTuple):
 class Row:
     """One open row. `length` tokens are in its KV; `tokens` has one more while a drawn token is pending."""
 
-    __slots__ = ("cache", "expects", "id", "kv", "length", "lost", "pool", "sampling", "settled", "slot", "tokens")
+    __slots__ = (
+        "cache",
+        "expects",
+        "id",
+        "kv",
+        "length",
+        "lost",
+        "pool",
+        "prompt",
+        "sampling",
+        "settled",
+        "slot",
+        "tokens",
+    )
 
     def __init__(self, number: int, sampling: Sampling, expects: int = 0, kv: KvOptions | None = None) -> None:
         self.id = number
@@ -84,6 +97,8 @@ class Row:
         self.expects = expects
         """Tokens that it will soon hold, as far as its opener could tell."""
         self.length = 0
+        self.prompt = 0
+        """Tokens of the prompt with which it was opened, where the store asked."""
         self.tokens: list[int | Ref] = []
         self.settled = 0
         """Everything before this index is an int already."""

@@ -14,15 +14,19 @@ from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
+import numpy.typing as npt
 
 from greenroom.backends.mlx import masks as bitmasks
 from greenroom.backends.mlx.penalties import Bans, Bias, Penalties, is_penalised
 from greenroom.backends.mlx.rows import Row
 from greenroom.backends.mlx.topk import largest
 from greenroom.backends.mlx.ways import WAYS, Group, way_of
-from greenroom.backends.protocol import Masks
+from greenroom.backends.protocol import Masks, Sampling
 
 __all__ = ["Drawn", "Logprobs", "Sampler"]
+
+_MOST_PARTS = 64
+"""Sets of rows whose parameters are kept on the device: masks divide the same rows in another way at each step."""
 
 
 class Logprobs(NamedTuple):
@@ -57,14 +61,9 @@ class Sampler:
         self._bias = Bias(rows) if any(s.logit_bias for s in samplings) else None
         self._penalties = Penalties(rows) if any(is_penalised(row) for row in rows) else None
         self._bans = Bans(rows) if any(s.banned for s in samplings) else None
-        ways: dict[str, list[int]] = {}
-        for i, sampling in enumerate(samplings):
-            ways.setdefault(way_of(sampling, vocab_size), []).append(i)
-        self._greedy = ways.pop("greedy", [])
-        self._greedy_at = mx.array(self._greedy)
-        self._groups = {way: Group(places, [samplings[i] for i in places], vocab_size) for way, places in ways.items()}
-        order = self._greedy + [i for group in self._groups.values() for i in group.places]
-        self._back = None if order == sorted(order) else mx.array(np.argsort(order))
+        self._samplings = samplings
+        self._parts: dict[tuple[int, ...], _Part] = {}
+        self._whole = self._part(tuple(range(len(rows))))
         self._asking = tuple(i for i, s in enumerate(samplings) if s.logprobs is not None)
         self._asked = tuple(samplings[i].logprobs or 0 for i in self._asking)
         self._asking_at = mx.array(self._asking) if len(self._asking) < len(rows) else None
@@ -79,29 +78,37 @@ class Sampler:
             x = self._penalties.apply(x, fed)
         if self._bans is not None:
             x = self._bans.apply(x)
-        if masks is not None and masks.rows:
-            x = bitmasks.apply(x, masks.bits, self._places(masks))
-        tokens = self._tokens(x)
+        positions = np.array([row.length for row in self._rows], dtype=np.uint64)
+        masked = masks is not None and len(masks.rows) > 0
+        tokens = self._masked(x, masks, positions) if masks is not None and masked else self._whole.draw(x, positions)
         return Drawn(tokens, self._logprobs(logits, tokens) if self._asking else None)
 
-    def _places(self, masks: Masks) -> mx.array | None:
+    def _masked(self, x: mx.array, masks: Masks, positions: npt.NDArray[np.uint64]) -> mx.array:
+        """Rows with a short list of tokens are drawn from it, the others from the whole vocabulary."""
         places = [self._index[row] for row in masks.rows]
-        return None if places == list(range(len(self._rows))) else mx.array(places)
-
-    def _tokens(self, x: mx.array) -> mx.array:
-        if not self._groups:
-            return mx.argmax(x, axis=-1)
-        parts = []
-        if self._greedy:
-            parts.append(mx.argmax(x[self._greedy_at], axis=-1))
-        positions = np.array([row.length for row in self._rows], dtype=np.uint64)
-        for way, group in self._groups.items():
-            part = x if len(group.places) == len(self._rows) else x[group.at]
-            part = part.astype(mx.float32)
-            uniform = group.drawn(positions)
-            parts.append(WAYS[way](part, group, uniform))
+        shorts, others = bitmasks.sort_out(masks.bits, places)
+        if others:
+            x = bitmasks.apply(x, masks.bits[others] if shorts else masks.bits, [places[i] for i in others])
+        listed = {place for short in shorts for place in short.places}
+        wide = tuple([place for place in range(len(self._rows)) if place not in listed])
+        order = list(wide)
+        parts = [self._part(wide).draw(x[mx.array(wide)] if shorts else x, positions[list(wide)])] if wide else []
+        for short in shorts:
+            part = self._part(tuple(short.places), short.ids.shape[1])
+            chosen = part.draw(short.values(x), positions[short.places])[:, None]
+            parts.append(mx.take_along_axis(mx.array(short.ids), chosen, axis=-1)[:, 0])
+            order += short.places
         tokens = parts[0] if len(parts) == 1 else mx.concatenate(parts)
-        return tokens if self._back is None else tokens[self._back]
+        return tokens if order == sorted(order) else tokens[mx.array(np.argsort(order))]
+
+    def _part(self, places: tuple[int, ...], width: int = 0) -> _Part:
+        """What some of the rows share from step to step; `width` of the lists from which they draw, 0 for none."""
+        key = (width, *places)
+        if key not in self._parts:
+            if len(self._parts) >= _MOST_PARTS:
+                self._parts.clear()
+            self._parts[key] = _Part([self._samplings[place] for place in places], width or self._vocab_size)
+        return self._parts[key]
 
     def _logprobs(self, logits: mx.array, tokens: mx.array) -> Logprobs:
         if self._asking_at is not None:
@@ -114,3 +121,28 @@ class Sampler:
             return Logprobs(self._asking, self._asked, drawn, None, None)
         values, ids = largest(logits, count)
         return Logprobs(self._asking, self._asked, drawn, values - total, ids)
+
+
+class _Part:
+    """Some of the rows, sorted by the way in which they draw."""
+
+    def __init__(self, samplings: list[Sampling], width: int) -> None:
+        ways: dict[str, list[int]] = {}
+        for i, sampling in enumerate(samplings):
+            ways.setdefault(way_of(sampling, width), []).append(i)
+        greedy = ways.pop("greedy", [])
+        self._greedy = mx.array(greedy) if greedy else None
+        self._groups = {way: Group(at, [samplings[i] for i in at], width) for way, at in ways.items()}
+        order = greedy + [i for at in ways.values() for i in at]
+        self._back = None if order == sorted(order) else mx.array(np.argsort(order))
+
+    def draw(self, x: mx.array, positions: npt.NDArray[np.uint64]) -> mx.array:
+        """A token for each of its rows, whose logits are `x` `[n, width]`."""
+        if not self._groups:
+            return mx.argmax(x, axis=-1)
+        parts = [mx.argmax(x[self._greedy], axis=-1)] if self._greedy is not None else []
+        for way, group in self._groups.items():
+            part = x if len(group.places) == len(x) else x[group.at]
+            parts.append(WAYS[way](part.astype(mx.float32), group, group.drawn(positions)))
+        tokens = parts[0] if len(parts) == 1 else mx.concatenate(parts)
+        return tokens if self._back is None else tokens[self._back]

@@ -14,7 +14,9 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from greenroom.backends.mlx.passes import Pass, inputs_of
+from greenroom.backends.mlx.prefixes import BLOCK, Kept
 from greenroom.backends.mlx.rows import Row, Work
+from greenroom.backends.mlx.snapshots import restored, snapshot_of
 from greenroom.backends.protocol import RowFailure
 
 __all__ = ["SeparateStore", "arrays_of"]
@@ -29,9 +31,11 @@ def arrays_of(caches: list[Any]) -> list[mx.array]:
 class SeparateStore(ABC):
     """A store with a decode batch, beside which rows run on their own caches."""
 
-    def __init__(self, model: Any, make_cache: Any) -> None:
+    def __init__(self, model: Any, make_cache: Any, kept: Kept | None = None) -> None:
+        """`kept` is where snapshots of prompts that were run go, and where new rows look; None: nowhere."""
         self._model = model
         self._make_cache = make_cache
+        self._kept = kept
 
     @abstractmethod
     def arrange(self, rows: list[Row]) -> list[Row]:
@@ -48,6 +52,27 @@ class SeparateStore(ABC):
     @abstractmethod
     def state(self) -> list[mx.array]:
         """Every array of the decode batch."""
+
+    def begin(self, row: Row, prompt: tuple[int, ...]) -> int:
+        """Start an empty row with the longest snapshot after a prefix of `prompt`; how many tokens that are."""
+        if self._kept is None:
+            return 0
+        row.prompt = len(prompt)
+        hit = self._kept.store.find_snapshot(self._kept.namespace, prompt[:-1])
+        if hit is None:
+            return 0
+        row.cache = restored(hit.snapshot, self._make_cache)
+        row.extend(prompt[: hit.length])
+        row.length = hit.length
+        return hit.length
+
+    def keep(self, row: Row) -> None:
+        """Keep the row's own caches for prompts that begin with exactly its tokens."""
+        if self._kept is None or row.cache is None or row.lost or row.length < BLOCK:
+            return
+        known = row.known()
+        if len(known) == row.length:
+            self._kept.store.put_snapshot(self._kept.namespace, known, snapshot_of(row.cache))
 
     def run(self, works: Sequence[Work]) -> Pass:
         """Build the forwards of `works`. What one row's chunk raises is that row's failure."""
@@ -85,6 +110,8 @@ class SeparateStore(ABC):
         if chunk:
             result.state.extend(self._alone(row, chunk))
             row.length += len(chunk)
+            if row.length <= row.prompt:
+                self.keep(row)
         return stays
 
     def _alone(self, row: Row, ids: tuple[int, ...]) -> list[mx.array]:

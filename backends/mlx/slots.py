@@ -19,6 +19,7 @@ from typing import Any
 import mlx.core as mx
 
 from greenroom.backends.mlx.layers import Layer, LayerShape, SlotView
+from greenroom.backends.mlx.prefixes import BLOCK, Kept
 from greenroom.backends.mlx.rows import Row
 from greenroom.backends.mlx.separate import SeparateStore
 
@@ -31,8 +32,8 @@ _SHRINK_AT = 4
 class SlotStore(SeparateStore):
     """The rows of a model all of whose caches are `KVCache`, but whose attention cannot be packed."""
 
-    def __init__(self, model: Any, make_cache: Any, shapes: Sequence[LayerShape]) -> None:
-        super().__init__(model, make_cache)
+    def __init__(self, model: Any, make_cache: Any, shapes: Sequence[LayerShape], kept: Kept | None = None) -> None:
+        super().__init__(model, make_cache, kept)
         self._layers = [Layer(shape) for shape in shapes]
         self._order: list[Row | None] = []
         self._slots = 0
@@ -51,6 +52,23 @@ class SlotStore(SeparateStore):
     def nbytes(self) -> int:
         """Bytes of the buffers."""
         return self._slots * self._capacity * self.bytes_per_token
+
+    def begin(self, row: Row, prompt: tuple[int, ...]) -> int:
+        """Start an empty row with the longest beginning of `prompt` that is kept; how many tokens that are."""
+        hit = None
+        if self._kept is not None:
+            hit = self._kept.store.find(self._kept.namespace, prompt[:-1], least=BLOCK)
+        if hit is None:
+            return 0
+        row.cache = self._make_cache()
+        for cache, (keys, values) in zip(row.cache, hit.layers, strict=True):
+            cache.update_and_fetch(keys, values)
+        row.extend(prompt[: hit.length])
+        row.length = hit.length
+        return hit.length
+
+    def keep(self, row: Row) -> None:
+        """Nothing: what a row held is kept when it leaves."""
 
     def arrange(self, rows: list[Row]) -> list[Row]:
         """Bring `rows`, and no others, into the first slots; return them in their order there."""
@@ -100,9 +118,14 @@ class SlotStore(SeparateStore):
         return [array for layer in self._layers for array in layer.state]
 
     def leave(self, row: Row) -> None:
-        """Free the row's slot; the buffers go with the last row."""
+        """Keep what later prompts may begin with and free the row's slot; the buffers go with the last row."""
         if row.slot is None:
             return
+        if self._kept is not None and not row.lost:
+            known = row.known()
+            self._kept.store.put(
+                self._kept.namespace, known, [layer.read(row.slot, len(known)) for layer in self._layers]
+            )
         self._order[row.slot] = None
         row.slot = None
         while self._order and self._order[-1] is None:

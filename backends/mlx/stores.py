@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 import mlx.core as mx
 
 from greenroom.backends.mlx.inspection import Inspection, Store
-from greenroom.backends.mlx.packed import PackedStore
 from greenroom.backends.mlx.passes import Pass
 from greenroom.backends.mlx.rows import Row, Work
 from greenroom.backends.protocol import KvOptions
@@ -34,13 +33,13 @@ class Stores:
         """A row has come: the first one of its kind brings its store. Returns how much of its prompt it begins with."""
         if row.kv is not None and row.kv not in self._others:
             self._others[row.kv] = self._inspection.store(row.kv)
-        store = self.of(row)
-        return store.begin(row, prompt) if prompt and isinstance(store, PackedStore) else 0
+        return self.of(row).begin(row, prompt) if prompt else 0
 
     @property
     def prefix_bytes(self) -> int:
         """Bytes kept of prompts that are over."""
-        return self.main.prefixes.nbytes if isinstance(self.main, PackedStore) else 0
+        kept = self._inspection.kept
+        return kept.store.nbytes if kept is not None else 0
 
     def of(self, row: Row) -> Store:
         """The row's store."""
@@ -69,6 +68,11 @@ class Stores:
         """No row is left."""
         self.main.clear()
         self._others.clear()
+
+    def close(self) -> None:
+        """Write kept prefixes to their files, where there are any."""
+        if self._inspection.kept is not None:
+            self._inspection.kept.store.flush()
 
     def heal(self) -> None:
         """After a failed pass: rows whose KV is part of what failed are run again from their tokens when next fed."""

@@ -1,25 +1,29 @@
 """The k largest of each row, exactly, without sorting the vocabulary.
 
-The maxima over blocks of 64 tell which k blocks hold the k largest; only those are sorted. Equal values are ordered by
-the lowest id: value and id are packed into one integer key, so the order is total and no row depends on its neighbours.
+The maxima over blocks tell which k blocks hold the k largest; only those are looked through. Equal values are ordered
+by the lowest id: value and id are packed into one integer key, so the order is total and no row depends on its
+neighbours.
 """
 
 from __future__ import annotations
+
+import math
 
 import mlx.core as mx
 
 __all__ = ["largest", "sortable"]
 
-_BLOCK = 64
-
 
 def sortable(x: mx.array) -> mx.array:
     """Uint32 that ascends as the float32 `x` descends."""
-    bits = x.view(mx.uint32)
-    # The identity -0.0 == 0.0 must hold for keys too.
-    bits = mx.where(x == 0, mx.array(0, mx.uint32), bits)
-    negative = bits >> 31
-    return mx.where(negative.astype(mx.bool_), bits, bits ^ mx.array(0x7FFFFFFF, mx.uint32))
+    # Adding 0.0 makes -0.0 the 0.0 that it equals. All bits but the sign are turned over where there is no sign.
+    bits = (x + 0.0).view(mx.int32)
+    return (bits ^ (~(bits >> 31) & 0x7FFFFFFF)).view(mx.uint32)
+
+
+def _block_size(width: int, k: int) -> int:
+    """The power of two for which the fewest numbers are compared: one a block, then all of k blocks."""
+    return 1 << max(3, round(math.log2(max(1.0, width / k)) / 2))
 
 
 def _keys(x: mx.array, ids: mx.array) -> mx.array:
@@ -35,17 +39,18 @@ def _smallest(keys: mx.array, k: int) -> mx.array:
 def largest(x: mx.array, k: int) -> tuple[mx.array, mx.array]:
     """Values `[n, k]`, descending, and their ids (uint32), of float32 `x` `[n, vocabulary]`; k fits the vocabulary."""
     n, width = x.shape
-    blocks = width // _BLOCK
+    size = _block_size(width, k)
+    blocks = width // size
     low = mx.array(0xFFFFFFFF, mx.uint64)
     if k * 2 >= blocks:
         keys = _keys(x, mx.arange(width, dtype=mx.uint32)[None])
     else:
-        whole = blocks * _BLOCK
-        head = x[:, :whole].reshape(n, blocks, _BLOCK)
+        whole = blocks * size
+        head = x[:, :whole].reshape(n, blocks, size)
         chosen = _smallest(_keys(head.max(axis=-1), mx.arange(blocks, dtype=mx.uint32)[None]), k) & low
         inside = mx.take_along_axis(head, chosen.astype(mx.int32)[:, :, None], axis=1)
-        ids = chosen.astype(mx.uint32)[:, :, None] * _BLOCK + mx.arange(_BLOCK, dtype=mx.uint32)
-        keys = _keys(inside, ids).reshape(n, k * _BLOCK)
+        ids = chosen.astype(mx.uint32)[:, :, None] * size + mx.arange(size, dtype=mx.uint32)
+        keys = _keys(inside, ids).reshape(n, k * size)
         if whole < width:
             tail = _keys(x[:, whole:], mx.arange(whole, width, dtype=mx.uint32)[None])
             keys = mx.concatenate([keys, tail], axis=1)

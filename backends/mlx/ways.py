@@ -3,7 +3,8 @@
 candidates  `top_k` up to 256: the k largest are found without sorting, and the rest is arithmetic on `[n, k]`.
 nucleus     `top_p` without such a `top_k`: one exp over the vocabulary for the total, then the 512 likeliest. Where
             they do not hold the nucleus the row is drawn as an open one, which has to be known *now*: one wait.
-open        everything else: thresholds by bisection over the float's bits, which are exact, then an inverse CDF.
+filtered    other filters: thresholds by bisection over the float's bits, which are exact, then an inverse CDF.
+open        temperature alone: the inverse CDF; in numpy where MLX computes on the CPU.
 
 Which way a row takes depends on its own parameters, and on its own logits at most: never on the rows beside it.
 """
@@ -14,7 +15,9 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from greenroom.backends.mlx import host
 from greenroom.backends.mlx.draws import mixed_seeds, uniforms
+from greenroom.backends.mlx.memory import uses_cpu
 from greenroom.backends.mlx.rows import ints
 from greenroom.backends.mlx.topk import largest
 from greenroom.backends.protocol import Sampling
@@ -35,7 +38,8 @@ class Group:
         self.index = np.array(places)
         top_k = [sampling.top_k or vocab_size for sampling in samplings]
         self.widest = max(top_k)
-        self.temperature = _column([sampling.temperature for sampling in samplings])
+        self.temperatures = np.array([[sampling.temperature] for sampling in samplings], dtype=np.float32)
+        self.temperature = mx.array(self.temperatures)
         self.top_k = mx.array(top_k)[:, None]
         self.top_p = _column([sampling.top_p for sampling in samplings])
         self.min_p = _column([sampling.min_p for sampling in samplings])
@@ -43,9 +47,9 @@ class Group:
         self.has_top_p = any(sampling.top_p < 1 for sampling in samplings)
         self.has_min_p = any(sampling.min_p > 0 for sampling in samplings)
 
-    def drawn(self, positions: npt.NDArray[np.uint64]) -> mx.array:
+    def drawn(self, positions: npt.NDArray[np.uint64]) -> npt.NDArray[np.float32]:
         """The rows' uniform numbers `[n, 1]`."""
-        return mx.array(uniforms(self.seeds, positions[self.index]))[:, None]
+        return uniforms(self.seeds, positions[self.index])[:, None]
 
 
 def way_of(sampling: Sampling, vocab_size: int) -> str:
@@ -54,21 +58,24 @@ def way_of(sampling: Sampling, vocab_size: int) -> str:
         return "greedy"
     if 0 < sampling.top_k <= min(_MOST_CANDIDATES, vocab_size):
         return "candidates"
-    return "nucleus" if sampling.top_p < 1 and not 0 < sampling.top_k < vocab_size else "open"
+    has_top_k = 0 < sampling.top_k < vocab_size
+    if sampling.top_p < 1 and not has_top_k:
+        return "nucleus"
+    return "filtered" if has_top_k or sampling.min_p > 0 else "open"
 
 
 def _column(values: list[float]) -> mx.array:
     return mx.array(values, dtype=mx.float32)[:, None]
 
 
-def _candidates(x: mx.array, group: Group, uniform: mx.array) -> mx.array:
+def _candidates(x: mx.array, group: Group, uniform: npt.NDArray[np.float32]) -> mx.array:
     values, ids = largest(x, group.widest)
     weights = mx.exp((values - values[:, :1]) / group.temperature)
     if group.has_top_k:
         weights = mx.where(mx.arange(group.widest) < group.top_k, weights, 0)
     # cumsum adds in order, so that columns beyond a row's own top_k change nothing, not even the last bit.
     total = mx.cumsum(weights, axis=-1)[:, -1:]
-    return _first_kept(weights, ids, total, group, uniform)
+    return _first_kept(weights, ids, total, group, mx.array(uniform))
 
 
 def _first_kept(weights: mx.array, ids: mx.array, total: mx.array, group: Group, uniform: mx.array) -> mx.array:
@@ -84,7 +91,8 @@ def _first_kept(weights: mx.array, ids: mx.array, total: mx.array, group: Group,
     return mx.take_along_axis(ids, mx.minimum(place, kept - 1), axis=-1)[:, 0]
 
 
-def _nucleus(x: mx.array, group: Group, uniform: mx.array) -> mx.array:
+def _nucleus(x: mx.array, group: Group, drawn: npt.NDArray[np.float32]) -> mx.array:
+    uniform = mx.array(drawn)
     count = min(_NUCLEUS_CANDIDATES, x.shape[-1])
     _, ids = largest(x, count)
     weights = _weights(x, group)
@@ -106,17 +114,25 @@ def _nucleus(x: mx.array, group: Group, uniform: mx.array) -> mx.array:
     return tokens
 
 
-def _open(x: mx.array, group: Group, uniform: mx.array) -> mx.array:
+def _open(x: mx.array, group: Group, uniform: npt.NDArray[np.float32]) -> mx.array:
+    if uses_cpu():
+        return mx.array(host.drawn(host.weights(x, group.temperatures), uniform))
+    return _by_threshold(_weights(x, group), None, None, None, mx.array(uniform))
+
+
+def _filtered(x: mx.array, group: Group, uniform: npt.NDArray[np.float32]) -> mx.array:
     return _by_threshold(
         _weights(x, group),
         group.top_k if group.has_top_k else None,
         group.top_p if group.has_top_p else None,
         group.min_p if group.has_min_p else None,
-        uniform,
+        mx.array(uniform),
     )
 
 
 def _weights(x: mx.array, group: Group) -> mx.array:
+    if uses_cpu():
+        return mx.array(host.weights(x, group.temperatures))
     return mx.exp((x - x.max(axis=-1, keepdims=True)) / group.temperature)
 
 
@@ -155,5 +171,5 @@ def _keep(weights: mx.array, measure: mx.array, enough: mx.array) -> mx.array:
     return mx.where((weights > least) | (tied & (above + before < enough)), weights, 0)
 
 
-WAYS = {"candidates": _candidates, "nucleus": _nucleus, "open": _open}
-"""From logits (float32 `[n, vocabulary]`), the rows' parameters and their uniform numbers to tokens `[n]`."""
+WAYS = {"candidates": _candidates, "nucleus": _nucleus, "filtered": _filtered, "open": _open}
+"""From logits (float32 `[n, vocabulary]`), the rows' parameters and their uniform numbers `[n, 1]` to tokens `[n]`."""

@@ -17,9 +17,22 @@ class Row:
     The prompt is what was run before the first draw; `script` is None until then. `place` is where it stands then.
     """
 
-    __slots__ = ("error", "has_ended", "id", "length", "num_prompt", "place", "sampling", "script", "tokens")
+    __slots__ = (
+        "announced",
+        "error",
+        "has_ended",
+        "id",
+        "length",
+        "num_prompt",
+        "place",
+        "sampling",
+        "script",
+        "tokens",
+    )
 
-    def __init__(self, number: int, sampling: Sampling) -> None:
+    def __init__(self, number: int, sampling: Sampling, announced: tuple[int, ...] = ()) -> None:
+        """`announced` is the prompt, where the row was opened with it; what is run behind it is part of the reply."""
+        self.announced = announced
         self.id = number
         self.sampling = sampling
         self.length = 0
@@ -49,6 +62,12 @@ class Row:
     def delay(self) -> int:
         """By how many steps the row's next token is late."""
         return 0 if self.script is None or self.num_generated else self.script.reply.delay
+
+    def prompt(self) -> list[int]:
+        """What was run before the first draw: all of it, or the prompt that was announced."""
+        told = list(self.announced)
+        run = self.tokens[: self.length]
+        return told if told and run[: len(told)] == told else run
 
     def begin(self, script: Script, num_prompt: int) -> None:
         """The prompt is complete; tokens behind it were said already, by a row that this one replays."""
@@ -89,7 +108,7 @@ class Row:
 
     def fork(self, number: int, sampling: Sampling) -> Row:
         """An independent copy."""
-        twin = Row(number, sampling)
+        twin = Row(number, sampling, self.announced)
         twin.length, twin.tokens, twin.num_prompt = self.length, list(self.tokens), self.num_prompt
         twin.script, twin.place, twin.error = self.script, self.place, self.error
         return twin

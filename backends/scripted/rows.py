@@ -48,8 +48,8 @@ class Rows:
     def edit(self, edit: Edit) -> None:
         """Apply one edit."""
         match edit:
-            case Open(row=number, sampling=sampling):
-                self._add(Row(number, sampling))
+            case Open(row=number, sampling=sampling, prompt=prompt):
+                self._add(Row(number, sampling, prompt))
             case Fork(row=number, source=source, sampling=sampling):
                 self._add(self[source].fork(number, sampling))
             case Rewind(row=number, length=length):
@@ -74,9 +74,9 @@ class Rows:
     def begin(self, row: Row) -> int:
         """A token of `row` is asked for: find what it says, if that is not known yet; the steps of its delay now."""
         if row.script is None:
-            ids = row.tokens[: row.length]
+            ids = row.prompt()
             if self._replies.knows(ids) or not self._replays.begin(row):
-                row.begin(self._replies.script(ids, row.sampling.seed), row.length)
+                row.begin(self._replies.script(ids, row.sampling.seed), len(ids))
         return row.delay
 
     def _add(self, row: Row) -> None:

@@ -2,63 +2,460 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import Driver, driven, llama, mx, sequential
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from mlx.utils import tree_map
+from models import MODELS, ByteTokenizer, Driver, driven, gemma2, llama, mx, sequential
 
 from greenroom.backends.mlx import MlxBackend
-from greenroom.backends.mlx.prefixes import BLOCK, Layers, PrefixStore
+from greenroom.backends.mlx.layers import LayerShape
+from greenroom.backends.mlx.prefix_files import PrefixFiles, PrefixFileWarning
+from greenroom.backends.mlx.prefixes import BLOCK, Layers, PrefixStore, Snapshot
 from greenroom.backends.protocol import Close, Feed, Open, Sampling
 
 LONG = tuple((7 * i + i * i) % 300 for i in range(3 * BLOCK))
+SHAPES = [LayerShape(1, 1, 2, mx.int64, mx.int64), LayerShape(2, 1, 1, mx.int64, mx.int64)]
+TOKEN = sum(shape.bytes_per_token for shape in SHAPES)
+FULL = BLOCK * TOKEN
+MUCH = 1 << 30
 
 
-def layers_of(tokens: Sequence[int], start: int, stop: int) -> Layers:
-    """KV as a function of all tokens up to each place: what belongs to other tokens is noticed."""
-    sums = [float(hash(tuple(tokens[: i + 1])) % 9973) for i in range(start, stop)]
-    keys = mx.array(sums)[None, None, :, None]
-    return [(keys, keys + layer) for layer in range(2)]
+def layers_of(tokens: Sequence[int], namespace: str = "model") -> Layers:
+    """KV as a function of namespace, layer, and all tokens up to each place: what belongs to others is noticed."""
+    sums = []
+    state = hash(namespace)
+    for token in tokens:
+        state = hash((state, token))
+        sums.append(state)
+    layers = []
+    for number, shape in enumerate(SHAPES):
+        base = mx.array(sums, mx.int64).reshape(1, 1, -1, 1)
+        heads = mx.arange(shape.heads).reshape(1, -1, 1, 1)
+        keys = base + heads + 10 * number + 100 * mx.arange(shape.key_size)
+        values = base + heads + 10 * number + 100 * mx.arange(shape.value_size) + 1000
+        layers.append((keys, values))
+    return layers
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    st.lists(st.tuples(st.lists(st.integers(0, 1), min_size=1, max_size=5), st.booleans()), max_size=30),
-    st.integers(1, 8),
-)
-def test_what_is_handed_out_belongs_to_the_tokens(steps: list[tuple[list[int], bool]], most: int) -> None:
-    """Random prompts of few kinds of blocks, kept and asked for, within a budget of a few blocks."""
-    store = PrefixStore(most * BLOCK * 16, 16)
-    kept: set[tuple[int, ...]] = set()
-    for kinds, is_put in steps:
-        tokens = [kind * 5 + i % 5 for kind in kinds for i in range(BLOCK)]
+def same(one: Layers, other: Layers) -> bool:
+    """Every number of every layer."""
+    return all(
+        bool(mx.array_equal(k, keys)) and bool(mx.array_equal(v, values))
+        for (k, v), (keys, values) in zip(one, other, strict=True)
+    )
+
+
+def put(store: PrefixStore, tokens: Sequence[int], namespace: str = "model") -> None:
+    """Keep what belongs to `tokens`."""
+    store.put(namespace, tokens, layers_of(tokens, namespace))
+
+
+def snapshot_of(tokens: Sequence[int], namespace: str = "model", size: int = 3) -> Snapshot:
+    """As `layers_of`, of all tokens together."""
+    return Snapshot({"state": mx.full((size,), hash((namespace, tuple(tokens))), mx.int64)}, str(len(tokens)))
+
+
+def common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens are alike."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def held_tokens(store: PrefixStore) -> int:
+    """Tokens that all blocks hold together."""
+    return sum(len(held.tokens) for held in store._recent)
+
+
+class Piece(NamedTuple):
+    """So many tokens of one kind."""
+
+    kind: int
+    length: int
+
+
+PIECES = st.lists(st.builds(Piece, st.integers(0, 2), st.sampled_from([1, 3, 20, BLOCK - 1, BLOCK, 70])), max_size=4)
+NAMESPACES = st.sampled_from(["model", "adapter"])
+
+
+def written(pieces: list[Piece]) -> tuple[int, ...]:
+    """The tokens of pieces, one behind the other."""
+    return tuple([piece.kind for piece in pieces for _ in range(piece.length)])
+
+
+class AgainstNaive(RuleBasedStateMachine):
+    """A store beside the plain list of all that was ever put: with memory for all of it, both find the same."""
+
+    budget = MUCH
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.store = PrefixStore(self.budget, SHAPES)
+        self.entries: set[tuple[str, tuple[int, ...]]] = set()
+        self.states: set[tuple[str, tuple[int, ...]]] = set()
+
+    @rule(pieces=PIECES, namespace=NAMESPACES)
+    def keep(self, pieces: list[Piece], namespace: str) -> None:
+        """An entry that fits is held, whole, right after."""
+        tokens = written(pieces)
+        put(self.store, tokens, namespace)
+        self.entries.add((namespace, tokens))
+        if len(tokens) * TOKEN <= self.budget:
+            assert self.store.match(namespace, tokens) == len(tokens)
+
+    @rule(pieces=PIECES, namespace=NAMESPACES)
+    def find(self, pieces: list[Piece], namespace: str) -> None:
+        """What is found is the KV of those tokens, and no more than was put."""
+        tokens = written(pieces)
+        longest = max((common(entry, tokens) for name, entry in self.entries if name == namespace), default=0)
+        expected = self.store.match(namespace, tokens)
+        hit = self.store.find(namespace, tokens)
+        length = hit.length if hit is not None else 0
+        assert length == expected
+        assert length == longest if self.budget == MUCH else length <= longest
+        if hit is not None:
+            assert same(hit.layers, layers_of(tokens[:length], namespace))
+
+    @rule(pieces=PIECES, namespace=NAMESPACES)
+    def keep_state(self, pieces: list[Piece], namespace: str) -> None:
+        """Snapshots share the budget."""
+        tokens = written(pieces)
+        self.store.put_snapshot(namespace, tokens, snapshot_of(tokens, namespace))
+        if tokens:
+            self.states.add((namespace, tokens))
+
+    @rule(pieces=PIECES, namespace=NAMESPACES)
+    def find_state(self, pieces: list[Piece], namespace: str) -> None:
+        """A snapshot is found after all of its tokens, and only then."""
+        tokens = written(pieces)
+        lengths = [len(state) for name, state in self.states if name == namespace and tokens[: len(state)] == state]
+        hit = self.store.find_snapshot(namespace, tokens)
+        if self.budget == MUCH:
+            assert (hit.length if hit is not None else 0) == max(lengths, default=0)
+        if hit is not None:
+            assert hit.length in lengths
+            wanted = snapshot_of(tokens[: hit.length], namespace)
+            assert hit.snapshot.note == wanted.note
+            assert mx.array_equal(hit.snapshot.arrays["state"], wanted.arrays["state"])
+
+    @precondition(lambda self: self.entries)
+    @rule()
+    def clear(self) -> None:
+        """Nothing is left."""
+        self.store.clear()
+        self.entries.clear()
+        self.states.clear()
+
+    @invariant()
+    def within_budget(self) -> None:
+        """The bytes are those of what is held, and no chain has a gap."""
+        store = self.store
+        assert store.nbytes == sum(held.nbytes for held in store._recent) <= self.budget
+        reached = [state for states in store._states.values() for state in states.values()]
+        ahead = [block for blocks in store._first.values() for block in blocks.values()]
+        while ahead:
+            block = ahead.pop()
+            reached.append(block)  # type: ignore[arg-type]
+            ahead += block.following.values()
+        assert set(reached) == set(store._recent)
+        assert all(store._first.values())
+        assert all(store._states.values())
+
+
+class AgainstNaiveWithinLittle(AgainstNaive):
+    """The same with memory for a few blocks: less is found, and never anything else."""
+
+    budget = 3 * FULL + 100
+
+
+AgainstNaive.TestCase.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
+AgainstNaiveWithinLittle.TestCase.settings = AgainstNaive.TestCase.settings
+TestAgainstNaive = AgainstNaive.TestCase
+TestAgainstNaiveWithinLittle = AgainstNaiveWithinLittle.TestCase
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(PIECES, st.booleans()), max_size=15), st.integers(1, 5), st.integers(1, 6))
+def test_with_files_nothing_wrong_is_found_either(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[list[Piece], bool]], most: int, files: int
+) -> None:
+    """What comes back from files is the KV of those tokens, within both budgets."""
+    cache = PrefixFiles(tmp_path_factory.mktemp("cache"), files * (FULL + 4000))
+    store = PrefixStore(most * FULL, SHAPES, cache)
+    entries = set()
+    for pieces, is_put in steps:
+        tokens = written(pieces)
         if is_put:
-            store.put(tokens, lambda start, stop, tokens=tokens: layers_of(tokens, start, stop))  # type: ignore[misc]
-            kept |= {tuple(tokens[: n * BLOCK]) for n in range(1, len(kinds) + 1)}
-            assert store.match(tokens) == min(len(kinds), most) * BLOCK
-        length = store.match(tokens)
-        assert length == 0 or tuple(tokens[:length]) in kept
-        if length:
-            wanted = layers_of(tokens, 0, length)
-            for (keys, values), (k, v) in zip(store.take(tokens), wanted, strict=True):
-                assert mx.array_equal(keys, k)
-                assert mx.array_equal(values, v)
-        assert store.nbytes <= most * BLOCK * 16
+            put(store, tokens)
+            entries.add(tokens)
+        hit = store.find("model", tokens)
+        if hit is not None:
+            assert hit.length <= max(common(entry, tokens) for entry in entries)
+            assert same(hit.layers, layers_of(tokens[: hit.length]))
+        assert store.nbytes <= most * FULL
+        assert cache.nbytes <= files * (FULL + 4000)
 
 
-def test_shared_blocks_are_held_once_and_the_least_recently_used_go_first() -> None:
-    """Two prompts with one block in common hold three; the one that was asked for last stays."""
-    store = PrefixStore(3 * BLOCK * 16, 16)
-    first, second, third = ([0] * BLOCK + [kind] * BLOCK for kind in (1, 2, 3))
-    for tokens in (first, second):
-        store.put(tokens, lambda start, stop, tokens=tokens: layers_of(tokens, start, stop))  # type: ignore[misc]
-    assert store.nbytes == 3 * BLOCK * 16
-    store.take(first)
-    store.put(third, lambda start, stop: layers_of(third, start, stop))
-    assert (store.match(first), store.match(second), store.match(third)) == (2 * BLOCK, BLOCK, 2 * BLOCK)
-    assert store.evictions == 1
+def test_what_entries_share_is_held_once() -> None:
+    """To the block: 40 tokens behind two common blocks are held for each of two entries, the blocks once."""
+    store = PrefixStore(MUCH, SHAPES)
+    put(store, [0] * 2 * BLOCK + [1] * 40)
+    put(store, [0] * 2 * BLOCK + [2] * 40)
+    assert store.nbytes == (2 * BLOCK + 80) * TOKEN
+    put(store, [0] * 2 * BLOCK + [2] * 10)
+    put(store, [0] * BLOCK)
+    assert store.nbytes == (2 * BLOCK + 80) * TOKEN
+    put(store, [0] * 2 * BLOCK, "adapter")
+    assert store.nbytes == (4 * BLOCK + 80) * TOKEN
+
+
+def test_a_reply_that_grows_is_held_once() -> None:
+    """The short block at the end gives way to the longer one that begins with it."""
+    store = PrefixStore(MUCH, SHAPES)
+    for length in (10, 30, BLOCK, BLOCK + 5, 3 * BLOCK):
+        put(store, LONG[:length])
+        assert store.nbytes == length * TOKEN == held_tokens(store) * TOKEN
+    assert store.evictions == 0
+
+
+def test_the_least_recently_used_go_first() -> None:
+    """Finding and putting again are uses, asking what matches is none."""
+    store = PrefixStore(4 * FULL, SHAPES)
+    first, second, third, fourth = ([kind] * BLOCK for kind in range(4))
+    for tokens in (first, second, third, fourth):
+        put(store, tokens)
+    store.find("model", first)
+    put(store, second)
+    store.match("model", third)
+    put(store, [5] * BLOCK)
+    put(store, [6] * BLOCK)
+    assert [store.match("model", tokens) for tokens in (first, second, third, fourth)] == [BLOCK, BLOCK, 0, 0]
+    assert store.evictions == 2
+
+
+def test_a_chain_goes_from_its_end() -> None:
+    """What is left of an entry is still its beginning."""
+    store = PrefixStore(3 * FULL, SHAPES)
+    put(store, LONG)
+    for count in (1, 2):
+        put(store, [300 + count] * BLOCK)
+        assert store.match("model", LONG) == (3 - count) * BLOCK
+
+
+def test_an_entry_larger_than_the_budget_is_not_kept() -> None:
+    """Nor does it cost others their place. One that fits exactly is kept."""
+    store = PrefixStore(3 * FULL, SHAPES)
+    put(store, [1] * BLOCK)
+    put(store, (*LONG, 1))
+    store.put_snapshot("model", [1], snapshot_of([1], size=3 * FULL // 8 + 1))
+    assert (store.nbytes, store.evictions) == (FULL, 0)
+    put(store, LONG)
+    assert (store.nbytes, store.evictions) == (3 * FULL, 1)
+    store.put_snapshot("model", [1], snapshot_of([1], size=3 * FULL // 8))
+    assert (store.nbytes, store.evictions) == (3 * FULL, 4)
+
+
+def test_counts() -> None:
+    """A prefix that is too short to be of use is a miss."""
+    store = PrefixStore(MUCH, SHAPES)
+    put(store, LONG[:100])
+    assert store.find("model", LONG[:70]) is not None
+    assert store.find("model", LONG[:70], least=71) is None
+    assert store.find("model", LONG, least=100) is not None
+    assert store.find("other", LONG) is None
+    assert store.find("model", (), least=0) is None
+    store.put_snapshot("model", LONG[:7], snapshot_of(LONG[:7]))
+    assert store.find_snapshot("model", LONG[:6]) is None
+    assert store.find_snapshot("model", LONG) is not None
+    assert (store.hits, store.misses, store.hit_tokens) == (3, 4, 177)
+
+
+def test_writing_into_what_was_handed_out_or_in_changes_nothing() -> None:
+    """Neither a hit's arrays nor those that were put are those that are held."""
+    store = PrefixStore(MUCH, SHAPES)
+    given = layers_of(LONG[:BLOCK])
+    state = snapshot_of(LONG[:BLOCK])
+    mx.eval(given, dict(state.arrays))
+    store.put("model", LONG[:BLOCK], given)
+    store.put_snapshot("model", LONG[:BLOCK], state)
+    for _ in range(2):
+        for keys, values in given:
+            keys[:] = 0
+            values[..., 0] = 0
+        state.arrays["state"][1:] = 0
+        mx.eval(given, dict(state.arrays))
+        hit = store.find("model", LONG[:BLOCK])
+        found = store.find_snapshot("model", LONG[:BLOCK])
+        assert hit is not None
+        assert found is not None
+        assert same(hit.layers, layers_of(LONG[:BLOCK]))
+        assert mx.array_equal(found.snapshot.arrays["state"], snapshot_of(LONG[:BLOCK]).arrays["state"])
+        given, state = hit.layers, found.snapshot
+
+
+def test_no_larger_buffer_is_kept_alive() -> None:
+    """Not by a block of a long slot, and not by a snapshot that is a view."""
+    shape = LayerShape(1, 64, 64, mx.float32, mx.float32)
+    store = PrefixStore(MUCH, [shape])
+    gc.collect()
+    before = mx.get_active_memory()
+    slot = mx.ones((1, 1, 200 * BLOCK, 64))
+    mx.eval(slot)
+    part = slot[:, :, BLOCK : 2 * BLOCK]
+    store.put("model", LONG[:BLOCK], [(part, part)])
+    store.put_snapshot("model", LONG, Snapshot({"state": part}))
+    assert mx.get_active_memory() - before > slot.nbytes
+    del slot, part
+    assert mx.get_active_memory() - before < 2 * store.nbytes
+
+
+def test_layers_of_another_form_are_refused() -> None:
+    """Shape, type, count of tokens and of layers; nothing is kept then."""
+    store = PrefixStore(MUCH, SHAPES)
+    right = layers_of(LONG[:5])
+    wrong: list[Layers] = [
+        right[:1],
+        layers_of(LONG[:6]),
+        [(keys.astype(mx.int32), values) for keys, values in right],
+        [(values, keys) for keys, values in right],
+    ]
+    for layers in wrong:
+        with pytest.raises(ValueError, match="5 tokens have KV of"):
+            store.put("model", LONG[:5], layers)
+    assert store.nbytes == 0
+
+
+def test_a_failed_copy_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """KV whose computation failed: the error leaves, and the store is as it was."""
+    store = PrefixStore(MUCH, SHAPES)
+    put(store, LONG[:BLOCK])
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("the device says no")
+
+    longer = layers_of(LONG)
+    with monkeypatch.context() as patch:
+        patch.setattr(mx, "eval", fail)
+        with pytest.raises(RuntimeError, match="the device says no"):
+            store.put("model", LONG, longer)
+        with pytest.raises(RuntimeError, match="the device says no"):
+            store.put_snapshot("model", LONG, snapshot_of(LONG))
+    assert store.match("model", LONG) == BLOCK
+    assert store.find_snapshot("model", LONG) is None
+    assert store.nbytes == FULL
+
+
+def test_what_was_dropped_comes_back_from_files(tmp_path: Path) -> None:
+    """Dropped blocks and snapshots are written, found again when asked for, and held again."""
+    store = PrefixStore(3 * FULL, SHAPES, PrefixFiles(tmp_path, MUCH))
+    put(store, LONG)
+    store.put_snapshot("model", LONG[:9], snapshot_of(LONG[:9]))
+    put(store, [300] * 3 * BLOCK)
+    assert store.match("model", LONG) == 0
+    hit = store.find("model", LONG)
+    assert hit is not None
+    assert hit.length == 3 * BLOCK
+    assert same(hit.layers, layers_of(LONG))
+    assert store.match("model", LONG) == 3 * BLOCK
+    assert store.nbytes == 3 * FULL
+    found = store.find_snapshot("model", LONG)
+    assert found is not None
+    assert found.length == 9
+    assert found.snapshot.note == "9"
+    assert mx.array_equal(found.snapshot.arrays["state"], snapshot_of(LONG[:9]).arrays["state"])
+
+
+def test_another_process_begins_with_what_was_flushed(tmp_path: Path) -> None:
+    """Whole blocks and snapshots; the short block at the end is for memory alone. Namespaces stay apart."""
+    store = PrefixStore(MUCH, SHAPES, PrefixFiles(tmp_path, MUCH))
+    put(store, LONG[: 2 * BLOCK + 10])
+    for length in (5, 50, 150):
+        store.put_snapshot("model", LONG[:length], snapshot_of(LONG[:length]))
+    store.flush()
+    other = PrefixStore(MUCH, SHAPES, PrefixFiles(tmp_path, MUCH))
+    assert other.find("adapter", LONG) is None
+    hit = other.find("model", LONG)
+    assert hit is not None
+    assert same(hit.layers, layers_of(LONG[: 2 * BLOCK]))
+    found = other.find_snapshot("model", LONG[:149])
+    assert found is not None
+    assert found.length == 50
+    assert other.find_snapshot("adapter", LONG) is None
+
+
+def test_the_longest_of_memory_and_files_is_found(tmp_path: Path) -> None:
+    """A snapshot in memory hides no longer one in a file, nor the other way round."""
+    store = PrefixStore(MUCH, SHAPES, PrefixFiles(tmp_path, MUCH))
+    store.put_snapshot("model", LONG[:20], snapshot_of(LONG[:20]))
+    store.flush()
+    store.clear()
+    lengths = []
+    for length in (10, 30):
+        store.put_snapshot("model", LONG[:length], snapshot_of(LONG[:length]))
+        found = store.find_snapshot("model", LONG)
+        lengths.append(found.length if found is not None else 0)
+    assert lengths == [20, 30]
+
+
+def test_a_short_block_in_memory_gives_way_to_the_whole_one_in_a_file(tmp_path: Path) -> None:
+    """It is held once."""
+    store = PrefixStore(MUCH, SHAPES, PrefixFiles(tmp_path, MUCH))
+    put(store, LONG)
+    store.flush()
+    store.clear()
+    put(store, LONG[: BLOCK + 5])
+    hit = store.find("model", LONG)
+    assert hit is not None
+    assert hit.length == 3 * BLOCK
+    assert store.nbytes == 3 * FULL
+
+
+def test_files_bring_no_more_than_memory_may_hold(tmp_path: Path) -> None:
+    """A chain is read as far as all of it fits, and a snapshot that does not fit is left where it is."""
+    store = PrefixStore(MUCH, SHAPES, PrefixFiles(tmp_path, MUCH))
+    put(store, LONG)
+    store.put_snapshot("model", LONG, snapshot_of(LONG, size=MUCH // 1000))
+    store.put_snapshot("model", LONG[:5], snapshot_of(LONG[:5]))
+    store.flush()
+    small = PrefixStore(2 * FULL, SHAPES, PrefixFiles(tmp_path, MUCH))
+    put(small, [300] * 2 * BLOCK)
+    hit = small.find("model", LONG)
+    assert hit is not None
+    assert hit.length == 2 * BLOCK
+    found = small.find_snapshot("model", LONG)
+    assert found is not None
+    assert found.length == 5
+    assert small.nbytes <= 2 * FULL
+
+
+def test_files_of_another_model_by_the_same_name_are_ignored(tmp_path: Path) -> None:
+    """Their KV has other shapes: a warning, and a miss."""
+    store = PrefixStore(MUCH, SHAPES, PrefixFiles(tmp_path, MUCH))
+    put(store, LONG)
+    store.flush()
+    other = PrefixStore(MUCH, SHAPES[:1], PrefixFiles(tmp_path, MUCH))
+    with pytest.warns(PrefixFileWarning, match="other shapes"):
+        assert other.find("model", LONG) is None
+
+
+def test_bfloat16_goes_through_memory_and_files(tmp_path: Path) -> None:
+    """Every bit of it."""
+    shape = LayerShape(2, 4, 4, mx.bfloat16, mx.bfloat16)
+    keys = mx.random.normal((1, 2, BLOCK, 4)).astype(mx.bfloat16)
+    store = PrefixStore(MUCH, [shape], PrefixFiles(tmp_path, MUCH))
+    store.put("model", LONG[:BLOCK], [(keys, keys * 2)])
+    for _ in range(2):
+        hit = store.find("model", LONG)
+        assert hit is not None
+        assert hit.layers[0][0].dtype == mx.bfloat16
+        assert same(hit.layers, [(keys, keys * 2)])
+        store.flush()
+        store.clear()
 
 
 def begun(driver: Driver, backend: MlxBackend, row: int, prompt: tuple[int, ...]) -> int:
@@ -80,7 +477,7 @@ def test_a_prompt_begins_with_what_another_has_run(leaves: bool) -> None:
         if leaves:
             driver.edit(Close(0))
         second = (*LONG[: 2 * BLOCK + 10], 5, 6, 7, 8)
-        assert begun(driver, backend, 1, second) == (2 * BLOCK if leaves else 2 * BLOCK + 10)
+        assert begun(driver, backend, 1, second) == 2 * BLOCK + 10
         assert begun(driver, backend, 2, (9, *LONG)) == 0
         for _ in range(5):
             driver.turn(Feed(1), Feed(2))
@@ -97,7 +494,7 @@ def test_the_last_token_of_a_prompt_is_always_run() -> None:
         assert begun(driver, backend, 1, LONG) == len(LONG) - 1
         driver.read()
         driver.edit(Close(0), Close(1))
-        assert begun(driver, backend, 2, LONG) == 2 * BLOCK
+        assert begun(driver, backend, 2, LONG) == len(LONG) - 1
         driver.read()
         assert driver.tokens(0) == driver.tokens(1) == driver.tokens(2)
 
@@ -112,4 +509,61 @@ def test_without_a_budget_nothing_is_kept() -> None:
     assert begun(driver, backend, 1, LONG) == 0
     driver.read()
     assert backend.edit([Close(0), Close(1)]).prefix_bytes == 0
+    backend.close()
+
+
+KINDS = {**MODELS, "gemma2": gemma2}
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_a_conversation_goes_on_from_what_was_held(kind: str) -> None:
+    """On every kind of cache: the next turn's prompt begins with the last one and its reply, and runs only the rest."""
+    first = tuple((7 * i) % 250 for i in range(BLOCK + 20))
+    with driven(KINDS[kind]) as (driver, backend):
+        assert begun(driver, backend, 0, first) == 0
+        for _ in range(6):
+            driver.turn(Feed(0))
+        driver.read()
+        reply = driver.tokens(0)
+        driver.edit(Close(0))
+        second = (*first, *reply[:-1], 3, 1, 4)
+        assert begun(driver, backend, 1, second) == len(first) + len(reply) - 1
+        other = (*first, 9, 9)
+        reused = begun(driver, backend, 2, other)
+        assert reused in (len(first) - 1, len(first))
+        for _ in range(5):
+            driver.turn(Feed(1), Feed(2))
+        driver.read()
+        assert driver.tokens(1) == sequential(backend._model, second, 6)[0]
+        assert driver.tokens(2) == sequential(backend._model, other, 6)[0]
+
+
+@pytest.mark.parametrize("kind", ["llama", "deepseek_v3", "gemma3", "mamba2"])
+def test_the_next_process_begins_with_what_files_hold(kind: str, tmp_path: Path) -> None:
+    """Closing writes what is held; another backend of the same weights reads it, one of other weights does not."""
+    first = tuple((7 * i) % 250 for i in range(2 * BLOCK + 20))
+    second = (*first, 3, 1, 4)
+    built = MODELS[kind]()
+    for number in range(2):
+        backend = MlxBackend.from_model(lambda: built, prefix_folder=tmp_path)
+        backend.load()
+        driver = Driver(backend)
+        reused = begun(driver, backend, 0, second if number else first)
+        assert reused >= 2 * BLOCK if number else reused == 0
+        for _ in range(4):
+            driver.turn(Feed(0))
+        driver.read()
+        if number:
+            assert driver.tokens(0) == sequential(backend._model, second, 5)[0]
+        driver.edit(Close(0))
+        backend.close()
+
+    def other() -> tuple[Any, ByteTokenizer]:
+        model, tokenizer = built
+        model.update(tree_map(lambda weight: weight * 1.01, model.parameters()))
+        return model, tokenizer
+
+    backend = MlxBackend.from_model(other, prefix_folder=tmp_path)
+    backend.load()
+    assert begun(Driver(backend), backend, 0, second) == 0
     backend.close()

@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from models import VOCAB, driven, llama, mx
 
+from greenroom.backends.mlx import host
 from greenroom.backends.mlx import masks as bitmasks
 from greenroom.backends.mlx.draws import mixed_seeds, uniforms
 from greenroom.backends.mlx.rows import Row, ints
@@ -119,10 +120,10 @@ def test_ties_are_kept_by_the_lowest_id(values: list[int], top_k: int, top_p: fl
     sampling = Sampling(temperature=1.0, top_k=min(top_k, len(values)), top_p=top_p)
     wanted = kept(logits, sampling)
     group = module.Group([0], [sampling], len(values))
-    way = module._open if wide else module._candidates
+    way = module._filtered if wide else module._candidates
     x = mx.array(logits)[None]
-    (first,) = ints(way(x, group, mx.array([[0.0]])))
-    (last,) = ints(way(x, group, mx.array([[1 - 2.0**-23]])))
+    (first,) = ints(way(x, group, np.array([[0.0]], np.float32)))
+    (last,) = ints(way(x, group, np.array([[1 - 2.0**-23]], np.float32)))
     # In id order the open way starts at the lowest id kept and ends at the highest; the candidates' at best and worst.
     ends = (min(wanted), max(wanted)) if wide else (wanted[0], wanted[-1])
     p = np.exp(logits.astype(np.float64))
@@ -349,3 +350,21 @@ def test_seeded_rows_draw_the_same_alone_and_together() -> None:
 
 def _fields(sampling: Sampling) -> dict[str, Any]:
     return {name: getattr(sampling, name) for name in sampling.__struct_fields__}
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 1000), size=st.integers(1, 300), temperature=st.floats(0.05, 5))
+def test_draws_on_the_host_are_those_of_the_definition(seed: int, size: int, temperature: float) -> None:
+    """The first token at which the sum of the weights passes the mark, and never one of no weight."""
+    logits = some_logits(seed, size)
+    logits[1::3] = -np.inf
+    weights = host.weights(mx.array(logits[None]), np.array([[temperature]], np.float32))
+    exact = np.exp((logits.astype(np.float64) - logits.max()) / np.float32(temperature))
+    assert np.allclose(weights[0], exact, rtol=1e-5)
+    for mark in (0.0, 0.3, 0.999, float(np.float32(1 - 2**-23))):
+        (token,) = host.drawn(weights, np.array([[mark]], np.float32))
+        before = weights[0, :token].sum(dtype=np.float64)
+        total = weights.sum(dtype=np.float64)
+        assert weights[0, token] > 0
+        assert before <= np.float32(mark) * total + 1e-5 * total
+        assert before + weights[0, token] > np.float32(mark) * total - 1e-5 * total

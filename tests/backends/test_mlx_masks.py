@@ -1,0 +1,103 @@
+"""Masks over logits: short lists, a few forbidden, and everything between give what the mask says."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from models import mx
+
+from greenroom.backends.mlx import masks as bitmasks
+from greenroom.backends.mlx.rows import Row, ints
+from greenroom.backends.mlx.sampling import Sampler
+from greenroom.backends.protocol import Masks, Sampling
+
+VOCAB = 5000
+WORDS = -(-VOCAB // 32)
+SAMPLINGS = [
+    Sampling(),
+    Sampling(seed=1, temperature=1.5),
+    Sampling(seed=2, temperature=0.8, top_p=0.9),
+    Sampling(seed=3, temperature=1.2, top_k=40, top_p=0.95),
+    Sampling(seed=4, temperature=2.0, top_k=2000, min_p=0.01),
+    Sampling(seed=5, temperature=1.0, repetition_penalty=1.3, logprobs=2),
+]
+
+Bools = npt.NDArray[np.bool_]
+
+
+def mask_of(rng: np.random.Generator, count: int) -> Bools:
+    """`count` ids that are allowed."""
+    row = np.zeros(VOCAB, np.bool_)
+    row[rng.choice(VOCAB, count, replace=False)] = True
+    return row
+
+
+def packed(rows: list[Bools]) -> npt.NDArray[np.uint32]:
+    """As the protocol has it."""
+    octets = np.zeros((len(rows), WORDS * 4), np.uint8)
+    bits = np.packbits(np.array(rows, np.bool_).reshape(-1, VOCAB), axis=1, bitorder="little")
+    octets[:, : bits.shape[1]] = bits
+    return octets.view(np.uint32)
+
+
+def drawn(logits: npt.NDArray[np.float32], rows: list[int], masks: Masks) -> dict[int, int]:
+    """What each of `rows` draws of its own line of `logits`, together."""
+    made = []
+    for number in rows:
+        row = Row(number, SAMPLINGS[number % len(SAMPLINGS)])
+        row.tokens, row.length = [0, 7, 9], 3
+        made.append(row)
+    sampler = Sampler(made, VOCAB)
+    tokens = ints(sampler.draw(mx.array(logits[rows]), None, masks).tokens)
+    return dict(zip(rows, tokens, strict=True))
+
+
+@example(seed=11308, counts=[64, 4990])
+@settings(max_examples=25)
+@given(seed=st.integers(0, 2**16), counts=st.lists(st.sampled_from([1, 3, 64, 65, 900, 2500, 4990, 5000]), max_size=12))
+def test_rows_under_any_masks_draw_what_they_draw_alone(seed: int, counts: list[int]) -> None:
+    """Only legal ids, the best legal one where greedy, and nothing changes with the rows beside."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(12, VOCAB)).astype(np.float32) * 3
+    allowed = {row: mask_of(rng, count) for row, count in enumerate(counts)}
+    masks = Masks(tuple(allowed), packed(list(allowed.values())))
+    together = drawn(logits, list(range(12)), masks)
+    for row, mask in allowed.items():
+        assert mask[together[row]]
+        if row % len(SAMPLINGS) == 0:
+            assert together[row] == np.flatnonzero(mask)[np.argmax(logits[row][mask])]
+        assert drawn(logits, [row], Masks((row,), packed([mask])))[row] == together[row]
+    for row in range(len(counts), 12):
+        none = Masks((), np.empty((0, WORDS), np.uint32))
+        assert drawn(logits, [row], none)[row] == together[row]
+
+
+def test_raw_log_probabilities_are_told_under_a_mask() -> None:
+    """They are of the model's own logits: the mask changes what is drawn, not what is told."""
+    rng = np.random.default_rng(1)
+    logits = rng.normal(size=VOCAB).astype(np.float32)
+    row = Row(0, Sampling(logprobs=1))
+    row.tokens, row.length = [0], 1
+    mask = mask_of(rng, 5)
+    mask[np.argmax(logits)] = False
+    given_masks = Masks((0,), packed([mask]))
+    found = Sampler([row], VOCAB).draw(mx.array(logits[None]), None, given_masks)
+    assert found.logprobs is not None
+    (token,) = ints(found.tokens)
+    total = np.log(np.exp(logits.astype(np.float64)).sum())
+    assert np.array(found.logprobs.drawn)[0] == pytest.approx(logits[token] - total, abs=1e-4)
+    assert found.logprobs.ids is not None
+    assert found.logprobs.ids.tolist() == [[int(np.argmax(logits))]]
+
+
+@pytest.mark.skipif(not mx.metal.is_available(), reason="the kernel runs on Metal alone")
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
+def test_the_kernel_equals_the_portable_way(dtype: mx.Dtype) -> None:
+    """Bit for bit."""
+    rng = np.random.default_rng(2)
+    x = mx.array(rng.normal(size=(3, VOCAB)).astype(np.float32)).astype(dtype)
+    bits = packed([mask_of(rng, 2500) for _ in range(3)])
+    assert mx.array_equal(bitmasks.by_kernel(x, bits), bitmasks.by_bools(x, bits))
