@@ -1,9 +1,10 @@
-"""What a grammar engine behind an address costs: microseconds of a mask and of a consumed token, ways side by side.
+"""What a grammar engine behind an address costs: a mask and a consumed token, beside llguidance's own classes.
 
-    python benchmarks/cbison.py --tokenizer path/to/tokenizer.json --n-vocab 151936 --eos 151645 151643
+Every way walks the same JSON document in the tokenizer's own tokens: a mask, then the token. `direct` is llguidance's
+`LLMatcher`, `our own constraint` is `JsonSchema`, `native` and `callbacks` are llguidance exported as a CBISON factory
+and taken back by its address. Without a tokenizer the vocabulary is bytes. Run it:
 
-Every way walks the same JSON document in the tokenizer's own tokens: a mask, then the token. Ways alternate within a
-round, and each ratio is of one round.
+    python benchmarks/cbison.py --tokenizer path/to/qwen3/tokenizer.json --rounds 15
 """
 
 from __future__ import annotations
@@ -11,16 +12,19 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import llguidance.numpy
 import numpy as np
+from harness import Bench, Case, Peer, arguments, run
 from llguidance import LLMatcher
+from records import Record
 
 from greenroom.constraints import Cbison, ConstraintState, Grammars, JsonSchema, Vocabulary
 from greenroom.constraints.cbison import CbisonFactory, llguidance_cbison_factory
@@ -60,19 +64,16 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 }
 
 
+OURS = "our own constraint"
+WAYS = ("direct", OURS, "native", "callbacks")
+
+
 class Way(NamedTuple):
     """How one engine is asked: a state at the start, its mask, its next token."""
 
     start: Callable[[], Any]
     fill: Callable[[Any], None]
     consume: Callable[[Any, int], None]
-
-
-class Times(NamedTuple):
-    """Means over one walk, in microseconds."""
-
-    mask: float
-    consume: float
 
 
 def documents(num_people: int) -> dict[str, str]:
@@ -116,7 +117,7 @@ def ways(vocabulary: Vocabulary, schema: dict[str, Any], stack: ExitStack) -> It
     def consume(state: ConstraintState, token: int) -> None:
         state.consume((token,))
 
-    yield "constraint", Way(grammars.compile(JsonSchema(schema)).start, fill, consume)
+    yield OURS, Way(grammars.compile(JsonSchema(schema)).start, fill, consume)
     for name, native in (("native", True), ("callbacks", False)):
         export = stack.enter_context(llguidance_cbison_factory(vocabulary, native=native))
         factory = CbisonFactory.from_address(export.address, owned=False)
@@ -124,8 +125,8 @@ def ways(vocabulary: Vocabulary, schema: dict[str, Any], stack: ExitStack) -> It
         yield name, Way(grammars.compile(Cbison(factory, "json_schema", text)).start, fill, consume)
 
 
-def walk(way: Way, tokens: list[int]) -> Times:
-    """One document."""
+def walk(way: Way, tokens: list[int], *, is_mask: bool) -> Record:
+    """One document: the seconds that its masks took, or its consumed tokens."""
     state, clock = way.start(), time.perf_counter
     masks = consumes = 0.0
     for token in tokens:
@@ -135,66 +136,49 @@ def walk(way: Way, tokens: list[int]) -> Times:
         way.consume(state, token)
         masks += filled - begin
         consumes += clock() - filled
-    return Times(1e6 * masks / len(tokens), 1e6 * consumes / len(tokens))
+    return Record(masks if is_mask else consumes, len(tokens))
 
 
-def measure(vocabulary: Vocabulary, schema: str, document: str, rounds: int) -> list[dict[str, Any]]:
-    """Figures of every way for one schema."""
-    tokens = vocabulary.tokenize(document.encode())
+async def measure(vocabulary: Vocabulary, name: str, schema: str, bench: Bench) -> None:
+    """Every way over one schema's document."""
+    tokens = vocabulary.tokenize(documents(bench.sized(25, 2))[schema].encode())
+    case = f"{schema}, {name}"
     with ExitStack() as stack:
         named = dict(ways(vocabulary, SCHEMAS[schema], stack))
-        for way in named.values():
-            walk(way, tokens)
-        found = [{name: walk(way, tokens) for name, way in named.items()} for _ in range(rounds)]
-    return [
-        {
-            "schema": schema,
-            "way": name,
-            "tokens": len(tokens),
-            "mask_us": statistics.median(each[name].mask for each in found),
-            "consume_us": statistics.median(each[name].consume for each in found),
-            "mask_ratios": sorted(each[name].mask / each["direct"].mask for each in found),
-        }
-        for name in named
-    ]
+        for verb, is_mask in (("mask", True), ("consume", False)):
+            peers: dict[str, Peer] = {key: partial(walk, way, tokens, is_mask=is_mask) for key, way in named.items()}
+            rounds = await bench.interleave(f"{case}: {verb}", peers)
+            for way in ("native", "callbacks"):
+                bench.add(case, f"{verb}: {way} ÷ direct", rounds.ratios(way, "direct", microseconds))
+            bench.add(case, f"{verb}: native ÷ {OURS}", rounds.ratios("native", OURS, microseconds))
+            for way in WAYS:
+                bench.add(case, f"{verb}: {way}", rounds.each(way, microseconds), "µs")
 
 
-def vocabulary_of(arguments: argparse.Namespace) -> Vocabulary:
+def microseconds(record: Record) -> float:
+    """Of one token."""
+    return 1e6 * record.seconds / record.tokens
+
+
+def vocabulary_of(options: argparse.Namespace) -> tuple[Vocabulary, str]:
     """The tokenizer named, or every byte where none is."""
-    if arguments.tokenizer is None:
-        return Vocabulary.from_tokens([bytes([at]) for at in range(256)], special=(), n_vocab=258, eos=[256, 257])
-    return Vocabulary.from_json(arguments.tokenizer.read_text(), arguments.n_vocab, arguments.eos)
+    if options.smoke or options.tokenizer is None:
+        words = [bytes([byte]) for byte in range(256)]
+        return Vocabulary.from_tokens(words, special=(), n_vocab=258, eos=[256, 257]), "bytes"
+    vocabulary = Vocabulary.from_json(options.tokenizer.read_text(), options.n_vocab, options.eos)
+    return vocabulary, f"{vocabulary.n_vocab // 1000}k"
 
 
-def main() -> None:
-    """Measure, print a table, and write the figures where asked."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tokenizer", type=Path, help="a Hugging Face tokenizer.json; without it, bytes")
-    parser.add_argument("--n-vocab", type=int, default=151936)
-    parser.add_argument("--eos", type=int, nargs="+", default=[151645, 151643])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--people", type=int, default=25)
-    parser.add_argument("--smoke", action="store_true", help="one short round, over bytes")
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    arguments = parser.parse_args()
-    if arguments.smoke:
-        arguments.tokenizer, arguments.rounds, arguments.people = None, 1, 2
-    vocabulary = vocabulary_of(arguments)
-    figures = [
-        figure
-        for schema, document in documents(arguments.people).items()
-        for figure in measure(vocabulary, schema, document, arguments.rounds)
-    ]
-    print("| schema | way | mask, µs | consume, µs | mask ÷ direct |")
-    print("|---|---|---|---|---|")
-    for figure in figures:
-        ratios = figure["mask_ratios"]
-        ratio = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f}-{ratios[-1]:.2f})"
-        row = (figure["schema"], figure["way"], f"{figure['mask_us']:.1f}", f"{figure['consume_us']:.1f}", ratio)
-        print(f"| {' | '.join(row)} |")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures))
+def cases(options: argparse.Namespace) -> dict[str, Case]:
+    """Every schema."""
+    vocabulary, name = vocabulary_of(options)
+    return {schema: partial(measure, vocabulary, name, schema) for schema in SCHEMAS}
 
 
 if __name__ == "__main__":
-    main()
+    parser = arguments("a grammar engine behind an address")
+    parser.add_argument("--tokenizer", type=Path, help="a Hugging Face tokenizer.json (default: bytes)")
+    parser.add_argument("--n-vocab", type=int, default=151936, help="the width of the logits")
+    parser.add_argument("--eos", type=int, nargs="+", default=[151645, 151643], help="the ids that end a turn")
+    chosen = parser.parse_args()
+    sys.exit(run("an engine behind an address: ratios of time, below 1 is faster", cases(chosen), chosen))

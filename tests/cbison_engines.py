@@ -7,8 +7,7 @@ import json
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from ctypes import CDLL, c_long, c_void_p
 from pathlib import Path
 
@@ -52,14 +51,29 @@ SOURCE = TokenList(TOKENS, special={EOS, TOOL, EOT}, eos=(EOS, EOT))
 """Every byte, some words, two ends of a turn, padding and a special token; 275 ids, no multiple of 32."""
 
 
+def compiler() -> str:
+    """The C compiler's path; skips the test where there is none."""
+    found = shutil.which("gcc") or shutil.which("cc")
+    if found is None:
+        pytest.skip("no C compiler")
+    return found
+
+
 @functools.cache
 def library(name: str) -> Path:
     """The shared library built from `tests/cbison/<name>.c`; skips the test without a compiler."""
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None:
-        pytest.skip("no C compiler")
     out = Path(tempfile.mkdtemp(prefix="cbison-")) / f"{name}.so"
-    command = [compiler, "-std=gnu11", "-Wall", "-O2", "-shared", "-fPIC", "-pthread", str(SOURCES / f"{name}.c"), "-o"]
+    command = [
+        compiler(),
+        "-std=gnu11",
+        "-Wall",
+        "-O2",
+        "-shared",
+        "-fPIC",
+        "-pthread",
+        str(SOURCES / f"{name}.c"),
+        "-o",
+    ]
     subprocess.run([*command, str(out)], check=True, capture_output=True)
     return out
 
@@ -157,12 +171,3 @@ def mask_of(state: object) -> Bits:
 def spelt(text: bytes) -> Sequence[int]:
     """The text as single bytes."""
     return list(text)
-
-
-@contextmanager
-def nothing_left(toy_too: bool = True) -> Iterator[None]:
-    """Check that what the block allocated in the C engine was given back."""
-    before = toy().toy_live_allocations() if toy_too else 0
-    yield
-    if toy_too:
-        assert toy().toy_live_allocations() == before
