@@ -106,8 +106,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     `kv_group_sizes` are the groups in which keys and values can be quantized (none: they cannot be), `can_rotate` says
     whether a row's length can be bounded by `KvOptions.max_size`, `reuses_prefixes` whether an opened row may begin
     with the KV of a prompt that another row has run or runs. `dispatch_blocks` says that `sample` waits for most of the
-    pass it submits (MLX on CPU), so results are delivered before it. `can_rewind` and `can_fork` say which edits the
-    model's caches allow.
+    pass it submits (MLX on CPU), so results are delivered before it. `can_rewind`, `can_fork` and `can_draft` say what
+    the model's caches allow.
     """
 
     name: str
@@ -123,6 +123,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     dispatch_blocks: bool
     can_rewind: bool
     can_fork: bool
+    can_draft: bool = False
     device: str
     memory_bytes: int
     """Memory that KV may use by default, derived from the device after the weights are loaded."""
@@ -199,10 +200,14 @@ class Fork(msgspec.Struct, frozen=True):
 
 
 class Rewind(msgspec.Struct, frozen=True):
-    """The row keeps its first `length` tokens; a pending token is dropped. Only where `can_rewind`."""
+    """The row keeps its first `length` tokens; a pending token is dropped, and with `sampling` it draws so from now on.
+
+    To fewer tokens than it has run only where `can_rewind`.
+    """
 
     row: int
     length: int
+    sampling: Sampling | None = None
 
 
 Edit = Open | Close | Fork | Rewind
@@ -211,13 +216,17 @@ Edit = Open | Close | Fork | Rewind
 class Feed(msgspec.Struct, frozen=True):
     """One row's part of a pass.
 
-    `ids` are the tokens to run; empty means the row's own last sampled token, read or not. With `sample` the logits
-    after the last of them are sampled, and the token drawn becomes the row's pending one.
+    `ids` are the tokens to run, in place of a pending one; empty means that one, read or not. With `sample` the logits
+    after the last of them are sampled, and the token drawn becomes the row's pending one. The last `drafts` of `ids`
+    are guesses: the logits after the token before them, and after each of them, are sampled too, only where
+    `can_draft`. `logits` asks for copies of the raw logits of some of these draws, by their number from 0 on.
     """
 
     row: int
     ids: tuple[int, ...] = ()
     sample: bool = True
+    drafts: int = 0
+    logits: tuple[int, ...] = ()
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
@@ -241,7 +250,8 @@ class Masks:
     """Which ids each constrained row may draw: `bits[i]` belongs to `rows[i]`.
 
     `bits` is uint32 `[len(rows), ceil(vocab_size / 32)]`, bit j of word w allowing id 32*w + j. Rows of the pass that
-    are not named are free. A row of zeros is the caller's error to find.
+    are not named are free. A row with drafts is named once for each of its draws, in order, or not at all. A mask of
+    zeros is the caller's error to find.
     """
 
     __slots__ = ("bits", "rows")
@@ -252,12 +262,17 @@ class Masks:
 
 
 class Sampled(msgspec.Struct, frozen=True):
-    """A row's token of one step, and what `Sampling.logprobs` asked for (natural log, of the model's raw logits)."""
+    """A row's token of one step, and what was asked for beside it.
+
+    That is for `Sampling.logprobs` natural logarithms, of the model's raw logits, and for `Feed.logits` these logits:
+    float32 `[vocab_size]`, the receiver's own.
+    """
 
     row: int
     token: int
     logprob: float | None = None
     top: tuple[tuple[int, float], ...] = ()
+    logits: Any = None
 
 
 class RowFailure(msgspec.Struct, frozen=True):
@@ -268,7 +283,7 @@ class RowFailure(msgspec.Struct, frozen=True):
 
 
 class StepResult(msgspec.Struct, frozen=True):
-    """What one pass gave: a `Sampled` for each row that was sampled and is still open, in the plan's order.
+    """What one pass gave: a `Sampled` for each draw of rows that are still open, in the plan's order.
 
     A pass in which nothing was sampled has a result too, with no tokens. `kv_bytes` is what open rows hold now.
     """

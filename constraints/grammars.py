@@ -17,7 +17,7 @@ __all__ = ["Choice", "Gbnf", "Lark", "Regex"]
 
 @dataclass(frozen=True)
 class Regex(GrammarConstraint):
-    """The whole output matches `pattern`: the syntax of Rust's regex crate, without look-around and anchors."""
+    """The whole output matches `pattern`: the syntax of Rust's regex crate, without look-around."""
 
     pattern: str
 

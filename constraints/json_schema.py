@@ -79,8 +79,9 @@ class JsonSchema(GrammarConstraint):
         exported: Exported | None = self._exported  # type: ignore[attr-defined]
         if exported is None:
             return None
-        twice = first_duplicate(exported.full, json.loads(text))
-        return exported.problem(text) if twice is None else f"the items at {twice or '/'} must differ from each other"
+        problem = exported.problem(text)
+        twice = None if problem else first_duplicate(exported.full, json.loads(text))
+        return problem if twice is None else f"the items at {twice or '/'} must differ from each other"
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
+from inspect import isroutine
 from typing import Any
 
 import msgspec
 
+from greenroom.constraints.details import add_details
 from greenroom.errors import InvalidConstraint
 
 __all__ = ["Exported", "export"]
@@ -48,8 +50,12 @@ def export(source: Any) -> Exported:
     if isinstance(source, type) and hasattr(source, "model_json_schema"):
         model: Any = source  # pydantic's, known by its method: it need not be installed
         return Exported(model.model_json_schema(), model.model_validate_json)
+    if isroutine(source):
+        raise InvalidConstraint(f"{source!r} is no type: no schema tells what it takes")
     try:
-        return Exported(msgspec.json.schema(source), msgspec.json.Decoder(source).decode)
+        schema = msgspec.json.schema(source)
+        add_details(source, schema)
+        return Exported(schema, msgspec.json.Decoder(source).decode)
     except (TypeError, msgspec.ValidationError) as refusal:
         return _by_pydantic(source, refusal)
 
@@ -64,7 +70,8 @@ def _by_pydantic(source: Any, refusal: Exception) -> Exported:
         adapter = pydantic.TypeAdapter(source)
         return Exported(adapter.json_schema(), adapter.validate_json)
     except (TypeError, pydantic.errors.PydanticUserError) as error:
-        raise InvalidConstraint(f"{source!r} has no JSON schema: {error}") from error
+        why = str(error).split("\n", 1)[0]
+        raise InvalidConstraint(f"{source!r} has no JSON schema: {why}") from error
 
 
 def _enforceable(schema: Any) -> Any:

@@ -63,7 +63,7 @@ class _Search:
         return {**here, **{keyword: part for keyword, part in schema.items() if keyword != "$ref"}}
 
     def _fits(self, schema: object, value: object) -> bool:
-        """Whether `value` may be meant by this alternative: its type, its constants and its keys."""
+        """Whether `value` may be meant by this alternative: its type, its constants, its keys and its items."""
         if not isinstance(schema, Mapping):
             return bool(schema)
         schema = self._resolved(schema)
@@ -73,6 +73,8 @@ class _Search:
         kinds = [kinds] if isinstance(kinds, str) else kinds
         if not any(_is(kind, value) for kind in kinds):
             return False
+        if isinstance(value, list):
+            return all(self._fits(_item_schema(schema, number), item) for number, item in enumerate(value))
         if isinstance(value, dict):
             known = schema.get("properties", {})
             has_all = all(name in value for name in schema.get("required", ()))
@@ -86,7 +88,7 @@ def _is(kind: str, value: object) -> bool:
 
 def _item_schema(schema: Mapping[str, Any], number: int) -> object:
     first = schema.get("prefixItems", ())
-    return first[number] if number < len(first) else schema.get("items")
+    return first[number] if number < len(first) else schema.get("items", True)
 
 
 def _key(item: object) -> bytes:

@@ -33,22 +33,22 @@ class Vocabulary:
     """
 
     def __init__(
-        self, inner: LLTokenizer, n_vocab: int, eos: Sequence[int], key: object, *, is_canonical: bool
+        self, inner: LLTokenizer, spelt: Sequence[bytes], eos: Sequence[int], key: object, *, is_canonical: bool
     ) -> None:
         self.inner = inner
-        """llguidance's own tokenizer."""
-        self.n_vocab = n_vocab
-        self.words = -(-n_vocab // 32)
+        """The tokenizer as llguidance has it."""
+        self.bytes = tuple(spelt)
+        """What each id adds to a text; a special token's name; nothing for an id that the tokenizer does not know."""
+        self.n_vocab = len(self.bytes)
+        self.words = -(-self.n_vocab // 32)
         """How many uint32 words a mask row has."""
         self.eos = tuple(eos)
         self.is_canonical = is_canonical
         """Whether forced text is written as the tokenizer would write it."""
         self._key = key
-        self.bytes = tuple(_spelt(inner, token) for token in range(n_vocab))
-        """What each id adds to a text; a special token's name; nothing for an id that the tokenizer does not know."""
-        marks = [token for token, spelt in enumerate(self.bytes) if spelt and inner.is_special_token(token)]
+        marks = [token for token, name in enumerate(spelt) if len(name) > 1 and inner.is_special_token(token)]
         self.special_tokens: Mapping[str, int] = {self.bytes[token].decode(errors="replace"): token for token in marks}
-        """The special tokens that have a name, such as `<tool_call>`, by name."""
+        """The special tokens by name, such as `<tool_call>`."""
         self.special = frozenset(marks) | frozenset(self.eos)
         """The ids that no text spells: EOS and the tokenizer's added tokens. A grammar may name them."""
         self._end_words, self._end_bits = _packed(self.eos)
@@ -63,12 +63,13 @@ class Vocabulary:
         ends = _checked(eos, n_vocab)
         try:
             content = json.loads(tokenizer_json)
-            size = _size(content)
-            spelling = _without_normalizer(content)
-            inner = LLTokenizer(spelling, n_vocab=n_vocab, eos_token=[token for token in ends if token < size])
+            known = _known(content)
+            main = [token for token in ends if token in known]
+            inner = LLTokenizer(_without_normalizer(content), n_vocab=n_vocab, eos_token=main)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InvalidConstraint(f"constraints cannot use this tokenizer with the ends {ends}: {error}") from error
-        return cls(inner, n_vocab, ends, _digest([tokenizer_json.encode()], n_vocab, ends), is_canonical=True)
+        spelt = [_spelt(inner, token) if token in known else b"" for token in range(n_vocab)]
+        return cls(inner, spelt, ends, _digest([tokenizer_json.encode()], n_vocab, ends), is_canonical=True)
 
     @classmethod
     def from_tokens(
@@ -92,7 +93,7 @@ class Vocabulary:
         marks = sorted({token for token in special if words[token]} | set(ends))
         inner = LLTokenizer(_Words(words, marks, ends[0], encode), eos_token=list(ends))
         key = (_digest(words, n_vocab, ends, marks), encode)
-        return cls(inner, n_vocab, ends, key, is_canonical=encode is not None)
+        return cls(inner, words, ends, key, is_canonical=encode is not None)
 
     @classmethod
     def of(cls, tokenizer: Any, n_vocab: int, eos: Sequence[int]) -> Vocabulary:
@@ -190,8 +191,10 @@ class _Words:
 
 def _spelt(inner: LLTokenizer, token: int) -> bytes:
     spelt: bytes = inner.decode_bytes([token])
-    # llguidance names ids without bytes, and those past the tokenizer, "<[id]>".
-    return b"" if spelt == b"<[%d]>" % token else spelt
+    if spelt and spelt != b"<[%d]>" % token:
+        return spelt
+    # llguidance marks special tokens by a byte that no text has; the token that is this byte is nothing but the mark.
+    return b"\xff" if inner.is_special_token(token) else b""
 
 
 def _checked(eos: Sequence[int], n_vocab: int) -> tuple[int, ...]:
@@ -213,10 +216,11 @@ def _without_normalizer(content: dict[str, Any]) -> str:
     return json.dumps({**content, "normalizer": {"type": "Sequence", "normalizers": kept} if kept else None})
 
 
-def _size(content: Mapping[str, Any]) -> int:
-    """How many ids a tokenizer's JSON knows."""
-    added = [int(token["id"]) for token in content.get("added_tokens") or ()]
-    return max(len(content["model"]["vocab"]), *[token + 1 for token in added], 0)
+def _known(content: Mapping[str, Any]) -> set[int]:
+    """The ids that a tokenizer's JSON has."""
+    vocabulary = content["model"]["vocab"]  # ids by name, or a list of names with their scores
+    plain = vocabulary.values() if isinstance(vocabulary, Mapping) else range(len(vocabulary))
+    return {*plain, *[int(token["id"]) for token in content.get("added_tokens") or ()]}
 
 
 def _packed(ids: Iterable[int]) -> tuple[npt.NDArray[np.intp], Bits]:

@@ -18,13 +18,14 @@ import gc
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from greenroom.backends.mlx import blas
 
 blas.prepare()
 
 import mlx.core as mx  # noqa: E402 - after the BLAS
+import numpy as np  # noqa: E402
 
 from greenroom.backends.mlx.inspection import Inspection, Store, inspect  # noqa: E402
 from greenroom.backends.mlx.load import Loaded, load_folder, wrap  # noqa: E402
@@ -33,7 +34,7 @@ from greenroom.backends.mlx.passes import Pass, reported  # noqa: E402
 from greenroom.backends.mlx.prefix_files import PREFIX_FILE_BYTES, PrefixFiles  # noqa: E402
 from greenroom.backends.mlx.prefixes import PrefixStore  # noqa: E402
 from greenroom.backends.mlx.rows import Ref, Row, Step, Work  # noqa: E402
-from greenroom.backends.mlx.sampling import Drawn, Sampler  # noqa: E402
+from greenroom.backends.mlx.sampling import Logprobs, Sampler  # noqa: E402
 from greenroom.backends.mlx.stores import Stores  # noqa: E402
 from greenroom.backends.mlx.streams import ThreadStreams  # noqa: E402
 from greenroom.backends.protocol import (  # noqa: E402
@@ -55,6 +56,24 @@ from greenroom.backends.protocol import (  # noqa: E402
 __all__ = ["MlxBackend"]
 
 Factory = Callable[[], tuple[Any, Any]]
+
+
+class _Draws(NamedTuple):
+    """What `sample` made of the logits; see `Step`."""
+
+    report: tuple[tuple[int, int], ...]
+    tokens: mx.array | None
+    logprobs: Logprobs | None
+    logits: tuple[tuple[int, ...], mx.array] | None
+
+    def arrays(self) -> list[mx.array]:
+        """What is to be evaluated."""
+        found = [] if self.tokens is None else [self.tokens]
+        found += self.logprobs.arrays() if self.logprobs is not None else []
+        return found if self.logits is None else [*found, self.logits[1]]
+
+
+_NOTHING = _Draws((), None, None, None)
 
 
 class MlxBackend:
@@ -163,8 +182,11 @@ class MlxBackend:
                     self._close_row(row)
                 case Fork():
                     self._fork(edit)
-                case Rewind(row=row, length=length):
+                case Rewind(row=row, length=length, sampling=sampling):
                     self._rewind(self._rows[row], length)
+                    if sampling is not None:
+                        self._rows[row].sampling = sampling
+                        self._sampler = None
         prefix_bytes = self._stores.prefix_bytes if self._stores is not None else 0
         return Held(kv_bytes=self._kv_bytes(), prefix_bytes=prefix_bytes, reused=tuple(reused))
 
@@ -186,6 +208,7 @@ class MlxBackend:
                 raise
             self._pass = self._held().run(innocent)
             self._pass.failures += failures
+        self._pass.wanted = {work.row.id: work.logits for work in works if work.logits}
 
     def _work(self, feed: Feed) -> Work:
         row = self._rows[feed.row]
@@ -199,7 +222,7 @@ class MlxBackend:
             row.extend(ids)
         elif row.pending is None:
             raise RuntimeError(f"{row!r} has no token to run")
-        return Work(row, ids, feed.sample)
+        return Work(row, ids, feed.sample, feed.drafts, feed.logits)
 
     def _sorted_out(self, works: list[Work]) -> tuple[list[Work], list[RowFailure]]:
         """After a pass could not be built: which rows with several tokens are to blame, tried one by one."""
@@ -222,28 +245,37 @@ class MlxBackend:
         current, self._pass = self._pass, None
         if current is None:
             raise RuntimeError("sample() without a forward()")
-        tokens, logprobs = None, None
-        report: tuple[tuple[int, int], ...] = ()
-        asked = current.asked
-        if current.sampled:
-            rows, logits, fed = current.selected()
-            tokens, logprobs = self._drawn(rows, logits, fed, masks)
-            index = {row.id: i for i, row in enumerate(rows)}
-            report = tuple([(row, index[row]) for row in current.sampled])
-            asked = [*asked, tokens, *(logprobs.arrays() if logprobs is not None else ())]
-        step = Step(report, tokens, logprobs, tuple(current.failures), current.done)
-        mx.async_eval(asked)
-        if current.sampled:
-            for i, row in enumerate(rows):
-                row.push(Ref(step, i))
+        drawn = self._drawn(current, masks) if current.sampled else _NOTHING
+        step = Step(
+            drawn.report,
+            drawn.tokens,
+            drawn.logprobs,
+            failures=tuple(current.failures),
+            done=current.done,
+            logits=drawn.logits,
+        )
+        mx.async_eval([*current.asked, *drawn.arrays()])
+        last = dict(drawn.report)  # of several draws, a row goes on from the last one
+        for number, place in last.items():
+            self._rows[number].push(Ref(step, place))
         self._steps.append(step)
 
-    def _drawn(self, rows: list[Row], logits: mx.array, fed: mx.array, masks: Masks | None) -> Drawn:
+    def _drawn(self, current: Pass, masks: Masks | None) -> _Draws:
+        spots, logits, fed = current.selected()
+        positions = np.array([spot.position for spot in spots], dtype=np.uint64)
+        places: dict[int, list[int]] = {}
+        for place, spot in enumerate(spots):
+            places.setdefault(spot.row.id, []).append(place)
+        report = tuple([(row, place) for row in current.sampled for place in places[row]])
+        wanted = tuple([places[row][n] for row, numbers in current.wanted.items() if row in places for n in numbers])
         try:
-            return self._sampler_for(rows).draw(logits, fed, masks)
+            sampler = self._sampler_for([spot.row for spot in spots])
+            drawn = sampler.draw(logits, fed, masks, positions, keeps=bool(wanted))
         except Exception:
             self._held().heal()  # some ways to draw wait for the pass, which may have failed
             raise
+        kept = (wanted, logits[mx.array(wanted)].astype(mx.float32)) if wanted else None
+        return _Draws(report, drawn.tokens, drawn.logprobs, kept)
 
     def _sampler_for(self, rows: list[Row]) -> Sampler:
         key = tuple([row.id for row in rows])
@@ -261,11 +293,16 @@ class MlxBackend:
             self._held().heal()
             raise
         rows = self._rows
-        if step.logprobs is None:
+        if step.logprobs is None and step.logits is None:
             sampled = [Sampled(row, values[i]) for row, i in step.report if row in rows]
         else:
-            extras = reported(step.logprobs)
-            sampled = [Sampled(row, values[i], *extras.get(i, (None, ()))) for row, i in step.report if row in rows]
+            extras = reported(step.logprobs) if step.logprobs is not None else {}
+            logits = step.copied()
+            sampled = []
+            for row, i in step.report:
+                if row in rows:
+                    logprob, top = extras.get(i, (None, ()))
+                    sampled.append(Sampled(row, values[i], logprob, top, logits.get(i)))
         failures = tuple([failure for failure in step.failures if failure.row in rows])
         return StepResult(tuple(sampled), failures, self._kv_bytes())
 

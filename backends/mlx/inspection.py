@@ -210,6 +210,7 @@ def inspect(
         dispatch_blocks=uses_cpu(),
         can_rewind=plain or all(_is_plain(cache) for cache in make_cache()),
         can_fork=True,
+        can_draft=plain and store is kinds[0],
         device=_device_name(),
         memory_bytes=memory,
         tokenizer=loaded.tokenizer,
@@ -257,7 +258,7 @@ def _agrees(
         found = store.run([_work(rows[0], first[-1:]), _work(rows[1], second)])
         if found.logits is None or found.failures:
             return False
-        wanted = mx.concatenate([expected[row.id] for row in found.order])
+        wanted = mx.concatenate([expected[spot.row.id] for spot in found.order])
         spread = wanted.max() - wanted.min()
         return bool((mx.abs(found.logits - wanted).max() <= 0.02 * spread + 1e-4).item())
     except Exception:  # noqa: BLE001 - a model class that cannot take such a cache may fail in any way

@@ -24,7 +24,7 @@ from greenroom.backends.mlx.layers import LayerShape
 from greenroom.backends.mlx.passes import Pass, inputs_of
 from greenroom.backends.mlx.pools import Pool, Pools
 from greenroom.backends.mlx.prefixes import BLOCK, Kept
-from greenroom.backends.mlx.rows import Row, Work
+from greenroom.backends.mlx.rows import Row, Spot, Work
 
 __all__ = ["PackedStore"]
 
@@ -167,7 +167,7 @@ class PackedStore:
     def run(self, works: Sequence[Work]) -> Pass:
         """Build one forward over all of `works`."""
         self._pools.tidy()
-        self._pools.fit([(row, row.length + (len(ids) or 1)) for row, ids, _ in works])
+        self._pools.fit([(work.row, work.row.length + (len(work.ids) or 1)) for work in works])
         wide = [work for work in works if len(work.ids) > 1]
         single = self._ordered([work for work in works if len(work.ids) <= 1] if wide else works)
         tokens = self._arrange(single, wide)
@@ -176,7 +176,8 @@ class PackedStore:
             ends.append((ends[-1] if ends else -1) + len(work.ids))
         result = Pass()
         ordered = [*single, *wide]
-        chosen = [end for end, work in zip(ends, ordered, strict=True) if work.sample]
+        draws = [(end - ago, work, ago) for end, work in zip(ends, ordered, strict=True) for ago in _draws(work)]
+        chosen = [place for place, _, _ in draws]
         picked = chosen or ends[-1:]
         every = len(picked) == tokens.size
         at = None if every else mx.array(picked)
@@ -189,12 +190,12 @@ class PackedStore:
             logits = logits[at]
         if chosen:
             result.logits, result.inputs = logits, tokens if every else tokens[at]
-            result.order = [work.row for work in ordered if work.sample]
+            result.order = [Spot(w.row, w.row.length + (len(w.ids) or 1) - ago) for _, w, ago in draws]
             result.sampled = [work.row.id for work in works if work.sample]
         else:
             result.done = logits[..., :1]  # what it is computed from includes everything that the pass writes
-        for row, ids, _ in works:
-            row.length += len(ids) or 1
+        for work in works:
+            work.row.length += len(work.ids) or 1
         return result
 
     def _ordered(self, works: Sequence[Work]) -> list[Work]:
@@ -218,7 +219,7 @@ class PackedStore:
             packing.scatters.append(_scatter(rows[first:last], first))
         parts = [inputs_of(rows)] if rows else []
         known: list[int] = []
-        for row, ids, _ in wide:
+        for row, ids, *_ in wide:
             at = len(offsets)
             packing.calls.append(_Alone(row.pool, at, at + len(ids), row.slot or 0, row.length))
             offsets += range(row.length, row.length + len(ids))
@@ -290,6 +291,11 @@ class PackedStore:
     def clear(self) -> None:
         """Drop the buffers; the rows that were in them have no KV."""
         self._pools.clear()
+
+
+def _draws(work: Work) -> range:
+    """How many entries before its last one each of a row's draws stands."""
+    return range(work.drafts, -1, -1) if work.sample else range(0)
 
 
 def _common(row: Row, tokens: tuple[int, ...]) -> int:

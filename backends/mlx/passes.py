@@ -11,7 +11,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from greenroom.backends.mlx.rows import Ref, Row, Step
+from greenroom.backends.mlx.rows import Ref, Row, Spot, Step
 from greenroom.backends.mlx.sampling import Logprobs
 from greenroom.backends.protocol import RowFailure
 
@@ -21,14 +21,16 @@ __all__ = ["Pass", "inputs_of", "reported"]
 class Pass:
     """A pass between `forward` and `sample`."""
 
-    __slots__ = ("done", "failures", "inputs", "logits", "order", "sampled", "state")
+    __slots__ = ("done", "failures", "inputs", "logits", "order", "sampled", "state", "wanted")
 
     def __init__(self) -> None:
         self.failures: list[RowFailure] = []
         self.sampled: list[int] = []
         """Rows to sample, in the plan's order."""
-        self.order: list[Row] = []
-        """Rows of the logits."""
+        self.order: list[Spot] = []
+        """Whose the logits are, row by row; a row with drafts has several, side by side."""
+        self.wanted: dict[int, tuple[int, ...]] = {}
+        """By row, of which of its draws the logits are to be copied."""
         self.logits: mx.array | None = None
         self.inputs: mx.array | None = None
         self.state: list[mx.array] = []
@@ -41,14 +43,14 @@ class Pass:
         """What is to be evaluated beside the tokens that are drawn."""
         return self.state if self.done is None else [*self.state, self.done]
 
-    def selected(self) -> tuple[list[Row], mx.array, mx.array]:
-        """The rows to sample, their logits and what they were fed, in one order."""
+    def selected(self) -> tuple[list[Spot], mx.array, mx.array]:
+        """The draws, their logits and what was fed there, in one order."""
         if self.logits is None or self.inputs is None:
             raise RuntimeError("nothing was decoded in this pass")
-        if len(self.sampled) == len(self.order):
-            return self.order, self.logits, self.inputs
         wanted = set(self.sampled)
-        places = [i for i, row in enumerate(self.order) if row.id in wanted]
+        places = [i for i, spot in enumerate(self.order) if spot.row.id in wanted]
+        if len(places) == len(self.order):
+            return self.order, self.logits, self.inputs
         at = mx.array(places)
         return [self.order[i] for i in places], self.logits[at], self.inputs[at]
 

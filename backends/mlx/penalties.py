@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mlx.core as mx
 import numpy as np
+import numpy.typing as npt
 
 from greenroom.backends.mlx.rows import Ref, Row
 
@@ -35,17 +36,17 @@ class Bans:
     """Ids that rows may not draw while they are short."""
 
     def __init__(self, rows: list[Row]) -> None:
-        self._rows = [(i, row) for i, row in enumerate(rows) if row.sampling.banned]
+        self._rows = [(i, row.sampling) for i, row in enumerate(rows) if row.sampling.banned]
         self._active: list[int] = []
         self._at: mx.array | None = None
         self._tokens: mx.array | None = None
 
-    def apply(self, logits: mx.array) -> mx.array:
-        """Minus infinity at the banned ids of rows that hold fewer than `banned_until` tokens."""
-        active = [i for i, row in self._rows if row.length < row.sampling.banned_until]
+    def apply(self, logits: mx.array, positions: npt.NDArray[np.uint64]) -> mx.array:
+        """Minus infinity at the banned ids where fewer than `banned_until` tokens stand before."""
+        active = [i for i, sampling in self._rows if positions[i] < sampling.banned_until]
         if active != self._active:
             self._active = active
-            pairs = [(i, token) for i, row in self._rows if i in active for token in row.sampling.banned]
+            pairs = [(i, token) for i, sampling in self._rows if i in active for token in sampling.banned]
             self._at = mx.array([pair[0] for pair in pairs])
             self._tokens = mx.array([pair[1] for pair in pairs])
         if active:

@@ -9,10 +9,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
 
 from greenroom.backends.protocol import KvOptions, RowFailure, Sampling
 
-__all__ = ["Ref", "Row", "Step", "Work", "ints"]
+__all__ = ["Ref", "Row", "Spot", "Step", "Work", "ints"]
 
 _SETTLE_EVERY = 256
 
@@ -26,20 +28,24 @@ def ints(array: mx.array) -> list[int]:
 class Step:
     """One submitted pass: its tokens `[n]`, on the device until read, and which row each of them belongs to."""
 
-    __slots__ = ("done", "failures", "logprobs", "report", "tokens", "values")
+    __slots__ = ("done", "failures", "logits", "logprobs", "report", "tokens", "values")
 
     def __init__(
         self,
         report: tuple[tuple[int, int], ...],
         tokens: mx.array | None,
         logprobs: Any,
+        *,
         failures: tuple[RowFailure, ...],
         done: mx.array | None = None,
+        logits: tuple[tuple[int, ...], mx.array] | None = None,
     ) -> None:
         self.report = report
         """(row, index into `tokens`) of the sampled rows, in the plan's order."""
         self.tokens = tokens
         self.logprobs = logprobs
+        self.logits = logits
+        """Raw logits that were asked for, and which of `tokens` they belong to."""
         self.failures = failures
         self.done = done
         """What a pass that drew nothing is waited for by."""
@@ -53,6 +59,13 @@ class Step:
                 self.done = None
             self.values = [] if self.tokens is None else ints(self.tokens)
         return self.values
+
+    def copied(self) -> dict[int, npt.NDArray[np.float32]]:
+        """By place among the tokens, the logits that were asked for."""
+        if self.logits is None:
+            return {}
+        places, logits = self.logits
+        return dict(zip(places, np.array(logits), strict=True))
 
 
 class Ref(NamedTuple):
@@ -160,8 +173,17 @@ class Row:
 
 
 class Work(NamedTuple):
-    """A row's part of a pass: `ids` to run behind its tokens (none: the pending one), and whether to sample then."""
+    """A row's part of a pass: `ids` to run behind its tokens (none: the pending one), and what to draw; see `Feed`."""
 
     row: Row
     ids: tuple[int, ...]
     sample: bool
+    drafts: int = 0
+    logits: tuple[int, ...] = ()
+
+
+class Spot(NamedTuple):
+    """A place at which a row draws: behind its first `position` tokens."""
+
+    row: Row
+    position: int

@@ -56,7 +56,9 @@ class Sampler:
     def __init__(self, rows: list[Row], vocab_size: int) -> None:
         self._rows = rows
         self._vocab_size = vocab_size
-        self._index = {row.id: i for i, row in enumerate(rows)}
+        self._index: dict[int, list[int]] = {}
+        for i, row in enumerate(rows):
+            self._index.setdefault(row.id, []).append(i)
         samplings = [row.sampling for row in rows]
         self._bias = Bias(rows) if any(s.logit_bias for s in samplings) else None
         self._penalties = Penalties(rows) if any(is_penalised(row) for row in rows) else None
@@ -68,24 +70,35 @@ class Sampler:
         self._asked = tuple(samplings[i].logprobs or 0 for i in self._asking)
         self._asking_at = mx.array(self._asking) if len(self._asking) < len(rows) else None
 
-    def draw(self, logits: mx.array, fed: mx.array | None, masks: Masks | None) -> Drawn:
-        """Tokens of `logits` `[n, vocabulary]`. `fed` `[n]` is what each row was fed, where that was one token each."""
+    def draw(
+        self,
+        logits: mx.array,
+        fed: mx.array | None,
+        masks: Masks | None,
+        positions: npt.NDArray[np.uint64],
+        *,
+        keeps: bool = False,
+    ) -> Drawn:
+        """Tokens of `logits` `[n, vocabulary]`, drawn behind so many tokens each.
+
+        `fed` `[n]` is what each row was fed, where that was one token each. With `keeps`, `logits` stays as it is.
+        """
         # What is written into below is a copy where the raw logits are needed too.
-        x = logits + 0 if self._asking and (self._penalties or self._bans or masks) else logits
+        x = logits + 0 if (self._asking or keeps) and (self._penalties or self._bans or masks) else logits
         if self._bias is not None:
             x = self._bias.apply(x)
         if self._penalties is not None:
             x = self._penalties.apply(x, fed)
         if self._bans is not None:
-            x = self._bans.apply(x)
-        positions = np.array([row.length for row in self._rows], dtype=np.uint64)
+            x = self._bans.apply(x, positions)
         masked = masks is not None and len(masks.rows) > 0
         tokens = self._masked(x, masks, positions) if masks is not None and masked else self._whole.draw(x, positions)
         return Drawn(tokens, self._logprobs(logits, tokens) if self._asking else None)
 
     def _masked(self, x: mx.array, masks: Masks, positions: npt.NDArray[np.uint64]) -> mx.array:
         """Rows with a short list of tokens are drawn from it, the others from the whole vocabulary."""
-        places = [self._index[row] for row in masks.rows]
+        following = {row: iter(places) for row, places in self._index.items()}
+        places = [next(following[row]) for row in masks.rows]
         shorts, others = bitmasks.sort_out(masks.bits, places)
         if others:
             x = bitmasks.apply(x, masks.bits[others] if shorts else masks.bits, [places[i] for i in others])

@@ -15,7 +15,7 @@ from mlx.utils import tree_flatten
 
 from greenroom.backends.mlx.passes import Pass, inputs_of
 from greenroom.backends.mlx.prefixes import BLOCK, Kept
-from greenroom.backends.mlx.rows import Row, Work
+from greenroom.backends.mlx.rows import Row, Spot, Work
 from greenroom.backends.mlx.snapshots import restored, snapshot_of
 from greenroom.backends.protocol import RowFailure
 
@@ -92,17 +92,17 @@ class SeparateStore(ABC):
             order = self.arrange(decode)
             tokens = inputs_of(order)
             result.logits = self.decode(order, tokens[:, None])
-            result.order = order
             result.inputs = tokens
             for row in order:
                 row.length += 1
+            result.order = [Spot(row, row.length) for row in order]
             if not result.sampled:
                 result.state.extend(self.state())
         return result
 
     def _chunk(self, work: Work, result: Pass) -> bool:
         """Run all but the token that goes through the decode batch; whether there is one."""
-        row, ids, sample = work
+        row, ids, sample, *_ = work
         if not ids:
             return True
         stays = sample or (len(ids) == 1 and row.slot is not None)

@@ -90,11 +90,11 @@ def _joined(passes: list[Pass], works: Sequence[Work]) -> Pass:
     for part in passes:
         result.failures += part.failures
         result.state += part.asked
-        result.order += [row for row in part.order if row.id in part.sampled]
+        result.order += [spot for spot in part.order if spot.row.id in part.sampled]
     drawn = [part.selected() for part in passes if part.sampled]
     if drawn:
         result.logits = mx.concatenate([logits for _, logits, _ in drawn])
         result.inputs = mx.concatenate([inputs for _, _, inputs in drawn])
-    sampled = {row.id for row in result.order}
+    sampled = {spot.row.id for spot in result.order}
     result.sampled = [work.row.id for work in works if work.row.id in sampled]
     return result

@@ -69,6 +69,7 @@ class Scripted(Holding):
             dispatch_blocks=dispatch_blocks,
             can_rewind=True,
             can_fork=True,
+            can_draft=True,
             device="scripted",
             memory_bytes=memory_bytes,
             tokenizer=tokenizer,
@@ -126,7 +127,7 @@ class Scripted(Holding):
             raise ProtocolViolation("sample() without a forward()")
         if len(self._under_way) == _UNDER_WAY:
             raise ProtocolViolation(f"{_UNDER_WAY} steps are under way, none of them read")
-        masked = checked(masks, [feed.row for feed in plan.feeds], self._info.vocab_size)
+        masked = checked(masks, plan.feeds, self._info.vocab_size)
         delay = 0
         given: list[Sampled | RowFailure] = []
         for feed in plan.feeds:
@@ -137,7 +138,7 @@ class Scripted(Holding):
                 given.append(RowFailure(row.id, row.error))
             elif feed.sample:
                 delay = max(delay, self._rows.begin(row))
-                given.append(draw(row, masked.get(row.id), self._info.vocab_size))
+                given += draw(row, feed, masked.get(row.id), self._info.vocab_size)
         self._under_way.append(_Step(tuple(given), delay))
         self.passes += 1
 

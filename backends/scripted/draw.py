@@ -1,8 +1,13 @@
-"""The next token of a row, or its failure."""
+"""The next tokens of a row, or its failure."""
 
 from __future__ import annotations
 
-from greenroom.backends.protocol import RowFailure, Sampled
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from greenroom.backends.protocol import Feed, RowFailure, Sampled
 from greenroom.backends.scripted.legal import Bits, Legal
 from greenroom.backends.scripted.row import Row
 from greenroom.backends.scripted.violation import ProtocolViolation
@@ -13,29 +18,48 @@ _LIKELY = -0.1
 _UNLIKELY = -3.1
 
 
-def draw(row: Row, bits: Bits | None, vocab_size: int) -> Sampled | RowFailure:
-    """Draw what becomes the row's pending token: the first legal id of its script, else the lowest legal id.
+def draw(row: Row, feed: Feed, bits: Sequence[Bits] | None, vocab_size: int) -> list[Sampled | RowFailure]:
+    """Draw behind what was fed, and before each draft: the first legal id of the script, else the lowest legal id.
 
-    Log-probabilities are made up: that of the token is always the highest, those of the others fall by one each.
+    The last draw becomes the row's pending token. Log-probabilities and logits are made up: those of the first scripted
+    token are always the highest, those of the others fall by one each.
     """
     reply = None if row.script is None else row.script.reply
     if reply is not None and row.error is None and row.num_generated + 1 == reply.fail_at:
         row.error = reply.error or RuntimeError(f"the reply of row {row.id} fails at its token {reply.fail_at}")
     if row.error is not None:
-        return RowFailure(row.id, row.error)
-    token = _choice(row, Legal(row, bits), vocab_size)
+        return [RowFailure(row.id, row.error)]
+    found: list[Sampled | RowFailure] = []
+    token = 0
+    for number in range(feed.drafts + 1):
+        length = row.length - feed.drafts + number
+        place = row.place_after(length)
+        token = _choice(row, place, Legal(row, length, None if bits is None else bits[number]), vocab_size)
+        best = _choice(row, place, range(vocab_size), vocab_size)
+        logits = _logits(best, vocab_size) if number in feed.logits else None
+        found.append(_told(row, token, vocab_size, logits))
     row.tokens.append(token)
+    return found
+
+
+def _told(row: Row, token: int, vocab_size: int, logits: npt.NDArray[np.float32] | None) -> Sampled:
     wanted = row.sampling.logprobs
     if wanted is None:
-        return Sampled(row.id, token)
+        return Sampled(row.id, token, logits=logits)
     others = [other for other in range(min(wanted, vocab_size)) if other != token]
     likeliest = [(token, _LIKELY), *[(other, _UNLIKELY - place) for place, other in enumerate(others)]]
-    return Sampled(row.id, token, _LIKELY, tuple(likeliest[:wanted]))
+    return Sampled(row.id, token, _LIKELY, tuple(likeliest[:wanted]), logits)
 
 
-def _choice(row: Row, legal: Legal, vocab_size: int) -> int:
+def _logits(best: int, vocab_size: int) -> npt.NDArray[np.float32]:
+    logits = -np.arange(vocab_size, dtype=np.float32)
+    logits[best] = 1.0
+    return logits
+
+
+def _choice(row: Row, place: int, legal: Legal | range, vocab_size: int) -> int:
     if row.script is not None:
-        for token, _ in row.script.choices(row.place):
+        for token, _ in row.script.choices(place):
             if token in legal:
                 return token
     for token in range(vocab_size):

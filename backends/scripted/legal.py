@@ -7,7 +7,7 @@ from collections.abc import Container, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from greenroom.backends.protocol import Masks
+from greenroom.backends.protocol import Feed, Masks
 from greenroom.backends.scripted.row import Row
 from greenroom.backends.scripted.violation import ProtocolViolation
 
@@ -21,9 +21,9 @@ class Legal(Container[int]):
 
     __slots__ = ("_banned", "_bits")
 
-    def __init__(self, row: Row, bits: Bits | None) -> None:
+    def __init__(self, row: Row, length: int, bits: Bits | None) -> None:
         sampling = row.sampling
-        self._banned = frozenset(sampling.banned if row.length < sampling.banned_until else ())
+        self._banned = frozenset(sampling.banned if length < sampling.banned_until else ())
         self._bits = bits
 
     def __repr__(self) -> str:
@@ -35,13 +35,17 @@ class Legal(Container[int]):
         return self._bits is None or int(self._bits[token // 32]) >> token % 32 & 1 == 1
 
 
-def checked(masks: Masks | None, rows: Sequence[int], vocab_size: int) -> dict[int, Bits]:
-    """Each named row's bits. Raises `ProtocolViolation` where masks are not as the protocol has them."""
+def checked(masks: Masks | None, feeds: Sequence[Feed], vocab_size: int) -> dict[int, list[Bits]]:
+    """Each named row's bits, draw by draw. Raises `ProtocolViolation` where masks are not as the protocol has them."""
     if masks is None:
         return {}
     wanted = (len(masks.rows), -(-vocab_size // 32))
     if masks.bits.dtype != np.uint32 or masks.bits.shape != wanted:
         raise ProtocolViolation(f"masks must be uint32 {wanted}, got {masks.bits.dtype} {masks.bits.shape}")
-    if len(set(masks.rows)) < len(masks.rows) or not set(masks.rows) <= set(rows):
-        raise ProtocolViolation(f"masks name the rows {masks.rows}, the pass has {rows}")
-    return dict(zip(masks.rows, masks.bits, strict=True))
+    draws = {feed.row: 1 + feed.drafts for feed in feeds}
+    found: dict[int, list[Bits]] = {}
+    for row, bits in zip(masks.rows, masks.bits, strict=True):
+        found.setdefault(row, []).append(bits)
+    if any(draws.get(row) != len(lines) for row, lines in found.items()):
+        raise ProtocolViolation(f"masks name the rows {masks.rows}, the pass has the draws {draws}")
+    return found

@@ -69,6 +69,12 @@ class Row:
         run = self.tokens[: self.length]
         return told if told and run[: len(told)] == told else run
 
+    def place_after(self, length: int) -> int:
+        """Where it stands in what it says behind its first `length` tokens."""
+        if self.script is None or length == self.length:
+            return self.place
+        return self.script.behind(0, self.tokens[self.num_prompt : length])
+
     def begin(self, script: Script, num_prompt: int) -> None:
         """The prompt is complete; tokens behind it were said already, by a row that this one replays."""
         self.script = script

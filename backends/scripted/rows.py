@@ -52,10 +52,11 @@ class Rows:
                 self._add(Row(number, sampling, prompt))
             case Fork(row=number, source=source, sampling=sampling):
                 self._add(self[source].fork(number, sampling))
-            case Rewind(row=number, length=length):
+            case Rewind(row=number, length=length, sampling=sampling):
                 if length < self[number].num_prompt:
                     self._replays.add(self[number])
                 self[number].rewind(length)
+                self[number].sampling = sampling or self[number].sampling
             case Close(row=number):
                 self._replays.add(self[number])
                 del self._open[number]

@@ -51,7 +51,8 @@ def drawn(logits: npt.NDArray[np.float32], rows: list[int], masks: Masks) -> dic
         row.tokens, row.length = [0, 7, 9], 3
         made.append(row)
     sampler = Sampler(made, VOCAB)
-    tokens = ints(sampler.draw(mx.array(logits[rows]), None, masks).tokens)
+    positions = np.full(len(rows), 3, np.uint64)
+    tokens = ints(sampler.draw(mx.array(logits[rows]), None, masks, positions).tokens)
     return dict(zip(rows, tokens, strict=True))
 
 
@@ -84,7 +85,7 @@ def test_raw_log_probabilities_are_told_under_a_mask() -> None:
     mask = mask_of(rng, 5)
     mask[np.argmax(logits)] = False
     given_masks = Masks((0,), packed([mask]))
-    found = Sampler([row], VOCAB).draw(mx.array(logits[None]), None, given_masks)
+    found = Sampler([row], VOCAB).draw(mx.array(logits[None]), None, given_masks, np.array([1], np.uint64))
     assert found.logprobs is not None
     (token,) = ints(found.tokens)
     total = np.log(np.exp(logits.astype(np.float64)).sum())

@@ -35,7 +35,7 @@ def draw(logits: Floats, *samplings: Sampling, at: int = 1, masks: Masks | None 
     rows = [row(i, sampling, [0] * at) for i, sampling in enumerate(samplings)]
     sampler = Sampler(rows, len(logits))
     many = mx.array(np.repeat(logits[None], len(rows), axis=0))
-    return ints(sampler.draw(many, None, masks).tokens)
+    return ints(sampler.draw(many, None, masks, np.full(len(rows), at, np.uint64)).tokens)
 
 
 def kept(logits: Floats, sampling: Sampling) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from transformers import AutoTokenizer
 
 from greenroom.backends.mlx.detokenizer import ByteStream, PieceStream, WindowStream
 from greenroom.backends.mlx.tokenizer import MlxTokenizer
+from greenroom.errors import NotSupported
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "assets"
 FOLDERS = {"qwen3": SHARED / "tokenizers" / "qwen3", "stories260K": SHARED / "models" / "stories260K"}
@@ -128,3 +130,18 @@ def test_a_conversation_is_rendered_by_the_models_template() -> None:
     assert closed.endswith("<think>\n\n</think>\n\n")
     tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
     assert "look" in model.decode(model.render(messages, tools=[tool]), skip_special_tokens=False)
+
+
+def test_grammars_get_the_tokenizers_json() -> None:
+    """Of a fast one, with all its ids; a tokenizer that is none says so."""
+    content = json.loads(tokenizer("qwen3").vocabulary())
+    assert len(content["model"]["vocab"]) + len(content["added_tokens"]) == tokenizer("qwen3").vocab_size
+
+    class Slow:
+        """A tokenizer written in Python."""
+
+        def __len__(self) -> int:
+            return 1
+
+    with pytest.raises(NotSupported, match="Slow is not a fast tokenizer"):
+        MlxTokenizer(Slow()).vocabulary()

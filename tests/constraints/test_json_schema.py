@@ -1,0 +1,275 @@
+"""JSON by schema and by Python type: options, what is refused and where, and what is checked afterwards."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import decimal
+import enum
+import json
+import typing
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pydantic
+import pytest
+from vocabularies import BYTES
+
+from greenroom.constraints import AnyJson, Compiled, Constraint, Grammars, GrammarWarning, JsonSchema
+from greenroom.errors import InvalidConstraint, UnsupportedKeyword
+
+GRAMMARS = Grammars(BYTES)
+
+
+def accepts(constraint: Constraint, text: str) -> bool:
+    """Whether `text` is legal byte by byte, and complete."""
+    state = GRAMMARS.compile(constraint).start()
+    state.consume(text.encode())
+    return state.is_accepting
+
+
+class Color(enum.Enum):
+    """Two of them."""
+
+    RED = "red"
+    BLUE = "blue"
+
+
+class Point(msgspec.Struct):
+    """A msgspec Struct."""
+
+    x: int
+    tags: set[str] = set()
+    color: Color = Color.RED
+
+
+@dataclasses.dataclass
+class Node:
+    """A recursive dataclass."""
+
+    name: str
+    children: list[Node] = dataclasses.field(default_factory=list)
+
+
+class Options(typing.TypedDict):
+    """A TypedDict with an optional key."""
+
+    depth: int
+    note: typing.NotRequired[str]
+
+
+class Order(pydantic.BaseModel):
+    """A pydantic model with a validator."""
+
+    quantity: int = pydantic.Field(ge=0, lt=10)
+    codes: set[str] = set()
+    next: Order | None = None
+
+    @pydantic.field_validator("quantity")
+    @classmethod
+    def _no_seven(cls, quantity: int) -> int:
+        if quantity == 7:
+            raise ValueError("seven is out")
+        return quantity
+
+
+class Cat(pydantic.BaseModel):
+    """Told apart by its kind."""
+
+    kind: typing.Literal["cat"]
+
+
+class Dog(pydantic.BaseModel):
+    """Told apart by its kind."""
+
+    kind: typing.Literal["dog"]
+    good: bool
+
+
+class Everything(msgspec.Struct):
+    """Types whose schemas need translating."""
+
+    price: decimal.Decimal | None = None
+    at: dt.datetime | None = None
+    time: list[dt.time] = []
+    span: dt.timedelta | None = None
+    raw: bytes = b""
+    key: uuid.UUID | None = None
+    by_number: dict[int, str] = {}
+    by_name: dict[typing.Literal["p", "q"], dt.date] = {}
+    pair: tuple[int, dt.datetime] | None = None
+
+
+ACCEPTED: list[tuple[Any, str]] = [
+    (Point, '{"x": 1, "tags": ["a", "b"], "color": "blue"}'),
+    (list[Point], '[{"x": 1}, {"x": -2}]'),
+    (Node, '{"name": "a", "children": [{"name": "b"}]}'),
+    (Options, '{"depth": 1}'),
+    (Order, '{"quantity": 3, "next": {"quantity": 4}}'),
+    (typing.Annotated[Cat | Dog, pydantic.Field(discriminator="kind")], '{"kind": "dog", "good": true}'),
+    (int | None, "null"),
+    (typing.Annotated[int, msgspec.Meta(ge=3)], "3"),
+    (Everything, '{"price": "1.50", "at": "2026-01-02T03:04:05Z", "span": "PT90S", "raw": "aGk="}'),
+    (Everything, '{"time": ["03:04:05Z"], "key": "9f1ab3cc-5b2f-4a4e-9d5c-2b8f6f0c1a11"}'),
+    (Everything, '{"by_number": {"-7": "a"}, "by_name": {"q": "2026-01-02"}, "pair": [1, "2026-01-02T03:04:05Z"]}'),
+]
+REFUSED: list[tuple[Any, str]] = [
+    (Point, '{"x": 1, "y": 2}'),
+    (Point, '{"x": 1, "color": "green"}'),
+    (Node, '{"children": []}'),
+    (Options, '{"depth": 1, "other": 1}'),
+    (Order, '{"quantity": 10}'),
+    (typing.Annotated[int, msgspec.Meta(ge=3)], "2"),
+    (Everything, '{"price": "much"}'),
+    (Everything, '{"at": "tomorrow"}'),
+    (Everything, '{"time": ["noon"]}'),
+    (Everything, '{"span": "P1Y"}'),
+    (Everything, '{"raw": "?"}'),
+    (Everything, '{"by_number": {"seven": "a"}}'),
+    (Everything, '{"by_name": {"r": "2026-01-02"}}'),
+    (Everything, '{"pair": [1, "today"]}'),
+]
+
+
+@pytest.mark.parametrize(("source", "text"), ACCEPTED)
+def test_a_python_type_takes_its_json(source: Any, text: str) -> None:
+    """And nothing is left to say against it afterwards."""
+    constraint = JsonSchema(source)
+    assert accepts(constraint, text)
+    assert constraint.check(text) is None
+
+
+@pytest.mark.parametrize(("source", "text"), REFUSED)
+def test_a_python_type_takes_nothing_else(source: Any, text: str) -> None:
+    """No unknown keys, no missing ones, no value of another type."""
+    assert not accepts(JsonSchema(source), text)
+
+
+@pytest.mark.parametrize(
+    ("source", "text", "problem"),
+    [
+        (Point, '{"x": 1, "tags": ["a", "a"]}', "the items at /tags must differ from each other"),
+        (Order, '{"quantity": 1, "next": {"quantity": 1, "codes": ["", ""]}}', "the items at /next/codes must differ"),
+        (set[int], "[1, 2, 1]", "the items at / must differ"),
+        (list[set[int] | list[str]], "[[1, 1]]", "the items at /0 must differ"),
+        (Order, '{"quantity": 7}', "seven is out"),
+    ],
+)
+def test_what_no_grammar_enforces_is_checked_in_the_complete_text(source: Any, text: str, problem: str) -> None:
+    """Sets and validators: the grammar takes it, the check does not."""
+    constraint = JsonSchema(source)
+    assert accepts(constraint, text)
+    assert problem in str(constraint.check(text))
+    assert problem in str(GRAMMARS.compile(constraint).check(BYTES.tokenize(text.encode())))
+
+
+def test_lists_may_repeat_their_items() -> None:
+    """Only sets may not, also where an alternative is a set."""
+    assert JsonSchema(list[set[int] | list[str]]).check('[["a", "a"]]') is None
+    assert JsonSchema(tuple[int, int]).check("[1, 1]") is None
+
+
+@pytest.mark.parametrize("source", [3, lambda: None, object(), json])
+def test_what_is_no_type_is_refused(source: Any) -> None:
+    """At creation."""
+    with pytest.raises(InvalidConstraint):
+        JsonSchema(source)
+
+
+@pytest.mark.parametrize(
+    ("options", "accepted", "refused"),
+    [
+        ({}, '{\n "a" :[1 , 2]}', '{"a":[1 2]}'),
+        ({"whitespace": False}, '{"a":[1,2]}', '{"a": [1,2]}'),
+        ({"separators": (", ", ": ")}, '{"a": [1, 2]}', '{"a":[1, 2]}'),
+        ({"whitespace": " "}, '{ "a": [1, 2] }', '{  "a":[1,2]}'),
+        ({"separators": (" |", "=>")}, '{"a"=>[1 |2]}', '{"a"=>[1,2]}'),
+    ],
+)
+def test_whitespace_and_separators_are_as_asked_for(options: dict[str, Any], accepted: str, refused: str) -> None:
+    """Any JSON whitespace, none, a pattern, or separators to the letter; for any JSON as well."""
+    schema = {"type": "object", "properties": {"a": {"type": "array", "items": {"type": "integer"}}}}
+    for constraint in (JsonSchema(schema, **options), AnyJson(**options)):
+        assert accepts(constraint, accepted)
+        assert not accepts(constraint, refused)
+
+
+@pytest.mark.parametrize("text", ["1.5e3", '"é\\n"', "[]", '{"a": [null, {"b": false}]}'])
+def test_any_json_is_any_json(text: str) -> None:
+    """Whole values only."""
+    assert accepts(AnyJson(), text)
+    assert not accepts(AnyJson(), text[:-1] + ",")
+
+
+def unsupported() -> Iterator[tuple[Any, str, str]]:
+    """Schemas with the keyword to blame and its pointer."""
+    once = {"type": "array", "uniqueItems": True}
+    yield {"properties": {"a": {"items": once}}}, "uniqueItems", "/properties/a/items"
+    yield {"$ref": "#/$defs/x~1y", "$defs": {"x/y": {"anyOf": [{}, once]}}}, "uniqueItems", "/$defs/x~1y/anyOf/1"
+    yield {"properties": {"up": {"$ref": "#"}, "a": {"not": {}}}}, "not", "/properties/a"
+    yield {"items": [{}, {"format": "zip"}], "$schema": "http://json-schema.org/draft-07/schema#"}, "format", "/items/1"
+    yield {"allOf": [{"oneOf": [{"type": "string"}, {"minLength": 3}]}]}, "oneOf", "/allOf/0"
+    yield {"additionalProperties": {"pattern": "(?=a)"}}, "pattern", "/additionalProperties"
+    yield {"patternProperties": {"^a": {}, "a$": {}}}, "patternProperties", ""
+    yield {"properties": {"a": {"$ref": "http://example.com/"}}}, "$ref", "/properties/a"
+    yield {"properties": {"a": {"maxProperties": 1, "properties": {"b": {}}}}}, "maxProperties", "/properties/a"
+
+
+@pytest.mark.parametrize(("schema", "keyword", "pointer"), list(unsupported()))
+def test_an_unsupported_keyword_is_named_with_its_pointer(schema: Any, keyword: str, pointer: str) -> None:
+    """Deep inside, behind references, and beside a part that refers back to the whole."""
+    for form in (schema, json.dumps(schema)):
+        with pytest.raises(UnsupportedKeyword) as caught:
+            JsonSchema(form)
+        assert (caught.value.keyword, caught.value.pointer) == (keyword, pointer)
+        assert f"{keyword!r} at {pointer or '/'}" in str(caught.value)
+
+
+def test_a_keyword_that_nothing_reaches_is_no_fault() -> None:
+    """A definition that is never referred to, or items of what is a string."""
+    assert accepts(JsonSchema({"type": "string", "$defs": {"a": {"not": {}}}, "items": {"not": {}}}), '"a"')
+
+
+@pytest.mark.parametrize(
+    ("schema", "why"),
+    [
+        (False, "nothing fits"),
+        ({"properties": {"a": {"type": "strin"}}}, "at /properties/a cannot be used: Invalid type: strin"),
+        ({"minLength": -1}, "minLength"),
+        ({"allOf": [{"type": "string"}, {"type": "integer"}]}, "incompatible types"),
+        ("{", "not JSON"),
+        ("[]", "an object or a boolean"),
+        ({"const": object()}, "not JSON"),
+    ],
+)
+def test_what_is_no_schema_or_fits_nothing_is_refused(schema: Any, why: str) -> None:
+    """At creation, saying why."""
+    with pytest.raises(InvalidConstraint, match=why):
+        JsonSchema(schema)
+
+
+def test_lenient_leaves_out_what_cannot_be_enforced_and_warns() -> None:
+    """Once, when it is compiled; the compiled constraint keeps the messages."""
+    constraint = JsonSchema({"type": "array", "uniqueItems": True, "items": {"format": "zip"}}, lenient=True)
+    grammars = Grammars(BYTES)
+    with pytest.warns(GrammarWarning) as caught:
+        compiled = grammars.compile(constraint)
+    assert len(caught) == len(compiled.warnings) == 2
+    assert "uniqueItems" in compiled.warnings[0]
+    assert isinstance(grammars.compile(constraint), Compiled)
+
+
+def test_counts_may_be_written_as_floats() -> None:
+    """As in the standard; llguidance insists on integers. Constants are left alone."""
+    constraint = JsonSchema({"maxLength": 2.0, "not-a-keyword": {"maxLength": 2.5}, "enum": ["a", "abc"]})
+    assert accepts(constraint, '"a"')
+    assert not accepts(constraint, '"abc"')
+    assert accepts(JsonSchema({"const": {"maxLength": 2.0}}), '{"maxLength":2}')
+
+
+def test_a_true_schema_is_any_json() -> None:
+    """As a value and as text."""
+    assert accepts(JsonSchema(True), "[1]")
+    assert accepts(JsonSchema("true"), "[1]")

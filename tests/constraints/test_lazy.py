@@ -1,0 +1,131 @@
+"""Free until a trigger, then constrained."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from vocabularies import AB, BYTES, END, THREE, WIDTH, A, B, allowed, filled, ids
+
+from greenroom.constraints import Choice, ConstraintState, Grammars, JsonSchema, Lazy, Regex, Vocabulary
+from greenroom.constraints.trigger import CROSSES, Trigger
+from greenroom.errors import InvalidConstraint
+
+WORDS = [b"a", b"b", b"ab", b"ba", b"aa", b"aba", b"bab", b"aab", b"abab", b"</s>"]
+MANY = Vocabulary.from_tokens(WORDS, special=(), n_vocab=WIDTH, eos=[9])
+"""Tokens that overlap a trigger in every way."""
+
+
+def start(lazy: Lazy, vocabulary: Vocabulary = BYTES) -> ConstraintState:
+    """A state at the start."""
+    return Grammars(vocabulary).compile(lazy).start()
+
+
+def test_before_the_trigger_everything_is_legal_and_after_it_the_constraint_decides() -> None:
+    """Special tokens and the end too; the constraint's end is the end."""
+    state = start(Lazy("=>", Choice("yes", "no")))
+    state.consume(b"what = ")
+    assert state.is_accepting
+    assert allowed(state) == set(range(259))
+    state.consume(b"=>")
+    assert not allowed(state) - set(b"yn")
+    state.consume(b"y")
+    assert state.forced_tokens() == tuple(b"es")
+    state.consume(b"es")
+    assert state.is_stopped
+    assert allowed(state) == {256, 257}
+
+
+def test_a_trigger_may_be_a_token_or_a_special_tokens_name() -> None:
+    """By id it must be that token; by name the text that spells it will do."""
+    tool = BYTES.special_tokens["<tool>"]
+    by_id, by_name = start(Lazy(tool, Regex("x"))), start(Lazy("<tool>", Regex("x")))
+    for state in (by_id, by_name):
+        state.consume([ord("a"), tool])
+        assert allowed(state) == {ord("x")}
+    spelt = [start(Lazy(trigger, Regex("x"))) for trigger in (tool, "<tool>")]
+    for state in spelt:
+        state.consume(b"<tool>")
+    assert [len(allowed(state)) for state in spelt] == [259, 1]
+
+
+def test_a_token_that_goes_past_the_trigger_is_illegal() -> None:
+    """The trigger can be spelt by shorter ones; after "a", so can its rest."""
+    state = start(Lazy("a", Regex("b+")), THREE)
+    assert allowed(state) == {A, B, END}
+    assert state.validate([B, AB]) == 1
+    state.consume([AB])
+    assert state.error is not None
+
+
+@pytest.mark.parametrize("token", [-1, END, 100, 10**9])
+def test_ids_that_are_no_text_are_errors_before_the_trigger_too(token: int) -> None:
+    """Out of range, unknown, or an EOS."""
+    state = start(Lazy("bb", Regex("a")), THREE)
+    assert state.validate([A, token]) == 1
+    state.consume([A, token])
+    assert str(token) in str(state.error)
+    assert not state.is_accepting
+
+
+@given(st.text("ab", min_size=1, max_size=5), st.lists(st.sampled_from(range(9)), max_size=10))
+def test_the_trigger_is_found_where_the_text_first_holds_it(what: str, tokens: list[int]) -> None:
+    """And a mask allows exactly the tokens that do not go past it."""
+    trigger = Trigger(MANY, what)
+    position, text = 0, b""
+    for token in tokens:
+        crossing = {
+            number
+            for number, word in enumerate(WORDS)
+            if number != 9 and 0 <= (text + word).find(what.encode()) < len(text + word) - len(what)
+        }
+        assert ids(trigger.mask(position)) == set(range(10)) - crossing
+        position = trigger.step(position, token)
+        text += WORDS[token]
+        assert (position == CROSSES) == (token in crossing)
+        if position in (CROSSES, trigger.end):
+            assert position == CROSSES or text.endswith(what.encode())
+            return
+        assert what.encode() not in text
+
+
+@given(st.lists(st.sampled_from([A, B, AB]), max_size=10), st.integers(0, 10))
+def test_rolling_back_over_the_trigger_equals_a_replay(tokens: list[int], back: int) -> None:
+    """From inside the constraint to before the trigger, and on from there."""
+    lazy = Grammars(THREE).compile(Lazy("ab", Regex("(ab|ba)*")))
+    state = lazy.start()
+    tokens = tokens[: state.validate(tokens)]
+    state.consume(tokens)
+    twin = state.fork()
+    back = min(back, len(tokens))
+    twin.rollback(back)
+    again = lazy.start()
+    again.consume(tokens[: len(tokens) - back])
+    np.testing.assert_array_equal(filled(twin), filled(again))
+    assert (twin.is_accepting, twin.is_stopped) == (again.is_accepting, again.is_stopped)
+    with pytest.raises(ValueError, match="were consumed"):
+        twin.rollback(len(tokens) - back + 1)
+    state.reset()
+    np.testing.assert_array_equal(filled(state), filled(lazy.start()))
+
+
+def test_what_follows_the_trigger_is_checked_afterwards() -> None:
+    """A set in the JSON after it; without a trigger there is nothing to check."""
+    compiled = Grammars(BYTES).compile(Lazy(">", JsonSchema(set[int])))
+    assert compiled.check([*b"a>[1,2]"]) is None
+    assert compiled.check([*b"[1,1]"]) is None
+    assert "must differ" in str(compiled.check([*b"a>[1,1]"]))
+
+
+@pytest.mark.parametrize("trigger", ["", True, 1.5, None])
+def test_a_trigger_is_text_or_an_id(trigger: object) -> None:
+    """At creation."""
+    with pytest.raises(InvalidConstraint, match="a trigger is a string"):
+        Lazy(trigger, Regex("a"))  # type: ignore[arg-type]
+
+
+def test_a_trigger_must_be_in_the_vocabulary() -> None:
+    """When it is compiled."""
+    with pytest.raises(InvalidConstraint, match="no token 299"):
+        Grammars(BYTES).compile(Lazy(299, Regex("a")))
