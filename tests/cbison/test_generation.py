@@ -120,15 +120,20 @@ async def test_a_grammar_that_the_engine_refuses_costs_no_pass() -> None:
     assert backend.passes == 0
 
 
-async def test_a_cancelled_request_gives_its_matcher_back() -> None:
-    """At settlement, or when its last name goes; the factory can be closed then."""
+async def test_a_settled_request_has_given_its_matcher_back() -> None:
+    """Ended or cancelled, with its stream still held; the factory closes while the runtime is open."""
     before = toy().toy_live_matchers()
-    with toy_over_bytes() as factory:
-        backend = Scripted({"p": "a" * 50})
-        async with Runtime(backend=backend) as runtime:
-            stream = runtime.generate("p", template=False, constrain=Cbison(factory, "regex", "a*"))
-            async for _ in stream:
-                break
-            await stream.aclose()
-            del stream
+    factory = toy_over_bytes()
+    constrain = Cbison(factory, "regex", "a*b")
+    async with Runtime(backend=Scripted({"ends": "aab", "goes on": "a" * 50})) as runtime:
+        ended = runtime.generate("ends", template=False, constrain=constrain)
+        assert await ended.text() == "aab"
+        assert factory.num_matchers == 1  # the compiled one, which waits for requests
+        running = runtime.generate("goes on", template=False, constrain=constrain)
+        async for _ in running:
+            break
+        await running.aclose()
+        assert factory.num_matchers == 1
+        factory.close()
+        assert factory.is_released
     assert toy().toy_live_matchers() == before
