@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from greenroom.constraints.cbison import Cbison
     from greenroom.constraints.coercion import constraint_of
     from greenroom.constraints.compiled import Compiled, Grammars, GrammarWarning
     from greenroom.constraints.conjunction import All, AllOf
@@ -29,6 +30,7 @@ __all__ = [
     "AllOf",
     "AnyJson",
     "Bits",
+    "Cbison",
     "Choice",
     "Compiled",
     "Constraint",
@@ -50,6 +52,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "cbison": "Cbison",
     "coercion": "constraint_of",
     "compiled": "Compiled GrammarWarning Grammars",
     "conjunction": "All AllOf",

@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     from greenroom.actors.statistics import Statistics
     from greenroom.actors.task import GenerationTask
     from greenroom.backends.scripted import Reply, Scripted
+    from greenroom.constraints.cbison import (
+        Cbison,
+        CbisonExport,
+        CbisonFactory,
+        CbisonMatcher,
+        CbisonTokenizer,
+        CbisonTokenizerProvider,
+        llguidance_cbison_factory,
+    )
     from greenroom.constraints.compiled import GrammarWarning
     from greenroom.constraints.constraint import Constraint
     from greenroom.constraints.grammars import Choice, Gbnf, Lark, Regex
@@ -26,8 +35,11 @@ if TYPE_CHECKING:
         ConstraintFailed,
         DeadEnd,
         EngineFailed,
+        FactoryClosed,
+        FactoryInUse,
         GenerationFailed,
         GreenroomError,
+        IncompatibleEngine,
         InvalidConstraint,
         InvalidParameter,
         InvalidPrompt,
@@ -72,6 +84,12 @@ __all__ = [
     "AnyJson",
     "BackendFailed",
     "CallbackFailed",
+    "Cbison",
+    "CbisonExport",
+    "CbisonFactory",
+    "CbisonMatcher",
+    "CbisonTokenizer",
+    "CbisonTokenizerProvider",
     "Choice",
     "Chunk",
     "Constraint",
@@ -80,6 +98,8 @@ __all__ = [
     "EngineFailed",
     "Event",
     "EventStream",
+    "FactoryClosed",
+    "FactoryInUse",
     "Function",
     "Gbnf",
     "GenerateParameters",
@@ -87,6 +107,7 @@ __all__ = [
     "GenerationTask",
     "GrammarWarning",
     "GreenroomError",
+    "IncompatibleEngine",
     "Info",
     "InvalidConstraint",
     "InvalidParameter",
@@ -127,18 +148,23 @@ __all__ = [
     "generate_token_task",
     "generate_tokens",
     "generate_tokens_task",
+    "llguidance_cbison_factory",
 ]
 
 _ERRORS = (
-    "AmbiguousRuntime BackendFailed CallbackFailed ConstraintFailed DeadEnd EngineFailed GenerationFailed "
-    "GreenroomError InvalidConstraint InvalidParameter InvalidPrompt InvalidRequest MissingExtra ModelError "
-    "ModelLoadFailed ModelNotFound NoRuntime NotSupported PromptTooLong RuntimeClosed StreamInUse TooBusy "
-    "UnsupportedKeyword"
+    "AmbiguousRuntime BackendFailed CallbackFailed ConstraintFailed DeadEnd EngineFailed FactoryClosed "
+    "FactoryInUse GenerationFailed GreenroomError IncompatibleEngine InvalidConstraint InvalidParameter "
+    "InvalidPrompt InvalidRequest MissingExtra ModelError ModelLoadFailed ModelNotFound NoRuntime NotSupported "
+    "PromptTooLong RuntimeClosed StreamInUse TooBusy UnsupportedKeyword"
+)
+_CBISON = (
+    "Cbison CbisonExport CbisonFactory CbisonMatcher CbisonTokenizer CbisonTokenizerProvider llguidance_cbison_factory"
 )
 _HOMES = {
     "greenroom.actors.statistics": "Statistics",
     "greenroom.actors.task": "GenerationTask",
     "greenroom.backends.scripted": "Reply Scripted",
+    "greenroom.constraints.cbison": _CBISON,
     "greenroom.constraints.compiled": "GrammarWarning",
     "greenroom.constraints.constraint": "Constraint",
     "greenroom.constraints.grammars": "Choice Gbnf Lark Regex",

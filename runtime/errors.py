@@ -19,8 +19,11 @@ __all__ = [
     "ConstraintFailed",
     "DeadEnd",
     "EngineFailed",
+    "FactoryClosed",
+    "FactoryInUse",
     "GenerationFailed",
     "GreenroomError",
+    "IncompatibleEngine",
     "InvalidConstraint",
     "InvalidParameter",
     "InvalidPrompt",
@@ -68,6 +71,25 @@ class UnsupportedKeyword(InvalidConstraint):
         super().__init__(f"the keyword {keyword!r} at {pointer or '/'} cannot be enforced: {why}")
         self.keyword = keyword
         self.pointer = pointer
+
+
+class IncompatibleEngine(InvalidConstraint):
+    """An address or a library does not hold a grammar engine or a tokenizer that can be used: the message says why."""
+
+
+class FactoryInUse(GreenroomError, RuntimeError):
+    """A grammar engine cannot be closed while matchers of it live: close them first, or close with `defer=True`."""
+
+    def __init__(self, what: str, live: int) -> None:
+        super().__init__(f"{what} cannot be closed: {live} matchers of it live; close them first, or pass defer=True")
+        self.live = live
+
+
+class FactoryClosed(GreenroomError, RuntimeError):
+    """A grammar engine, a tokenizer or a matcher of one was used after its `close()`: make a new one."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} is closed")
 
 
 class InvalidPrompt(InvalidRequest):

@@ -1,0 +1,83 @@
+"""Python objects whose lives foreign code counts.
+
+Each has a structure in memory, known to C by its address. The first reference is ours. While any is left the object
+stays in a table here, so that dropping it in Python does not pull the memory from under an engine.
+
+The callbacks of all objects are the same few functions, which find their object by the address. Were they the object's
+own, the last `decr_ref_count` would free the code that it runs in.
+"""
+
+from __future__ import annotations
+
+import weakref
+from ctypes import Structure, addressof
+from typing import TypeVar
+
+from greenroom.constraints.cbison import layout
+from greenroom.constraints.cbison.guards import callback
+
+AnyCounted = TypeVar("AnyCounted", bound="Counted")
+
+_ALIVE: dict[int, Counted] = {}
+
+
+class Counted:
+    """An object with a structure and a reference count, which begins at one.
+
+    References are items of a list because adding and taking one are a single step each, whatever thread or finaliser
+    does it.
+    """
+
+    def __init__(self, struct: Structure) -> None:
+        self.struct = struct
+        self.address = addressof(struct)
+        self._references: list[None] = [None]
+        _ALIVE[self.address] = self
+
+    @property
+    def reference_count(self) -> int:
+        """References left, ours among them until `close`."""
+        return len(self._references)
+
+    def incr(self) -> None:
+        """One more needs it."""
+        self._references.append(None)
+
+    def decr(self) -> None:
+        """One less; the last lets go. More than there were is a fault of the caller's, and raises `IndexError`."""
+        self._references.pop()
+        if not self._references and _ALIVE.pop(self.address, None) is not None:
+            self.freed()
+
+    def freed(self) -> None:
+        """Nobody refers to it any more: let go of what it holds."""
+
+
+def counted_at(address: int, kind: type[AnyCounted]) -> AnyCounted:
+    """The living object at `address`. Raises `LookupError`."""
+    found = _ALIVE.get(address)
+    if isinstance(found, kind):
+        return found
+    raise LookupError(f"no {kind.__name__} lives at {address:#x}")
+
+
+def num_alive() -> int:
+    """How many counted objects live, in this whole process."""
+    return len(_ALIVE)
+
+
+def lease_of(owner: object, counted: Counted) -> weakref.finalize[[], object]:
+    """Give our reference back when called, when `owner` is collected or at the interpreter's end; once."""
+    return weakref.finalize(owner, counted.decr)
+
+
+@callback(layout.COUNT, None)
+def incr_ref_count(address: int) -> None:
+    """The slot of that name, of every counted object."""
+    counted_at(address, Counted).incr()
+
+
+@callback(layout.COUNT, None)
+def decr_ref_count(address: int) -> None:
+    """The slot of that name, of every counted object."""
+    counted_at(address, Counted).decr()

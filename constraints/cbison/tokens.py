@@ -1,0 +1,88 @@
+"""What a grammar engine must know of a vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Protocol, runtime_checkable
+
+from greenroom.errors import InvalidConstraint
+
+__all__ = ["TokenList", "TokenSource"]
+
+
+@runtime_checkable
+class TokenSource(Protocol):
+    """A vocabulary, by token id. Its methods may be called from any thread, several at once."""
+
+    @property
+    def n_vocab(self) -> int:
+        """How many ids there are, padding included."""
+
+    @property
+    def eos_ids(self) -> Sequence[int]:
+        """The ids that end a turn; the first is the one that an engine is told of. At least one."""
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes of the token `token`, of a special one its name; empty where there are none."""
+
+    def is_special(self, token: int) -> bool:
+        """Whether `token` is a special one, such as a turn's end, and never part of free text."""
+
+    def tokenize(self, data: bytes) -> Sequence[int]:
+        """The model's own tokens of `data`; never special ones. `data` may be cut inside a character."""
+
+
+class TokenList:
+    """A vocabulary from a list of byte strings.
+
+    Without `encode` nothing can be tokenized: engines are told so, and force no tokens.
+    """
+
+    def __init__(
+        self,
+        tokens: Sequence[bytes],
+        *,
+        special: AbstractSet[int] = frozenset(),
+        eos: int | Sequence[int],
+        encode: Callable[[bytes], Sequence[int]] | None = None,
+    ) -> None:
+        self._tokens = tuple(tokens)
+        self._special = frozenset(special)
+        self._eos = (eos,) if isinstance(eos, int) else tuple(eos)
+        self._encode = encode
+        outside = [token for token in (*self._eos, *self._special) if not 0 <= token < len(self._tokens)]
+        if outside or not self._eos:
+            raise InvalidConstraint(f"EOS and special ids must be among the {len(self._tokens)} tokens, got {outside}")
+
+    @property
+    def n_vocab(self) -> int:
+        """How many tokens there are."""
+        return len(self._tokens)
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """The ids that end a turn."""
+        return self._eos
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes of `token`."""
+        return self._tokens[token]
+
+    def is_special(self, token: int) -> bool:
+        """Whether `token` was named special."""
+        return token in self._special
+
+    @property
+    def can_tokenize(self) -> bool:
+        """Whether an `encode` was given."""
+        return self._encode is not None
+
+    def tokenize(self, data: bytes) -> Sequence[int]:
+        """What `encode` makes of `data`; nothing without one."""
+        return self._encode(data) if self._encode else ()
+
+
+def can_tokenize(source: TokenSource) -> bool:
+    """Whether `source` can tokenize: it says so by an attribute of that name, and can where it says nothing."""
+    return bool(getattr(source, "can_tokenize", True))
