@@ -31,6 +31,7 @@ from greenroom.actors.messages import (
     Inbound,
     Outbound,
     Reject,
+    Release,
     Shutdown,
     Submit,
 )
@@ -155,23 +156,24 @@ class Turns:
         """Take, decide, build, read, submit, deliver. Waits for a message if there was nothing to do last time."""
         self._take(scheduler)
         began = time.perf_counter()
-        plan = scheduler.plan(time.monotonic())
-        if plan.edits:
-            scheduler.held(self._backend.edit(plan.edits))
         is_reading = bool(self._under_way)
         reads_first = scheduler.reads_first
         deliveries = self._read(scheduler) if is_reading and reads_first else ()
+        plan = scheduler.plan(time.monotonic())
+        if plan.edits:
+            scheduler.held(self._backend.edit(plan.edits))
         feeds = scheduler.feeds(time.monotonic())
         is_built = bool(feeds) and self._build(scheduler, feeds)
         if is_reading and not reads_first:
             deliveries = self._read(scheduler)
         self._engine.statistics = scheduler.statistics(self._spent.times())
+        told = deliveries + plan.told if reads_first else plan.told + deliveries
         if deliver_first:
-            self._post(scheduler, plan.told + deliveries)
+            self._post(scheduler, told)
         if is_built:
             self._submit(scheduler, feeds)
         if not deliver_first:
-            self._post(scheduler, plan.told + deliveries)
+            self._post(scheduler, told)
         self.is_idle = not (is_reading or feeds or plan.edits or plan.told or scheduler.has_news)
         self._spent.turn += time.perf_counter() - began
 
@@ -190,6 +192,8 @@ class Turns:
                     scheduler.credit(message)
                 case Awaited():
                     scheduler.awaited(message)
+                case Release():
+                    scheduler.release(message)
                 case Shutdown():
                     self._is_leaving = True
         if self._is_leaving:

@@ -9,6 +9,7 @@ import numpy as np
 from greenroom.actors.requests import End, Request
 from greenroom.backends.protocol import Masks, ModelInfo
 from greenroom.constraints.masks import fill_masks
+from greenroom.constraints.state import Bits
 from greenroom.errors import ConstraintFailed, DeadEnd
 
 __all__ = ["masks_of"]
@@ -34,9 +35,35 @@ def masks_of(requests: Sequence[Request], model: ModelInfo) -> tuple[Masks | Non
             ended.append((request, _dead_end(request, model)))
         else:
             kept.append(place)
-    if len(kept) < len(requests):
-        bits = bits[kept]
-    return Masks(tuple([requests[place].row or 0 for place in kept]), bits) if kept else None, ended
+    if not kept:
+        return None, ended
+    if len(kept) == len(requests) and not any(request.guesses.under_way for request in requests):
+        return Masks(tuple([request.row or 0 for request in requests]), bits), ended
+    rows: list[int] = []
+    lines: list[Bits] = []
+    for place in kept:
+        request = requests[place]
+        found = [bits[place : place + 1], *_behind(request, bits.shape[1])]
+        lines += found
+        rows += [request.row or 0] * len(found)
+    return Masks(tuple(rows), np.concatenate(lines)), ended
+
+
+def _behind(request: Request, words: int) -> list[Bits]:
+    """The masks behind each guess. The guesses are legal, so what is wrong with a mask shows when it is needed."""
+    constraint = request.constraint
+    found: list[Bits] = []
+    if constraint is None:
+        return found
+    for token in request.guesses.under_way:
+        constraint.consume((token,))
+        line = np.empty((1, words), np.uint32)
+        if fill_masks([constraint], line)[0] is not None or not line.any():
+            line[:] = np.uint32(0xFFFFFFFF)
+        found.append(line)
+    if found:
+        constraint.rollback(len(found))
+    return found
 
 
 def _dead_end(request: Request, model: ModelInfo) -> End:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from greenroom.actors.decoding import Decoder, Payload
+from greenroom.actors.drafting import Speculator
 from greenroom.backends.protocol import KvOptions, Sampling
 from greenroom.constraints.state import ConstraintState
 from greenroom.events import Info, StopDetail
@@ -24,6 +25,7 @@ __all__ = [
     "Inbound",
     "Outbound",
     "Reject",
+    "Release",
     "Shutdown",
     "Started",
     "Submit",
@@ -37,6 +39,11 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True):
     only; `progress` is called on the engine thread with (prompt tokens run, prompt tokens in all) after each chunk of
     the prompt. `constraint` is a `ConstraintState` that nobody else holds; with `force_tokens`, what it forces is not
     drawn. `check` says what is wrong with a complete output, where masks could not prevent it.
+
+    On a `line` the row stays open when the request is over, and the line's next one goes on from what it holds. It ends
+    after `steps` draws. `logits` asks for copies of the raw logits of some of each step's draws, which the decoder gets
+    with the token; without `draws` the request ends with them, and no token is recorded. `drafts` are guesses at what
+    follows the prompt, `speculator` (in-process too) makes them at each step.
     """
 
     request: int
@@ -52,11 +59,22 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True):
     constraint: Any = None
     check: Callable[[tuple[int, ...]], str | None] | None = None
     force_tokens: bool = True
+    line: int | None = None
+    steps: int | None = None
+    draws: bool = True
+    logits: tuple[int, ...] = ()
+    drafts: tuple[int, ...] = ()
+    speculator: Any = None
 
     def decoding(self) -> Decoder:
         """The decoder, typed (msgspec cannot name a protocol)."""
         decoder: Decoder = self.decoder
         return decoder
+
+    def speculating(self) -> Speculator | None:
+        """The speculator, typed."""
+        speculator: Speculator | None = self.speculator
+        return speculator
 
     def constrained(self) -> ConstraintState | None:
         """The constraint, typed."""
@@ -96,7 +114,13 @@ class Shutdown(msgspec.Struct, frozen=True):
     """Cancel all, settle all, close the backend, end the thread."""
 
 
-Inbound = Submit | Reject | Cancel | Credit | Awaited | Shutdown
+class Release(msgspec.Struct, frozen=True):
+    """Nobody will ask for this line again: its row is closed, now or when its request is over."""
+
+    line: int
+
+
+Inbound = Submit | Reject | Cancel | Credit | Awaited | Release | Shutdown
 
 
 class Started(msgspec.Struct, frozen=True):

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from enum import Enum
 
+from greenroom.actors.drafting import Guesses
 from greenroom.actors.messages import Submit
 from greenroom.events import Info, StopDetail, StopReason
 
@@ -68,8 +69,9 @@ class End:
 class Request:
     """Mutable, touched by the engine thread alone."""
 
-    def __init__(self, submit: Submit, *, limit: int) -> None:
+    def __init__(self, submit: Submit, *, limit: int, vocab_size: int) -> None:
         """`limit`: the most tokens, prompt and output, that its row may hold."""
+        self.vocab_size = vocab_size
         self.submit = submit
         self.id = submit.request
         self.decoder = submit.decoding()
@@ -90,6 +92,9 @@ class Request:
         """Submitted passes that hold the row and were not read."""
         self.unread = 0
         """Tokens drawn by submitted passes and not read."""
+        self.guesses = Guesses(submit.speculating(), submit.drafts)
+        self.drawn = 0
+        """Steps in which a token was drawn."""
         self.stale = 0
         """Draws of submitted passes that do not count: what they draw was forced to be known before."""
         self.is_redirected = False
@@ -136,9 +141,17 @@ class Request:
     def wants_token(self) -> bool:
         """Whether its counts allow one more token, those drawn but unread included."""
         max_tokens = self.submit.max_tokens
+        steps = self.submit.steps
         if max_tokens is not None and self.emitted + self.unread >= max_tokens:
             return False
+        if steps is not None and self.drawn + self.unread >= steps:
+            return False
         return len(self.tokens) + self.unread < self.limit
+
+    @property
+    def can_decode(self) -> bool:
+        """Whether a decoding row may go on now. Behind guesses that were not judged nobody knows where it stands."""
+        return self.wants_token and self.has_credit and not self.is_yielding and not self.guesses.under_way
 
     @property
     def is_full(self) -> bool:
@@ -152,6 +165,12 @@ class Request:
         max_tokens = self.submit.max_tokens
         room = self.limit - len(self.tokens)
         return room if max_tokens is None else min(room, max_tokens - self.emitted - len(self.untold))
+
+    @property
+    def is_penalised(self) -> bool:
+        """Whether what it draws depends on the tokens before, other than through the model: such rows do not draft."""
+        sampling = self.submit.sampling
+        return bool(sampling.repetition_penalty or sampling.presence_penalty or sampling.frequency_penalty)
 
     @property
     def unrun(self) -> int:
@@ -175,6 +194,7 @@ class Request:
         self.fed = 0
         self.is_yielding = False
         self.is_redirected = False
+        self.guesses.are_in_row = False
 
     def info(self, now: float) -> Info:
         """The closing event; call it once `end` is set."""
@@ -191,6 +211,8 @@ class Request:
             generation_tokens=self.emitted,
             forced_tokens=self.forced_tokens,
             forced_runs=self.forced_runs,
+            drafted_tokens=self.guesses.num_checked,
+            accepted_tokens=self.guesses.num_right,
             constraint_complete=self.is_complete,
             queue_time=begun - self.submit.submitted,
             prompt_time=first - begun,

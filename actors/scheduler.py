@@ -19,17 +19,32 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from itertools import groupby
+from operator import attrgetter
 
 import msgspec
 
 from greenroom.actors.budget import chunks
 from greenroom.actors.decoding import Payload
+from greenroom.actors.drafting import drafts_of
+from greenroom.actors.lines import HeldRow, Lines, common
 from greenroom.actors.masking import masks_of
-from greenroom.actors.messages import Awaited, Cancel, Credit, Delivery, Ended, Outbound, Reject, Started, Submit
+from greenroom.actors.messages import (
+    Awaited,
+    Cancel,
+    Credit,
+    Delivery,
+    Ended,
+    Outbound,
+    Reject,
+    Release,
+    Started,
+    Submit,
+)
 from greenroom.actors.requests import End, Request, State
 from greenroom.actors.statistics import Statistics, StepTimes
 from greenroom.actors.taking import begin, callback_failed, take, unmet
-from greenroom.backends.protocol import Close, Edit, Feed, Held, Masks, ModelInfo, Open, StepResult
+from greenroom.backends.protocol import Close, Edit, Feed, Held, Masks, ModelInfo, Open, Rewind, StepResult
 from greenroom.errors import BackendFailed, GenerationFailed
 from greenroom.events import Info
 
@@ -78,6 +93,9 @@ class Scheduler:
         """Ended, and not settled yet."""
         self._timed: dict[int, Request] = {}
         """Those with a deadline."""
+        self._lines = Lines(info)
+        self._closes: list[Close] = []
+        """Rows of lines that were given up."""
         self._next_row = 0
         self._kv_bytes = 0
         self._prefix_bytes = 0
@@ -95,7 +113,7 @@ class Scheduler:
     def submit(self, message: Submit) -> None:
         """A new request joins the queue; what was cancelled on the way ends at once."""
         room = max(0, self._limits.kv_bytes - self._model.kv_bytes_per_row) // max(1, self._model.kv_bytes_per_token)
-        request = Request(message, limit=min(self._model.context_length, room))
+        request = Request(message, limit=min(self._model.context_length, room), vocab_size=self._model.vocab_size)
         self._newest = request.id
         self._requests[request.id] = request
         self._waiting.append(request)
@@ -145,6 +163,12 @@ class Scheduler:
         if request is not None:
             request.awaited += 1 if message.on else -1
 
+    def release(self, message: Release) -> None:
+        """Nobody will ask for this line again."""
+        close = self._lines.release(message.line)
+        if close is not None:
+            self._closes.append(close)
+
     def cancel_all(self) -> None:
         """End everything: the runtime is leaving."""
         for request in self._requests.values():
@@ -156,8 +180,10 @@ class Scheduler:
     def plan(self, now: float) -> Plan:
         """The next turn. `now` is monotonic seconds, for deadlines and times."""
         self._expire(now)
-        edits: list[Edit] = []
+        edits: list[Edit] = list(self._closes)
+        self._closes.clear()
         self._settle(edits, now)
+        self._rewind(edits)
         self._pause_and_resume()
         self._shrink(edits)
         self._admit(edits)
@@ -181,8 +207,8 @@ class Scheduler:
         for failure in result.failures:
             self._fail_row(failure.row, failure.error)
         deliveries: list[Delivery] = []
-        for sampled in result.sampled:
-            request = self._by_row.get(sampled.row)
+        for row, group in groupby(result.sampled, attrgetter("row")):
+            request = self._by_row.get(row)
             if request is None:
                 continue
             if request.stale:
@@ -190,7 +216,7 @@ class Scheduler:
                 continue
             request.unread -= 1
             if request.end is None:
-                deliveries += self._heard(request, *take(request, sampled, now))
+                deliveries += self._heard(request, *take(request, tuple(group), now))
         return tuple(deliveries)
 
     def fail(self, rows: tuple[int, ...], error: Exception, *, read: bool) -> None:
@@ -224,14 +250,15 @@ class Scheduler:
 
     @property
     def reads_first(self) -> bool:
-        """Whether the next pass should wait for the last one's tokens: where constraints may force what follows.
+        """Whether the next pass should wait for the last one's tokens: to see what they force, or to guess on.
 
         A pass that is built on unread tokens keeps the device busy, but a row whose next tokens turn out to be forced
-        was in it for nothing. That is worth the wait where at least half of the rows may be such.
+        was in it for nothing, and nothing can be guessed behind an unread one. That is worth the wait where at least
+        half of the rows may be such.
         """
         decoding = [r for r in self._by_row.values() if r.state is State.DECODE]
-        forcing = sum(r.constraint is not None and r.forces for r in decoding)
-        return forcing > 0 and 2 * forcing >= len(decoding)
+        waiting = sum((r.constraint is not None and r.forces) or r.guesses.speculator is not None for r in decoding)
+        return waiting > 0 and 2 * waiting >= len(decoding)
 
     def held(self, held: Held) -> None:
         """What is held after the edits, as the backend counts it, and which rows began with part of their prompt."""
@@ -319,12 +346,37 @@ class Scheduler:
                 self._ending.append(request)
                 continue
             if request.row is not None:
-                edits.append(Close(request.row))
+                edits += self._leave(request, request.row)
                 del self._by_row[request.row]
+            elif request.submit.line is not None:
+                self._lines.drop(request.submit.line)
             del self._requests[request.id]
             self._timed.pop(request.id, None)
             request.move(State.SETTLED)
             self._tell_end(request, now)
+
+    def _leave(self, request: Request, row: int) -> list[Edit]:
+        """The request's row is closed, or held for its line with what was recorded in it, and nothing else."""
+        line = request.submit.line
+        if line is None:
+            return [Close(row)]
+        tokens = request.tokens[: len(request.tokens) - request.has_end_token]
+        surplus = request.fed > len(tokens) or request.guesses.are_in_row
+        failed = request.end is not None and request.end.error is not None
+        if failed or (surplus and not self._model.can_rewind):
+            self._lines.drop(line)
+            return [Close(row)]
+        length = min(request.fed, len(tokens))
+        edits: list[Edit] = [Rewind(row, length)] if surplus else []
+        close = self._lines.give(line, HeldRow(row, tokens[:length], request.submit.kv))
+        return edits if close is None else [close]
+
+    def _rewind(self, edits: list[Edit]) -> None:
+        """Take wrong guesses out of rows that go on."""
+        for row, request in self._by_row.items():
+            if request.guesses.are_in_row and request.end is None and not request.under_way:
+                request.guesses.are_in_row = False
+                edits.append(Rewind(row, request.fed))
 
     def _tell_end(self, request: Request, now: float) -> None:
         end = request.end
@@ -367,6 +419,12 @@ class Scheduler:
         rows = [r for r in self._by_row.values() if r.state is not State.ENDING]
         per_token, per_row = self._model.kv_bytes_per_token, self._model.kv_bytes_per_row
         excess = self._kv_bytes + len(rows) * per_token - self._limits.kv_bytes
+        if excess > 0:
+            for close, nbytes in self._lines.evicted():
+                edits.append(close)
+                excess -= nbytes
+                if excess <= 0:
+                    break
         if excess <= 0 and not any(request.is_yielding for request in rows):
             return
         for victim in sorted(rows, key=_first_to_go, reverse=True)[:-1]:
@@ -388,6 +446,8 @@ class Scheduler:
             if self._model.reuses_prefixes and self._is_being_run(request):
                 continue
             need = self._expected_bytes(request)
+            if self._reserved_bytes + self._lines.nbytes + need > self._limits.kv_bytes:
+                self._make_room(need, edits, request.submit.line)
             for paused in sorted(self._paused(), key=_first_to_go, reverse=True):
                 if self._reserved_bytes + need <= self._limits.kv_bytes:
                     break
@@ -400,11 +460,21 @@ class Scheduler:
             places -= 1
             self._reserved_bytes += need
 
+    def _make_room(self, need: int, edits: list[Edit], line: int | None) -> None:
+        """Close held rows until `need` bytes fit; the one of `line` is what needs them."""
+        kept = self._lines.take(line) if line is not None else None
+        for close, _ in self._lines.evicted():
+            edits.append(close)
+            if self._reserved_bytes + self._lines.nbytes + need <= self._limits.kv_bytes:
+                break
+        if line is not None and kept is not None:
+            self._lines.give(line, kept)
+
     def _is_being_run(self, request: Request) -> bool:
         """Whether another prompt's next chunks will run what this one begins with: then it waits, and reuses them."""
         for other in self._by_row.values():
             if other.state is State.PREFILL and other.submit.kv is None and request.submit.kv is None:
-                shared = _shared(request.tokens, other.tokens, most=len(request.tokens) - 1)
+                shared = common(request.tokens, other.tokens, most=len(request.tokens) - 1)
                 if shared >= other.fed + _WORTH_WAITING:
                     return True
         return False
@@ -413,15 +483,32 @@ class Scheduler:
         return (r for r in self._by_row.values() if r.state is State.PAUSED and r.under_way == 0)
 
     def _open(self, request: Request, edits: list[Edit]) -> None:
-        request.row = self._next_row
-        self._next_row += 1
+        submit = request.submit
+        request.row = self._resumed(request, edits)
+        if request.row is None:
+            request.row = self._next_row
+            self._next_row += 1
+            first = submit.prompt if request.first_token is None else tuple(request.tokens)
+            edits.append(Open(request.row, submit.sampling, request.expected(_SOON), submit.kv, first))
         self._by_row[request.row] = request
         request.move(State.PREFILL)
-        submit = request.submit
-        first = submit.prompt if request.first_token is None else tuple(request.tokens)
-        edits.append(Open(request.row, submit.sampling, request.expected(_SOON), submit.kv, first))
         if request.first_chunk is None:
             self._told.append(Started(request.id))
+
+    def _resumed(self, request: Request, edits: list[Edit]) -> int | None:
+        """The row that the request's line holds, with as much of it as the request begins with; None if of no use."""
+        submit = request.submit
+        held = self._lines.take(submit.line) if submit.line is not None else None
+        if held is None:
+            return None
+        length = common(request.tokens, held.tokens, most=len(request.tokens) - 1)
+        if held.kv != submit.kv or length == 0 or (length < len(held.tokens) and not self._model.can_rewind):
+            edits.append(Close(held.row))
+            return None
+        edits.append(Rewind(held.row, length, submit.sampling))
+        request.fed = length
+        request.reused = request.reused or min(length, len(submit.prompt))
+        return held.row
 
     def _evict(self, request: Request, edits: list[Edit], *, behind: bool = False) -> None:
         if request.row is None:
@@ -440,15 +527,33 @@ class Scheduler:
     def _feeds(self, now: float) -> Iterator[Feed]:
         budget = self._limits.step_tokens
         for row, request in self._by_row.items():
-            if request.state is State.DECODE and request.wants_token and request.has_credit and not request.is_yielding:
-                feed = self._decode(request, row, max(1, budget))
+            if request.state is State.DECODE and request.can_decode:
+                feed = self._guessed(request, self._decode(request, row, max(1, budget)), budget)
                 budget -= len(feed.ids) or 1
                 yield feed
         prompts = [r for r in self._by_row.values() if r.state is State.PREFILL and not r.is_yielding]
         sizes = chunks([(r.fed, len(r.tokens) - r.fed) for r in prompts], budget, self._model.context_span)
         for request, size in zip(prompts, sizes, strict=True):
             if size and request.row is not None:
-                yield self._chunk(request, request.row, size, now)
+                yield self._guessed(request, self._chunk(request, request.row, size, now), budget)
+
+    def _guessed(self, request: Request, feed: Feed, budget: int) -> Feed:
+        """The feed with guesses at what follows it, and with what is asked for of its draws."""
+        if not feed.sample:
+            return feed
+        drafts: tuple[int, ...] = ()
+        if request.unrun == 0 and (request.guesses.speculator is not None or request.guesses.given):
+            try:
+                drafts = drafts_of(request, budget - len(feed.ids)) if self._model.can_draft else ()
+            except Exception as cause:  # noqa: BLE001 - a speculator may be the user's own
+                self._finish(request, callback_failed("the speculator", cause))
+        if not drafts:
+            return msgspec.structs.replace(feed, logits=(0,)) if request.submit.logits else feed
+        ids = feed.ids or (request.tokens[-1],)
+        request.guesses.under_way = drafts
+        request.fed += len(drafts)
+        logits = tuple([number for number in request.submit.logits if number <= len(drafts)])
+        return Feed(feed.row, ids + drafts, drafts=len(drafts), logits=logits)
 
     @staticmethod
     def _decode(request: Request, row: int, most: int) -> Feed:
@@ -495,15 +600,6 @@ class Scheduler:
         worth, request.held_back = request.held_back, 0
         request.ahead += worth
         return [Delivery(request.id, tuple(events), worth)]
-
-
-def _shared(one: list[int], other: list[int], *, most: int) -> int:
-    """How many tokens two prompts have in common from the first on, counted up to `most`."""
-    low, high = 0, min(most, len(other))
-    while low < high:  # halving, because comparing slices is fast
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if one[low:middle] == other[low:middle] else (low, middle - 1)
-    return low
 
 
 def _first_to_go(request: Request) -> tuple[bool, int]:

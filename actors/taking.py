@@ -7,7 +7,7 @@ user's does: the request ends in a typed error.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from greenroom.actors.decoding import Payload
 from greenroom.actors.requests import End, Request
@@ -29,12 +29,57 @@ def begin(request: Request) -> tuple[list[Payload], End | None]:
     return events, end
 
 
-def take(request: Request, sampled: Sampled, now: float) -> tuple[list[Payload], End | None]:
-    """Record a token that was drawn, and what is forced behind it; what that tells, and whether it ends the request."""
+def take(request: Request, drawn: Sequence[Sampled], now: float) -> tuple[list[Payload], End | None]:
+    """Record what a step drew, and what is forced behind it; what that tells, and whether it ends the request.
+
+    Of several draws, those behind guesses, each counts as long as the guesses before it were what was drawn.
+    """
     events: list[Payload] = []
     if request.first_token is None:
         request.first_token = now
     request.last_token = now
+    drafts, request.guesses.under_way = request.guesses.under_way, ()
+    request.drawn += 1
+    end: End | None = None
+    right = 0
+    for number, sampled in enumerate(drawn):
+        if not request.submit.draws:
+            end = _looked(request, drawn, events)
+            break
+        end = _take_one(request, sampled, events)
+        if end is not None or number == len(drafts) or sampled.token != drafts[number]:
+            break
+        right += 1
+    if drafts:
+        end = _judge(request, len(drafts), right) or end
+    if end is None and request.submit.steps is not None and request.drawn >= request.submit.steps:
+        end = End("length", "max_tokens")
+    return events, end
+
+
+def _looked(request: Request, drawn: Sequence[Sampled], events: list[Payload]) -> End:
+    """Hand the draws over for their logits; nothing of them is recorded."""
+    end = _tell(request, events)
+    try:
+        request.decoder.feed(drawn)
+    except Exception as cause:  # noqa: BLE001 - a decoder may be the user's own
+        return callback_failed("the decoder", cause)
+    return end or End("length", "max_tokens")
+
+
+def _judge(request: Request, drafted: int, right: int) -> End | None:
+    """Count guesses; the wrong ones, and those behind them, must go from the row."""
+    if right < drafted:
+        request.fed -= drafted - right
+        request.is_redirected = True
+    try:
+        request.guesses.judged(drafted, right)
+    except Exception as cause:  # noqa: BLE001 - a speculator may be the user's own
+        return callback_failed("the speculator", cause)
+    return None
+
+
+def _take_one(request: Request, sampled: Sampled, events: list[Payload]) -> End | None:
     end = _tell(request, events)
     if end is None:
         request.tokens.append(sampled.token)
@@ -47,7 +92,7 @@ def take(request: Request, sampled: Sampled, now: float) -> tuple[list[Payload],
         if end is None:
             end = _record(request, _forced(request))
             end = _tell(request, events) or end
-    return events, end or _full(request)
+    return end or _full(request)
 
 
 def _forced(request: Request) -> tuple[int, ...]:

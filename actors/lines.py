@@ -1,0 +1,92 @@
+"""Rows that stay open between requests: each belongs to a line, whose next request goes on from what is held.
+
+A line is no more than a number. Who asks for it says with each request all tokens that the row must hold; what is held
+is a cache of them, and is given back under pressure, the least recently used first. Then the tokens are run again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from greenroom.backends.protocol import Close, KvOptions, ModelInfo
+
+__all__ = ["HeldRow", "Lines", "common"]
+
+
+class HeldRow(NamedTuple):
+    """An open row that no request uses: the backend's number of it, and the tokens in its KV."""
+
+    row: int
+    tokens: list[int]
+    kv: KvOptions | None
+
+
+class Lines:
+    """The held rows, by line."""
+
+    def __init__(self, model: ModelInfo) -> None:
+        self._model = model
+        self._held: dict[int, HeldRow] = {}
+        """The least recently used first."""
+        self._released: set[int] = set()
+        """Lines that were given up while a request ran on them."""
+        self._busy: set[int] = set()
+
+    def __repr__(self) -> str:
+        return f"<Lines held={len(self._held)} busy={len(self._busy)}>"
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @property
+    def nbytes(self) -> int:
+        """What the held rows hold."""
+        return sum(self.bytes_of(held) for held in self._held.values())
+
+    def bytes_of(self, held: HeldRow) -> int:
+        """What a held row holds."""
+        return len(held.tokens) * self._model.kv_bytes_per_token + self._model.kv_bytes_per_row
+
+    def take(self, line: int) -> HeldRow | None:
+        """The line's row, which a request uses from now on; None where none is held."""
+        self._busy.add(line)
+        return self._held.pop(line, None)
+
+    def give(self, line: int, held: HeldRow) -> Close | None:
+        """The request is over: hold its row. Returns its close where the line was given up meanwhile."""
+        if self.drop(line):
+            return Close(held.row)
+        self._held[line] = held
+        return None
+
+    def drop(self, line: int) -> bool:
+        """The request is over; whether the line was given up meanwhile. It leaves no row unless that is given."""
+        was_released = line in self._released
+        self._busy.discard(line)
+        self._released.discard(line)
+        return was_released
+
+    def release(self, line: int) -> Close | None:
+        """The line is given up, now or when its request is over."""
+        held = self._held.pop(line, None)
+        if held is not None:
+            return Close(held.row)
+        if line in self._busy:
+            self._released.add(line)
+        return None
+
+    def evicted(self) -> Iterator[tuple[Close, int]]:
+        """Give rows back, the least recently used first, as long as the caller asks; with what each held."""
+        while self._held:
+            held = self._held.pop(next(iter(self._held)))
+            yield Close(held.row), self.bytes_of(held)
+
+
+def common(one: list[int], other: list[int], *, most: int) -> int:
+    """How many tokens two sequences have in common from the first on, counted up to `most`."""
+    low, high = 0, min(most, len(other))
+    while low < high:  # halving, because comparing slices is fast
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if one[low:middle] == other[low:middle] else (low, middle - 1)
+    return low
