@@ -7,5 +7,20 @@ from __future__ import annotations
 
 from greenroom.constraints.structures.changes import Change, Key, Operation, Path
 from greenroom.constraints.structures.parser import MAX_DEPTH, MAX_SIZE, MISSING, JsonParser
+from greenroom.constraints.structures.shapes import Missing
+from greenroom.constraints.structures.snapshots import Done, Snapshots, Validate
 
-__all__ = ["MAX_DEPTH", "MAX_SIZE", "MISSING", "Change", "JsonParser", "Key", "Operation", "Path"]
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_SIZE",
+    "MISSING",
+    "Change",
+    "Done",
+    "JsonParser",
+    "Key",
+    "Missing",
+    "Operation",
+    "Path",
+    "Snapshots",
+    "Validate",
+]

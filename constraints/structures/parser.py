@@ -62,6 +62,8 @@ class JsonParser:
         """Whether the open string stands in the tree, as far as it has come."""
         self._phase = START
         self._changes: list[Change] = []
+        self.chunk = ""
+        """The last chunk, as text."""
 
     def __repr__(self) -> str:
         state = "complete" if self.is_complete else "failed" if self._error else f"depth={self.depth}"
@@ -71,6 +73,11 @@ class JsonParser:
     def position(self) -> int:
         """Characters read."""
         return self._base + len(self._tail)
+
+    @property
+    def changes(self) -> list[Change]:
+        """What the last chunk changed; where it had a fault, up to there."""
+        return self._changes
 
     @property
     def depth(self) -> int:
@@ -282,6 +289,7 @@ class JsonParser:
     # What the steps do.
 
     def _decoded(self, chunk: str | bytes) -> str:
+        self.chunk = ""
         if not isinstance(chunk, str):
             try:
                 chunk = self._decoder.decode(chunk)
@@ -289,6 +297,7 @@ class JsonParser:
                 self._fail(MalformedJson(f"the bytes are not UTF-8: {error.reason}", self.position))
         elif self._decoder.getstate()[0]:
             self._fail(MalformedJson("text came in the middle of a character's bytes", self.position))
+        self.chunk = chunk
         if self._tail:
             chunk = self._tail + chunk
             self._tail = ""
