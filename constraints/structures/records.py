@@ -9,11 +9,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from greenroom.constraints.structures.validators import is_model
+from greenroom.constraints.structures.validators import is_model, is_typed_dict
 
 __all__ = ["Declared", "Make", "declared", "is_record", "maker"]
 
@@ -39,7 +39,7 @@ def is_record(kind: Any) -> bool:
         return not kind.__struct_config__.array_like
     if is_model(kind):
         return not kind.__pydantic_root_model__
-    return dataclasses.is_dataclass(kind) or is_typeddict(kind)
+    return dataclasses.is_dataclass(kind) or is_typed_dict(kind)
 
 
 def declared(kind: Any) -> Iterator[Declared]:
@@ -49,7 +49,7 @@ def declared(kind: Any) -> Iterator[Declared]:
         return _of_struct(kind)
     if is_model(origin):
         return _of_model(kind)
-    if is_typeddict(origin):
+    if is_typed_dict(origin):
         return _of_typed_dict(kind, origin)
     return _of_dataclass(kind, origin)
 
@@ -59,7 +59,7 @@ def maker(kind: Any, fields: list[str]) -> Make:
     origin = get_origin(kind) or kind
     if is_model(origin):
         return _model_maker(kind)
-    if is_typeddict(origin):
+    if is_typed_dict(origin):
         return lambda values, _received, extra: {**values, **extra}
     if issubclass(origin, msgspec.Struct):
         return _struct_maker(origin, fields)

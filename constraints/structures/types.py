@@ -51,8 +51,11 @@ _QUALIFIERS = (typing.Required, typing.NotRequired, typing.Final, typing.ClassVa
 
 def shape_of(kind: Any) -> Shape:
     """The shape of a type. Raises `UnsupportedType` where neither msgspec nor pydantic takes it, nor we."""
-    walk = _Walk(library_of(kind))
-    shape = walk.shape(kind, checked=True)
+    try:
+        walk = _Walk(library_of(kind))
+        shape = walk.shape(kind, checked=True)
+    except NameError as error:
+        raise UnsupportedType(f"an annotation of {kind!r} cannot be resolved: {error}; move it to a module") from error
     decode = walk.library.decoder(kind)
     if decode is None and not isinstance(shape, (Array, Map, Record, Choice, Either)):
         raise UnsupportedType(f"{kind!r} is neither a type that msgspec takes nor one of pydantic's")

@@ -8,13 +8,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, get_args, get_type_hints, is_typeddict
+from typing import Any, Protocol, get_args, get_type_hints
 
 import msgspec
 
 from greenroom.errors import MissingExtra, UnsupportedType
 
-__all__ = ["Library", "Msgspec", "Pydantic", "Schema", "is_model", "library_of", "reason"]
+__all__ = ["Library", "Msgspec", "Pydantic", "Schema", "is_model", "is_typed_dict", "library_of", "reason"]
 
 Convert = Callable[[Any], Any]
 
@@ -105,6 +105,11 @@ def is_model(kind: Any) -> bool:
     return isinstance(kind, type) and hasattr(kind, "__pydantic_fields__") and hasattr(kind, "model_validate_json")
 
 
+def is_typed_dict(kind: Any) -> bool:
+    """Whether this is a TypedDict, of typing or of typing_extensions."""
+    return isinstance(kind, type) and issubclass(kind, dict) and hasattr(kind, "__required_keys__")
+
+
 def library_of(kind: Any) -> Library:
     """pydantic's if the type, or a part of it, is pydantic's; else msgspec's."""
     return Pydantic() if _is_pydantic_s(kind, set()) else Msgspec()
@@ -119,7 +124,7 @@ def _is_pydantic_s(kind: Any, seen: set[int]) -> bool:
     if any(type(note).__module__.partition(".")[0] == "pydantic" for note in getattr(kind, "__metadata__", ())):
         return True
     parts = [*get_args(kind), getattr(kind, "__value__", None), getattr(kind, "__supertype__", None)]
-    if dataclasses.is_dataclass(kind) or is_typeddict(kind):
+    if dataclasses.is_dataclass(kind) or is_typed_dict(kind):
         parts += get_type_hints(kind, include_extras=True).values()
     return any(_is_pydantic_s(part, seen) for part in parts if part is not None)
 
