@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
+import datetime as dt
 import enum
 import json
 import random
@@ -55,7 +55,7 @@ def _fields(rng: random.Random, depth: int) -> dict[str, Description]:
     return {name: _any(rng, depth - 1) for name in rng.sample(["left", "right", "note"], 2)}
 
 
-def instance(rng: random.Random, kind: Description) -> Any:
+def instance(rng: random.Random, kind: Description) -> Any:  # noqa: C901, PLR0911 - a case a kind
     """A JSON value of that type."""
     match kind:
         case ("str",):
@@ -99,7 +99,7 @@ class Flavour(NamedTuple):
             case ("str" | "int" | "float" | "bool" as name,):
                 return {"str": str, "int": int, "float": float, "bool": bool}[name]
             case ("date",):
-                return datetime.date
+                return dt.date
             case ("literal", values):
                 return Literal[values]
             case ("enum", name, values):

@@ -257,4 +257,5 @@ def frame_of(shape: Shape | None, key: Key | None, start: int, missing: Missing)
             return MapFrame(shape, key, start)
         case Choice():
             return ChoiceFrame(shape, key, start)
-    return HiddenFrame(shape, key, start)
+        case _:
+            return HiddenFrame(shape, key, start)

@@ -1,7 +1,7 @@
 """Classes with fields: which they have, and how an object is made without its own checks.
 
-A growing object has not all of its fields yet, so it is made past `__init__` and `__post_init__`: pydantic's through the
-protocol of pickle, msgspec's by copying, others by their attributes. Whole objects are made by their library.
+A growing object has not all of its fields yet, so it is made past `__init__` and `__post_init__`: pydantic's through
+the protocol of pickle, msgspec's by copying, others by their attributes. Whole objects are made by their library.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ def _struct_maker(kind: Any, fields: list[str]) -> Make:
 
 
 def _unchecked_struct(kind: Any, fields: list[str]) -> Any:
-    """A struct made past its `__post_init__`, all None: of a twin without that method, whose class is then put right."""
+    """A struct made past its `__post_init__`, all None: one of a twin without that method, with its class put right."""
     plain: Any = type(kind)(kind.__name__, (kind,), {"__post_init__": lambda _self: None, "__annotations__": {}})
     made = plain(**dict.fromkeys(fields))
     vars(object)["__class__"].__set__(made, kind)

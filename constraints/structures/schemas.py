@@ -1,4 +1,4 @@
-"""JSON schemas as shapes: the values are plain dicts and lists, the schema says what may be shown and what is missing."""
+"""JSON schemas as shapes: values are plain dicts and lists, the schema says what may be shown and what is missing."""
 
 from __future__ import annotations
 
@@ -42,17 +42,14 @@ class _Walk:
 
     def shape(self, schema: Any) -> Shape:
         """The shape of a part. What it does not know is anything."""
+        schema = self._resolved(schema)
         if not isinstance(schema, Mapping):
             return ANYTHING
-        if "$ref" in schema:
-            return self.shape(self._target(schema["$ref"]))
         if "enum" in schema or "const" in schema:
-            return self._held(schema)
-        for word in ("anyOf", "oneOf"):
-            if word in schema:
-                return self._any_of([self._resolved(part) for part in schema[word]])
-        if isinstance(schema.get("allOf"), list) and len(schema["allOf"]) == 1:
-            return self.shape(schema["allOf"][0])
+            return Opaque(self._fit(schema))
+        parts = schema.get("anyOf") or schema.get("oneOf")
+        if parts:
+            return self._any_of([self._resolved(part) for part in parts])
         kinds = _kinds(schema)
         scalars = [kind for kind in kinds if kind in _SCALARS]
         if kinds == ["object"]:
@@ -66,24 +63,27 @@ class _Walk:
         )
 
     def _resolved(self, schema: Any) -> Any:
-        while isinstance(schema, Mapping) and "$ref" in schema:
-            schema = self._target(schema["$ref"])
+        """What a reference, or a single part of `allOf`, stands for."""
+        while isinstance(schema, Mapping):
+            if "$ref" in schema:
+                schema = self._target(schema["$ref"])
+            elif len(schema.get("allOf", ())) == 1 and "properties" not in schema:
+                schema = schema["allOf"][0]
+            else:
+                break
         return schema
 
     def _target(self, reference: str) -> Any:
-        found: Any = self._root
+        found: Any = self._root if reference.startswith("#") else None
         try:
-            if not reference.startswith("#"):
-                raise KeyError(reference)
             for part in reference[1:].split("/")[1:]:
                 key = part.replace("~1", "/").replace("~0", "~")
                 found = found[int(key)] if isinstance(found, list) else found[key]
         except (KeyError, IndexError, TypeError, ValueError):
-            raise UnsupportedType(f"the schema refers to {reference!r}, which is not in it") from None
+            found = None
+        if found is None:
+            raise UnsupportedType(f"the schema refers to {reference!r}, which is not in it")
         return found
-
-    def _held(self, schema: Mapping[str, Any]) -> Shape:
-        return Opaque(self._fit(schema))
 
     def _fit(self, schema: Mapping[str, Any]) -> Any:
         return self._library.converter(schema) if self._library else _same

@@ -1,8 +1,8 @@
 """What a type looks like as JSON, while it grows.
 
-A shape knows what may stand where, what to show of it before it is whole, and how to make the user's own objects of the
-parts. It does not know text. `for_scalar`, `for_array` and `for_object` say which shape takes a value of that JSON kind;
-None: no value of that kind fits, and nothing is shown of it.
+A shape knows what may stand where, what to show of it before it is whole, and how to make the user's own objects of
+the parts. It does not know text. `for_scalar`, `for_array` and `for_object` say which shape takes a value of that JSON
+kind; None: no value of that kind fits, and nothing is shown of it.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from greenroom.constraints.structures.changes import Change, Key, Path, Place, p
 from greenroom.constraints.structures.frames import ChoiceFrame, Frame, HiddenFrame, RootFrame, frame_of
 from greenroom.constraints.structures.parser import MAX_DEPTH, MAX_SIZE, MISSING, JsonParser
 from greenroom.constraints.structures.schemas import shape_of_schema
-from greenroom.constraints.structures.shapes import Leaf, Missing, Opaque, Record, Shape
+from greenroom.constraints.structures.shapes import Missing, Shape
 from greenroom.constraints.structures.types import shape_of
 from greenroom.constraints.structures.validators import reason
 from greenroom.errors import InvalidParameter, InvalidStructure, StructureFailed, TruncatedJson
@@ -277,12 +277,12 @@ class Snapshots(Generic[T]):
     # Whole values.
 
     def _converted(self, shape: Shape | None, value: Any) -> Any:
+        if shape is None:
+            return MISSING
         try:
-            if shape is not None:
-                return shape.convert(value)
-        except Exception:  # noqa: BLE001 - as above; what is above will be validated, and says where
-            pass
-        return value if self._validate == "never" and shape is not None else MISSING
+            return shape.convert(value)
+        except Exception:  # noqa: BLE001 - as above; what holds it will be validated, and says where
+            return value if self._validate == "never" else MISSING
 
     def _whole(self, frame: Frame, change: Change) -> Any:
         if isinstance(frame, HiddenFrame):

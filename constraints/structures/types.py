@@ -72,22 +72,14 @@ class _Walk:
 
     def shape(self, kind: Any, *, checked: bool) -> Shape:
         """The shape of a type within the whole."""
+        kind = _bare(kind)
+        if hasattr(kind, "__metadata__"):
+            return self._annotated(kind, checked=checked)
         if kind is Any or kind is object:
             return ANYTHING
-        if kind is None:
-            kind = NONE
         if kind in _PLAIN:
             return self._leaf((kind,), kind, blank=_BLANKS.get(kind))
         origin = get_origin(kind)
-        if hasattr(kind, "__metadata__"):
-            return self._annotated(kind, checked=checked)
-        if origin in _QUALIFIERS or str(origin) == "typing.ReadOnly":
-            return self.shape(get_args(kind)[0], checked=checked)
-        if isinstance(kind, TypeVar):
-            return self.shape(kind.__bound__ or Any, checked=checked)
-        for name in ("__supertype__", "__value__"):  # NewType; `type X = ...`
-            if hasattr(kind, name):
-                return self.shape(getattr(kind, name), checked=checked)
         if origin in (Union, types.UnionType):
             return self._union(kind, get_args(kind), checked=checked)
         if is_record(origin or kind):
@@ -145,7 +137,7 @@ class _Walk:
     def _map(self, kind: Any, args: tuple[Any, ...], *, checked: bool) -> Map:
         key = None
         if args and args[0] is not str:
-            convert = self._needed(dict[args[0], Any])  # type: ignore[misc]  # keys are text in JSON: it knows how
+            convert = self._needed(dict.__class_getitem__((args[0], Any)))  # keys are text in JSON: it knows how
 
             def key(name: Any) -> Any:
                 return next(iter(convert({name: None})))
@@ -227,6 +219,24 @@ class _Walk:
         if len(shapes) < 2:
             return shapes[0] if shapes else None
         return Opaque(whole or _first_of([shape.convert for shape in shapes]))
+
+
+def _bare(kind: Any) -> Any:
+    """What a qualifier, a NewType, an alias or a type variable stands for; an Annotated in it keeps its notes."""
+    while not hasattr(kind, "__metadata__"):
+        if kind is None:
+            return NONE
+        if get_origin(kind) in _QUALIFIERS or str(get_origin(kind)) == "typing.ReadOnly":
+            kind = get_args(kind)[0]
+        elif isinstance(kind, TypeVar):
+            kind = kind.__bound__ or Any
+        elif hasattr(kind, "__supertype__"):
+            kind = kind.__supertype__
+        elif hasattr(kind, "__value__") and not isinstance(kind, type):  # `type X = ...`
+            kind = kind.__value__
+        else:
+            break
+    return kind
 
 
 def _objects(shapes: Sequence[Shape], whole: Callable[[Any], Any] | None) -> Shape | None:

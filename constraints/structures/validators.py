@@ -111,7 +111,7 @@ def is_typed_dict(kind: Any) -> bool:
 
 
 def library_of(kind: Any) -> Library:
-    """pydantic's if the type, or a part of it, is pydantic's; else msgspec's."""
+    """That of pydantic if the type, or a part of it, is pydantic's; else that of msgspec."""
     return Pydantic() if _is_pydantic_s(kind, set()) else Msgspec()
 
 

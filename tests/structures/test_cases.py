@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
-from typing import Any, Literal, Optional
+from typing import Any, Literal
 
 import msgspec
 import pydantic
@@ -36,9 +36,9 @@ SMALL: dict[str, tuple[dict[str, Any], str]] = {
     "required float": ({"f": float}, '{"f":-1.5}'),
     "float without a fraction": ({"f": float}, '{"f":10}'),
     "required int": ({"i": int}, '{"i":12}'),
-    "optional str": ({"o": Optional[str]}, '{"o":"xy"}'),
-    "optional int": ({"o": Optional[int]}, '{"o":12}'),
-    "optional null": ({"o": Optional[str]}, '{"o":null}'),
+    "optional str": ({"o": str | None}, '{"o":"xy"}'),
+    "optional int": ({"o": int | None}, '{"o":12}'),
+    "optional null": ({"o": str | None}, '{"o":null}'),
     "enum": ({"e": Power}, '{"e":"on"}'),
     "literal": ({"l": Literal["b", "by"]}, '{"l":"by"}'),
     "union, str": ({"u": str | int}, '{"u":"12"}'),
