@@ -223,10 +223,10 @@ def structures(
 ) -> Structures[Any]:
     """Growing objects of the type `kind`, from any async iterable of str, bytes, or greenroom's own events.
 
-    `kind`: a pydantic model, a msgspec Struct, a dataclass, a TypedDict, a list, dict or union of them, or a JSON schema
-    as a
-    dict. `missing`, `partial_strings`, `validate`, `max_depth` and `max_size` are `Snapshots`'. `truncated`: what
-    a text that ends early does, "raise" or "mark". `every_chunk`: yield for each chunk, changed or not.
+    `kind`: a pydantic model, a msgspec Struct, a dataclass, a TypedDict, a list, dict or union of them, or a JSON
+    schema as a dict. `missing`, `partial_strings`, `validate`, `max_depth` and `max_size` are `Snapshots`'.
+    `truncated`: what a text that ends early does, "raise" or "mark". `every_chunk`: yield for each chunk, changed
+    or not.
 
     Raises `UnsupportedType`, `MissingExtra` and `InvalidParameter` at the call. Nothing is read before the first
     `async for`.

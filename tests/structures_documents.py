@@ -38,7 +38,8 @@ def cuts(text: str, longest: int = 3) -> Iterator[list[str]]:
 
 def pieces(text: str, sizes: list[int]) -> list[str]:
     """One way to cut a text: `sizes` in turn, again and again."""
-    found, place = [], 0
+    found: list[str] = []
+    place = 0
     while place < len(text):
         size = sizes[len(found) % len(sizes)]
         found.append(text[place : place + size])

@@ -83,7 +83,8 @@ def instance(rng: random.Random, kind: Description) -> Any:  # noqa: C901, PLR09
         case ("tagged", members):
             chosen = rng.randrange(len(members))
             return {"type": "XY"[chosen], **instance(rng, members[chosen])}
-    raise AssertionError(kind)
+        case _:
+            raise AssertionError(kind)
 
 
 class Flavour(NamedTuple):
@@ -115,7 +116,8 @@ class Flavour(NamedTuple):
             case ("tagged", members):
                 made = [self._record(name, fields, {}, name[0]) for _, name, fields, _ in members]
                 return Union[tuple(made)]  # noqa: UP007
-        raise AssertionError(kind)
+            case _:
+                raise AssertionError(kind)
 
     def _record(self, name: str, fields: dict[str, Any], optional: dict[str, Any], tag: str | None = None) -> Any:
         return self.record(name, {key: self.type_of(field) for key, field in fields.items()}, optional, tag)
@@ -123,7 +125,7 @@ class Flavour(NamedTuple):
 
 def _model(name: str, fields: dict[str, Any], optional: dict[str, Any], tag: str | None) -> Any:
     given: dict[str, Any] = {key: (field, optional.get(key, ...)) for key, field in fields.items()}
-    return pydantic.create_model(name, **({"type": (Literal[tag], ...)} if tag else {}), **given)  # type: ignore[call-overload,valid-type]
+    return pydantic.create_model(name, **({"type": (Literal[tag], ...)} if tag else {}), **given)
 
 
 def _struct(name: str, fields: dict[str, Any], optional: dict[str, Any], tag: str | None) -> Any:
@@ -132,15 +134,15 @@ def _struct(name: str, fields: dict[str, Any], optional: dict[str, Any], tag: st
 
 
 def _dataclass(name: str, fields: dict[str, Any], optional: dict[str, Any], tag: str | None) -> Any:
-    given: list[Any] = [("type", Literal[tag])] if tag else []  # type: ignore[valid-type]
+    given: list[Any] = [("type", Literal[tag])] if tag else []
     for key, field in fields.items():
         given.append((key, field, dataclasses.field(default=None)) if key in optional else (key, field))
     return dataclasses.make_dataclass(name, given, kw_only=True)
 
 
 def _typed_dict(name: str, fields: dict[str, Any], optional: dict[str, Any], tag: str | None) -> Any:
-    given = {key: NotRequired[field] if key in optional else field for key, field in fields.items()}  # type: ignore[valid-type]
-    return TypedDict(name, {"type": Literal[tag], **given} if tag else given)  # type: ignore[misc,operator,valid-type]
+    given = {key: NotRequired[field] if key in optional else field for key, field in fields.items()}
+    return TypedDict(name, {"type": Literal[tag], **given} if tag else given)
 
 
 def _schema(_name: str, fields: dict[str, Any], optional: dict[str, Any], tag: str | None) -> Any:

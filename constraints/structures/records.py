@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, NotRequired, Required, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -128,7 +128,9 @@ def _rewritten(kind: Any) -> Callable[[str], bool]:
 
 def _of_typed_dict(kind: Any, origin: Any) -> Iterator[Declared]:
     for name, hint in _hints(kind, origin).items():
-        yield Declared(name, (name,), hint, None, name in origin.__required_keys__)
+        # the class itself cannot see a qualifier in an annotation that is text
+        required = {Required: True, NotRequired: False}.get(get_origin(hint), name in origin.__required_keys__)
+        yield Declared(name, (name,), hint, None, required)
 
 
 def _of_dataclass(kind: Any, origin: Any) -> Iterator[Declared]:

@@ -52,15 +52,13 @@ class _Walk:
             return self._any_of([self._resolved(part) for part in parts])
         kinds = _kinds(schema)
         scalars = [kind for kind in kinds if kind in _SCALARS]
-        if kinds == ["object"]:
-            return self._object(schema)
-        if kinds == ["array"]:
-            return self._array(schema)
-        return Either(
+        shapes = (
             self._scalar(schema, scalars) if scalars else None,
             self._array(schema) if "array" in kinds else None,
             self._object(schema) if "object" in kinds else None,
         )
+        found = [shape for shape in shapes if shape is not None]
+        return found[0] if len(found) == 1 else Either(*shapes)
 
     def _resolved(self, schema: Any) -> Any:
         """What a reference, or a single part of `allOf`, stands for."""

@@ -94,6 +94,7 @@ class Snapshots(Generic[T]):
         """The key of the string that is shown as it grows."""
         self._is_changed = False
         self._is_replaying = False
+        self._is_whole = False
         self._done: list[tuple[Place, Key | None]] = []
         self._text: list[str] = []
         self._starts: list[int] = []
@@ -104,7 +105,7 @@ class Snapshots(Generic[T]):
     @property
     def is_complete(self) -> bool:
         """Whether the whole has come, and fits its type if it is to be validated."""
-        return self._parser.is_complete and len(self._frames) == 1 and self._root.value is not MISSING
+        return self._is_whole
 
     @property
     def position(self) -> int:
@@ -117,9 +118,10 @@ class Snapshots(Generic[T]):
         return Done(self._done, len(self._done))
 
     def feed(self, chunk: str | bytes) -> bool:
-        """Read on. Whether `snapshot()` is another than before. Costs the chunk's length, and what became whole.
+        """Read on. Whether `snapshot()` is another than when it was last taken.
 
-        Raises `MalformedJson`, `JsonTooLarge`, `InvalidStructure`; what came before the fault can still be had.
+        Costs the chunk's length, and that of what became whole. Raises `MalformedJson`, `JsonTooLarge` and
+        `InvalidStructure`; what came before the fault can still be had.
         """
         self._is_changed = False
         try:
@@ -204,8 +206,8 @@ class Snapshots(Generic[T]):
         if type(frame) is ChoiceFrame:
             frame.whole[str(change.key)] = change.payload
             self._resolve(frame)
-        if len(self._frames) == 1:
-            self._end()
+        if frame is self._root:
+            self._end(change)
 
     def _open(self, change: Change) -> None:
         shape = self._child(change.key)
@@ -219,21 +221,22 @@ class Snapshots(Generic[T]):
         self._frames.append(frame)
 
     def _close(self, change: Change) -> None:
-        frame = self._frames.pop()
-        if frame.is_hidden:
-            self._hidden -= 1
+        frame, above = self._frames[-1], self._frames[-2]
+        is_seen = self._hidden == frame.is_hidden
+        if above is self._root and self._validate != "never":
+            whole = frame.make()  # validated below, with all of the text
+        else:
+            whole = self._whole(frame, change) if is_seen else MISSING
+        self._frames.pop()  # only now: an object that does not fit its type stays as it was
+        self._hidden -= frame.is_hidden
         if not self._is_replaying:
             self._done.append((change.place, change.key))
-        if not self._hidden and len(self._frames) > 1:
-            self._put(change.key, self._whole(frame, change))
-        above = self._frames[-1]
+        self._put(change.key, whole)
         if type(above) is ChoiceFrame:
             above.whole[str(change.key)] = change.payload
             self._resolve(above)
-        if len(self._frames) == 1:
-            if self._validate == "never":
-                self._root.put(None, self._whole(frame, change))
-            self._end()
+        if above is self._root:
+            self._end(change)
 
     def _child(self, key: Key | None) -> Shape | None:
         """The shape at a key of what is open. A choice may be resolved by the key."""
@@ -292,25 +295,21 @@ class Snapshots(Generic[T]):
             return frame.make()
         return self._checked(check, change, self._slice(frame.start, change.position))
 
-    def _checked(self, check: Any, change: Change | None, value: Any) -> Any:
+    def _checked(self, check: Any, change: Change, value: Any) -> Any:
         try:
             return check(value)
         except Exception as error:
-            path = change.path if change is not None else ()
-            position = change.position if change is not None else self._parser.position
-            raise InvalidStructure(path, reason(error), position) from error
+            raise InvalidStructure(change.path, reason(error), change.position) from error
 
-    def _end(self) -> None:
+    def _end(self, change: Change) -> None:
         """The whole has come."""
         self._is_changed = True
-        if self._validate == "never":
-            return
-        self._root.value = MISSING
         check = self._shape.check
-        if check is None:
-            self._root.value = self._checked(self._shape.convert, None, self._parser.value)
-        else:
-            self._root.value = self._checked(check, None, self._slice(0, self._parser.position))
+        if self._validate != "never" and check is None:
+            self._root.value = self._checked(self._shape.convert, change, self._parser.value)
+        elif self._validate != "never":
+            self._root.value = self._checked(check, change, self._slice(0, change.position))
+        self._is_whole = True
 
     # The text, for what validates text.
 
@@ -346,9 +345,10 @@ def _shape(kind: Any, *, validated: bool) -> Shape:
     if isinstance(kind, Mapping):
         return shape_of_schema(kind, validated=validated)
     try:
-        return _cached(kind)
+        hash(kind)
     except TypeError:
-        return shape_of(kind)  # not hashable
+        return shape_of(kind)
+    return _cached(kind)
 
 
 @lru_cache(maxsize=256)

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, get_args, get_type_hints
 
-import msgspec
+import msgspec.inspect
 
 from greenroom.errors import MissingExtra, UnsupportedType
 
@@ -34,7 +34,7 @@ class Msgspec:
 
     def converter(self, kind: Any) -> Convert | None:
         """See `Library`."""
-        if self.decoder(kind) is None:
+        if self.decoder(kind) is None or isinstance(msgspec.inspect.type_info(kind), msgspec.inspect.CustomType):
             return None
         return lambda value: msgspec.convert(value, kind, str_keys=True)
 

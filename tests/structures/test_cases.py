@@ -66,7 +66,8 @@ def made(flavour: str, fields: dict[str, Any]) -> Any:
             return msgspec.defstruct("T", list(fields.items()))
         case "dataclass":
             return dataclasses.make_dataclass("T", list(fields.items()))
-    return TypedDict("T", fields)  # type: ignore[operator]  # a form that mypy reads as a declaration alone
+        case _:
+            return TypedDict("T", fields)  # type: ignore[operator]  # a form that mypy reads as a declaration alone
 
 
 def moments(kind: Any, chunks: list[str]) -> list[Any]:
