@@ -125,7 +125,9 @@ class Flavour(NamedTuple):
 
 def _model(name: str, fields: dict[str, Any], optional: dict[str, Any], tag: str | None) -> Any:
     given: dict[str, Any] = {key: (field, optional.get(key, ...)) for key, field in fields.items()}
-    return pydantic.create_model(name, **({"type": (Literal[tag], ...)} if tag else {}), **given)
+    if tag:
+        given["type"] = (Literal[tag], ...)
+    return pydantic.create_model(name, **given)
 
 
 def _struct(name: str, fields: dict[str, Any], optional: dict[str, Any], tag: str | None) -> Any:
@@ -142,7 +144,8 @@ def _dataclass(name: str, fields: dict[str, Any], optional: dict[str, Any], tag:
 
 def _typed_dict(name: str, fields: dict[str, Any], optional: dict[str, Any], tag: str | None) -> Any:
     given = {key: NotRequired[field] if key in optional else field for key, field in fields.items()}
-    return TypedDict(name, {"type": Literal[tag], **given} if tag else given)
+    form: Any = TypedDict  # mypy reads its call as a declaration alone
+    return form(name, {"type": Literal[tag], **given} if tag else given)
 
 
 def _schema(_name: str, fields: dict[str, Any], optional: dict[str, Any], tag: str | None) -> Any:
