@@ -130,6 +130,7 @@ class RecordFrame(Frame):
         self.shape: Record = shape
         self.values = shape.values(missing)
         self.received: set[str] = set()
+        """Those that came, by Python's names."""
         self.extra: dict[str, Any] = {}
 
     def child(self, key: Any) -> Shape | None:
@@ -146,13 +147,14 @@ class RecordFrame(Frame):
         field = self.shape.fields.get(key)
         if field is None:
             self.extra[key] = value
-        else:
-            self.values[field.name] = value
-            self.received.add(field.name)
+            return
+        name = field.name
+        self.values[name] = value
+        self.received.add(name)
 
     def make(self) -> Any:
         """See `Frame`."""
-        return self.shape.make(self.values.copy(), self.received.copy(), self.extra.copy())
+        return self.shape.make(self.values.copy(), self.received, self.extra)
 
     def fork(self) -> Self:
         """See `Frame`."""

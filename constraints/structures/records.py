@@ -1,7 +1,7 @@
 """Classes with fields: which they have, and how an object is made without its own checks.
 
-A growing object has not all of its fields yet, so it is made past `__init__` and `__post_init__`: pydantic's through
-the protocol of pickle, msgspec's by copying, others by their attributes. Whole objects are made by their library.
+A growing object has not all of its fields yet, so it is made past `__init__` and `__post_init__`: pydantic's as when
+they are unpickled, msgspec's by copying, others by their attributes. Whole objects are made by their library.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def declared(kind: Any) -> Iterator[Declared]:
 
 
 def maker(kind: Any, fields: list[str]) -> Make:
-    """How an object of this class is made of the values it has so far; the dicts become the object's own."""
+    """How an object of this class is made of the values it has so far; their dict becomes the object's own."""
     origin = get_origin(kind) or kind
     if is_model(origin):
         return _model_maker(kind)
@@ -165,22 +165,18 @@ def _always(value: Any) -> Callable[[], Any]:
 
 
 def _model_maker(kind: Any) -> Make:
-    set_state = kind.__setstate__
+    new = kind.__new__
+    put = object.__setattr__
     private = kind.__private_attributes__
     has_extra = kind.model_config.get("extra") == "allow"
 
     def make(values: dict[str, Any], received: set[str], extra: dict[str, Any]) -> Any:
-        made = kind.__new__(kind)
+        made = new(kind)
         defaults = {name: attribute.get_default() for name, attribute in private.items()} if private else None
-        set_state(
-            made,
-            {
-                "__dict__": values,
-                "__pydantic_fields_set__": received,
-                "__pydantic_extra__": extra if has_extra else None,
-                "__pydantic_private__": defaults,
-            },
-        )
+        put(made, "__dict__", values)  # what its own __setstate__ sets
+        put(made, "__pydantic_fields_set__", received.copy())
+        put(made, "__pydantic_extra__", extra.copy() if has_extra else None)
+        put(made, "__pydantic_private__", defaults)
         return made
 
     return make

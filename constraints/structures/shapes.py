@@ -166,8 +166,8 @@ class Field:
 class Record(Shape):
     """An object with fields. Filled in after it was made, since types may hold themselves.
 
-    `make(values, received, extra)` takes dicts that it may keep, by Python's names. `extra` is the shape of keys that
-    no field has: None, they are not shown. `tags` are the JSON values that a key must have in this record.
+    `make(values, received, extra)` gives an object; `values`, by Python's names, becomes its own. `extra` is the shape
+    of keys that no field has: None, they are not shown. `tags` are the JSON values that a key must have in this record.
     """
 
     def __init__(self, name: str) -> None:

@@ -20,7 +20,7 @@ from greenroom.constraints.structures.schemas import shape_of_schema
 from greenroom.constraints.structures.shapes import Missing, Shape
 from greenroom.constraints.structures.types import shape_of
 from greenroom.constraints.structures.validators import reason
-from greenroom.errors import InvalidParameter, InvalidStructure, StructureFailed, TruncatedJson
+from greenroom.errors import InvalidParameter, InvalidStructure, TruncatedJson
 
 __all__ = ["Done", "Snapshots", "Validate"]
 
@@ -97,7 +97,8 @@ class Snapshots(Generic[T]):
         self._is_whole = False
         self._done: list[tuple[Place, Key | None]] = []
         self._text: list[str] = []
-        self._starts: list[int] = []
+        self._starts = [0]
+        """Where the chunks of `_text` start, as far as that was needed."""
 
     def __repr__(self) -> str:
         return f"<Snapshots {self._parser!r}>"
@@ -124,14 +125,13 @@ class Snapshots(Generic[T]):
         `InvalidStructure`; what came before the fault can still be had.
         """
         self._is_changed = False
+        parser = self._parser
         try:
-            changes = self._parser.feed(chunk)
-        except StructureFailed:
-            changes = self._parser.changes
-            raise
+            parser.feed(chunk)
         finally:
-            self._note()
-            self._apply(changes)
+            if self._validate != "never":
+                self._text.append(parser.chunk)
+            self._apply(parser.changes)
         return self._is_changed
 
     def finish(self) -> bool:
@@ -149,7 +149,7 @@ class Snapshots(Generic[T]):
         """The object as far as it has come, a value of its own; `MISSING` while nothing can be shown."""
         key = self._growing
         value = MISSING if key is MISSING else self._parser.text
-        for frame in reversed(self._frames):
+        for frame in self._frames[::-1]:
             if value is not MISSING:
                 frame.put(key, value)
             value = frame.make()
@@ -313,12 +313,9 @@ class Snapshots(Generic[T]):
 
     # The text, for what validates text.
 
-    def _note(self) -> None:
-        if self._validate != "never":
-            self._starts.append(self._starts[-1] + len(self._text[-1]) if self._text else 0)
-            self._text.append(self._parser.chunk)
-
     def _slice(self, start: int, end: int) -> str:
+        for chunk in self._text[len(self._starts) - 1 : -1]:
+            self._starts.append(self._starts[-1] + len(chunk))
         first = bisect_right(self._starts, start) - 1
         text = "".join(self._text[first:])
         offset = self._starts[first]
