@@ -42,6 +42,11 @@ class Frame:
         """The container as it is now."""
         raise NotImplementedError
 
+    def grown(self, key: Any, value: Any) -> Any:
+        """`put`, then `make`."""
+        self.put(key, value)
+        return self.make()
+
     def fork(self) -> Self:
         """An independent copy."""
         return copy(self)
@@ -155,6 +160,17 @@ class RecordFrame(Frame):
     def make(self) -> Any:
         """See `Frame`."""
         return self.shape.make(self.values.copy(), self.received, self.extra)
+
+    def grown(self, key: Any, value: Any) -> Any:
+        """See `Frame`; in one call, as every snapshot makes it."""
+        shape = self.shape
+        field = shape.fields.get(key)
+        if field is None:
+            self.extra[key] = value
+        else:
+            self.values[field.name] = value
+            self.received.add(field.name)
+        return shape.make(self.values.copy(), self.received, self.extra)
 
     def fork(self) -> Self:
         """See `Frame`."""

@@ -20,7 +20,7 @@ from greenroom.constraints.structures.schemas import shape_of_schema
 from greenroom.constraints.structures.shapes import Missing, Shape
 from greenroom.constraints.structures.types import shape_of
 from greenroom.constraints.structures.validators import reason
-from greenroom.errors import InvalidParameter, InvalidStructure, TruncatedJson
+from greenroom.errors import InvalidParameter, InvalidStructure, StructureFailed, TruncatedJson
 
 __all__ = ["Done", "Snapshots", "Validate"]
 
@@ -85,6 +85,7 @@ class Snapshots(Generic[T]):
         self._missing: Missing = missing
         self._partial_strings = partial_strings
         self._validate = validate
+        self._keeps_text = validate != "never"
         self._parser = JsonParser(max_depth=max_depth, max_size=max_size)
         self._root = RootFrame(self._shape)
         self._frames: list[Frame] = [self._root]
@@ -127,11 +128,16 @@ class Snapshots(Generic[T]):
         self._is_changed = False
         parser = self._parser
         try:
-            parser.feed(chunk)
-        finally:
-            if self._validate != "never":
-                self._text.append(parser.chunk)
+            changes = parser.feed(chunk)
+        except StructureFailed:
+            self._text.append(parser.chunk)
             self._apply(parser.changes)
+            raise
+        if self._keeps_text:
+            self._text.append(parser.chunk)
+        if len(changes) == 1 and changes[0].operation == "partial" and changes[0].payload[1]:
+            return self._growing is not MISSING  # most chunks are a piece of a string and nothing else
+        self._apply(changes)
         return self._is_changed
 
     def finish(self) -> bool:
@@ -150,9 +156,7 @@ class Snapshots(Generic[T]):
         key = self._growing
         value = MISSING if key is MISSING else self._parser.text
         for frame in self._frames[::-1]:
-            if value is not MISSING:
-                frame.put(key, value)
-            value = frame.make()
+            value = frame.make() if value is MISSING else frame.grown(key, value)
             key = frame.key
         return value
 
