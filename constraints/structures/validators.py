@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any, Protocol, get_args, get_type_hints
 
 import msgspec.inspect
@@ -71,16 +72,16 @@ class Schema:
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
         try:
-            from jsonschema import SchemaError, validators
+            library: Any = import_module("jsonschema")  # optional, with or without its stubs
         except ImportError:
             raise MissingExtra(
                 "validating against a JSON schema needs jsonschema: `pip install greenroom[schema]`, "
                 "or pass validate='never'"
             ) from None
-        found = validators.validator_for(schema)
+        found = library.validators.validator_for(schema)
         try:
             found.check_schema(schema)
-        except SchemaError as error:
+        except library.SchemaError as error:
             raise UnsupportedType(f"this is no JSON schema: {error.message}") from error
         self._validator: Any = found(schema)
 
