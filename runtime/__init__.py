@@ -10,8 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from greenroom import testing
     from greenroom.actors.statistics import Statistics
     from greenroom.actors.task import GenerationTask
+    from greenroom.adapters import parse_anthropic_stream, parse_hf_stream, parse_openai_stream
     from greenroom.backends.scripted import Reply, Scripted
     from greenroom.constraints.cbison import (
         Cbison,
@@ -44,6 +46,9 @@ if TYPE_CHECKING:
         InvalidParameter,
         InvalidPrompt,
         InvalidRequest,
+        InvalidStructure,
+        JsonTooLarge,
+        MalformedJson,
         MissingExtra,
         ModelError,
         ModelLoadFailed,
@@ -53,8 +58,11 @@ if TYPE_CHECKING:
         PromptTooLong,
         RuntimeClosed,
         StreamInUse,
+        StructureFailed,
         TooBusy,
+        TruncatedJson,
         UnsupportedKeyword,
+        UnsupportedType,
     )
     from greenroom.events import (
         Chunk,
@@ -75,7 +83,9 @@ if TYPE_CHECKING:
         generate_tokens,
         generate_tokens_task,
     )
+    from greenroom.growing import Structures, structures
     from greenroom.parameters import GenerateParameters
+    from greenroom.reading import Structure
     from greenroom.runtime import Runtime
     from greenroom.streams import EventStream, Result, Stream, TokenStream
 
@@ -113,9 +123,12 @@ __all__ = [
     "InvalidParameter",
     "InvalidPrompt",
     "InvalidRequest",
+    "InvalidStructure",
     "JsonSchema",
+    "JsonTooLarge",
     "Lark",
     "Lazy",
+    "MalformedJson",
     "MissingExtra",
     "ModelError",
     "ModelLoadFailed",
@@ -135,6 +148,9 @@ __all__ = [
     "Stream",
     "StreamInUse",
     "StructTag",
+    "Structure",
+    "StructureFailed",
+    "Structures",
     "Tag",
     "Token",
     "TokenEvent",
@@ -142,20 +158,28 @@ __all__ = [
     "TooBusy",
     "ToolCall",
     "TopLogprob",
+    "TruncatedJson",
     "UnsupportedKeyword",
+    "UnsupportedType",
     "generate",
     "generate_task",
     "generate_token_task",
     "generate_tokens",
     "generate_tokens_task",
     "llguidance_cbison_factory",
+    "parse_anthropic_stream",
+    "parse_hf_stream",
+    "parse_openai_stream",
+    "structures",
+    "testing",
 ]
 
 _ERRORS = (
     "AmbiguousRuntime BackendFailed CallbackFailed ConstraintFailed DeadEnd EngineFailed FactoryClosed "
     "FactoryInUse GenerationFailed GreenroomError IncompatibleEngine InvalidConstraint InvalidParameter "
-    "InvalidPrompt InvalidRequest MissingExtra ModelError ModelLoadFailed ModelNotFound NoRuntime NotSupported "
-    "PromptTooLong RuntimeClosed StreamInUse TooBusy UnsupportedKeyword"
+    "InvalidPrompt InvalidRequest InvalidStructure JsonTooLarge MalformedJson MissingExtra ModelError "
+    "ModelLoadFailed ModelNotFound NoRuntime NotSupported PromptTooLong RuntimeClosed StreamInUse "
+    "StructureFailed TooBusy TruncatedJson UnsupportedKeyword UnsupportedType"
 )
 _CBISON = (
     "Cbison CbisonExport CbisonFactory CbisonMatcher CbisonTokenizer CbisonTokenizerProvider llguidance_cbison_factory"
@@ -163,6 +187,7 @@ _CBISON = (
 _HOMES = {
     "greenroom.actors.statistics": "Statistics",
     "greenroom.actors.task": "GenerationTask",
+    "greenroom.adapters": "parse_anthropic_stream parse_hf_stream parse_openai_stream",
     "greenroom.backends.scripted": "Reply Scripted",
     "greenroom.constraints.cbison": _CBISON,
     "greenroom.constraints.compiled": "GrammarWarning",
@@ -174,7 +199,9 @@ _HOMES = {
     "greenroom.errors": _ERRORS,
     "greenroom.events": "Chunk Event Function Info Reasoning RejectedToolCall Token TokenEvent ToolCall TopLogprob",
     "greenroom.generation": "generate generate_task generate_token_task generate_tokens generate_tokens_task",
+    "greenroom.growing": "Structures structures",
     "greenroom.parameters": "GenerateParameters",
+    "greenroom.reading": "Structure",
     "greenroom.runtime": "Runtime",
     "greenroom.streams": "EventStream Result Stream TokenStream",
 }
@@ -182,6 +209,8 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split
 
 
 def __getattr__(name: str) -> object:
+    if name == "testing":  # a module of doubles
+        return import_module("greenroom.testing")
     home = _HOME_OF.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -28,6 +28,9 @@ __all__ = [
     "InvalidParameter",
     "InvalidPrompt",
     "InvalidRequest",
+    "InvalidStructure",
+    "JsonTooLarge",
+    "MalformedJson",
     "MissingExtra",
     "ModelError",
     "ModelLoadFailed",
@@ -37,8 +40,11 @@ __all__ = [
     "PromptTooLong",
     "RuntimeClosed",
     "StreamInUse",
+    "StructureFailed",
     "TooBusy",
+    "TruncatedJson",
     "UnsupportedKeyword",
+    "UnsupportedType",
 ]
 
 
@@ -90,6 +96,10 @@ class FactoryClosed(GreenroomError, RuntimeError):
 
     def __init__(self, what: str) -> None:
         super().__init__(f"{what} is closed")
+
+
+class UnsupportedType(InvalidRequest, TypeError):
+    """No growing objects can be made of this type: the message says why, and what to use instead."""
 
 
 class InvalidPrompt(InvalidRequest):
@@ -187,3 +197,36 @@ class DeadEnd(ConstraintFailed):
 
 class EngineFailed(GenerationFailed):
     """The engine thread is dead; every request fails. Leave the runtime and enter it again."""
+
+
+class StructureFailed(GreenroomError, ValueError):
+    """A text that should have become an object did not. `position` counts the characters before the fault."""
+
+    def __init__(self, message: str, position: int) -> None:
+        super().__init__(f"{message} (at character {position})")
+        self.position = position
+
+
+class MalformedJson(StructureFailed):
+    """The text is not JSON, or something stands behind its end: constrain the generation, or ask again."""
+
+
+class JsonTooLarge(StructureFailed):
+    """The text is deeper or longer than the bound allows: raise `max_depth` or `max_size`."""
+
+
+class TruncatedJson(StructureFailed):
+    """The text ended before the object did: raise `max_tokens`, or take `partial`, what there was of it."""
+
+    def __init__(self, position: int, partial: object = None) -> None:
+        super().__init__("the text ended before the JSON did", position)
+        self.partial = partial
+
+
+class InvalidStructure(StructureFailed):
+    """An object is whole and does not fit its type. `path` leads to it, `__cause__` is the validator's own error."""
+
+    def __init__(self, path: tuple[str | int, ...], why: str, position: int) -> None:
+        where = "".join(f"[{key!r}]" for key in path) or "the whole"
+        super().__init__(f"{where} does not fit its type: {why}", position)
+        self.path = path

@@ -7,7 +7,7 @@ A stream is a thin view of its request's mailbox. Dropping the last reference to
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Generic, Self, TypeVar, cast
+from typing import Any, Generic, Self, TypeVar, cast, overload
 
 import msgspec
 from anyio import EndOfStream
@@ -15,10 +15,12 @@ from anyio import EndOfStream
 from greenroom.actors.mailbox import Mailbox
 from greenroom.actors.task import GenerationTask
 from greenroom.events import Chunk, Event, Info, Token
+from greenroom.growing import Structures, structures
 
 __all__ = ["EventStream", "Result", "Stream", "TokenStream"]
 
 E = TypeVar("E")
+T = TypeVar("T")
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -86,6 +88,19 @@ class EventStream(Stream[Event]):
     async def text(self) -> str:
         """Read what is left and return its text. Raises the request's error."""
         return (await self.collect()).text
+
+    @overload
+    def structures(self, kind: type[T], **options: Any) -> Structures[T]: ...
+
+    @overload
+    def structures(self, kind: Any, **options: Any) -> Structures[Any]: ...
+
+    def structures(self, kind: Any, **options: Any) -> Structures[Any]:
+        """The text as growing objects of the type `kind`: see `greenroom.structures`, which has the options.
+
+        It reads this stream to its end, `Info` included (its `info`); reasoning and tool calls are passed over.
+        """
+        return structures(self, kind, **options)
 
 
 class TokenStream(Stream[Token | Info]):

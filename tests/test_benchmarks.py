@@ -29,6 +29,7 @@ SCRIPTS = {
     },
     "samplers.py": {"step ÷ one way for all", "step ÷ BatchGenerator's"},
     "traces.py": {"first token, p99 ÷ BatchGenerator's", "gap, p50 ÷ BatchGenerator's"},
+    "structures.py": {"÷ ours", "64 KB ÷ 4 KB", "a chunk"},
     "peers.py": {"greenroom: time ÷ mlx-lm here"},
     "cbison.py": {"mask: native ÷ direct", "mask: callbacks ÷ direct", "consume: native"},
 }
