@@ -30,11 +30,14 @@ __all__ = [
     "BatchKVCache",
     "Subject",
     "batch_generate",
+    "create_attention_mask",
     "llama",
     "llama_40m",
     "make_prompt_cache",
     "make_sampler",
     "mx",
+    "nn",
+    "scaled_dot_product_attention",
     "stub",
 ]
 
