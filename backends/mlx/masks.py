@@ -80,8 +80,8 @@ def apply(x: mx.array, bits: Bits, places: Sequence[int]) -> mx.array:
             dense.append(i)
     if not dense:
         return x
-    if len(dense) == len(x):
-        return _laid_under(x, bits[dense])
+    if len(dense) == len(x):  # the rows of `bits` may stand in another order than those of `x`
+        return _laid_under(x, bits[sorted(dense, key=places.__getitem__)])
     at = mx.array([places[i] for i in dense])
     x[at] = _laid_under(x[at], bits[dense])
     return x
