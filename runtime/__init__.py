@@ -76,8 +76,10 @@ if TYPE_CHECKING:
         generate_tokens_task,
     )
     from greenroom.parameters import GenerateParameters
+    from greenroom.parsers import ChatParser, ReasoningParser, ToolParser
     from greenroom.runtime import Runtime
     from greenroom.streams import EventStream, Result, Stream, TokenStream
+    from greenroom.tools import Tool
 
 __all__ = [
     "AmbiguousRuntime",
@@ -90,6 +92,7 @@ __all__ = [
     "CbisonMatcher",
     "CbisonTokenizer",
     "CbisonTokenizerProvider",
+    "ChatParser",
     "Choice",
     "Chunk",
     "Constraint",
@@ -124,6 +127,7 @@ __all__ = [
     "NotSupported",
     "PromptTooLong",
     "Reasoning",
+    "ReasoningParser",
     "Regex",
     "RejectedToolCall",
     "Reply",
@@ -140,7 +144,9 @@ __all__ = [
     "TokenEvent",
     "TokenStream",
     "TooBusy",
+    "Tool",
     "ToolCall",
+    "ToolParser",
     "TopLogprob",
     "UnsupportedKeyword",
     "generate",
@@ -175,8 +181,10 @@ _HOMES = {
     "greenroom.events": "Chunk Event Function Info Reasoning RejectedToolCall Token TokenEvent ToolCall TopLogprob",
     "greenroom.generation": "generate generate_task generate_token_task generate_tokens generate_tokens_task",
     "greenroom.parameters": "GenerateParameters",
+    "greenroom.parsers": "ChatParser ReasoningParser ToolParser",
     "greenroom.runtime": "Runtime",
     "greenroom.streams": "EventStream Result Stream TokenStream",
+    "greenroom.tools": "Tool",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
