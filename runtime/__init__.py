@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         CbisonTokenizerProvider,
         llguidance_cbison_factory,
     )
+    from greenroom.chat import ChatSession, EventTurn, TextTurn
     from greenroom.constraints.compiled import GrammarWarning
     from greenroom.constraints.constraint import Constraint
     from greenroom.constraints.grammars import Choice, Gbnf, Lark, Regex
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         AmbiguousRuntime,
         BackendFailed,
         CallbackFailed,
+        CallRejected,
         ConstraintFailed,
         DeadEnd,
         EngineFailed,
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
         NotSupported,
         PromptTooLong,
         RuntimeClosed,
+        SessionBusy,
         StreamInUse,
         TooBusy,
         UnsupportedKeyword,
@@ -85,6 +88,7 @@ __all__ = [
     "AmbiguousRuntime",
     "AnyJson",
     "BackendFailed",
+    "CallRejected",
     "CallbackFailed",
     "Cbison",
     "CbisonExport",
@@ -93,6 +97,7 @@ __all__ = [
     "CbisonTokenizer",
     "CbisonTokenizerProvider",
     "ChatParser",
+    "ChatSession",
     "Choice",
     "Chunk",
     "Constraint",
@@ -103,6 +108,7 @@ __all__ = [
     "EventStream",
     "FactoryClosed",
     "FactoryInUse",
+    "EventTurn",
     "Function",
     "Gbnf",
     "GenerateParameters",
@@ -135,11 +141,13 @@ __all__ = [
     "Runtime",
     "RuntimeClosed",
     "Scripted",
+    "SessionBusy",
     "Statistics",
     "Stream",
     "StreamInUse",
     "StructTag",
     "Tag",
+    "TextTurn",
     "Token",
     "TokenEvent",
     "TokenStream",
@@ -165,12 +173,17 @@ _ERRORS = (
 )
 _CBISON = (
     "Cbison CbisonExport CbisonFactory CbisonMatcher CbisonTokenizer CbisonTokenizerProvider llguidance_cbison_factory"
+    "AmbiguousRuntime BackendFailed CallRejected CallbackFailed ConstraintFailed DeadEnd EngineFailed GenerationFailed "
+    "GreenroomError InvalidConstraint InvalidParameter InvalidPrompt InvalidRequest MissingExtra ModelError "
+    "ModelLoadFailed ModelNotFound NoRuntime NotSupported PromptTooLong RuntimeClosed SessionBusy StreamInUse TooBusy "
+    "UnsupportedKeyword"
 )
 _HOMES = {
     "greenroom.actors.statistics": "Statistics",
     "greenroom.actors.task": "GenerationTask",
     "greenroom.backends.scripted": "Reply Scripted",
     "greenroom.constraints.cbison": _CBISON,
+    "greenroom.chat": "ChatSession EventTurn TextTurn",
     "greenroom.constraints.compiled": "GrammarWarning",
     "greenroom.constraints.constraint": "Constraint",
     "greenroom.constraints.grammars": "Choice Gbnf Lark Regex",
