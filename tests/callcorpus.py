@@ -223,7 +223,8 @@ CORPUS = [
     ),
     Sample(
         "harmony",
-        "<|channel|>commentary<|message|>I look.<|end|><|start|>assistant<|channel|>final<|message|>It rains.<|return|>",
+        "<|channel|>commentary<|message|>I look.<|end|>"
+        "<|start|>assistant<|channel|>final<|message|>It rains.<|return|>",
         ["I look.It rains."],
     ),
     Sample("harmony", f"{_CHANNEL}{{", ["!m"]),
