@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,10 @@ def assistant(text: str, thought: str, calls: Sequence[ToolCall], thought_key: s
 
 
 def result(call: ToolCall, value: Any) -> Message:
-    """What a tool gave: a str as it is, anything else as JSON."""
-    content = value if isinstance(value, str) else msgspec.json.encode(value, enc_hook=str).decode()
+    """What a tool gave: a str as it is, anything else as JSON, spaced as in most training data."""
+    content = value
+    if not isinstance(value, str):
+        content = json.dumps(msgspec.to_builtins(value, str_keys=True, enc_hook=str), ensure_ascii=False)
     return {"role": "tool", "tool_call_id": call.id, "name": call.function.name, "content": content}
 
 
