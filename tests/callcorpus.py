@@ -16,7 +16,10 @@ TOOLS: list[dict[str, Any]] = [
             "description": "The weather of a city.",
             "parameters": {
                 "type": "object",
-                "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
+                "properties": {
+                    "city": {"type": "string", "description": "Where."},
+                    "days": {"type": "integer", "description": "How many."},
+                },
                 "required": ["city"],
                 "additionalProperties": False,
             },
@@ -29,7 +32,10 @@ TOOLS: list[dict[str, Any]] = [
             "description": "The sum of two numbers.",
             "parameters": {
                 "type": "object",
-                "properties": {"a": {"type": "number"}, "b": {"type": "number"}},
+                "properties": {
+                    "a": {"type": "number", "description": "The first."},
+                    "b": {"type": "number", "description": "The second."},
+                },
                 "required": ["a", "b"],
             },
         },
