@@ -9,35 +9,68 @@ import msgspec
 
 from greenroom.actors.decoding import Decoder
 from greenroom.backends.protocol import ModelInfo
+from greenroom.constraints.constraint import Constraint
 from greenroom.decoders import TextDecoder
 from greenroom.errors import InvalidParameter, NotSupported
 from greenroom.parameters import GenerateParameters, stop_ids, stop_strings
 from greenroom.parsers.dialect import Dialect
+from greenroom.parsers.forced import forced
 from greenroom.tools import Toolbox, Tools
 
-__all__ = ["Calling", "MakeDecoder"]
+__all__ = ["NO_TOOLS", "Calling", "MakeDecoder"]
 
 MakeDecoder = Callable[[GenerateParameters, ModelInfo, Sequence[int], int], Decoder]
 """Parameters, model, the prompt's ids and the seed to the request's decoder."""
 
 
 class Calling(msgspec.Struct, frozen=True):
-    """The tools that a request shows, and whether its calls are looked for."""
+    """The tools that a request shows, whether its calls are looked for, and which of them are forced."""
 
     shown: Any = None
     parsed: Any = None
     tool_format: str | None = None
+    choice: str = "auto"
 
     @classmethod
     def of(cls, tools: Tools | None, tool_choice: str, tool_format: str | None) -> Self:
-        """Checked. Raises `InvalidParameter` for what is no tool or no choice, `NotSupported` for a forced call."""
+        """Checked. Raises `InvalidParameter` for what is no tool or no choice."""
         box = Toolbox(tools) if tools else None
-        if tool_choice not in ("auto", "none"):
-            names = () if box is None else box.names()
-            if tool_choice != "required" and tool_choice not in names:
-                raise InvalidParameter("tool_choice", tool_choice, "'auto', 'none', 'required' or the name of a tool")
-            raise NotSupported(f"tool_choice={tool_choice!r}")
-        return cls(box, box if tool_choice == "auto" else None, tool_format)
+        names = () if box is None else box.names()
+        if tool_choice not in (("auto", "none", "required", *names) if names else ("auto", "none")):
+            expected = ", ".join(("'auto', 'none', 'required'", *map(repr, names))) if names else "'auto' without tools"
+            raise InvalidParameter("tool_choice", tool_choice, expected)
+        return cls(box, None if tool_choice == "none" else box, tool_format, tool_choice)
+
+    @property
+    def is_forced(self) -> bool:
+        """Whether there has to be a call."""
+        return self.choice not in ("auto", "none")
+
+    def check(self, constrain: object, model: ModelInfo) -> None:
+        """Raise what can be known without the prompt.
+
+        That is `NotSupported` for a forced call beside `constrain`, and in a format whose arguments are not JSON;
+        `InvalidConstraint` for a schema that cannot be enforced.
+        """
+        if self.is_forced and constrain is not None:
+            raise NotSupported(f"tool_choice={self.choice!r} beside constrain=", "a forced call is a constraint itself")
+        if self.is_forced:
+            self.constraint(model, ())
+
+    def constraint(self, model: ModelInfo, ids: Sequence[int]) -> Constraint:
+        """The calls that the choice forces, behind the prompt's `ids`."""
+        dialect = Dialect.of(model, tool_format=self.tool_format)
+        opened = dialect.opened(dialect.tail(ids, model.tokenizer))
+        thinking = dialect.thinking
+        is_thinking = thinking is not None and opened == thinking.start
+        return forced(
+            dialect.name,
+            list(self.parsed),
+            None if self.choice == "required" else self.choice,
+            thinking=thinking,
+            is_thinking=is_thinking,
+            opened="" if is_thinking else opened,
+        )
 
     @property
     def schemas(self) -> list[Mapping[str, Any]] | None:
@@ -62,3 +95,6 @@ class Calling(msgspec.Struct, frozen=True):
             keep_tokens=options.logprobs is not None,
             reader=reader,
         )
+
+
+NO_TOOLS = Calling()

@@ -26,7 +26,7 @@ from greenroom.actors.scheduler import Limits
 from greenroom.actors.statistics import Statistics
 from greenroom.actors.task import GenerationTask
 from greenroom.backends.protocol import Backend, ModelInfo, Tokenizer
-from greenroom.calling import Calling, MakeDecoder
+from greenroom.calling import NO_TOOLS, Calling, MakeDecoder
 from greenroom.constraints.coercion import constraint_of
 from greenroom.decoders import TokenDecoder
 from greenroom.errors import InvalidParameter, NotSupported, PromptTooLong, RuntimeClosed
@@ -201,8 +201,10 @@ class Runtime:
         or a list of them, all of which then hold.
 
         `tools` are functions, `Tool`s or schemas: the template shows them to the model, and its calls become `ToolCall`
-        and `RejectedToolCall` events (with ids as the prompt, only the latter). `tool_choice` "none" shows them and
-        leaves calls as text. `tool_format` names the format of calls where the model's own is not the right one.
+        and `RejectedToolCall` events (ids as the prompt are run as they are). `tool_choice` "none" shows the tools and
+        leaves calls as text; "required", or a tool's name, holds the model to calls whose arguments fit the schema,
+        behind its thought, and not beside `constrain`. `tool_format` names the format of calls where the model's own
+        is not the right one.
 
         `progress` is called on the engine thread with (prompt tokens run, all of them).
 
@@ -218,7 +220,7 @@ class Runtime:
             options,
             calling.decoder,
             constrain=constrain,
-            tools=calling.schemas,
+            calling=calling,
             template=template,
             template_options=template_options,
             progress=progress,
@@ -249,7 +251,7 @@ class Runtime:
             options,
             calling.decoder,
             constrain=constrain,
-            tools=calling.schemas,
+            calling=calling,
             template=template,
             template_options=template_options,
             progress=progress,
@@ -382,7 +384,7 @@ class Runtime:
         decoder: MakeDecoder,
         *,
         constrain: object,
-        tools: Sequence[Mapping[str, Any]] | None = None,
+        calling: Calling = NO_TOOLS,
         template: bool | None,
         template_options: Mapping[str, Any] | None,
         progress: Progress | None,
@@ -394,8 +396,9 @@ class Runtime:
         validate_kv(options, model)
         submitted = time.monotonic()
         seed = options.seed if options.seed is not None else secrets.randbits(63)
-        constraint = None if constrain is None else constraint_of(constrain)
-        if constraint is not None:  # its end is the turn's end
+        given = None if constrain is None else constraint_of(constrain)
+        calling.check(constrain, model)
+        if given is not None or calling.is_forced:  # its end is the turn's end
             options = msgspec.structs.replace(options, default_stops=True)
 
         def prepare(request: int) -> Submit:
@@ -403,7 +406,7 @@ class Runtime:
                 prompt,
                 model.tokenizer,
                 model.vocab_size,
-                tools=tools,
+                tools=calling.schemas,
                 template=template,
                 template_options=template_options,
             )
@@ -411,6 +414,7 @@ class Runtime:
                 raise PromptTooLong(len(ids), model.context_length)
             if len(ids) >= house.room:
                 raise PromptTooLong(len(ids), house.room, "the runtime's kv_bytes")
+            constraint = calling.constraint(model, ids) if calling.is_forced else given
             compiled = None if constraint is None else house.compile(constraint)
             return Submit(
                 request=request,

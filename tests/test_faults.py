@@ -62,7 +62,7 @@ BAD: list[tuple[dict[str, Any], type[GreenroomError]]] = [
     ({"constrain": "x"}, InvalidConstraint),
     ({"tools": "x"}, InvalidParameter),
     ({"tool_choice": "nobody"}, InvalidParameter),
-    ({"tool_choice": "required"}, NotSupported),
+    ({"tool_choice": "required"}, InvalidParameter),
     ({"reasoning": "loud"}, InvalidParameter),
     ({"context": object()}, NotSupported),
 ]

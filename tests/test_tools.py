@@ -234,3 +234,38 @@ def test_formats_without_json_and_unknown_names_have_no_structure() -> None:
         structures("glm47", TOOLS)
     with pytest.raises(InvalidParameter, match="sub"):
         structures("hermes", TOOLS, "sub")
+
+
+@pytest.mark.parametrize("choice", ["required", "add"])
+async def test_a_forced_call_is_the_answer(choice: str) -> None:
+    """Though the model would rather say something else; its arguments fit the schema."""
+    async with Runtime(backend=Scripted("<tool_call>I would rather not. 12")) as runtime:
+        stream = runtime.generate("x", tools=TOOLS, tool_choice=choice, max_tokens=200)
+        result = await stream.collect()
+    assert not result.text.strip()
+    call = result.events[0]
+    assert isinstance(call, ToolCall | RejectedToolCall)
+    assert call.raw.startswith('<tool_call>\n{"name": "')
+    assert choice == "required" or '"add"' in call.raw
+
+
+async def test_a_thought_may_come_before_a_forced_call() -> None:
+    """It is free, and ends with its marker."""
+    reply = f"<think>Hm. {{}} 7</think>\n\n{CALL}"
+    async with Runtime(backend=Scripted(reply)) as runtime:
+        result = await runtime.generate("x", tools=TOOLS, tool_choice="add", max_tokens=400).collect()
+    assert "".join([event.text for event in result.events if isinstance(event, Reasoning)]) == "Hm. {} 7"
+    call = next(event for event in result.events if isinstance(event, ToolCall))
+    assert call.function.arguments == {"a": 1, "b": 2}
+    assert result.info.constraint_complete
+
+
+async def test_a_forced_call_stands_alone_and_in_json() -> None:
+    """Beside another constraint, or in a format of tags, it is refused at the call."""
+    async with Runtime(backend=Scripted("x")) as runtime:
+        with pytest.raises(NotSupported, match="constrain"):
+            runtime.generate("x", tools=TOOLS, tool_choice="required", constrain={"type": "object"})
+        with pytest.raises(NotSupported, match="glm47"):
+            runtime.generate("x", tools=TOOLS, tool_choice="required", tool_format="glm47")
+        with pytest.raises(InvalidParameter, match="sub"):
+            runtime.generate("x", tools=TOOLS, tool_choice="sub")

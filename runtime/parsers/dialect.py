@@ -75,7 +75,7 @@ class Dialect(msgspec.Struct, frozen=True):
             reader = harmony.HarmonyReader(tools, style=style, salt=salt)
         else:
             reader = Reader(self.form, self.thinking, tools, style=style, salt=salt)
-        opened = self._opened(prompt_tail)
+        opened = self.opened(prompt_tail)
         if opened:
             reader = copy(reader)
             reader.feed(opened)  # a marker alone tells nothing but, with style "text", itself
@@ -85,7 +85,8 @@ class Dialect(msgspec.Struct, frozen=True):
         """The text of a prompt's end, special tokens spelt out."""
         return tokenizer.decode(ids[-_TAIL:], skip_special_tokens=False)
 
-    def _opened(self, tail: str) -> str:
+    def opened(self, tail: str) -> str:
+        """The markers at the end of a prompt's text with which the message has begun already."""
         if self.name == HARMONY:
             place = tail.rfind("<|start|>assistant")
             return tail[place:] if place >= 0 and "<|message|>" not in tail[place:] else ""
