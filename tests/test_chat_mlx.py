@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from greenroom import ChatSession, Event, GenerateParameters, Info, Reasoning, Runtime, ToolCall
+from greenroom import ChatSession, Event, GenerateParameters, Info, Reasoning, Runtime, Token, ToolCall
 
 GREEDY = GenerateParameters(temperature=0.0, max_tokens=40)
 QUESTIONS = ("Hello! Who are you?", "Tell me a short story about a fox.", "Thank you!", "What can you do?", "Hi!")
@@ -46,7 +46,7 @@ async def test_turn_ten_runs_what_is_new_and_says_what_a_cold_run_says() -> None
             shared = common(held, ids)
             assert info.cached_prompt_tokens == (shared if shared >= 64 else 0)
             stream, task = await cold.generate_token_task(ids, GREEDY)
-            drawn = [event.id for event in (await stream.collect()).events if not isinstance(event, Info)]  # type: ignore[union-attr]
+            drawn = [event.id for event in (await stream.collect()).events if isinstance(event, Token)]
             assert runtime.tokenizer.decode(drawn) == session.history[-1]["content"]
             assert (await task).cached_prompt_tokens == 0
             held = ids + (drawn if info.stop_reason == "stop" else drawn[:-1])
@@ -74,8 +74,10 @@ async def test_the_understudy_calls_a_tool_and_reports_its_result() -> None:
 async def test_the_understudy_thinks_first_where_its_template_lets_it(style: str) -> None:
     """The template opened the thinking: the model writes no start marker."""
     async with Runtime() as runtime:
-        options = {"template_options": {"enable_thinking": True}, "temperature": 0.0, "max_tokens": 80}
-        stream = runtime.generate("Tell me a short story about a fox.", reasoning=style, **options)
+        thinks = {"enable_thinking": True}
+        parameters = GenerateParameters(temperature=0.0, max_tokens=80)
+        prompt = "Tell me a short story about a fox."
+        stream = runtime.generate(prompt, parameters, template_options=thinks, reasoning=style)
         result = await stream.collect()
     thought = "".join([event.text for event in result.events if isinstance(event, Reasoning)])
     assert bool(thought) == (style == "events")

@@ -208,7 +208,7 @@ async def test_14_an_answer_in_json_streams_as_text_without_tools() -> None:
 
 async def test_15_any_turn_leaves_a_valid_transcript() -> None:
     """Cancelled, empty, rejected: question and answer in turn."""
-    replies = {"*": "fine", "endless": ENDLESS, "hush": "", "wrong": "<tool_call>?</tool_call>"}
+    replies: dict[str, str | Reply] = {"*": "fine", "endless": ENDLESS, "hush": "", "wrong": "<tool_call>?</tool_call>"}
     async with Runtime(backend=Scripted(replies)) as runtime:
         session = ChatSession(runtime, tools=TOOLS)
         for prompt in ("endless", "hush", "wrong"):
