@@ -7,7 +7,9 @@ Here the answer is calls and nothing else, behind a thought where the model thin
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from greenroom.constraints.constraint import GrammarConstraint
 from greenroom.constraints.json_schema import JsonSchema
@@ -80,5 +82,30 @@ def forced(
 
 
 def _call(structure: CallStructure, opened: str) -> tuple[str, JsonSchema, str]:
-    content = JsonSchema(structure.schema, separators=(", ", ": "), lenient=True)
+    content = JsonSchema(_bounded(structure.schema), separators=(", ", ": "), lenient=True)
     return structure.begin.removeprefix(opened), content, structure.end
+
+
+def _bounded(schema: Any) -> Any:
+    """The schema, with 53 bits for every integer that it leaves without an end: a small model may go on for ever."""
+    if not isinstance(schema, Mapping):
+        return schema
+    new = dict(schema)
+    for word in _MAPS:
+        if isinstance(new.get(word), Mapping):
+            new[word] = {key: _bounded(value) for key, value in new[word].items()}
+    for word in _LISTS:
+        if isinstance(new.get(word), list):
+            new[word] = [_bounded(value) for value in new[word]]
+    for word in _SINGLE:
+        if word in new:
+            new[word] = _bounded(new[word])
+    if new.get("type") == "integer" and not _HAS_END.intersection(new):
+        new |= {"minimum": 1 - 2**53, "maximum": 2**53 - 1}  # what every reader of JSON can hold
+    return new
+
+
+_MAPS = ("properties", "$defs", "definitions", "patternProperties")
+_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
+_SINGLE = ("items", "additionalProperties", "contains", "not", "if", "then", "else")
+_HAS_END = frozenset(["enum", "const", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"])
