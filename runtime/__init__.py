@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from greenroom.actors.statistics import Statistics
     from greenroom.actors.task import GenerationTask
     from greenroom.backends.scripted import Reply, Scripted
+    from greenroom.chat import ChatSession, EventTurn, TextTurn
     from greenroom.constraints.cbison import (
         Cbison,
         CbisonExport,
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
         CbisonTokenizerProvider,
         llguidance_cbison_factory,
     )
-    from greenroom.chat import ChatSession, EventTurn, TextTurn
     from greenroom.constraints.compiled import GrammarWarning
     from greenroom.constraints.constraint import Constraint
     from greenroom.constraints.grammars import Choice, Gbnf, Lark, Regex
@@ -106,9 +106,9 @@ __all__ = [
     "EngineFailed",
     "Event",
     "EventStream",
+    "EventTurn",
     "FactoryClosed",
     "FactoryInUse",
-    "EventTurn",
     "Function",
     "Gbnf",
     "GenerateParameters",
