@@ -54,7 +54,7 @@ class TextStream(Protocol):
         """The text that `token` completes; empty while a code point is incomplete."""
 
     def flush(self) -> str:
-        """The text still held back (an incomplete code point becomes U+FFFD). Nothing is stepped afterwards."""
+        """The text still held back (an incomplete code point becomes U+FFFD). What is stepped afterwards is new."""
 
     def fork(self) -> TextStream:
         """An independent copy in the same state."""
@@ -129,6 +129,11 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Memory that KV may use by default, derived from the device after the weights are loaded."""
     tokenizer: Tokenizer
     tool_parser: Any = None
+    """mlx-lm's parser of tool calls, with its `name` and markers; None where mlx-lm knows none for this model."""
+    chat_template: str | None = None
+    """The template's text, from which formats that mlx-lm does not know are told."""
+    thinking: tuple[str, str] | None = None
+    """The markers around the model's thinking, where the backend knows them."""
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from greenroom.constraints.json_schema import JsonSchema
 from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.errors import InvalidConstraint
 
-__all__ = ["StructTag", "Tag"]
+__all__ = ["StructTag", "Tag", "named", "spelt"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class StructTag(GrammarConstraint):
                 triggers.add(token)
                 rules.append(f"open_{number}: TEXT <[{token}]>")
             rest = tag.begin.removeprefix(trigger)
-            begin, end = _spelt(rest, vocabulary), _spelt(tag.end, vocabulary)
+            begin, end = spelt(rest, vocabulary), spelt(tag.end, vocabulary)
             rules.append(f"tag_{number}: open_{number} {begin} @content_{number} {end}")
         others = sorted(vocabulary.special.difference(vocabulary.eos, triggers))
         other = [f"other: TEXT <[{','.join(map(str, others))}]>"] if others else []
@@ -76,7 +76,7 @@ class StructTag(GrammarConstraint):
         once = f"{'other* ' if others else ''}call " if self.required else ""
         calls = " | ".join(f"tag_{number}" for number in range(len(self.tags)))
         lines = [f"start: {once}{step}* rest", "rest: TEXT", "TEXT: /(.|\\n)*/", f"call: {calls}", *other, *rules]
-        contents = [_named(tag.content.grammar(vocabulary), f"content_{at}") for at, tag in enumerate(self.tags)]
+        contents = [named(tag.content.grammar(vocabulary), f"content_{at}") for at, tag in enumerate(self.tags)]
         return json.dumps({"grammars": [{"name": "tags", "lark_grammar": "\n".join(lines)}, *contents]})
 
     def check(self, text: str) -> str | None:
@@ -106,14 +106,15 @@ def _special_trigger(tag: Tag, vocabulary: Vocabulary) -> tuple[str, int] | None
     return None if name is None else (name, names[name])
 
 
-def _named(grammar: str, name: str) -> dict[str, Any]:
+def named(grammar: str, name: str) -> dict[str, Any]:
+    """A grammar as a part of a larger one, which refers to it as `@name`."""
     if not grammar.lstrip().startswith("{"):
         return {"name": name, "lark_grammar": grammar}
     [only] = json.loads(grammar)["grammars"]
     return {**only, "name": name}
 
 
-def _spelt(text: str, vocabulary: Vocabulary) -> str:
+def spelt(text: str, vocabulary: Vocabulary) -> str:
     """`text` in Lark, special tokens in it as such."""
     names = sorted(vocabulary.special_tokens, key=len, reverse=True)
     parts = re.split("(" + "|".join(map(re.escape, names)) + ")", text) if names else [text]

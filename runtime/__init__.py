@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from greenroom.actors.task import GenerationTask
     from greenroom.adapters import parse_anthropic_stream, parse_hf_stream, parse_openai_stream
     from greenroom.backends.scripted import Reply, Scripted
+    from greenroom.chat import ChatSession, EventTurn, TextTurn
     from greenroom.constraints.cbison import (
         Cbison,
         CbisonExport,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         AmbiguousRuntime,
         BackendFailed,
         CallbackFailed,
+        CallRejected,
         ConstraintFailed,
         DeadEnd,
         EngineFailed,
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
         NotSupported,
         PromptTooLong,
         RuntimeClosed,
+        SessionBusy,
         StreamInUse,
         StructureFailed,
         TooBusy,
@@ -85,14 +88,17 @@ if TYPE_CHECKING:
     )
     from greenroom.growing import Structures, structures
     from greenroom.parameters import GenerateParameters
+    from greenroom.parsers import ChatParser, ReasoningParser, ToolParser
     from greenroom.reading import Structure
     from greenroom.runtime import Runtime
     from greenroom.streams import EventStream, Result, Stream, TokenStream
+    from greenroom.tools import Tool
 
 __all__ = [
     "AmbiguousRuntime",
     "AnyJson",
     "BackendFailed",
+    "CallRejected",
     "CallbackFailed",
     "Cbison",
     "CbisonExport",
@@ -100,6 +106,8 @@ __all__ = [
     "CbisonMatcher",
     "CbisonTokenizer",
     "CbisonTokenizerProvider",
+    "ChatParser",
+    "ChatSession",
     "Choice",
     "Chunk",
     "Constraint",
@@ -108,6 +116,7 @@ __all__ = [
     "EngineFailed",
     "Event",
     "EventStream",
+    "EventTurn",
     "FactoryClosed",
     "FactoryInUse",
     "Function",
@@ -137,6 +146,7 @@ __all__ = [
     "NotSupported",
     "PromptTooLong",
     "Reasoning",
+    "ReasoningParser",
     "Regex",
     "RejectedToolCall",
     "Reply",
@@ -144,6 +154,7 @@ __all__ = [
     "Runtime",
     "RuntimeClosed",
     "Scripted",
+    "SessionBusy",
     "Statistics",
     "Stream",
     "StreamInUse",
@@ -152,11 +163,14 @@ __all__ = [
     "StructureFailed",
     "Structures",
     "Tag",
+    "TextTurn",
     "Token",
     "TokenEvent",
     "TokenStream",
     "TooBusy",
+    "Tool",
     "ToolCall",
+    "ToolParser",
     "TopLogprob",
     "TruncatedJson",
     "UnsupportedKeyword",
@@ -175,10 +189,10 @@ __all__ = [
 ]
 
 _ERRORS = (
-    "AmbiguousRuntime BackendFailed CallbackFailed ConstraintFailed DeadEnd EngineFailed FactoryClosed "
+    "AmbiguousRuntime BackendFailed CallRejected CallbackFailed ConstraintFailed DeadEnd EngineFailed FactoryClosed "
     "FactoryInUse GenerationFailed GreenroomError IncompatibleEngine InvalidConstraint InvalidParameter "
     "InvalidPrompt InvalidRequest InvalidStructure JsonTooLarge MalformedJson MissingExtra ModelError "
-    "ModelLoadFailed ModelNotFound NoRuntime NotSupported PromptTooLong RuntimeClosed StreamInUse "
+    "ModelLoadFailed ModelNotFound NoRuntime NotSupported PromptTooLong RuntimeClosed SessionBusy StreamInUse "
     "StructureFailed TooBusy TruncatedJson UnsupportedKeyword UnsupportedType"
 )
 _CBISON = (
@@ -190,6 +204,7 @@ _HOMES = {
     "greenroom.adapters": "parse_anthropic_stream parse_hf_stream parse_openai_stream",
     "greenroom.backends.scripted": "Reply Scripted",
     "greenroom.constraints.cbison": _CBISON,
+    "greenroom.chat": "ChatSession EventTurn TextTurn",
     "greenroom.constraints.compiled": "GrammarWarning",
     "greenroom.constraints.constraint": "Constraint",
     "greenroom.constraints.grammars": "Choice Gbnf Lark Regex",
@@ -202,8 +217,10 @@ _HOMES = {
     "greenroom.growing": "Structures structures",
     "greenroom.parameters": "GenerateParameters",
     "greenroom.reading": "Structure",
+    "greenroom.parsers": "ChatParser ReasoningParser ToolParser",
     "greenroom.runtime": "Runtime",
     "greenroom.streams": "EventStream Result Stream TokenStream",
+    "greenroom.tools": "Tool",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 

@@ -12,6 +12,7 @@ from copy import copy
 from greenroom.actors.decoding import Decoded, Payload, Stop
 from greenroom.backends.protocol import Sampled, TextStream
 from greenroom.events import Chunk, StopReason, Token, TopLogprob
+from greenroom.parsers.reader import MessageReader
 
 __all__ = ["TextDecoder", "TokenDecoder"]
 
@@ -28,6 +29,9 @@ class TextDecoder:
 
     With `keep_tokens` each chunk carries all tokens since the chunk before it. Where the text of a token is held back
     in part, its token goes with the first part; tokens that no text follows (those of a stop string) are in no chunk.
+
+    With a `reader` the text, freed of stop strings, becomes what the reader makes of it: thinking and calls beside
+    chunks. The tokens of these are in no chunk.
     """
 
     def __init__(
@@ -38,8 +42,10 @@ class TextDecoder:
         eos: frozenset[int],
         stop_strings: tuple[str, ...] = (),
         keep_tokens: bool = False,
+        reader: MessageReader | None = None,
     ) -> None:
         self._stream = stream
+        self._reader = reader
         self._stop_ids = stop_ids
         self._eos = eos
         self._scan = _Scan(_Automaton(stop_strings)) if stop_strings else None
@@ -69,19 +75,39 @@ class TextDecoder:
                     break
             whole += text
         if whole:
-            return Decoded((self._chunk(whole),), stop)
+            return Decoded(self._told(whole), stop)
         return NOTHING if stop is None else Decoded((), stop)
 
-    def finish(self, reason: StopReason) -> tuple[Payload, ...]:  # noqa: ARG002 - what is held back is text in any case
+    def finish(self, reason: StopReason) -> tuple[Payload, ...]:
         """See `Decoder.finish`. A stop string that the last bytes complete is cut off too, though it ended nothing."""
-        if self._has_met:
-            return ()
+        text = "" if self._has_met else self._rest()
+        told = self._told(text) if text else ()
+        return told if self._reader is None else (*told, *self._with_tokens(self._reader.finish(reason)))
+
+    def _rest(self) -> str:
         text = self._stream.flush()
         if self._scan is not None:
             text, met = self._scan.push(text)
             if met is None:
                 text += self._scan.held
-        return (self._chunk(text),) if text else ()
+        return text
+
+    def _told(self, text: str) -> tuple[Payload, ...]:
+        if self._reader is None:
+            return (self._chunk(text),)
+        return self._with_tokens(self._reader.feed(text))
+
+    def _with_tokens(self, pieces: Sequence[Payload]) -> tuple[Payload, ...]:
+        if not self._keep_tokens:
+            return tuple(pieces)
+        told: list[Payload] = []
+        for piece in pieces:
+            if isinstance(piece, Chunk):
+                told.append(self._chunk(piece.text))
+            else:
+                self._tokens.clear()
+                told.append(piece)
+        return tuple(told)
 
     def fork(self) -> TextDecoder:
         """See `Decoder.fork`."""
@@ -89,6 +115,7 @@ class TextDecoder:
         twin._stream = self._stream.fork()  # noqa: SLF001 - its own kind
         twin._scan = copy(self._scan)  # noqa: SLF001
         twin._tokens = self._tokens.copy()  # noqa: SLF001
+        twin._reader = self._reader and self._reader.fork()  # noqa: SLF001
         return twin
 
     def _chunk(self, text: str) -> Chunk:

@@ -10,11 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from greenroom.events import Info
+    from greenroom.events import Info, RejectedToolCall
 
 __all__ = [
     "AmbiguousRuntime",
     "BackendFailed",
+    "CallRejected",
     "CallbackFailed",
     "ConstraintFailed",
     "DeadEnd",
@@ -39,6 +40,7 @@ __all__ = [
     "NotSupported",
     "PromptTooLong",
     "RuntimeClosed",
+    "SessionBusy",
     "StreamInUse",
     "StructureFailed",
     "TooBusy",
@@ -144,6 +146,10 @@ class RuntimeClosed(GreenroomError, RuntimeError):
     """The runtime is not entered, or is leaving: use it inside its `async with` block."""
 
 
+class SessionBusy(GreenroomError, RuntimeError):
+    """A turn of this session runs: wait for it, stop it, or fork the session."""
+
+
 class StreamInUse(GreenroomError, RuntimeError):
     """Two tasks read one stream at once: give each task a stream of its own."""
 
@@ -178,6 +184,18 @@ class BackendFailed(GenerationFailed):
 
 class CallbackFailed(GenerationFailed):
     """A callback of the request raised; only this request ended. `__cause__` is what it raised."""
+
+
+class CallRejected(GenerationFailed):
+    """The model wrote a tool call that could not be used; none of its round was run. `event` says why, with the text.
+
+    Raised where only text is asked for; a stream of events has the event in its place.
+    """
+
+    def __init__(self, event: RejectedToolCall, *, info: Info | None = None) -> None:
+        named = f" of {event.name!r}" if event.name else ""
+        super().__init__(f"the call{named} could not be used, {event.reason}: {event.detail}", info=info)
+        self.event = event
 
 
 class ConstraintFailed(GenerationFailed):

@@ -103,7 +103,8 @@ class Info(msgspec.Struct, frozen=True, tag_field="type", tag="info", kw_only=Tr
     `queue_time` is submit to first prefill chunk, `prompt_time` from there to the first token, `generate_time` first to
     last token. `generation_tokens` counts emitted tokens, without the stop token (unless it was asked for);
     `forced_tokens` of them were not drawn, because the constraint left no choice, and were fed in `forced_runs` pieces.
-    `constraint_complete` says whether the constraint accepts the output as it stands; None without one.
+    `constraint_complete` says whether the constraint accepts the output as it stands; None without one. Where a
+    session ran tools between several generations, `rounds` is their number and the rest their sum.
     """
 
     stop_reason: StopReason
@@ -121,6 +122,7 @@ class Info(msgspec.Struct, frozen=True, tag_field="type", tag="info", kw_only=Tr
     seed: int | None = None
     stop_sequence: str | int | None = None
     constraint_complete: bool | None = None
+    rounds: int = 1
 
     @property
     def tokens_per_second(self) -> float:

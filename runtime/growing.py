@@ -228,7 +228,7 @@ def structures(
     `truncated`: what a text that ends early does, "raise" or "mark". `every_chunk`: yield for each chunk, changed
     or not.
 
-    Raises `UnsupportedType`, `MissingExtra` and `InvalidParameter` at the call. Nothing is read before the first
+    Raises `UnsupportedType` and `InvalidParameter` at the call. Nothing is read before the first
     `async for`.
     """
     if truncated not in ("raise", "mark"):

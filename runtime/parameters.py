@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -26,6 +26,7 @@ _LEAST_KV = 8
 _KV_BITS = (2, 3, 4, 5, 6, 8)
 MOST_LOGPROBS = 20
 """As in OpenAI's API; more per token is a distribution, which has a way of its own."""
+REASONING = ("events", "text", "drop")
 NOT_BUILT = ("prefill_step_size",)
 
 
@@ -40,6 +41,9 @@ class GenerateParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     log-probability and that many of the likeliest (0: the drawn one only). `timeout` is in seconds from the submit.
     With `force_tokens`, tokens that a constraint forces are not drawn but fed at once; without, or with `logprobs`,
     each is drawn under its mask.
+
+    `reasoning` says what becomes of a model's thinking in decoded streams: `Reasoning` events, text with its markers as
+    the model writes it, or nothing.
 
     `max_kv_size` keeps the KV of the last so many tokens and of the first four. `kv_bits` quantizes keys and values in
     groups of `kv_group_size` once the row holds `quantized_kv_start` tokens; such rows run one by one. Both as mlx-lm
@@ -73,6 +77,7 @@ class GenerateParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     logprobs: int | None = None
     timeout: float | None = None
     force_tokens: bool = True
+    reasoning: Literal["events", "text", "drop"] = "events"
 
     def __post_init__(self) -> None:
         """Give `stop` one shape and copy `logit_bias`; what has another type stays, for `validate` to name."""
@@ -111,6 +116,8 @@ def validate(parameters: GenerateParameters, *, vocab_size: int) -> None:
     for name in NOT_BUILT:
         if getattr(parameters, name) != getattr(DEFAULTS, name):
             raise NotSupported(f"{name}=")
+    if parameters.reasoning not in REASONING:
+        raise InvalidParameter("reasoning", parameters.reasoning, "'events', 'text' or 'drop'")
     _validate_lengths(parameters)
     _validate_drawing(parameters, vocab_size)
     _validate_penalties(parameters)

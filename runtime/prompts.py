@@ -11,6 +11,7 @@ from typing import Any
 
 from greenroom.backends.protocol import Tokenizer
 from greenroom.errors import GreenroomError, InvalidPrompt, NotSupported
+from greenroom.templates import fit
 
 __all__ = ["Prompt", "check", "encode"]
 
@@ -41,7 +42,7 @@ def encode(
     A str is a user message through the model's template where it has one; `template=False` takes it as raw text, with
     the model's leading special tokens, `template=True` insists on the template. A list of ints is taken as it is, a
     list of messages always goes through the template, with `tools` and the template's own variables in
-    `template_options`.
+    `template_options`; calls in messages are given in the way that the template wants.
 
     Raises `InvalidPrompt` for all that `check` finds, for no ids or an id outside of the vocabulary, where a template
     is needed and the model has none, where the template fails (with its error as the cause), and for `template` or
@@ -128,7 +129,7 @@ def _render(
     options: Mapping[str, Any] | None,
 ) -> list[int]:
     try:
-        return tokenizer.render(messages, tools=tools, **(options or {}))
+        return tokenizer.render(fit(messages, tokenizer), tools=tools, **(options or {}))
     except GreenroomError:
         raise
     except Exception as cause:

@@ -26,8 +26,9 @@ from greenroom.actors.scheduler import Limits
 from greenroom.actors.statistics import Statistics
 from greenroom.actors.task import GenerationTask
 from greenroom.backends.protocol import Backend, ModelInfo, Tokenizer
+from greenroom.calling import NO_TOOLS, Calling, MakeDecoder
 from greenroom.constraints.coercion import constraint_of
-from greenroom.decoders import TextDecoder, TokenDecoder
+from greenroom.decoders import TokenDecoder
 from greenroom.errors import InvalidParameter, NotSupported, PromptTooLong, RuntimeClosed
 from greenroom.house import House, Prepared
 from greenroom.parameters import (
@@ -42,6 +43,7 @@ from greenroom.parameters import (
 )
 from greenroom.prompts import Prompt
 from greenroom.streams import EventStream, Result, TokenStream
+from greenroom.tools import Toolbox, Tools
 
 __all__ = ["Runtime"]
 
@@ -182,7 +184,9 @@ class Runtime:
         parameters: GenerateParameters | None = None,
         *,
         constrain: object = None,
-        tools: Sequence[Any] | None = None,
+        tools: Tools | None = None,
+        tool_choice: str = "auto",
+        tool_format: str | None = None,
         template: bool | None = None,
         template_options: Mapping[str, Any] | None = None,
         context: object = None,
@@ -193,21 +197,30 @@ class Runtime:
 
         A str is a user message through the model's chat template where it has one (`template=False`: raw text), a list
         of ints is taken as it is, a list of messages goes through the template. `overrides` beat `parameters`; an
-        unknown name is a `TypeError`. `progress` is called on the engine thread with (prompt tokens run, all of them).
-        `constrain` says what may be written: a `Constraint`, a Python type (JSON of it), or a list of them, all of
-        which then hold.
+        unknown name is a `TypeError`. `constrain` says what may be written: a `Constraint`, a Python type (JSON of it),
+        or a list of them, all of which then hold.
+
+        `tools` are functions, `Tool`s or schemas: the template shows them to the model, and its calls become `ToolCall`
+        and `RejectedToolCall` events (ids as the prompt are run as they are). `tool_choice` "none" shows the tools and
+        leaves calls as text; "required", or a tool's name, holds the model to calls whose arguments fit the schema,
+        behind its thought, and not beside `constrain`. `tool_format` names the format of calls where the model's own
+        is not the right one.
+
+        `progress` is called on the engine thread with (prompt tokens run, all of them).
 
         Raises what can be known at once: `InvalidParameter`, `InvalidPrompt`, `InvalidConstraint`, `TooBusy`,
         `NotSupported`, `RuntimeClosed`. What tokenizing and compiling find (`InvalidPrompt`, `PromptTooLong`,
         `InvalidConstraint`) is raised at the first await.
         """
-        _refuse(tools=tools, context=context)
+        _refuse(context=context)
         options = merged(parameters, overrides)
+        calling = Calling.of(tools, tool_choice, tool_format)
         prepared = self._start(
             prompt,
             options,
-            _text_decoder,
+            calling.decoder,
             constrain=constrain,
+            calling=calling,
             template=template,
             template_options=template_options,
             progress=progress,
@@ -220,7 +233,9 @@ class Runtime:
         parameters: GenerateParameters | None = None,
         *,
         constrain: object = None,
-        tools: Sequence[Any] | None = None,
+        tools: Tools | None = None,
+        tool_choice: str = "auto",
+        tool_format: str | None = None,
         template: bool | None = None,
         template_options: Mapping[str, Any] | None = None,
         context: object = None,
@@ -228,13 +243,15 @@ class Runtime:
         **overrides: Any,
     ) -> tuple[EventStream, GenerationTask]:
         """Like `generate`, but waits until the prompt is checked and queued, never for prefill; with the handle."""
-        _refuse(tools=tools, context=context)
+        _refuse(context=context)
         options = merged(parameters, overrides)
+        calling = Calling.of(tools, tool_choice, tool_format)
         prepared = self._start(
             prompt,
             options,
-            _text_decoder,
+            calling.decoder,
             constrain=constrain,
+            calling=calling,
             template=template,
             template_options=template_options,
             progress=progress,
@@ -316,13 +333,14 @@ class Runtime:
         self,
         prompt: Prompt,
         *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
+        tools: Tools | None = None,
         template: bool | None = None,
         template_options: Mapping[str, Any] | None = None,
     ) -> list[int]:
         """The ids that `generate` would run for this prompt."""
         house = self._opened()
         prompts.check(prompt)
+        schemas = Toolbox(tools).schemas if tools else None
 
         def work() -> list[int]:
             model = house.model
@@ -331,7 +349,7 @@ class Runtime:
                     prompt,
                     model.tokenizer,
                     model.vocab_size,
-                    tools=tools,
+                    tools=schemas,
                     template=template,
                     template_options=template_options,
                 )
@@ -363,9 +381,10 @@ class Runtime:
         self,
         prompt: Prompt,
         options: GenerateParameters,
-        decoder: Callable[[GenerateParameters, ModelInfo], Decoder],
+        decoder: MakeDecoder,
         *,
         constrain: object,
+        calling: Calling = NO_TOOLS,
         template: bool | None,
         template_options: Mapping[str, Any] | None,
         progress: Progress | None,
@@ -377,18 +396,25 @@ class Runtime:
         validate_kv(options, model)
         submitted = time.monotonic()
         seed = options.seed if options.seed is not None else secrets.randbits(63)
-        constraint = None if constrain is None else constraint_of(constrain)
-        if constraint is not None:  # its end is the turn's end
+        given = None if constrain is None else constraint_of(constrain)
+        calling.check(constrain, model)
+        if given is not None or calling.is_forced:  # its end is the turn's end
             options = msgspec.structs.replace(options, default_stops=True)
 
         def prepare(request: int) -> Submit:
             ids = prompts.encode(
-                prompt, model.tokenizer, model.vocab_size, template=template, template_options=template_options
+                prompt,
+                model.tokenizer,
+                model.vocab_size,
+                tools=calling.schemas,
+                template=template,
+                template_options=template_options,
             )
             if len(ids) >= model.context_length:
                 raise PromptTooLong(len(ids), model.context_length)
             if len(ids) >= house.room:
                 raise PromptTooLong(len(ids), house.room, "the runtime's kv_bytes")
+            constraint = calling.constraint(model, ids) if calling.is_forced else given
             compiled = None if constraint is None else house.compile(constraint)
             return Submit(
                 request=request,
@@ -398,7 +424,7 @@ class Runtime:
                 submitted=submitted,
                 deadline=None if options.timeout is None else submitted + options.timeout,
                 reported_seed=seed,
-                decoder=decoder(options, model),
+                decoder=decoder(options, model, ids, seed),
                 progress=progress,
                 kv=kv_options(options),
                 constraint=None if compiled is None else compiled.start(),
@@ -439,18 +465,9 @@ def _without_strings(options: GenerateParameters) -> GenerateParameters:
     return options
 
 
-def _text_decoder(options: GenerateParameters, model: ModelInfo) -> Decoder:
-    return TextDecoder(
-        model.tokenizer.stream(),
-        stop_ids=stop_ids(options, model),
-        eos=model.stop_tokens,
-        stop_strings=stop_strings(options),
-        keep_tokens=options.logprobs is not None,
-    )
-
-
-def _token_decoder(*, include_stop_token: bool) -> Callable[[GenerateParameters, ModelInfo], Decoder]:
-    def make(options: GenerateParameters, model: ModelInfo) -> Decoder:
+def _token_decoder(*, include_stop_token: bool) -> MakeDecoder:
+    def make(options: GenerateParameters, model: ModelInfo, ids: Sequence[int], seed: int) -> Decoder:
+        del ids, seed
         return TokenDecoder(
             stop_ids=stop_ids(options, model), eos=model.stop_tokens, include_stop_token=include_stop_token
         )

@@ -85,3 +85,79 @@ def _interrupted(seed: int) -> tuple[int, str]:
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
     return process.returncode, errors
+
+
+def weather(city: str) -> str:
+    """Get the current weather for a city."""
+    return f"It snows in {city}."
+
+
+def test_a_chat_remembers_saves_and_ends(tmp_path: Path) -> None:
+    """Lines of a pipe are turns; answers stream, thinking and counts with them."""
+    lines = f"Hello! Who are you?\n/save {tmp_path / 'chat.json'}\n/clear\n/nothing\nThank you!\n/quit\nnever\n"
+    chat = [sys.executable, "-m", "greenroom", "chat", "--temperature", "0", "--max-tokens", "30"]
+    done = subprocess.run(chat, input=lines, capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("prompt tokens reused") == 2
+    saved = msgspec.json.decode((tmp_path / "chat.json").read_bytes())
+    assert [message["role"] for message in saved["history"]] == ["user", "assistant"]
+    assert saved["history"][1]["content"] in done.stdout
+
+
+def test_a_chat_shows_the_calls_of_its_tools() -> None:
+    """A function is named as MODULE:FUNCTION, from the folder one stands in."""
+    chat = [sys.executable, "-m", "greenroom", "chat", "--temperature", "0", "--max-tokens", "60"]
+    done = subprocess.run(
+        [*chat, "--tool", "test_cli:weather"],
+        input="What is the weather in Tarnok?\n",
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+        cwd=Path(__file__).parent,
+    )
+    assert done.returncode == 0, done.stderr
+    assert '→ weather {"city": "Tarnok"}' in done.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT to send")
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+def test_ctrl_c_stops_an_answer_and_keeps_the_chat(loop: str, tmp_path: Path) -> None:
+    """The answer that was cut is in the transcript; the next question is answered."""
+    chat = [
+        sys.executable,
+        "-u",
+        "-m",
+        "greenroom",
+        "chat",
+        "--temperature",
+        "3",
+        "--max-tokens",
+        "3000",
+        "--seed",
+        "3",
+    ]
+    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [*chat, "--backend", loop],
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        preexec_fn=listen,  # noqa: PLW1509 - one thread
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("Tell me a long story.\n")
+        process.stdin.flush()
+        begun = "".join([process.stdout.readline() for _ in range(2)])
+        begun += process.stdout.read(40)
+        process.send_signal(signal.SIGINT)
+        rest, errors = process.communicate(f"/save {tmp_path / 'chat.json'}\n/quit\n", timeout=50)
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+    if "(stopped)" not in rest:  # it ended by itself before the signal came
+        assert "prompt tokens reused" in begun + rest
+    saved = msgspec.json.decode((tmp_path / "chat.json").read_bytes())
+    assert [message["role"] for message in saved["history"]] == ["user", "assistant"]

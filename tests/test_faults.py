@@ -60,7 +60,10 @@ BAD: list[tuple[dict[str, Any], type[GreenroomError]]] = [
     ({"kv_bits": 4}, InvalidParameter),
     ({"max_kv_size": 64}, InvalidParameter),
     ({"constrain": "x"}, InvalidConstraint),
-    ({"tools": []}, NotSupported),
+    ({"tools": "x"}, InvalidParameter),
+    ({"tool_choice": "nobody"}, InvalidParameter),
+    ({"tool_choice": "required"}, InvalidParameter),
+    ({"reasoning": "loud"}, InvalidParameter),
     ({"context": object()}, NotSupported),
 ]
 

@@ -19,7 +19,7 @@ from mlx_lm.models import cache as caches
 from greenroom.backends.mlx.alone import AloneStore, quantize
 from greenroom.backends.mlx.fingerprint import fingerprint
 from greenroom.backends.mlx.layers import LayerShape
-from greenroom.backends.mlx.load import Loaded, stop_tokens, tool_parser
+from greenroom.backends.mlx.load import Loaded, chat_template, stop_tokens, thinking, tool_parser
 from greenroom.backends.mlx.memory import default_kv_bytes, device_info, uses_cpu
 from greenroom.backends.mlx.merged import MergedStore
 from greenroom.backends.mlx.packed import PackedStore
@@ -215,6 +215,8 @@ def inspect(
         memory_bytes=memory,
         tokenizer=loaded.tokenizer,
         tool_parser=tool_parser(loaded),
+        chat_template=chat_template(loaded),
+        thinking=thinking(loaded),
     )
     return Inspection(info, model=model, make_cache=make_cache, store=store, cost=cost, kept=kept)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 
 from greenroom.backends.mlx.memory import uses_cpu
+from greenroom.backends.mlx.parsers import ToolParser
 from greenroom.errors import ModelLoadFailed, ModelNotFound
 
-__all__ = ["Loaded", "ToolParser", "load_folder", "stop_tokens", "tool_parser", "wrap"]
+__all__ = ["Loaded", "chat_template", "load_folder", "stop_tokens", "thinking", "tool_parser", "wrap"]
 
 _END_MARKERS = (
     "<|im_end|>",
@@ -47,14 +48,6 @@ class Loaded(NamedTuple):
     tokenizer: Any
     wrapper: Any
     config: Mapping[str, Any]
-
-
-class ToolParser(NamedTuple):
-    """How the model writes a call: `parse(text, tools)` takes what stands between `start` and `end`."""
-
-    start: str
-    end: str
-    parse: Callable[..., Any]
 
 
 def load_folder(model: str | Path) -> Loaded:
@@ -97,10 +90,26 @@ def stop_tokens(loaded: Loaded) -> Iterator[int]:
         return
     special = set(getattr(wrapper, "all_special_ids", ()))
     vocabulary = wrapper.get_vocab()
+    # In Harmony `<|end|>` ends one message of several: the thought before the answer.
+    others = {"<|end|>"} if "<|channel|>" in str(template) else set()
     for marker in _END_MARKERS:
+        if marker in others:
+            continue
         token = vocabulary.get(marker)
         if token is not None and token in special and marker in str(template):
             yield token
+
+
+def chat_template(loaded: Loaded) -> str | None:
+    """The text of the model's chat template, where it has one as text."""
+    template = getattr(loaded.wrapper, "chat_template", None)
+    return template if isinstance(template, str) else None
+
+
+def thinking(loaded: Loaded) -> tuple[str, str] | None:
+    """The markers around the model's thinking, where mlx-lm knows them."""
+    start, end = (getattr(loaded.wrapper, name, None) for name in ("think_start", "think_end"))
+    return (start, end) if isinstance(start, str) and isinstance(end, str) else None
 
 
 def tool_parser(loaded: Loaded) -> ToolParser | None:

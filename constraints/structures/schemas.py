@@ -26,7 +26,7 @@ _IN_ARRAYS = ("items", "prefixItems")
 
 
 def shape_of_schema(schema: Mapping[str, Any], *, validated: bool) -> Shape:
-    """The shape of a JSON schema. Raises `UnsupportedType` for what is none, `MissingExtra` without jsonschema."""
+    """The shape of a JSON schema. Raises `UnsupportedType` for what is none."""
     shape = _Walk(schema, Schema(schema) if validated else None).shape(schema)
     if validated:
         shape = copy.copy(shape)

@@ -8,12 +8,11 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from typing import Any, Protocol, get_args, get_type_hints
 
 import msgspec.inspect
 
-from greenroom.errors import MissingExtra, UnsupportedType
+from greenroom.errors import UnsupportedType
 
 __all__ = ["Library", "Msgspec", "Pydantic", "Schema", "is_model", "is_typed_dict", "library_of", "reason"]
 
@@ -71,17 +70,12 @@ class Schema:
     """A JSON schema as a dict, and the parts of it; jsonschema validates."""
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
+        import jsonschema  # takes a while, and only these need it
+
+        found = jsonschema.validators.validator_for(schema)
         try:
-            library: Any = import_module("jsonschema")  # optional, with or without its stubs
-        except ImportError:
-            raise MissingExtra(
-                "validating against a JSON schema needs jsonschema: `pip install greenroom[schema]`, "
-                "or pass validate='never'"
-            ) from None
-        found = library.validators.validator_for(schema)
-        try:
-            found.check_schema(schema)
-        except library.SchemaError as error:
+            found.check_schema(dict(schema))
+        except jsonschema.SchemaError as error:
             raise UnsupportedType(f"this is no JSON schema: {error.message}") from error
         self._validator: Any = found(schema)
 

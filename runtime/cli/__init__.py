@@ -1,4 +1,4 @@
-"""The command line: `greenroom demo`, `greenroom generate`, `greenroom --version`.
+"""The command line: `greenroom chat`, `greenroom demo`, `greenroom generate`, `greenroom --version`.
 
 It is an app like any other: it uses what the package exports and knows nothing of what is behind it.
 """
@@ -20,9 +20,9 @@ INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code: 0, 1 for a failure, 130 for Ctrl-C."""
     options = _parser().parse_args(arguments)
-    from greenroom.cli import demo, generate
+    from greenroom.cli import chat, demo, generate
 
-    command = {"demo": demo.run, "generate": generate.run}[options.command]
+    command = {"chat": chat.run, "demo": demo.run, "generate": generate.run}[options.command]
     try:
         code: int = anyio.run(command, options, backend=options.backend)
     except BrokenPipeError:  # the reader of our output has left
@@ -48,7 +48,14 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--temperature", type=float, default=0.6)
     generate.add_argument("--seed", type=int)
     generate.add_argument("--stop", action="append", default=[], help="a string that ends the text; may be repeated")
-    for command in (demo, generate):
+    chat = commands.add_parser("chat", help="a conversation in the terminal")
+    chat.add_argument("--instructions", help="what the model is told first")
+    chat.add_argument("--tool", action="append", default=[], metavar="MODULE:FUNCTION", help="may be repeated")
+    chat.add_argument("--thinking", action="store_true", help="let the model's template open its thinking")
+    chat.add_argument("--max-tokens", type=int, default=1024, help="tokens an answer, at the most (default: 1024)")
+    chat.add_argument("--temperature", type=float, default=0.6)
+    chat.add_argument("--seed", type=int)
+    for command in (chat, demo, generate):
         command.add_argument("--model", help="a folder or a hub name (default: the bundled understudy)")
         command.add_argument("--backend", choices=["asyncio", "trio"], default="asyncio", help="the event loop")
     return parser

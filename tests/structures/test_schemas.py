@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import pytest
 
 from greenroom.constraints.structures import Snapshots
-from greenroom.errors import InvalidStructure, MissingExtra, UnsupportedType
+from greenroom.errors import InvalidStructure, UnsupportedType
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -70,11 +69,3 @@ def test_what_is_no_schema_is_refused_at_once() -> None:
         Snapshots({"type": 3})
     with pytest.raises(UnsupportedType, match="missing"):
         Snapshots({"properties": {"a": {"$ref": "#/$defs/missing"}}})
-
-
-def test_without_jsonschema_validation_is_refused_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is skipped in silence."""
-    monkeypatch.setitem(sys.modules, "jsonschema", None)
-    with pytest.raises(MissingExtra, match=r"greenroom\[schema\]"):
-        Snapshots(SCHEMA)
-    assert last(SCHEMA, '{"name":"a', validate="never", missing="omit") == {"name": "a"}

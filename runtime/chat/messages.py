@@ -1,0 +1,103 @@
+"""A conversation as data: OpenAI's message dicts, what makes them, and a file of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from greenroom import prompts
+from greenroom.errors import InvalidPrompt
+from greenroom.events import ToolCall
+
+__all__ = ["Message", "Saved", "answered", "asked", "assistant", "read", "result", "write"]
+
+Message = dict[str, Any]
+_VERSION = 1
+_NOT_RUN = "The call was not run."
+
+
+class Saved(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A transcript's file."""
+
+    instructions: str | None
+    history: list[Message]
+    version: int = _VERSION
+
+
+def asked(prompt: str | Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[Message]:
+    """What a user says: a text, a message, or several (results of tools, say). Raises `InvalidPrompt`."""
+    if isinstance(prompt, str):
+        prompts.check(prompt)
+        return [{"role": "user", "content": prompt}]
+    messages: Any = [prompt] if isinstance(prompt, Mapping) else prompt
+    if isinstance(messages, Sequence) and messages and not isinstance(messages[0], Mapping):
+        raise InvalidPrompt("a session takes a text, a message or a list of messages: its transcript is no list of ids")
+    prompts.check(messages)
+    return [dict(message) for message in messages]
+
+
+def assistant(text: str, thought: str, calls: Sequence[ToolCall], thought_key: str) -> Message:
+    """The model's own message."""
+    message: Message = {"role": "assistant", "content": text}
+    if thought and not (calls and text and thought_key != "reasoning_content"):
+        message[thought_key] = thought
+    if calls:
+        message["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.function.name, "arguments": call.function.arguments},
+            }
+            for call in calls
+        ]
+    return message
+
+
+def result(call: ToolCall, value: Any) -> Message:
+    """What a tool gave: a str as it is, anything else as JSON, spaced as in most training data."""
+    content = value
+    if not isinstance(value, str):
+        content = json.dumps(msgspec.to_builtins(value, str_keys=True, enc_hook=str), ensure_ascii=False)
+    return {"role": "tool", "tool_call_id": call.id, "name": call.function.name, "content": content}
+
+
+def answered(history: Sequence[Message], new: Sequence[Message]) -> list[Message]:
+    """`new`, behind a result for each call at the end of `history` that `new` does not answer.
+
+    Templates fail over, or misread, calls without results.
+    """
+    calls = history[-1].get("tool_calls") or [] if history else []
+    given = {message.get("tool_call_id") for message in new if message["role"] == "tool"}
+    missing = [call for call in calls if call["id"] not in given]
+    told = [
+        {"role": "tool", "tool_call_id": call["id"], "name": call["function"]["name"], "content": _NOT_RUN}
+        for call in missing
+    ]
+    results = [message for message in new if message["role"] == "tool"]
+    others = [message for message in new if message["role"] != "tool"]
+    return [*results, *told, *others] if told else list(new)
+
+
+def write(path: str | Path, saved: Saved) -> None:
+    """As JSON, in one move, so that a crash leaves the old file."""
+    target = Path(path)
+    part = target.with_name(target.name + ".part")
+    part.write_bytes(msgspec.json.format(msgspec.json.encode(saved), indent=1))
+    part.replace(target)
+
+
+def read(path: str | Path) -> Saved:
+    """What `write` wrote. Raises `InvalidPrompt` for a file that holds no transcript, `OSError` for one not there."""
+    try:
+        saved = msgspec.json.decode(Path(path).read_bytes(), type=Saved)
+        if saved.history:
+            prompts.check(saved.history)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise InvalidPrompt(f"{path} holds no transcript: {error}") from error
+    if saved.version != _VERSION:
+        raise InvalidPrompt(f"{path} is a transcript of version {saved.version}, this is {_VERSION}")
+    return saved

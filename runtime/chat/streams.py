@@ -1,0 +1,78 @@
+"""What a session's turn is read through: events, or text alone. Nothing runs before the first read."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+from greenroom.actors.bridge import Bridge
+from greenroom.chat.turn import Turn
+from greenroom.errors import CallRejected
+from greenroom.events import Chunk, Event
+
+__all__ = ["EventTurn", "TextTurn"]
+
+T = TypeVar("T")
+
+
+class _Turn(Generic[T]):
+    """An async iterator and async context manager. Leaving the block, or `aclose()`, ends the turn and settles it.
+
+    Dropping the last reference ends it too, without waiting; the session's next turn waits for it to settle.
+    """
+
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
+        self._bridge: Bridge | None = None
+
+    def __del__(self) -> None:
+        turn = getattr(self, "_turn", None)
+        if turn is not None and self._bridge is not None and not turn.is_over:
+            self._bridge.post(Turn.abandon, turn)  # on any thread
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def stop(self) -> None:
+        """Ask for the end. What was said so far is still read, then `Info`; what is kept, `on_cancel` says."""
+        self._turn.stop()
+
+    async def aclose(self) -> None:
+        """End the turn if it still runs, and return once it is settled."""
+        await self._turn.close()
+
+    async def _next(self) -> Event | None:
+        if self._bridge is None:
+            self._bridge = Bridge()
+        return await self._turn.next()
+
+
+class EventTurn(_Turn[Event]):
+    """`(Chunk | Reasoning | ToolCall | RejectedToolCall)* Info`, over all rounds of the turn."""
+
+    async def __anext__(self) -> Event:
+        event = await self._next()
+        if event is None:
+            raise StopAsyncIteration
+        return event
+
+
+class TextTurn(_Turn[str]):
+    """The answer's text, piece by piece. Raises `CallRejected` at the end where a call could not be used."""
+
+    async def __anext__(self) -> str:
+        while (event := await self._next()) is not None:
+            if isinstance(event, Chunk):
+                return event.text
+        rejected = self._turn.rejected
+        if rejected is not None:
+            raise CallRejected(rejected, info=self._turn.info)
+        raise StopAsyncIteration

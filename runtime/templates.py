@@ -1,0 +1,139 @@
+"""What a chat template wants of messages with tool calls, found by trying.
+
+Templates disagree: some take a call's arguments as an object, some as JSON text; some write calls only where the
+content is None, some fail over None. A conversation that holds a call is rendered in each way, once a tokenizer, and
+the first way in which the call comes out right is the one that messages are given in.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from greenroom.backends.protocol import Tokenizer
+
+__all__ = ["Habits", "fit", "habits"]
+
+_log = logging.getLogger("greenroom")
+
+_ABSENT = "absent"
+_TEXT = "Let me see."
+_NAME = "probe_tool"
+_ARGUMENTS = {"probe_key": "probe_value"}
+_TOOL = {
+    "type": "function",
+    "function": {
+        "name": _NAME,
+        "description": "A tool.",
+        "parameters": {
+            "type": "object",
+            "properties": {"probe_key": {"type": "string", "description": "A text."}},
+            "required": ["probe_key"],
+        },
+    },
+}
+_ID = "probe0123"  # nine letters and digits: some templates insist
+
+
+class Habits(NamedTuple):
+    """How calls are to be handed to one template. `empty` is the content where there is no text: "", None or absent."""
+
+    writes_calls: bool = False
+    """The template writes calls at all."""
+    as_text: bool = False
+    """Arguments as JSON text, not as an object."""
+    empty: str | None = ""
+    keeps_text: bool = True
+    """Text and calls of one message both come out."""
+    shows_tools: bool = False
+    """The template tells the model which tools there are."""
+
+
+_KNOWN: WeakKeyDictionary[Tokenizer, Habits] = WeakKeyDictionary()
+
+
+def habits(tokenizer: Tokenizer) -> Habits:
+    """The habits of the tokenizer's template. Renders up to eight small conversations, the first time."""
+    known = _KNOWN.get(tokenizer)
+    if known is None:
+        known = _KNOWN[tokenizer] = _found(tokenizer)
+        if not known.shows_tools:
+            _log.warning("this model's chat template does not show tools to it: describe them in a system message")
+    return known
+
+
+def fit(messages: Sequence[Mapping[str, Any]], tokenizer: Tokenizer) -> Sequence[Mapping[str, Any]]:
+    """The messages as the template wants them; those without calls as they are."""
+    if not any(message.get("tool_calls") for message in messages):
+        return messages
+    known = habits(tokenizer)
+    return [_fitted(message, known) if message.get("tool_calls") else message for message in messages]
+
+
+def _fitted(message: Mapping[str, Any], known: Habits) -> dict[str, Any]:
+    fitted = dict(message)
+    fitted["tool_calls"] = [_call(call, as_text=known.as_text) for call in message["tool_calls"]]
+    if not fitted.get("content") or not known.keeps_text:
+        fitted.pop("content", None)
+        if known.empty != _ABSENT:
+            fitted["content"] = known.empty
+    return fitted
+
+
+def _call(call: Mapping[str, Any], *, as_text: bool) -> dict[str, Any]:
+    function = dict(call["function"])
+    arguments = function.get("arguments")
+    if as_text and not isinstance(arguments, str):
+        function["arguments"] = json.dumps(arguments if arguments is not None else {}, ensure_ascii=False)
+    elif not as_text and isinstance(arguments, str):
+        function["arguments"] = json.loads(arguments)
+    return {**call, "function": function}
+
+
+def _found(tokenizer: Tokenizer) -> Habits:
+    shows = _shows_tools(tokenizer)
+    for as_text, empty in itertools.product((False, True), ("", None, _ABSENT)):
+        found = Habits(True, as_text, empty, shows_tools=shows)
+        if _is_right(_rendered(tokenizer, found, ""), as_text=as_text):
+            text = _rendered(tokenizer, found, _TEXT)
+            return found._replace(keeps_text=_is_right(text, as_text=as_text) and _TEXT in (text or ""))
+    return Habits(shows_tools=shows)
+
+
+def _shows_tools(tokenizer: Tokenizer) -> bool:
+    messages = [{"role": "user", "content": "Hello."}]
+    try:
+        return _NAME in tokenizer.decode(tokenizer.render(messages, tools=[_TOOL]), skip_special_tokens=False)
+    except Exception:  # noqa: BLE001 - a template is a program: it may raise anything
+        return False
+
+
+def _rendered(tokenizer: Tokenizer, known: Habits, text: str) -> str | None:
+    """The text of the assistant's call and of the result, as the template writes them; None where it fails."""
+    call = {"id": _ID, "type": "function", "function": {"name": _NAME, "arguments": _ARGUMENTS}}
+    asked: list[Mapping[str, Any]] = [{"role": "user", "content": "Hello."}]
+    messages = [
+        *asked,
+        _fitted({"role": "assistant", "content": text, "tool_calls": [call]}, known),
+        {"role": "tool", "tool_call_id": _ID, "name": _NAME, "content": "done"},
+    ]
+    try:
+        ids = tokenizer.render(messages)  # without tools: their list has the same words
+    except Exception:  # noqa: BLE001 - a template is a program: it may raise anything
+        try:
+            ids = tokenizer.render(messages, tools=[_TOOL])
+        except Exception:  # noqa: BLE001
+            return None
+    return tokenizer.decode(ids, skip_special_tokens=False)
+
+
+def _is_right(text: str | None, *, as_text: bool) -> bool:
+    """Whether name and arguments came out, neither as Python's repr nor as JSON inside of a JSON string."""
+    if text is None or _NAME not in text or "probe_value" not in text:
+        return False
+    wrong = ("{'probe_key'", '\\"probe_key', "None")
+    return not any(each in text for each in wrong) and (as_text or '"{' not in text)

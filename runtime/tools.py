@@ -1,0 +1,217 @@
+"""Tools: functions, or schemas, that a model may call."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import msgspec
+from anyio import to_thread
+from jsonschema import Draft202012Validator, SchemaError
+from jsonschema.exceptions import best_match
+
+from greenroom.errors import InvalidParameter, NotSupported
+
+__all__ = ["Tool", "Toolbox", "Tools"]
+
+_PLAIN = (str, int, float, bool, type(None))
+"""Defaults that the schema tells the model."""
+_NAME = re.compile(r"[\w.\-]{1,128}")
+
+
+class Tool:
+    """A name, what it is for, a JSON schema of its arguments, and perhaps the function that does it.
+
+    Made by `from_function` or `from_schema`. Raises `InvalidParameter` for a name or a schema that is none.
+    """
+
+    def __init__(
+        self,
+        name: Any,
+        description: str = "",
+        parameters: Mapping[str, Any] | None = None,
+        function: Callable[..., Any] | None = None,
+    ) -> None:
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise InvalidParameter("a tool's name", name, "letters, digits, '_', '-' and '.', at most 128")
+        self.name: str = name
+        self.description = description
+        self.parameters = dict(parameters) if parameters is not None else {"type": "object", "properties": {}}
+        self.function = function
+        self._arguments: type[msgspec.Struct] | None = None
+        try:
+            Draft202012Validator.check_schema(self.parameters)
+        except SchemaError as error:
+            place = "/".join(map(str, error.absolute_path))
+            raise InvalidParameter(
+                f"the schema of the tool {name!r} at /{place}", error.instance, error.message
+            ) from None
+        self._validator = Draft202012Validator(self.parameters)
+
+    def __repr__(self) -> str:
+        return f"<Tool {self.name}{'' if self.function is None else '()'}>"
+
+    @classmethod
+    def from_function(
+        cls, function: Callable[..., Any], *, name: str | None = None, description: str | None = None
+    ) -> Tool:
+        """A tool from a function, sync or async: its name, its docstring and the types of its parameters.
+
+        Types are what msgspec can read from JSON: plain types, containers, literals, enums, dataclasses, structs,
+        `Annotated[…, msgspec.Meta(description=…)]`. Lines of the docstring's `Args:` describe parameters. Raises
+        `InvalidParameter` where a parameter has no type, is positional-only or takes any number of arguments.
+        """
+        called = str(name or getattr(function, "__name__", type(function).__name__))
+        text = inspect.getdoc(function) or ""
+        summary, told = _docstring(text)
+        arguments = _struct(function, called)
+        (schema,), definitions = msgspec.json.schema_components([arguments], ref_template="#/$defs/{name}")
+        root = dict(definitions.pop(schema["$ref"].rpartition("/")[2]))
+        root.pop("title", None)
+        for key, value in root.get("properties", {}).items():
+            if key in told and "description" not in value:
+                value["description"] = told[key]
+            if "type" not in value and all(isinstance(choice, str) for choice in value.get("enum", [0])):
+                value["type"] = "string"  # templates that write signatures ask for it
+        if definitions:
+            root["$defs"] = definitions
+        tool = cls(called, summary if description is None else description, root, function)
+        tool._arguments = arguments
+        return tool
+
+    @classmethod
+    def from_schema(cls, schema: Mapping[str, Any], function: Callable[..., Any] | None = None) -> Tool:
+        """A tool from OpenAI's form: `{"type": "function", "function": {…}}`, or what stands inside of it."""
+        inner = schema.get("function", schema)
+        if not isinstance(inner, Mapping) or "name" not in inner:
+            raise InvalidParameter("a tool", schema, 'a function, a Tool, or {"type": "function", "function": {…}}')
+        return cls(inner["name"], inner.get("description") or "", inner.get("parameters"), function)
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """OpenAI's form, as chat templates want it. A new dict each time."""
+        function = {"name": self.name, "description": self.description, "parameters": self.parameters}
+        return {"type": "function", "function": function}
+
+    def problem(self, arguments: Mapping[str, Any]) -> str | None:
+        """What is wrong with `arguments` by the schema, in one sentence; None where they fit."""
+        error = best_match(self._validator.iter_errors(dict(arguments)))
+        if error is None:
+            return None
+        place = "/".join(map(str, error.absolute_path))
+        return f"{error.message} (at /{place})" if place else str(error.message)
+
+    async def call(self, arguments: Mapping[str, Any]) -> Any:
+        """Run the function. A sync one runs on a worker thread, which a cancellation leaves behind.
+
+        Raises `NotSupported` without a function, and whatever the function raises.
+        """
+        if self.function is None:
+            raise NotSupported(f"calling the tool {self.name!r}", "it has a schema and no function")
+        values: dict[str, Any] = dict(arguments)
+        if self._arguments is not None:
+            struct = msgspec.convert(values, self._arguments)
+            given = {field.encode_name: field.name for field in msgspec.structs.fields(self._arguments)}
+            values = {key: getattr(struct, given[key]) for key in values if key in given}
+        if inspect.iscoroutinefunction(self.function):
+            return await self.function(**values)
+        result = await to_thread.run_sync(partial(self.function, **values), abandon_on_cancel=True)
+        return await result if inspect.isawaitable(result) else result
+
+
+Tools = Sequence[Tool | Mapping[str, Any] | Callable[..., Any]]
+"""What may be given as `tools=`."""
+
+
+class Toolbox:
+    """The tools of one request, by name. Raises `InvalidParameter` for what is no tool, and for a name given twice."""
+
+    def __init__(self, tools: Tools) -> None:
+        if isinstance(tools, str | Mapping) or not isinstance(tools, Iterable):
+            raise InvalidParameter("tools", tools, "a sequence of tools")
+        self._tools: dict[str, Tool] = {}
+        for each in tools:
+            tool = _tool(each)
+            if tool.name in self._tools:
+                raise InvalidParameter("tools", tool.name, "tools of different names")
+            self._tools[tool.name] = tool
+        self.schemas = [tool.schema for tool in self._tools.values()]
+        """OpenAI's form of each, for templates and parsers."""
+
+    def __repr__(self) -> str:
+        return f"<Toolbox {' '.join(self._tools)}>"
+
+    def __iter__(self) -> Iterator[Tool]:
+        return iter(self._tools.values())
+
+    def __len__(self) -> int:
+        return len(self._tools)
+
+    def get(self, name: str) -> Tool | None:
+        """The tool of that name."""
+        return self._tools.get(name)
+
+    def names(self) -> tuple[str, ...]:
+        """Every name, in the order given."""
+        return tuple(self._tools)
+
+
+def _tool(given: object) -> Tool:
+    if isinstance(given, Tool):
+        return given
+    if isinstance(given, Mapping):
+        return Tool.from_schema(given)
+    if callable(given):
+        return Tool.from_function(given)
+    raise InvalidParameter("a tool", given, "a Tool, a function or a schema")
+
+
+def _struct(function: Callable[..., Any], name: str) -> type[msgspec.Struct]:
+    """A struct with one field a parameter. Fields have names of their own: a parameter may be called anything."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    fields: list[tuple[str, Any, Any]] = []
+    renamed: dict[str, str] = {}
+    for place, parameter in enumerate(inspect.signature(function).parameters.values()):
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise InvalidParameter(f"the parameter {parameter.name!r} of {name}()", str(parameter), "given by its name")
+        if parameter.name not in hints:
+            raise InvalidParameter(f"the parameter {parameter.name!r} of {name}()", "no type", "annotated with a type")
+        default: Any = msgspec.NODEFAULT
+        if isinstance(parameter.default, _PLAIN):
+            default = parameter.default
+        elif parameter.default is not parameter.empty:
+            default = msgspec.field(default_factory=partial(_same, parameter.default))
+        renamed[f"field_{place}"] = parameter.name
+        fields.append((f"field_{place}", hints[parameter.name], default))
+    return msgspec.defstruct(name, fields, rename=renamed, kw_only=True, forbid_unknown_fields=True)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+_ARGUMENT = re.compile(r"\s+\*{0,2}(\w+)(?:\s*\([^)]*\))?\s*:\s*(.+)")
+
+
+def _docstring(text: str) -> tuple[str, dict[str, str]]:
+    """The text in front of the sections, and what `Args:` says of each parameter (Google's form)."""
+    head, _, rest = re.sub(r"^(Args|Arguments|Parameters):[ \t]*$", "\0", text, count=1, flags=re.MULTILINE).partition(
+        "\0"
+    )
+    head = re.split(r"^(?:Returns|Raises|Yields|Examples?):", head, maxsplit=1, flags=re.MULTILINE)[0]
+    told: dict[str, str] = {}
+    last: str | None = None
+    for line in rest.splitlines():
+        if line.strip() and not line[0].isspace():
+            break
+        match = _ARGUMENT.fullmatch(line)
+        if match is not None:
+            last = match.group(1)
+            told[last] = match.group(2).strip()
+        elif last is not None and line.strip():
+            told[last] += " " + line.strip()
+    return " ".join(head.split()), told

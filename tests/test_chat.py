@@ -1,0 +1,395 @@
+"""A session: turns, tools, what is kept of them, and how they end. On the double."""
+
+from __future__ import annotations
+
+import gc
+import json
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import msgspec
+import pytest
+
+from greenroom import (
+    CallRejected,
+    ChatSession,
+    Chunk,
+    Event,
+    Info,
+    Reasoning,
+    RejectedToolCall,
+    Reply,
+    Runtime,
+    Scripted,
+    SessionBusy,
+    ToolCall,
+)
+from greenroom.errors import BackendFailed, InvalidParameter, InvalidPrompt
+
+
+def call(name: str = "get_weather", **arguments: Any) -> str:
+    """A call, as the double's format has it."""
+    return f"<tool_call>\n{json.dumps({'name': name, 'arguments': arguments})}\n</tool_call>"
+
+
+def get_weather(city: str) -> dict[str, str]:
+    """The weather of a city."""
+    return {"city": city, "sky": "clear"}
+
+
+def roles(session: ChatSession) -> list[str]:
+    """Who spoke, in order."""
+    return [message["role"] for message in session.history]
+
+
+async def events(session: ChatSession, prompt: Any, **options: Any) -> list[Event]:
+    """One turn, read to its end."""
+    async with session.stream_events(prompt, **options) as turn:
+        return [event async for event in turn]
+
+
+class Weather:
+    """Replies of a model that calls a tool first, and reports afterwards."""
+
+    def __init__(self, *replies: str | Reply) -> None:
+        self.replies = list(replies)
+
+    def __call__(self, last: str, seed: int) -> str | Reply:
+        """The next one."""
+        del last, seed
+        return self.replies.pop(0)
+
+
+async def test_a_session_remembers() -> None:
+    """Instructions first, then every turn; history is a copy."""
+    async with Runtime(backend=Scripted(lambda last, _: f"to {last}")) as runtime:
+        session = ChatSession(runtime, instructions="Be brief.")
+        assert await session.respond("one") == "to one"
+        assert "".join([text async for text in session.stream_response("two")]) == "to two"
+        assert [message["content"] for message in session.history] == ["one", "to one", "two", "to two"]
+        session.history.clear()
+        assert len(session.history) == 4
+        ids = await runtime.prepare([{"role": "system", "content": "Be brief."}, *session.history])
+        assert "Be brief." in runtime.tokenizer.decode(ids)
+        session.clear()
+        assert session.history == []
+
+
+async def test_a_function_is_run_and_the_model_asked_again() -> None:
+    """Events of all rounds in order, one `Info` at the end; calls and results are in the transcript."""
+    replies = Weather(f"<think>Hm.</think>I look. {call(city='Oslo')}", "It is clear.")
+    async with Runtime(backend=Scripted(replies)) as runtime:
+        session = ChatSession(runtime, tools=[get_weather])
+        told = await events(session, "Weather in Oslo?")
+    assert "".join([event.text for event in told if isinstance(event, Chunk)]) == "I look. It is clear."
+    assert list(dict.fromkeys(map(type, told))) == [Reasoning, Chunk, ToolCall, Info]
+    info = told[-1]
+    assert isinstance(info, Info)
+    assert info.rounds == 2
+    assert info.stop_reason == "stop"
+    assert info.generation_tokens > len("It is clear.")
+    assert roles(session) == ["user", "assistant", "tool", "assistant"]
+    asked, answered = session.history[1:3]
+    assert asked["content"] == "I look. "
+    assert asked["reasoning_content"] == "Hm."
+    assert asked["tool_calls"][0]["function"] == {"name": "get_weather", "arguments": {"city": "Oslo"}}
+    assert answered["tool_call_id"] == asked["tool_calls"][0]["id"]
+    assert json.loads(answered["content"]) == {"city": "Oslo", "sky": "clear"}
+
+
+async def test_calls_of_one_message_run_side_by_side() -> None:
+    """Each waits for the other; results keep the calls' order."""
+    first, second = anyio.Event(), anyio.Event()
+
+    async def meet(me: int) -> int:
+        mine, other = (first, second) if me == 1 else (second, first)
+        mine.set()
+        await other.wait()
+        return me
+
+    replies = Weather(call("meet", me=1) + call("meet", me=2), "Met.")
+    async with Runtime(backend=Scripted(replies)) as runtime:
+        session = ChatSession(runtime, tools=[meet])
+        assert await session.respond("go") == "Met."
+    assert [message["content"] for message in session.history if message["role"] == "tool"] == ["1", "2"]
+
+
+async def test_a_tool_that_fails_is_told_to_the_model_or_raised() -> None:
+    """As configured; raised, the turn leaves nothing behind."""
+
+    def broken() -> str:
+        raise OSError("no network")
+
+    replies = Weather(call("broken"), "I could not.", call("broken"))
+    async with Runtime(backend=Scripted(replies)) as runtime:
+        session = ChatSession(runtime, tools=[broken])
+        assert await session.respond("go") == "I could not."
+        assert session.history[2]["content"] == "OSError: no network"
+        strict = ChatSession(runtime, tools=[broken], on_tool_error="raise")
+        with pytest.raises(OSError, match="no network"):
+            await strict.respond("go")
+        assert strict.history == []
+        assert not strict.is_busy
+
+
+async def test_a_dispatcher_runs_calls_in_place_of_functions() -> None:
+    """Schemas alone are tools enough then."""
+    schema = {"name": "get_weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
+    seen: list[ToolCall] = []
+
+    async def dispatch(tool_call: ToolCall) -> str:
+        seen.append(tool_call)
+        return "rain"
+
+    async with Runtime(backend=Scripted(Weather(call(city="Oslo"), "Rain."))) as runtime:
+        session = ChatSession(runtime, tools=[schema], tool_dispatch=dispatch)
+        assert await session.respond("Weather?") == "Rain."
+    assert [each.function.arguments for each in seen] == [{"city": "Oslo"}]
+
+
+async def test_without_anything_to_run_the_caller_answers_the_calls() -> None:
+    """The turn ends with the calls; results are the next question, and what is not answered is said so."""
+    schema = {"name": "get_weather", "parameters": {"type": "object"}}
+    async with Runtime(backend=Scripted(Weather(call() + call(), "Rain.", call(), "Fine."))) as runtime:
+        session = ChatSession(runtime, tools=[schema])
+        told = await events(session, "Weather?")
+        one, two = [event for event in told if isinstance(event, ToolCall)]
+        assert await session.respond([{"role": "tool", "tool_call_id": one.id, "content": "rain"}]) == "Rain."
+        assert [message.get("tool_call_id") for message in session.history] == [None, None, one.id, two.id, None]
+        await events(session, "And now?")
+        assert await session.respond("Never mind.") == "Fine."
+        assert roles(session)[-4:] == ["assistant", "tool", "user", "assistant"]
+
+
+async def test_rounds_are_bounded() -> None:
+    """A model that never stops calling is stopped."""
+    async with Runtime(backend=Scripted(call(city="Oslo"))) as runtime:
+        session = ChatSession(runtime, tools=[get_weather], max_rounds=3)
+        told = await events(session, "Weather?")
+        info = told[-1]
+        assert isinstance(info, Info)
+        assert info.rounds == 3
+        ids = [event.id for event in told if isinstance(event, ToolCall)]
+        assert len(set(ids)) == 3
+
+
+async def test_a_rejected_call_runs_nothing_of_its_round_and_is_not_lost() -> None:
+    """The events say why; text alone raises; the transcript has what was written."""
+    ran: list[str] = []
+
+    def get_weather(city: str) -> str:
+        ran.append(city)
+        return city
+
+    wrong = f"So: {call(city='Oslo')}{call('nothing')}"
+    async with Runtime(backend=Scripted(wrong)) as runtime:
+        session = ChatSession(runtime, tools=[get_weather])
+        told = await events(session, "Weather?")
+        assert [event.reason for event in told if isinstance(event, RejectedToolCall)] == ["undeclared_tool"]
+        assert session.history[1] == {"role": "assistant", "content": wrong}
+        with pytest.raises(CallRejected, match="undeclared_tool") as caught:
+            await session.respond("Again?")
+        assert caught.value.event.name == "nothing"
+        assert roles(session) == ["user", "assistant"] * 2
+    assert ran == []
+
+
+@pytest.mark.parametrize("kept", ["rollback", "keep_partial"])
+async def test_a_stopped_turn_leaves_a_valid_transcript(kept: Any) -> None:
+    """Nothing of it, or what was read so far; the reader gets `Info`."""
+    async with Runtime(backend=Scripted({"*": "fine", "count": Reply("1 2 3 ", repeat=True)})) as runtime:
+        session = ChatSession(runtime, on_cancel=kept)
+        said = ""
+        async with session.stream_events("count") as turn:
+            async for event in turn:
+                if isinstance(event, Chunk):
+                    said += event.text
+                    session.stop()
+                last = event
+        assert isinstance(last, Info)
+        assert (last.stop_reason, last.stop_detail) == ("cancelled", "handle")
+        assert [message["content"] for message in session.history] == ([] if kept == "rollback" else ["count", said])
+        assert await session.respond("and?") == "fine"
+
+
+async def test_leaving_the_block_ends_the_turn_settled() -> None:
+    """No KV is left, and the next question does not wait."""
+    async with Runtime(backend=Scripted({"*": "fine", "count": Reply("1 2 3 ", repeat=True)})) as runtime:
+        session = ChatSession(runtime)
+        async with session.stream_response("count") as turn:
+            assert await turn.__anext__()
+        assert runtime.statistics().running == 0
+        assert session.history == []
+        assert await session.respond("and?") == "fine"
+
+
+async def test_a_dropped_turn_ends_itself() -> None:
+    """A bare `break` out of the loop."""
+    async with Runtime(backend=Scripted({"*": "fine", "count": Reply("1 2 3 ", repeat=True)})) as runtime:
+        session = ChatSession(runtime, on_cancel="keep_partial")
+        async for text in session.stream_response("count"):
+            assert text
+            break
+        gc.collect()
+        assert await session.respond("and?") == "fine"
+        assert roles(session) == ["user", "assistant"] * 2
+        assert runtime.statistics().running == 0
+
+
+async def test_stop_and_ask_again_does_not_wait_for_the_old_answer() -> None:
+    """The old turn is cancelled and settled; its reader, who has not read on, still gets its end."""
+    async with Runtime(backend=Scripted({"*": "fine", "count": Reply("1 2 3 ", repeat=True)})) as runtime:
+        session = ChatSession(runtime, when_busy="stop")
+        old = session.stream_events("count")
+        await old.__anext__()
+        with anyio.fail_after(10):
+            assert await session.respond("and?") == "fine"
+        rest = [event async for event in old]
+        assert isinstance(rest[-1], Info)
+        assert rest[-1].stop_reason == "cancelled"
+        assert [message["content"] for message in session.history] == ["and?", "fine"]
+
+
+async def test_a_second_question_waits_its_turn_or_is_refused() -> None:
+    """Cancellably: one that gives up leaves no trace."""
+    backend = Scripted({"*": "fine"})
+    backend.hold()
+    async with Runtime(backend=backend) as runtime:
+        session = ChatSession(runtime)
+        answers: list[str] = []
+
+        async def ask(prompt: str) -> None:
+            answers.append(await session.respond(prompt))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(ask, "one")
+            await anyio.wait_all_tasks_blocked()
+            with anyio.move_on_after(0.01) as scope:
+                await session.respond("never")
+            assert scope.cancelled_caught
+            group.start_soon(ask, "two")
+            await anyio.wait_all_tasks_blocked()
+            with pytest.raises(SessionBusy):
+                session.clear()
+            session.settings.when_busy = "raise"
+            with pytest.raises(SessionBusy):
+                await session.respond("no")
+            backend.release_all()
+        assert answers == ["fine", "fine"]
+        assert [message["content"] for message in session.history] == ["one", "fine", "two", "fine"]
+
+
+async def test_a_cancelled_scope_ends_the_turn_settled() -> None:
+    """The cancellation goes on; the session is free."""
+    async with Runtime(backend=Scripted({"*": "fine", "count": Reply("1 2 3 ", repeat=True)})) as runtime:
+        session = ChatSession(runtime)
+        with anyio.CancelScope() as scope:
+            async for _ in session.stream_response("count"):
+                scope.cancel()
+        assert scope.cancelled_caught
+        assert not session.is_busy
+        assert runtime.statistics().running == 0
+        assert await session.respond("and?") == "fine"
+
+
+async def test_a_turn_is_stopped_while_its_tools_run() -> None:
+    """The tool is cancelled; of the turn nothing is kept, or the rounds that are complete."""
+    started = anyio.Event()
+
+    async def slow(city: str) -> None:
+        del city
+        started.set()
+        await anyio.sleep_forever()
+
+    async with Runtime(backend=Scripted(Weather(call("slow", city="Oslo")))) as runtime:
+        session = ChatSession(runtime, tools=[slow])
+        told: list[Event] = []
+
+        async def read() -> None:
+            told.extend(await events(session, "go"))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(read)
+            await started.wait()
+            session.stop()
+        assert isinstance(told[-1], Info)
+        assert told[-1].stop_reason == "cancelled"
+        assert session.history == []
+
+
+async def test_an_empty_answer_is_not_kept() -> None:
+    """A question without an answer would break most templates."""
+    async with Runtime(backend=Scripted({"*": "fine", "hush": ""})) as runtime:
+        session = ChatSession(runtime)
+        assert await session.respond("hush") == ""
+        assert session.history == []
+        assert await session.respond("and?") == "fine"
+
+
+async def test_a_failed_generation_leaves_the_session_usable() -> None:
+    """The error is raised, the turn rolled back."""
+    async with Runtime(backend=Scripted({"*": "fine", "fail": Reply("abc", fail_at=2)})) as runtime:
+        session = ChatSession(runtime)
+        with pytest.raises(BackendFailed):
+            await session.respond("fail")
+        assert session.history == []
+        assert await session.respond("and?") == "fine"
+
+
+async def test_a_transcript_is_saved_and_loaded(tmp_path: Path) -> None:
+    """Instructions, calls and results too."""
+    replies = Weather(call(city="Łódź"), "Clear.", "again")
+    async with Runtime(backend=Scripted(replies)) as runtime:
+        session = ChatSession(runtime, instructions="Be brief.", tools=[get_weather])
+        await session.respond("Weather?")
+        session.save(tmp_path / "chat.json")
+        other = ChatSession(runtime, tools=[get_weather])
+        other.load(tmp_path / "chat.json")
+        assert other.history == session.history
+        assert other.instructions == "Be brief."
+        assert await other.respond("more") == "again"
+    (tmp_path / "wrong.json").write_text('{"history": 1}')
+    with pytest.raises(InvalidPrompt, match=r"wrong\.json"):
+        other.load(tmp_path / "wrong.json")
+
+
+async def test_a_fork_goes_its_own_way() -> None:
+    """With the same tools and settings."""
+    async with Runtime(backend=Scripted()) as runtime:
+        session = ChatSession(runtime, tools=[get_weather], max_rounds=2)
+        await session.respond("one")
+        twin = session.fork()
+        await twin.respond("two")
+        assert len(session.history) == 2
+        assert [message["content"] for message in twin.history] == ["one", "one", "two", "two"]
+        assert twin.settings.max_rounds == 2
+
+
+async def test_a_session_finds_the_current_runtime() -> None:
+    """As `generate()` does."""
+    async with Runtime(backend=Scripted("hello")):
+        assert await ChatSession().respond("x") == "hello"
+
+
+@pytest.mark.parametrize("options", [{"max_rounds": 0}, {"on_cancel": "x"}, {"when_busy": "x"}, {"tools": "x"}])
+def test_bad_settings_are_named(options: dict[str, Any]) -> None:
+    """At once."""
+    with pytest.raises(InvalidParameter, match=next(iter(options))):
+        ChatSession(**options)
+
+
+async def test_a_session_takes_no_ids() -> None:
+    """Its transcript is messages."""
+    async with Runtime(backend=Scripted()) as runtime:
+        with pytest.raises(InvalidPrompt):
+            ChatSession(runtime).stream_events([1, 2])  # type: ignore[list-item]
+
+
+async def test_events_of_a_session_are_a_wire_format() -> None:
+    """`msgspec.json` writes and reads each."""
+    async with Runtime(backend=Scripted(Weather(call(city="Oslo"), "Clear."))) as runtime:
+        told = await events(ChatSession(runtime, tools=[get_weather]), "Weather?")
+    lines = [msgspec.json.encode(event) for event in told]
+    assert [msgspec.json.decode(line, type=Event) for line in lines] == told
