@@ -6,7 +6,7 @@ finds every one. Objects that nobody takes are never made.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Callable, Mapping
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, overload
 
@@ -231,14 +231,24 @@ def structures(
     Raises `UnsupportedType` and `InvalidParameter` at the call. Nothing is read before the first
     `async for`.
     """
+    options = {
+        "missing": missing,
+        "partial_strings": partial_strings,
+        "validate": validate,
+        "truncated": truncated,
+        "every_chunk": every_chunk,
+        "max_depth": max_depth,
+        "max_size": max_size,
+    }
+    return prepared(kind, options)(source)
+
+
+def prepared(kind: Any, options: Mapping[str, Any]) -> Callable[[AsyncIterable[Any]], Structures[Any]]:
+    """`structures` of a kind, for a source that is to come: what can be refused is refused here."""
+    chosen = dict(options)
+    truncated: Truncated = chosen.pop("truncated", "raise")
+    every_chunk: bool = chosen.pop("every_chunk", False)
     if truncated not in ("raise", "mark"):
         raise InvalidParameter("truncated", truncated, "'raise' or 'mark'")
-    snapshots: Snapshots[Any] = Snapshots(
-        kind,
-        missing=missing,
-        partial_strings=partial_strings,
-        validate=validate,
-        max_depth=max_depth,
-        max_size=max_size,
-    )
-    return Structures(source, snapshots, truncated=truncated, every_chunk=every_chunk)
+    snapshots: Snapshots[Any] = Snapshots(kind, **chosen)
+    return lambda source: Structures(source, snapshots, truncated=truncated, every_chunk=every_chunk)

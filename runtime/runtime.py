@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar, overload
 
 import msgspec
 from anyio import to_thread
@@ -30,6 +30,8 @@ from greenroom.calling import NO_TOOLS, Calling, MakeDecoder
 from greenroom.constraints.coercion import constraint_of
 from greenroom.decoders import TokenDecoder
 from greenroom.errors import InvalidParameter, NotSupported, PromptTooLong, RuntimeClosed
+from greenroom.growing import Structures
+from greenroom.growing import prepared as structures_of
 from greenroom.house import House, Prepared
 from greenroom.parameters import (
     GenerateParameters,
@@ -55,6 +57,7 @@ MAX_WAITING = 1024
 """Requests in the queue: some thousand prompts of ids are tens of megabytes; more is a caller without a brake."""
 
 Progress = Callable[[int, int], object]
+T = TypeVar("T")
 
 
 class Runtime:
@@ -326,6 +329,67 @@ class Runtime:
     ) -> tuple[TokenStream, GenerationTask]:
         """The lowest level: ids in, tokens out, the stop token included."""
         return await self.generate_tokens_task(list(ids), parameters, include_stop_token=True, **overrides)
+
+    # Objects of a type.
+
+    @overload
+    def stream(
+        self,
+        kind: type[T],
+        prompt: Prompt,
+        parameters: GenerateParameters | None = ...,
+        *,
+        growing: Mapping[str, Any] | None = ...,
+        **options: Any,
+    ) -> Structures[T]: ...
+
+    @overload
+    def stream(
+        self,
+        kind: Any,
+        prompt: Prompt,
+        parameters: GenerateParameters | None = ...,
+        *,
+        growing: Mapping[str, Any] | None = ...,
+        **options: Any,
+    ) -> Structures[Any]: ...
+
+    def stream(
+        self,
+        kind: Any,
+        prompt: Prompt,
+        parameters: GenerateParameters | None = None,
+        *,
+        growing: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Structures[Any]:
+        """Growing objects of the type `kind`, which the output is constrained to: `async for person in …`.
+
+        `kind` is what `greenroom.structures` takes, and `growing` are its options; the others are `generate`'s, a
+        `constrain` among them holds too. Raises as `generate` does, and `UnsupportedType`.
+        """
+        also = options.pop("constrain", None)
+        constrain = constraint_of(kind) if also is None else [kind, also]
+        structured = structures_of(kind, growing or {})  # before anything is submitted: it may refuse the type
+        return structured(self.generate(prompt, parameters, constrain=constrain, **options))
+
+    @overload
+    async def collect(
+        self, kind: type[T], prompt: Prompt, parameters: GenerateParameters | None = ..., **options: Any
+    ) -> T: ...
+
+    @overload
+    async def collect(
+        self, kind: Any, prompt: Prompt, parameters: GenerateParameters | None = ..., **options: Any
+    ) -> Any: ...
+
+    async def collect(
+        self, kind: Any, prompt: Prompt, parameters: GenerateParameters | None = None, **options: Any
+    ) -> Any:
+        """One object of the type `kind`, whole and validated. Raises `TruncatedJson` where the output ended early."""
+        async with self.stream(kind, prompt, parameters, growing={"validate": "final"}, **options) as growing:
+            objects = [found async for found in growing]
+        return objects[-1]
 
     # Helpers of whole prompts.
 
