@@ -29,7 +29,7 @@ import numpy as np  # noqa: E402
 
 from greenroom.backends.mlx.inspection import Inspection, Store, inspect  # noqa: E402
 from greenroom.backends.mlx.load import Loaded, load_folder, wrap  # noqa: E402
-from greenroom.backends.mlx.memory import WiredLimit  # noqa: E402
+from greenroom.backends.mlx.memory import DeviceLimits, default_kv_bytes  # noqa: E402
 from greenroom.backends.mlx.passes import Pass, reported  # noqa: E402
 from greenroom.backends.mlx.prefix_files import PREFIX_FILE_BYTES, PrefixFiles  # noqa: E402
 from greenroom.backends.mlx.prefixes import PrefixStore  # noqa: E402
@@ -129,7 +129,7 @@ class MlxBackend:
     def _reset(self) -> None:
         self._model: Any = None
         self._inspection: Inspection | None = None
-        self._wired: WiredLimit | None = None
+        self._limits: DeviceLimits | None = None
         self._streams: ThreadStreams | None = None
         self._stores: Stores | None = None
         self._rows: dict[int, Row] = {}
@@ -160,8 +160,9 @@ class MlxBackend:
             self._streams = ThreadStreams()
             loaded = self._load()
             self._model = loaded.model
-            self._wired = WiredLimit()
-            self._inspection = inspect(loaded, self._name, self._memory_bytes, self._prefix_bytes, self._files)
+            memory = self._memory_bytes if self._memory_bytes is not None else default_kv_bytes()
+            self._limits = DeviceLimits(memory)
+            self._inspection = inspect(loaded, self._name, memory, self._prefix_bytes, self._files)
         except BaseException:
             self.close()
             raise
@@ -308,14 +309,14 @@ class MlxBackend:
 
     def close(self) -> None:
         """See `Backend.close`."""
-        wired, streams = self._wired, self._streams
+        limits, streams = self._limits, self._streams
         if self._model is not None:
             mx.synchronize()
         if self._stores is not None:
             self._stores.close()
         self._reset()
-        if wired is not None:
-            wired.restore()
+        if limits is not None:
+            limits.restore()
         gc.collect()
         mx.clear_cache()
         if streams is not None:

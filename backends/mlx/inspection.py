@@ -20,7 +20,7 @@ from greenroom.backends.mlx.alone import AloneStore, quantize
 from greenroom.backends.mlx.fingerprint import fingerprint
 from greenroom.backends.mlx.layers import LayerShape
 from greenroom.backends.mlx.load import Loaded, chat_template, stop_tokens, thinking, tool_parser
-from greenroom.backends.mlx.memory import default_kv_bytes, device_info, uses_cpu
+from greenroom.backends.mlx.memory import device_info, uses_cpu
 from greenroom.backends.mlx.merged import MergedStore
 from greenroom.backends.mlx.packed import PackedStore
 from greenroom.backends.mlx.prefix_files import PrefixFiles
@@ -155,7 +155,7 @@ class _Cost:
 
 
 def inspect(
-    loaded: Loaded, name: str, memory_bytes: int | None, prefix_bytes: int | None, files: PrefixFiles | None = None
+    loaded: Loaded, name: str, memory: int, prefix_bytes: int | None, files: PrefixFiles | None = None
 ) -> Inspection:
     """Probe the model. Costs a few passes over a handful of tokens, and leaves no KV behind.
 
@@ -183,7 +183,6 @@ def inspect(
     if groups and not _takes_quantized(model, probe, groups[0]):
         groups = ()
     del probe, logits
-    memory = memory_bytes if memory_bytes is not None else default_kv_bytes()
     kinds: tuple[Callable[[Kept | None], Store], ...] = (
         *(_plain_stores(model, make_cache, shapes) if plain else ()),
         *(() if _cuts_blocks(model) else (partial(MergedStore, model, make_cache),)),

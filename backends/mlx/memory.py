@@ -1,20 +1,26 @@
-"""How much memory KV may use by default, and MLX's wired limit while a model is loaded."""
+"""How much memory KV may use by default, and MLX's limits while a model is loaded."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, ClassVar
 
 import mlx.core as mx
 
-__all__ = ["WiredLimit", "default_kv_bytes", "device_info", "uses_cpu"]
+__all__ = ["DeviceLimits", "default_kv_bytes", "device_info", "uses_cpu"]
 
 _HOST_SHARE = 0.25
 """Of the memory that a CPU host says is available: the rest belongs to the app and to what a pass needs."""
 _DEVICE_SHARE = 0.85
 """Of what a GPU has left beside the weights: the rest is for what a pass needs and for growing buffers."""
 _UNKNOWN = 1 << 30
+_CACHE_SHARE = 4
+"""Of the memory for KV, this part may be buffers that a pass needs and the next one takes again."""
+_LEAST_CACHE = 512 << 20
 
 
 def uses_cpu() -> bool:
@@ -55,15 +61,38 @@ def _available_host_bytes() -> int:
         return 4 * _UNKNOWN
 
 
-class WiredLimit:
-    """Raises the wired limit to what Metal recommends; elsewhere it does nothing."""
+class DeviceLimits:
+    """What MLX may wire and keep of freed buffers, while models are loaded.
 
-    def __init__(self) -> None:
-        size = device_info().get("max_recommended_working_set_size") if mx.metal.is_available() else None
-        self._previous: int | None = mx.set_wired_limit(int(size)) if size else None
+    The wired limit goes to what Metal recommends; elsewhere there is none. MLX's own cache of freed buffers is bounded,
+    because it would otherwise grow to all of the memory, which in an app belongs to others too. The limits are the
+    process's: several models share them, and the last one that goes puts back what was there before the first.
+    """
+
+    _lock = Lock()
+    _open: ClassVar[dict[int, int]] = {}
+    """What each open one allows to be cached."""
+    _before: ClassVar[list[Callable[[], object]]] = []
+
+    def __init__(self, kv_bytes: int) -> None:
+        with self._lock:
+            first = not self._open
+            self._open[id(self)] = max(_LEAST_CACHE, kv_bytes // _CACHE_SHARE)
+            cached = mx.set_cache_limit(max(self._open.values()))
+            if not first:
+                return
+            self._before.append(partial(mx.set_cache_limit, cached))
+            size = device_info().get("max_recommended_working_set_size") if mx.metal.is_available() else None
+            if size:
+                self._before.append(partial(mx.set_wired_limit, mx.set_wired_limit(int(size))))
 
     def restore(self) -> None:
-        """Put the limit back that was there before."""
-        if self._previous is not None:
-            mx.set_wired_limit(self._previous)
-            self._previous = None
+        """This model is gone. Idempotent."""
+        with self._lock:
+            if self._open.pop(id(self), None) is None:
+                return
+            if self._open:
+                mx.set_cache_limit(max(self._open.values()))
+                return
+            while self._before:
+                self._before.pop()()

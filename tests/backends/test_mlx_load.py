@@ -13,6 +13,7 @@ import pytest
 from models import mx
 
 from greenroom.backends.mlx import MlxBackend
+from greenroom.backends.mlx.memory import DeviceLimits
 from greenroom.backends.protocol import Feed, ForwardPlan, Open, Sampling
 from greenroom.errors import ModelLoadFailed, ModelNotFound
 
@@ -133,3 +134,18 @@ def test_naming_the_package_loads_no_mlx() -> None:
     code = "import sys, greenroom.backends.mlx; print('mlx.core' in sys.modules, 'transformers' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False False"
+
+
+def test_limits_of_the_process_come_back_with_the_last_model() -> None:
+    """Two models share them, in whatever order they leave."""
+    before = mx.set_cache_limit(123 << 20)
+    try:
+        one, two = DeviceLimits(8 << 30), DeviceLimits(16 << 30)
+        assert mx.set_cache_limit(4 << 30) == 4 << 30
+        two.restore()
+        two.restore()
+        assert mx.set_cache_limit(2 << 30) == 2 << 30
+        one.restore()
+        assert mx.set_cache_limit(before) == 123 << 20
+    finally:
+        mx.set_cache_limit(before)
