@@ -88,7 +88,7 @@ async def turned(
         }
         rounds = await bench.interleave(case, peers)
     since = [record.started_of(len(rows)) for record in rounds["greenroom"]]
-    gaps = [record.gaps(since=start) for record, start in zip(rounds["greenroom"], since, strict=True)]
+    gaps = [record.gaps(since=start) or record.gaps() for record, start in zip(rounds["greenroom"], since, strict=True)]
     bench.add(case, "p99 gap ÷ median gap", [percentile(g, 0.99) / statistics.median(g) for g in gaps])
     theirs = [record.gaps(since=record.started_of(len(rows))) for record in rounds["BatchGenerator"]]
     bench.add(case, "BatchGenerator: p99 ÷ median", [percentile(g, 0.99) / statistics.median(g) for g in theirs])
@@ -140,7 +140,7 @@ async def long(bench: Bench) -> None:
 
 def median_gap(record: Record, streams: int) -> float:
     """Of the first streams, until the next one comes."""
-    return statistics.median(record.gaps(slice(streams), until=record.streams[streams].asked))
+    return statistics.median(record.gaps(slice(streams), until=record.streams[streams].asked) or record.gaps())
 
 
 async def chunks(runtime: Runtime, ids: tuple[int, ...]) -> Record:
@@ -210,7 +210,7 @@ async def mixed(bench: Bench) -> None:
 
 def settled_step(record: Record) -> float:
     """The first stream's median gap, once all have begun."""
-    return statistics.median(record.gaps(slice(1), since=record.started))
+    return statistics.median(record.gaps(slice(1), since=record.started) or record.gaps())
 
 
 async def shared(bench: Bench) -> None:
