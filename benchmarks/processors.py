@@ -54,7 +54,7 @@ class Processor:
         if self._has_begun and not self._matcher.is_stopped():
             self._matcher.consume_token(tokens[-1].item())
         self._has_begun = True
-        # A matcher that has stopped allows the end alone. One that has an end behind it has it again: mlx-lm is a step ahead.
+        # A matcher that has stopped allows the end alone, again and again: mlx-lm runs a step ahead of its stops.
         fill_next_token_bitmask(self._matcher, self._bits)
         allowed = np.unpackbits(self._bits.view(np.uint8)[0], count=self._n_vocab, bitorder="little").view(np.bool_)
         return mx.where(mx.array(allowed), logits, -mx.inf)

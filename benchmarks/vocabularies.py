@@ -1,8 +1,8 @@
 """The words that constrained runs write with: Qwen3's, a smaller cut of them, and bytes alone.
 
 Qwen3's byte-level BPE numbers its tokens in the order of its merges. So the first n of them, with the merges that stay
-among them, are the tokenizer that training would have stopped at: real words, fewer of them. Imports no MLX by itself: who asks for a tokenizer has put
-the BLAS in front of it.
+among them, are the tokenizer that training would have stopped at: real words, fewer of them. Imports no MLX by itself:
+who asks for a tokenizer has put the BLAS in front of it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Words:
 
     @cached_property
     def for_matchers(self) -> LLTokenizer:
-        """llguidance's own view; made once, which takes about a second."""
+        """As llguidance has it; made once, which takes about a second."""
         return LLTokenizer(self._text, n_vocab=self.n_vocab, eos_token=self.end)
 
     def text(self, ids: tuple[int, ...]) -> str:

@@ -33,7 +33,8 @@ class Short(NamedTuple):
 
     def values(self, x: mx.array) -> mx.array:
         """The listed logits of `x` `[rows, vocabulary]`, float32 `[n, width]`; minus infinity behind each list."""
-        picked = mx.take_along_axis(x[mx.array(self.places)], mx.array(self.ids), axis=-1).astype(mx.float32)
+        # Picked by row and id: to take the rows first would copy the vocabulary for each.
+        picked = x[mx.array(self.places)[:, None], mx.array(self.ids)].astype(mx.float32)
         if min(self.counts) == picked.shape[-1]:
             return picked
         is_real = mx.arange(picked.shape[-1]) < mx.array(self.counts)[:, None]

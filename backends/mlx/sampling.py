@@ -100,12 +100,15 @@ class Sampler:
         following = {row: iter(places) for row, places in self._index.items()}
         places = [next(following[row]) for row in masks.rows]
         shorts, others = bitmasks.sort_out(masks.bits, places)
-        if others:
-            x = bitmasks.apply(x, masks.bits[others] if shorts else masks.bits, [places[i] for i in others])
         listed = {place for short in shorts for place in short.places}
         wide = tuple([place for place in range(len(self._rows)) if place not in listed])
         order = list(wide)
-        parts = [self._part(wide).draw(x[mx.array(wide)] if shorts else x, positions[list(wide)])] if wide else []
+        rest = x[mx.array(wide)] if shorts and wide else x
+        if others:  # only the rows that are drawn from the whole vocabulary are laid under their masks
+            at = {place: i for i, place in enumerate(wide)}
+            bits = masks.bits[others] if shorts else masks.bits
+            rest = bitmasks.apply(rest, bits, [at[places[i]] for i in others])
+        parts = [self._part(wide).draw(rest, positions[list(wide)])] if wide else []
         for short in shorts:
             part = self._part(tuple(short.places), short.ids.shape[1])
             chosen = part.draw(short.values(x), positions[short.places])[:, None]
