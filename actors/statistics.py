@@ -10,7 +10,7 @@ __all__ = ["Statistics", "StepTimes"]
 class StepTimes(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds of the engine thread since the runtime was entered, without the time in which it had nothing to do.
 
-    `forward` builds passes, `mask` fills the masks of constrained rows, `sample` draws and submits (where submitting
+    `forward` builds passes, `mask` fills the masks of constrained rows while their pass runs, `sample` draws and submits (where submitting
     blocks, as on CPU, most of the computation is in it), `read` waits for the numbers, and `host` is all else:
     deciding, decoding, delivering.
     """
