@@ -241,12 +241,18 @@ class Scheduler:
 
     def masks(self, feeds: tuple[Feed, ...]) -> Masks | None:
         """What the constrained rows of the pass may draw; None where there are none. A row in a dead end has ended."""
-        drawing = [self._by_row[feed.row] for feed in feeds if feed.sample]
-        constrained = [r for r in drawing if r.constraint is not None and r.end is None and r.unrun <= 0]
-        masks, ended = masks_of(constrained, self._model)
+        masks, ended = masks_of(self._constrained(feeds), self._model)
         for request, end in ended:
             self._finish(request, end)
         return masks
+
+    def is_masked(self, feeds: tuple[Feed, ...]) -> bool:
+        """Whether rows of the pass are drawn under masks."""
+        return bool(self._constrained(feeds))
+
+    def _constrained(self, feeds: tuple[Feed, ...]) -> list[Request]:
+        drawing = [self._by_row[feed.row] for feed in feeds if feed.sample]
+        return [r for r in drawing if r.constraint is not None and r.end is None and r.unrun <= 0]
 
     @property
     def reads_first(self) -> bool:

@@ -10,9 +10,9 @@ __all__ = ["Statistics", "StepTimes"]
 class StepTimes(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds of the engine thread since the runtime was entered, without the time in which it had nothing to do.
 
-    `forward` builds passes, `mask` fills the masks of constrained rows, `sample` draws and submits (where submitting
-    blocks, as on CPU, most of the computation is in it), `read` waits for the numbers, and `host` is all else:
-    deciding, decoding, delivering.
+    `forward` builds passes, `mask` fills the masks of constrained rows while their pass runs, `sample` draws and
+    submits (where submitting blocks, as on CPU, most of the computation is in it), `read` waits for the numbers, and
+    `host` is all else: deciding, decoding, delivering.
     """
 
     forward: float = 0.0

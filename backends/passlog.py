@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from greenroom.backends.protocol import Backend, Edit, ForwardPlan, Held, Masks, ModelInfo, StepResult
+from greenroom.backends.protocol import Backend, Edit, FillMasks, ForwardPlan, Held, Masks, ModelInfo, StepResult
 
 __all__ = ["PassLog"]
 
@@ -43,7 +43,7 @@ class PassLog:
         self.backend.forward(plan)
         self._built = tuple([feed.row for feed in plan.feeds])
 
-    def sample(self, masks: Masks | None = None) -> None:
+    def sample(self, masks: Masks | FillMasks | None = None) -> None:
         """See `Backend.sample`."""
         self.backend.sample(masks)
         self.passes.append(self._built)

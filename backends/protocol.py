@@ -6,7 +6,8 @@ on one thread, the engine thread, in this order, once a turn::
     edit(edits)            rows open, close, fork, rewind       (takes effect behind every submitted pass)
     forward(plan)          builds one pass; the rows' newest tokens may still be unread
     read()                 the oldest sampled step that was not read yet (at most two are under way)
-    sample(masks)          samples the rows of the last forward that ask for it, and submits the pass
+    sample(masks)          samples the rows of the last forward that ask for it, and submits the pass; where masks have
+                           to be filled first, the pass is under way while they are
     close()                once, at the end; the backend may be loaded again afterwards
 
 `forward` is always followed by `sample` before the next `forward`. A turn without work to submit skips `forward` and
@@ -18,7 +19,7 @@ Ids, numbers and numpy rows cross this boundary; arrays of the backend's own nev
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -30,6 +31,7 @@ __all__ = [
     "Close",
     "Edit",
     "Feed",
+    "FillMasks",
     "Fork",
     "ForwardPlan",
     "Held",
@@ -266,6 +268,10 @@ class Masks:
         self.bits = bits
 
 
+FillMasks = Callable[[], Masks | None]
+"""Fills the masks of a pass, which takes a while."""
+
+
 class Sampled(msgspec.Struct, frozen=True):
     """A row's token of one step, and what was asked for beside it.
 
@@ -313,8 +319,11 @@ class Backend(Protocol):
     def forward(self, plan: ForwardPlan) -> None:
         """Build the pass. An exception fails every row of `plan`; earlier steps can still be read, other rows live."""
 
-    def sample(self, masks: Masks | None = None) -> None:
-        """Sample the rows of the last `forward` and submit the pass. An exception fails every row of that plan."""
+    def sample(self, masks: Masks | FillMasks | None = None) -> None:
+        """Sample the rows of the last `forward` and submit the pass. An exception fails every row of that plan.
+
+        Masks may come as a function that fills them, to be called once: a backend that can does so while the pass runs.
+        """
 
     def read(self) -> StepResult:
         """Wait for the oldest step that was not read and return it.

@@ -26,6 +26,7 @@ from greenroom.backends.protocol import (  # noqa: E402
     Close,
     Edit,
     Feed,
+    FillMasks,
     ForwardPlan,
     KvOptions,
     Masks,
@@ -263,7 +264,7 @@ class Driver:
         """Apply edits; the KV bytes held."""
         return self.backend.edit(edits).kv_bytes
 
-    def turn(self, *feeds: Feed, masks: Masks | None = None) -> None:
+    def turn(self, *feeds: Feed, masks: Masks | FillMasks | None = None) -> None:
         """One pass; the one before it is read between forward and sample."""
         self.backend.forward(ForwardPlan(feeds))
         self.read()

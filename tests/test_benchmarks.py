@@ -28,6 +28,12 @@ SCRIPTS = {
         "first tokens: with the store ÷ without",
     },
     "samplers.py": {"step ÷ one way for all", "step ÷ BatchGenerator's"},
+    "constrained.py": {
+        "step ÷ free rows' step",
+        "forwards ÷ those one by one",
+        "documents/s ÷ BatchGenerator's",
+        "step with a constrained row ÷ without",
+    },
     "traces.py": {"first token, p99 ÷ BatchGenerator's", "gap, p50 ÷ BatchGenerator's"},
     "structures.py": {"÷ ours", "64 KB ÷ 4 KB", "a chunk"},
     "peers.py": {"greenroom: time ÷ mlx-lm here"},

@@ -5,8 +5,8 @@ decode batch, together with every other row's: so no chunk needs logits, and a r
 others do. The decode batch lives in a store: `SlotStore` for plain KV caches, `MergedStore` for all others.
 
 Numbers stay on the device between passes: the tokens drawn by one pass are the input of the next, read or not. A pass
-is dispatched in `sample`. The slots are written in place only if the pass before it has been computed by then, which
-reading before sampling sees to.
+is dispatched in `sample`, where masks have to be filled up to its logits before they are. The slots are written in
+place only if the pass before it has been computed by then, which reading before sampling sees to.
 
 Everything here happens on the engine thread. This module does not know what a request is, nor what its tokens mean.
 """
@@ -41,6 +41,7 @@ from greenroom.backends.protocol import (  # noqa: E402
     Close,
     Edit,
     Feed,
+    FillMasks,
     Fork,
     ForwardPlan,
     Held,
@@ -241,11 +242,14 @@ class MlxBackend:
             work.row.length = length
         return innocent, failures
 
-    def sample(self, masks: Masks | None = None) -> None:
+    def sample(self, masks: Masks | FillMasks | None = None) -> None:
         """See `Backend.sample`. Dispatches the pass."""
         current, self._pass = self._pass, None
         if current is None:
             raise RuntimeError("sample() without a forward()")
+        if callable(masks):
+            self._start(current)
+            masks = masks()
         drawn = self._drawn(current, masks) if current.sampled else _NOTHING
         step = Step(
             drawn.report,
@@ -260,6 +264,16 @@ class MlxBackend:
         for number, place in last.items():
             self._rows[number].push(Ref(step, place))
         self._steps.append(step)
+
+    def _start(self, current: Pass) -> None:
+        """Let the pass run up to its logits."""
+        if current.logits is None:
+            return
+        try:
+            mx.async_eval([current.logits, *current.state])
+        except Exception:
+            self._held().heal()
+            raise
 
     def _drawn(self, current: Pass, masks: Masks | None) -> _Draws:
         spots, logits, fed = current.selected()

@@ -8,7 +8,17 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from greenroom.backends.protocol import Edit, ForwardPlan, Held, Masks, ModelInfo, RowFailure, Sampled, StepResult
+from greenroom.backends.protocol import (
+    Edit,
+    FillMasks,
+    ForwardPlan,
+    Held,
+    Masks,
+    ModelInfo,
+    RowFailure,
+    Sampled,
+    StepResult,
+)
 from greenroom.backends.scripted.draw import draw
 from greenroom.backends.scripted.failures import Failures, Method
 from greenroom.backends.scripted.holding import Holding
@@ -119,7 +129,7 @@ class Scripted(Holding):
         self._rows.run(plan)
         self._plan = plan
 
-    def sample(self, masks: Masks | None = None) -> None:
+    def sample(self, masks: Masks | FillMasks | None = None) -> None:
         """See `Backend.sample`. The tokens are known from here on, and told in `read`."""
         plan, self._plan = self._plan, None
         self._check("sample")
@@ -127,6 +137,7 @@ class Scripted(Holding):
             raise ProtocolViolation("sample() without a forward()")
         if len(self._under_way) == _UNDER_WAY:
             raise ProtocolViolation(f"{_UNDER_WAY} steps are under way, none of them read")
+        masks = masks() if callable(masks) else masks
         masked = checked(masks, plan.feeds, self._info.vocab_size)
         delay = 0
         given: list[Sampled | RowFailure] = []

@@ -252,6 +252,21 @@ def test_a_mask_with_one_id_gives_that_id(loaded: Loaded) -> None:
     assert driver.tokens(2) == expected
 
 
+def test_masks_that_are_filled_on_the_way_are_masks(loaded: Loaded) -> None:
+    """The backend asks for them once a pass; None of them leaves all rows free."""
+    driver = loaded.driver
+    expected = alone(loaded, 10, FIRST, 2)
+    asked: list[Masks | None] = [allowing(loaded, 2, 77), None]
+    driver.open(1)
+    driver.open(2)
+    driver.turn(Feed(1, FIRST), Feed(2, SECOND), masks=lambda: asked.pop(0))
+    driver.turn(Feed(1), Feed(2), masks=lambda: asked.pop(0))
+    driver.read()
+    assert not asked
+    assert driver.tokens(1) == expected
+    assert driver.tokens(2)[0] == 77
+
+
 def test_banned_ids_are_drawn_only_once_the_row_is_long_enough(loaded: Loaded) -> None:
     """While the row holds fewer than `banned_until` tokens the id cannot come, then it may."""
     driver = loaded.driver

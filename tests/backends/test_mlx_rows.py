@@ -262,6 +262,27 @@ def test_a_failed_pass_takes_its_own_rows_and_no_others(how: str) -> None:
         assert driver.edit(Close(2), Close(3), Close(5)) == 0
 
 
+def test_masks_are_filled_while_the_pass_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is computed without them is submitted before they are asked for, what depends on them behind."""
+    order: list[str] = []
+    submit = mx.async_eval
+
+    def noted(*arrays: Any) -> None:
+        order.append("submit")
+        submit(*arrays)
+
+    def fill() -> None:
+        order.append("fill")
+
+    monkeypatch.setattr(mx, "async_eval", noted)
+    with driven(llama) as (driver, _):
+        driver.open(0)
+        driver.turn(Feed(0, PROMPT), masks=fill)
+        driver.turn(Feed(0))
+        driver.read()
+    assert order == ["submit", "fill", "submit", "submit"]
+
+
 def test_the_log_has_the_rows_of_every_submitted_pass() -> None:
     """A pass that was built and failed was not submitted."""
     breakable = Breakable("raise")
