@@ -166,17 +166,13 @@ __all__ = [
 ]
 
 _ERRORS = (
-    "AmbiguousRuntime BackendFailed CallbackFailed ConstraintFailed DeadEnd EngineFailed FactoryClosed "
+    "AmbiguousRuntime BackendFailed CallRejected CallbackFailed ConstraintFailed DeadEnd EngineFailed FactoryClosed "
     "FactoryInUse GenerationFailed GreenroomError IncompatibleEngine InvalidConstraint InvalidParameter "
     "InvalidPrompt InvalidRequest MissingExtra ModelError ModelLoadFailed ModelNotFound NoRuntime NotSupported "
-    "PromptTooLong RuntimeClosed StreamInUse TooBusy UnsupportedKeyword"
+    "PromptTooLong RuntimeClosed SessionBusy StreamInUse TooBusy UnsupportedKeyword"
 )
 _CBISON = (
     "Cbison CbisonExport CbisonFactory CbisonMatcher CbisonTokenizer CbisonTokenizerProvider llguidance_cbison_factory"
-    "AmbiguousRuntime BackendFailed CallRejected CallbackFailed ConstraintFailed DeadEnd EngineFailed GenerationFailed "
-    "GreenroomError InvalidConstraint InvalidParameter InvalidPrompt InvalidRequest MissingExtra ModelError "
-    "ModelLoadFailed ModelNotFound NoRuntime NotSupported PromptTooLong RuntimeClosed SessionBusy StreamInUse TooBusy "
-    "UnsupportedKeyword"
 )
 _HOMES = {
     "greenroom.actors.statistics": "Statistics",
