@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -265,7 +266,7 @@ def test_a_failed_pass_takes_its_own_rows_and_no_others(how: str) -> None:
 def test_masks_are_filled_while_the_pass_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is computed without them is submitted before they are asked for, what depends on them behind."""
     order: list[str] = []
-    submit = mx.async_eval
+    submit: Callable[..., object] = mx.async_eval
 
     def noted(*arrays: Any) -> None:
         order.append("submit")

@@ -31,7 +31,8 @@ async def test_an_object_grows_under_its_own_constraint() -> None:
         seen = [order async for order in growing]
     assert growing.is_complete
     assert seen[-1] == Order("Ann Lee", "express", 7)
-    names = [order.customer for order in seen if order.customer is not msgspec.UNSET]
+    names = [getattr(order, "customer", None) for order in seen]
+    names = [name for name in names if isinstance(name, str)]
     assert names[0] != names[-1] == "Ann Lee"
     assert growing.info is not None
     assert growing.info.forced_tokens > 0
