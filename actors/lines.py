@@ -6,10 +6,10 @@ is a cache of them, and is given back under pressure, the least recently used fi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
-from greenroom.backends.protocol import Close, KvOptions, ModelInfo
+from greenroom.actors.requests import Request
+from greenroom.backends.protocol import Close, Edit, KvOptions, ModelInfo, Rewind
 
 __all__ = ["HeldRow", "Lines", "common"]
 
@@ -76,11 +76,47 @@ class Lines:
             self._released.add(line)
         return None
 
-    def evicted(self) -> Iterator[tuple[Close, int]]:
-        """Give rows back, the least recently used first, as long as the caller asks; with what each held."""
-        while self._held:
-            held = self._held.pop(next(iter(self._held)))
-            yield Close(held.row), self.bytes_of(held)
+    def shrink(self, most: int, *, kept: int | None = None) -> list[Close]:
+        """Give rows back, the least recently used first, until at most `most` bytes are held; that of `kept` stays."""
+        closes = []
+        for line in list(self._held):
+            if self.nbytes <= most:
+                break
+            if line != kept:
+                closes.append(Close(self._held.pop(line).row))
+        return closes
+
+    def leave(self, request: Request, row: int) -> list[Edit]:
+        """A request is over: its row is closed, or held for its line with what was recorded in it, and nothing else."""
+        line = request.submit.line
+        if line is None:
+            return [Close(row)]
+        tokens = request.tokens[: len(request.tokens) - request.has_end_token]
+        surplus = request.fed > len(tokens) or request.guesses.are_in_row
+        failed = request.end is not None and request.end.error is not None
+        if failed or (surplus and not self._model.can_rewind):
+            self.drop(line)
+            return [Close(row)]
+        length = min(request.fed, len(tokens))
+        close = self.give(line, HeldRow(row, tokens[:length], request.submit.kv))
+        if close is not None:
+            return [close]
+        return [Rewind(row, length)] if surplus else []
+
+    def resume(self, request: Request, edits: list[Edit]) -> int | None:
+        """The row that the request's line holds, with as much of it as the request begins with; None if of no use."""
+        submit = request.submit
+        held = self.take(submit.line) if submit.line is not None else None
+        if held is None:
+            return None
+        length = common(request.tokens, held.tokens, most=len(request.tokens) - 1)
+        if held.kv != submit.kv or length == 0 or (length < len(held.tokens) and not self._model.can_rewind):
+            edits.append(Close(held.row))
+            return None
+        edits.append(Rewind(held.row, length, submit.sampling))
+        request.fed = length
+        request.reused = request.reused or min(length, len(submit.prompt))
+        return held.row
 
 
 def common(one: list[int], other: list[int], *, most: int) -> int:

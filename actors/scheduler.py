@@ -24,10 +24,9 @@ from operator import attrgetter
 
 import msgspec
 
-from greenroom.actors.budget import chunks
 from greenroom.actors.decoding import Payload
-from greenroom.actors.drafting import drafts_of
-from greenroom.actors.lines import HeldRow, Lines, common
+from greenroom.actors.feeding import feeds_of
+from greenroom.actors.lines import Lines, common
 from greenroom.actors.masking import masks_of
 from greenroom.actors.messages import (
     Awaited,
@@ -192,7 +191,10 @@ class Scheduler:
 
     def feeds(self, now: float) -> tuple[Feed, ...]:
         """The turn's pass, once its edits are done; empty where there is nothing to run."""
-        return tuple(self._feeds(now))
+        feeds, ended = feeds_of(self._by_row, self._limits.step_tokens, self._model, now)
+        for request, end in ended:
+            self._finish(request, end)
+        return feeds
 
     def next_deadline(self) -> float | None:
         """The nearest moment at which a request times out, in monotonic seconds."""
@@ -352,7 +354,7 @@ class Scheduler:
                 self._ending.append(request)
                 continue
             if request.row is not None:
-                edits += self._leave(request, request.row)
+                edits += self._lines.leave(request, request.row)
                 del self._by_row[request.row]
             elif request.submit.line is not None:
                 self._lines.drop(request.submit.line)
@@ -360,22 +362,6 @@ class Scheduler:
             self._timed.pop(request.id, None)
             request.move(State.SETTLED)
             self._tell_end(request, now)
-
-    def _leave(self, request: Request, row: int) -> list[Edit]:
-        """The request's row is closed, or held for its line with what was recorded in it, and nothing else."""
-        line = request.submit.line
-        if line is None:
-            return [Close(row)]
-        tokens = request.tokens[: len(request.tokens) - request.has_end_token]
-        surplus = request.fed > len(tokens) or request.guesses.are_in_row
-        failed = request.end is not None and request.end.error is not None
-        if failed or (surplus and not self._model.can_rewind):
-            self._lines.drop(line)
-            return [Close(row)]
-        length = min(request.fed, len(tokens))
-        edits: list[Edit] = [Rewind(row, length)] if surplus else []
-        close = self._lines.give(line, HeldRow(row, tokens[:length], request.submit.kv))
-        return edits if close is None else [close]
 
     def _rewind(self, edits: list[Edit]) -> None:
         """Take wrong guesses out of rows that go on."""
@@ -426,11 +412,9 @@ class Scheduler:
         per_token, per_row = self._model.kv_bytes_per_token, self._model.kv_bytes_per_row
         excess = self._kv_bytes + len(rows) * per_token - self._limits.kv_bytes
         if excess > 0:
-            for close, nbytes in self._lines.evicted():
-                edits.append(close)
-                excess -= nbytes
-                if excess <= 0:
-                    break
+            before = self._lines.nbytes
+            edits += self._lines.shrink(before - excess)
+            excess -= before - self._lines.nbytes
         if excess <= 0 and not any(request.is_yielding for request in rows):
             return
         for victim in sorted(rows, key=_first_to_go, reverse=True)[:-1]:
@@ -453,7 +437,8 @@ class Scheduler:
                 continue
             need = self._expected_bytes(request)
             if self._reserved_bytes + self._lines.nbytes + need > self._limits.kv_bytes:
-                self._make_room(need, edits, request.submit.line)
+                room = self._limits.kv_bytes - self._reserved_bytes - need
+                edits += self._lines.shrink(room, kept=request.submit.line)
             for paused in sorted(self._paused(), key=_first_to_go, reverse=True):
                 if self._reserved_bytes + need <= self._limits.kv_bytes:
                     break
@@ -465,16 +450,6 @@ class Scheduler:
             self._open(request, edits)
             places -= 1
             self._reserved_bytes += need
-
-    def _make_room(self, need: int, edits: list[Edit], line: int | None) -> None:
-        """Close held rows until `need` bytes fit; the one of `line` is what needs them."""
-        kept = self._lines.take(line) if line is not None else None
-        for close, _ in self._lines.evicted():
-            edits.append(close)
-            if self._reserved_bytes + self._lines.nbytes + need <= self._limits.kv_bytes:
-                break
-        if line is not None and kept is not None:
-            self._lines.give(line, kept)
 
     def _is_being_run(self, request: Request) -> bool:
         """Whether another prompt's next chunks will run what this one begins with: then it waits, and reuses them."""
@@ -490,7 +465,7 @@ class Scheduler:
 
     def _open(self, request: Request, edits: list[Edit]) -> None:
         submit = request.submit
-        request.row = self._resumed(request, edits)
+        request.row = self._lines.resume(request, edits)
         if request.row is None:
             request.row = self._next_row
             self._next_row += 1
@@ -500,21 +475,6 @@ class Scheduler:
         request.move(State.PREFILL)
         if request.first_chunk is None:
             self._told.append(Started(request.id))
-
-    def _resumed(self, request: Request, edits: list[Edit]) -> int | None:
-        """The row that the request's line holds, with as much of it as the request begins with; None if of no use."""
-        submit = request.submit
-        held = self._lines.take(submit.line) if submit.line is not None else None
-        if held is None:
-            return None
-        length = common(request.tokens, held.tokens, most=len(request.tokens) - 1)
-        if held.kv != submit.kv or length == 0 or (length < len(held.tokens) and not self._model.can_rewind):
-            edits.append(Close(held.row))
-            return None
-        edits.append(Rewind(held.row, length, submit.sampling))
-        request.fed = length
-        request.reused = request.reused or min(length, len(submit.prompt))
-        return held.row
 
     def _evict(self, request: Request, edits: list[Edit], *, behind: bool = False) -> None:
         if request.row is None:
@@ -529,59 +489,6 @@ class Scheduler:
             self._waiting.appendleft(request)
 
     # The pass.
-
-    def _feeds(self, now: float) -> Iterator[Feed]:
-        budget = self._limits.step_tokens
-        for row, request in self._by_row.items():
-            if request.state is State.DECODE and request.can_decode:
-                feed = self._guessed(request, self._decode(request, row, max(1, budget)), budget)
-                budget -= len(feed.ids) or 1
-                yield feed
-        prompts = [r for r in self._by_row.values() if r.state is State.PREFILL and not r.is_yielding]
-        sizes = chunks([(r.fed, len(r.tokens) - r.fed) for r in prompts], budget, self._model.context_span)
-        for request, size in zip(prompts, sizes, strict=True):
-            if size and request.row is not None:
-                yield self._guessed(request, self._chunk(request, request.row, size, now), budget)
-
-    def _guessed(self, request: Request, feed: Feed, budget: int) -> Feed:
-        """The feed with guesses at what follows it, and with what is asked for of its draws."""
-        if not feed.sample:
-            return feed
-        drafts: tuple[int, ...] = ()
-        if request.unrun == 0 and (request.guesses.speculator is not None or request.guesses.given):
-            try:
-                drafts = drafts_of(request, budget - len(feed.ids)) if self._model.can_draft else ()
-            except Exception as cause:  # noqa: BLE001 - a speculator may be the user's own
-                self._finish(request, callback_failed("the speculator", cause))
-        if not drafts:
-            return msgspec.structs.replace(feed, logits=(0,)) if request.submit.logits else feed
-        ids = feed.ids or (request.tokens[-1],)
-        request.guesses.under_way = drafts
-        request.fed += len(drafts)
-        logits = tuple([number for number in request.submit.logits if number <= len(drafts)])
-        return Feed(feed.row, ids + drafts, drafts=len(drafts), logits=logits)
-
-    @staticmethod
-    def _decode(request: Request, row: int, most: int) -> Feed:
-        """The row's pending token, or what was forced behind it, as far as the budget goes."""
-        if request.unrun > 1 or request.is_redirected:
-            ids = tuple(request.tokens[request.fed : request.fed + most])
-            request.fed += len(ids)
-            request.is_redirected = request.unrun > 0
-            return Feed(row, ids, not request.is_redirected)
-        request.fed += 1
-        return Feed(row)
-
-    @staticmethod
-    def _chunk(request: Request, row: int, size: int, now: float) -> Feed:
-        ids = tuple(request.tokens[request.fed : request.fed + size])
-        if request.first_chunk is None:
-            request.first_chunk = now
-        request.fed += size
-        is_last = request.fed == len(request.tokens)
-        if is_last:
-            request.move(State.DECODE)
-        return Feed(row, ids, is_last)
 
     def progressed(self, feeds: tuple[Feed, ...]) -> None:
         """Tell the callbacks of those whose prompt went on in the pass that was just submitted."""
