@@ -291,6 +291,7 @@ class PackedStore:
     def clear(self) -> None:
         """Drop the buffers; the rows that were in them have no KV."""
         self._pools.clear()
+        self._packing.scatters, self._packing.calls = [], []  # of the last pass: they hold its pools
 
 
 def _draws(work: Work) -> range:
