@@ -3,7 +3,8 @@
 A mask allows few tokens, nearly all, or something between. Where it allows few, only their logits are looked at: the
 row is drawn from that short list, and nothing as wide as the vocabulary is computed for it. Where it forbids few, those
 are written over. Else the whole row is laid under its mask: on Apple's GPUs by a kernel that reads the bits as they
-are, elsewhere through an array of bools. Which it is follows from the row's own mask.
+are, on a CPU by numbers that cap the logits, elsewhere through an array of bools. Which it is follows from the row's
+own mask.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from greenroom.backends.mlx.memory import uses_cpu
+
 __all__ = ["FEW", "Short", "apply", "expand", "sort_out"]
 
 Bits = npt.NDArray[np.uint32]
 FEW = (64, 1024)
 """Widths of short lists. A row's own count chooses the width, so its neighbours change nothing for it."""
 _LANES = np.arange(32, dtype=np.uint32)
+_CAPS = np.array([[np.inf if octet >> bit & 1 else -np.inf for bit in range(8)] for octet in range(256)], np.float32)
+"""By eight bits: what eight logits may not exceed."""
 
 
 class Short(NamedTuple):
@@ -89,13 +94,23 @@ def apply(x: mx.array, bits: Bits, places: Sequence[int]) -> mx.array:
 
 
 def _laid_under(x: mx.array, bits: Bits) -> mx.array:
-    if mx.metal.is_available() and mx.default_device() == mx.Device(mx.gpu):
-        return by_kernel(x, bits)
-    return by_bools(x, bits)
+    if uses_cpu():
+        return by_caps(x, bits)
+    return by_kernel(x, bits) if mx.metal.is_available() else by_bools(x, bits)
+
+
+def by_caps(x: mx.array, bits: Bits) -> mx.array:
+    """`x` `[n, vocabulary]` under the masks `bits` `[n, words]`, where MLX computes on the CPU.
+
+    There choosing by bools takes 4 ns a logit, and the smaller of two numbers less than one.
+    """
+    octets = np.ascontiguousarray(bits).view(np.uint8)
+    caps = _CAPS.take(octets, axis=0).reshape(len(bits), -1)[:, : x.shape[-1]]
+    return mx.minimum(x, mx.array(caps).astype(x.dtype))
 
 
 def by_bools(x: mx.array, bits: Bits) -> mx.array:
-    """`x` `[n, vocabulary]` under the masks `bits` `[n, words]`, on any device."""
+    """The same on any device."""
     return mx.where(expand(bits, x.shape[-1]), x, mx.array(-mx.inf, x.dtype))
 
 
@@ -106,7 +121,7 @@ def expand(bits: Bits, vocab_size: int) -> mx.array:
 
 
 def by_kernel(x: mx.array, bits: Bits) -> mx.array:
-    """The same on a Metal device, without an array of bools: a thread for each logit reads its bit."""
+    """The same on a Metal device, without another array: a thread for each logit reads its bit."""
     rows, width = x.shape
     (out,) = _kernel()(
         inputs=[x, mx.array(bits), bits.shape[1]],

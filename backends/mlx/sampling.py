@@ -96,26 +96,38 @@ class Sampler:
         return Drawn(tokens, self._logprobs(logits, tokens) if self._asking else None)
 
     def _masked(self, x: mx.array, masks: Masks, positions: npt.NDArray[np.uint64]) -> mx.array:
-        """Rows with a short list of tokens are drawn from it, the others from the whole vocabulary."""
+        """Free rows, rows under wide masks and rows with a short list of tokens, each kind drawn by itself.
+
+        Logits are as wide as the vocabulary: they are copied for as few rows as can be, and written over for none.
+        """
         following = {row: iter(places) for row, places in self._index.items()}
         places = [next(following[row]) for row in masks.rows]
         shorts, others = bitmasks.sort_out(masks.bits, places)
-        listed = {place for short in shorts for place in short.places}
-        wide = tuple([place for place in range(len(self._rows)) if place not in listed])
-        order = list(wide)
-        rest = x[mx.array(wide)] if shorts and wide else x
-        if others:  # only the rows that are drawn from the whole vocabulary are laid under their masks
-            at = {place: i for i, place in enumerate(wide)}
-            bits = masks.bits[others] if shorts else masks.bits
-            rest = bitmasks.apply(rest, bits, [at[places[i]] for i in others])
-        parts = [self._part(wide).draw(rest, positions[list(wide)])] if wide else []
+        parts: list[mx.array] = []
+        order: list[int] = []
+        free = tuple([place for place in range(len(self._rows)) if place not in set(places)])
+        if 2 * len(free) > len(self._rows):  # to draw for the few others too, in vain, is less than to copy these
+            parts.append(self._whole.draw(x, positions))
+            order += range(len(self._rows))
+        elif free:
+            parts.append(self._part(free).draw(x[mx.array(free)], positions[list(free)]))
+            order += free
+        if others:
+            others.sort(key=places.__getitem__)
+            wide = tuple([places[i] for i in others])
+            rows = x if len(wide) == len(self._rows) else x[mx.array(wide)]
+            laid = bitmasks.apply(rows, masks.bits[others], range(len(wide)))
+            parts.append(self._part(wide).draw(laid, positions[list(wide)]))
+            order += wide
         for short in shorts:
             part = self._part(tuple(short.places), short.ids.shape[1])
             chosen = part.draw(short.values(x), positions[short.places])[:, None]
             parts.append(mx.take_along_axis(mx.array(short.ids), chosen, axis=-1)[:, 0])
             order += short.places
         tokens = parts[0] if len(parts) == 1 else mx.concatenate(parts)
-        return tokens if order == sorted(order) else tokens[mx.array(np.argsort(order))]
+        found = {place: at for at, place in enumerate(order)}  # of a row that was drawn for in vain, the later one
+        picked = [found[place] for place in range(len(self._rows))]
+        return tokens if picked == [*range(len(order))] else tokens[mx.array(picked)]
 
     def _part(self, places: tuple[int, ...], width: int = 0) -> _Part:
         """What some of the rows share from step to step; `width` of the lists from which they draw, 0 for none."""

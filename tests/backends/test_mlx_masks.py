@@ -96,6 +96,16 @@ def test_raw_log_probabilities_are_told_under_a_mask() -> None:
     assert found.logprobs.ids.tolist() == [[int(np.argmax(logits))]]
 
 
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
+@pytest.mark.parametrize("vocab", [VOCAB, VOCAB - 3])
+def test_caps_equal_the_portable_way(vocab: int, dtype: mx.Dtype) -> None:
+    """Bit for bit, whether or not the vocabulary fills its last word."""
+    rng = np.random.default_rng(3)
+    x = mx.array(rng.normal(size=(3, vocab)).astype(np.float32)).astype(dtype)
+    bits = packed([mask_of(rng, 2500) for _ in range(3)])
+    assert mx.array_equal(bitmasks.by_caps(x, bits), bitmasks.by_bools(x, bits))
+
+
 @pytest.mark.skipif(not mx.metal.is_available(), reason="the kernel runs on Metal alone")
 @pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
 def test_the_kernel_equals_the_portable_way(dtype: mx.Dtype) -> None:
