@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from greenroom.actors.task import GenerationTask
     from greenroom.adapters import parse_anthropic_stream, parse_hf_stream, parse_openai_stream
     from greenroom.backends.scripted import Reply, Scripted
+    from greenroom.branching import Forks
     from greenroom.constraints.cbison import (
         Cbison,
         CbisonExport,
@@ -30,11 +31,14 @@ if TYPE_CHECKING:
     from greenroom.constraints.json_schema import AnyJson, JsonSchema
     from greenroom.constraints.lazy import Lazy
     from greenroom.constraints.tags import StructTag, Tag
+    from greenroom.context import Context
     from greenroom.errors import (
         AmbiguousRuntime,
         BackendFailed,
         CallbackFailed,
         ConstraintFailed,
+        ContextClosed,
+        ContextInUse,
         DeadEnd,
         EngineFailed,
         FactoryClosed,
@@ -46,6 +50,7 @@ if TYPE_CHECKING:
         InvalidParameter,
         InvalidPrompt,
         InvalidRequest,
+        InvalidSnapshot,
         InvalidStructure,
         JsonTooLarge,
         MalformedJson,
@@ -57,10 +62,15 @@ if TYPE_CHECKING:
         NotSupported,
         PromptTooLong,
         RuntimeClosed,
+        SnapshotMismatch,
+        StepPending,
+        StepUsed,
         StreamInUse,
         StructureFailed,
+        TokenRefused,
         TooBusy,
         TruncatedJson,
+        UnknownContext,
         UnsupportedKeyword,
         UnsupportedType,
     )
@@ -83,10 +93,18 @@ if TYPE_CHECKING:
         generate_tokens,
         generate_tokens_task,
     )
+    from greenroom.generator import Generator
     from greenroom.growing import Structures, structures
+    from greenroom.matchers import Matcher
     from greenroom.parameters import GenerateParameters
+    from greenroom.probes import Distribution, Entropy, Logits, Logprob, Logprobs, Probe
+    from greenroom.pulls import PulledToken
     from greenroom.reading import Structure
     from greenroom.runtime import Runtime
+    from greenroom.samplers import Sampler
+    from greenroom.snapshots import Snapshot
+    from greenroom.speculators import Drafting, Speculator
+    from greenroom.steps import Handle, Step, StepOutput
     from greenroom.streams import EventStream, Result, Stream, TokenStream
 
 __all__ = [
@@ -104,38 +122,54 @@ __all__ = [
     "Chunk",
     "Constraint",
     "ConstraintFailed",
+    "Context",
+    "ContextClosed",
+    "ContextInUse",
     "DeadEnd",
+    "Distribution",
+    "Drafting",
     "EngineFailed",
+    "Entropy",
     "Event",
     "EventStream",
     "FactoryClosed",
     "FactoryInUse",
+    "Forks",
     "Function",
     "Gbnf",
     "GenerateParameters",
     "GenerationFailed",
     "GenerationTask",
+    "Generator",
     "GrammarWarning",
     "GreenroomError",
+    "Handle",
     "IncompatibleEngine",
     "Info",
     "InvalidConstraint",
     "InvalidParameter",
     "InvalidPrompt",
     "InvalidRequest",
+    "InvalidSnapshot",
     "InvalidStructure",
     "JsonSchema",
     "JsonTooLarge",
     "Lark",
     "Lazy",
+    "Logits",
+    "Logprob",
+    "Logprobs",
     "MalformedJson",
+    "Matcher",
     "MissingExtra",
     "ModelError",
     "ModelLoadFailed",
     "ModelNotFound",
     "NoRuntime",
     "NotSupported",
+    "Probe",
     "PromptTooLong",
+    "PulledToken",
     "Reasoning",
     "Regex",
     "RejectedToolCall",
@@ -143,8 +177,16 @@ __all__ = [
     "Result",
     "Runtime",
     "RuntimeClosed",
+    "Sampler",
     "Scripted",
+    "Snapshot",
+    "SnapshotMismatch",
+    "Speculator",
     "Statistics",
+    "Step",
+    "StepOutput",
+    "StepPending",
+    "StepUsed",
     "Stream",
     "StreamInUse",
     "StructTag",
@@ -154,11 +196,13 @@ __all__ = [
     "Tag",
     "Token",
     "TokenEvent",
+    "TokenRefused",
     "TokenStream",
     "TooBusy",
     "ToolCall",
     "TopLogprob",
     "TruncatedJson",
+    "UnknownContext",
     "UnsupportedKeyword",
     "UnsupportedType",
     "generate",
@@ -175,11 +219,12 @@ __all__ = [
 ]
 
 _ERRORS = (
-    "AmbiguousRuntime BackendFailed CallbackFailed ConstraintFailed DeadEnd EngineFailed FactoryClosed "
-    "FactoryInUse GenerationFailed GreenroomError IncompatibleEngine InvalidConstraint InvalidParameter "
-    "InvalidPrompt InvalidRequest InvalidStructure JsonTooLarge MalformedJson MissingExtra ModelError "
-    "ModelLoadFailed ModelNotFound NoRuntime NotSupported PromptTooLong RuntimeClosed StreamInUse "
-    "StructureFailed TooBusy TruncatedJson UnsupportedKeyword UnsupportedType"
+    "AmbiguousRuntime BackendFailed CallbackFailed ConstraintFailed ContextClosed ContextInUse DeadEnd "
+    "EngineFailed FactoryClosed FactoryInUse GenerationFailed GreenroomError IncompatibleEngine InvalidConstraint "
+    "InvalidParameter InvalidPrompt InvalidRequest InvalidSnapshot InvalidStructure JsonTooLarge MalformedJson "
+    "MissingExtra ModelError ModelLoadFailed ModelNotFound NoRuntime NotSupported PromptTooLong RuntimeClosed "
+    "SnapshotMismatch StepPending StepUsed StreamInUse StructureFailed TokenRefused TooBusy TruncatedJson "
+    "UnknownContext UnsupportedKeyword UnsupportedType"
 )
 _CBISON = (
     "Cbison CbisonExport CbisonFactory CbisonMatcher CbisonTokenizer CbisonTokenizerProvider llguidance_cbison_factory"
@@ -189,6 +234,7 @@ _HOMES = {
     "greenroom.actors.task": "GenerationTask",
     "greenroom.adapters": "parse_anthropic_stream parse_hf_stream parse_openai_stream",
     "greenroom.backends.scripted": "Reply Scripted",
+    "greenroom.branching": "Forks",
     "greenroom.constraints.cbison": _CBISON,
     "greenroom.constraints.compiled": "GrammarWarning",
     "greenroom.constraints.constraint": "Constraint",
@@ -196,13 +242,22 @@ _HOMES = {
     "greenroom.constraints.json_schema": "AnyJson JsonSchema",
     "greenroom.constraints.lazy": "Lazy",
     "greenroom.constraints.tags": "StructTag Tag",
+    "greenroom.context": "Context",
     "greenroom.errors": _ERRORS,
     "greenroom.events": "Chunk Event Function Info Reasoning RejectedToolCall Token TokenEvent ToolCall TopLogprob",
     "greenroom.generation": "generate generate_task generate_token_task generate_tokens generate_tokens_task",
+    "greenroom.generator": "Generator",
     "greenroom.growing": "Structures structures",
+    "greenroom.matchers": "Matcher",
     "greenroom.parameters": "GenerateParameters",
+    "greenroom.probes": "Distribution Entropy Logits Logprob Logprobs Probe",
+    "greenroom.pulls": "PulledToken",
     "greenroom.reading": "Structure",
     "greenroom.runtime": "Runtime",
+    "greenroom.samplers": "Sampler",
+    "greenroom.snapshots": "Snapshot",
+    "greenroom.speculators": "Drafting Speculator",
+    "greenroom.steps": "Handle Step StepOutput",
     "greenroom.streams": "EventStream Result Stream TokenStream",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}

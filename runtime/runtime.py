@@ -27,9 +27,11 @@ from greenroom.actors.statistics import Statistics
 from greenroom.actors.task import GenerationTask
 from greenroom.backends.protocol import Backend, ModelInfo, Tokenizer
 from greenroom.constraints.coercion import constraint_of
+from greenroom.context import Context
 from greenroom.decoders import TextDecoder, TokenDecoder
-from greenroom.errors import InvalidParameter, NotSupported, PromptTooLong, RuntimeClosed
+from greenroom.errors import InvalidParameter, NotSupported, PromptTooLong, RuntimeClosed, UnknownContext
 from greenroom.house import House, Prepared
+from greenroom.matchers import Matcher
 from greenroom.parameters import (
     GenerateParameters,
     kv_options,
@@ -41,6 +43,7 @@ from greenroom.parameters import (
     validate_kv,
 )
 from greenroom.prompts import Prompt
+from greenroom.snapshots import Snapshot
 from greenroom.streams import EventStream, Result, TokenStream
 
 __all__ = ["Runtime"]
@@ -147,7 +150,8 @@ class Runtime:
         self._finalizer.detach()
         await house.close()
 
-    def _opened(self) -> House:
+    def opened(self) -> House:
+        """What is behind it, for this package. Raises `RuntimeClosed`, `EngineFailed`."""
         if self._house is None:
             raise RuntimeClosed(f"{self!r} is not entered: use it inside `async with`")
         failure = self._house.engine.failure
@@ -163,16 +167,16 @@ class Runtime:
     @property
     def model(self) -> ModelInfo:
         """What the loaded model is. Raises `RuntimeClosed` outside of the runtime's block."""
-        return self._opened().model
+        return self.opened().model
 
     @property
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer."""
-        return self._opened().model.tokenizer
+        return self.opened().model.tokenizer
 
     def statistics(self) -> Statistics:
         """Requests by state and bytes held, as of the engine's last turn."""
-        return self._opened().statistics()
+        return self.opened().statistics()
 
     # Decoded streams.
 
@@ -310,6 +314,33 @@ class Runtime:
         """The lowest level: ids in, tokens out, the stop token included."""
         return await self.generate_tokens_task(list(ids), parameters, include_stop_token=True, **overrides)
 
+    # Contexts.
+
+    def context(self) -> Context:
+        """A new, empty context: `async with runtime.context() as ctx`. See `Context`."""
+        return Context(self.opened())
+
+    def open_context(self, saved: str | Snapshot) -> Context:
+        """A new context with what was saved under a name, or what a snapshot holds. Raises `UnknownContext`."""
+        house = self.opened()
+        if isinstance(saved, Snapshot):
+            return saved.open()
+        if saved not in house.saved:
+            raise UnknownContext(saved)
+        snapshot: Snapshot = house.saved[saved]
+        return snapshot.open()
+
+    async def delete_context(self, name: str) -> None:
+        """Forget what was saved under `name`. Raises `UnknownContext`."""
+        if self.opened().saved.pop(name, None) is None:
+            raise UnknownContext(name)
+
+    async def matcher(self, constraint: object) -> Matcher:
+        """`constraint` for a loop of one's own, without the runtime's. See `Matcher`. Raises `InvalidConstraint`."""
+        house = self.opened()
+        compiled = await to_thread.run_sync(house.compile, constraint_of(constraint))
+        return Matcher(compiled.start(), house.model.vocab_size)
+
     # Helpers of whole prompts.
 
     async def prepare(
@@ -321,7 +352,7 @@ class Runtime:
         template_options: Mapping[str, Any] | None = None,
     ) -> list[int]:
         """The ids that `generate` would run for this prompt."""
-        house = self._opened()
+        house = self.opened()
         prompts.check(prompt)
 
         def work() -> list[int]:
@@ -370,7 +401,7 @@ class Runtime:
         template_options: Mapping[str, Any] | None,
         progress: Progress | None,
     ) -> Prepared:
-        house = self._opened()
+        house = self.opened()
         model = house.model
         prompts.check(prompt)
         validate(options, vocab_size=model.vocab_size)
