@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from greenroom.actors.requests import Request
 
-__all__ = ["Guesses", "Speculator", "cut", "drafts_of"]
+__all__ = ["MOST_DRAFTS", "Guesses", "Speculator", "cut", "drafts_of"]
 
-_MOST = 32
+MOST_DRAFTS = 32
 """Guesses in a step: past this a pass costs more than the passes that it saves."""
 
 
@@ -57,7 +57,7 @@ class Guesses:
 
 def drafts_of(request: Request, most: int) -> tuple[int, ...]:
     """Guesses at what follows the recorded tokens, as far as the constraint allows them."""
-    most = min(most, request.room - 1, _MOST)
+    most = min(most, request.room - 1, MOST_DRAFTS)
     if most <= 0 or request.is_penalised:
         return ()
     guesses = request.guesses

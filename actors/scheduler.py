@@ -87,7 +87,9 @@ class Scheduler:
         self._early: dict[int, Cancel] = {}
         """Cancels that overtook their submit."""
         self._newest = -1
-        """The highest request seen; requests arrive in the order of their numbers."""
+        """The highest request seen."""
+        self._overtaken: set[int] = set()
+        """Lower ones that have not come yet: who needs no preparing overtakes who does."""
         self._ending: list[Request] = []
         """Ended, and not settled yet."""
         self._timed: dict[int, Request] = {}
@@ -113,7 +115,7 @@ class Scheduler:
         """A new request joins the queue; what was cancelled on the way ends at once."""
         room = max(0, self._limits.kv_bytes - self._model.kv_bytes_per_row) // max(1, self._model.kv_bytes_per_token)
         request = Request(message, limit=min(self._model.context_length, room), vocab_size=self._model.vocab_size)
-        self._newest = request.id
+        self._arrived(request.id)
         self._requests[request.id] = request
         self._waiting.append(request)
         if message.deadline is not None:
@@ -128,7 +130,7 @@ class Scheduler:
 
     def reject(self, message: Reject) -> None:
         """A request whose preparation failed ends in that failure, or as cancelled where that came first."""
-        self._newest = message.request
+        self._arrived(message.request)
         early = self._early.pop(message.request, None)
         error = None if early is not None else message.error
         info = Info(
@@ -145,10 +147,15 @@ class Scheduler:
         """End the request as cancelled; a cancel of what has not arrived yet waits for it."""
         request = self._requests.get(message.request)
         if request is None:
-            if message.request > self._newest:
+            if message.request > self._newest or message.request in self._overtaken:
                 self._early[message.request] = message
         elif request.end is None:
             self._finish(request, End("cancelled", message.detail))
+
+    def _arrived(self, request: int) -> None:
+        self._overtaken.discard(request)
+        self._overtaken.update(range(self._newest + 1, request))
+        self._newest = max(self._newest, request)
 
     def credit(self, message: Credit) -> None:
         """The consumer has read."""

@@ -126,6 +126,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     can_rewind: bool
     can_fork: bool
     can_draft: bool = False
+    fingerprint: str = ""
+    """Tells these weights from others; empty where nothing was looked at."""
     device: str
     memory_bytes: int
     """Memory that KV may use by default, derived from the device after the weights are loaded."""

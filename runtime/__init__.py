@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from greenroom.actors.task import GenerationTask
     from greenroom.adapters import parse_anthropic_stream, parse_hf_stream, parse_openai_stream
     from greenroom.backends.scripted import Reply, Scripted
+    from greenroom.branching import Forks
     from greenroom.chat import ChatSession, EventTurn, TextTurn
     from greenroom.constraints.cbison import (
         Cbison,
@@ -31,12 +32,15 @@ if TYPE_CHECKING:
     from greenroom.constraints.json_schema import AnyJson, JsonSchema
     from greenroom.constraints.lazy import Lazy
     from greenroom.constraints.tags import StructTag, Tag
+    from greenroom.context import Context
     from greenroom.errors import (
         AmbiguousRuntime,
         BackendFailed,
         CallbackFailed,
         CallRejected,
         ConstraintFailed,
+        ContextClosed,
+        ContextInUse,
         DeadEnd,
         EngineFailed,
         FactoryClosed,
@@ -48,6 +52,7 @@ if TYPE_CHECKING:
         InvalidParameter,
         InvalidPrompt,
         InvalidRequest,
+        InvalidSnapshot,
         InvalidStructure,
         JsonTooLarge,
         MalformedJson,
@@ -60,10 +65,15 @@ if TYPE_CHECKING:
         PromptTooLong,
         RuntimeClosed,
         SessionBusy,
+        SnapshotMismatch,
+        StepPending,
+        StepUsed,
         StreamInUse,
         StructureFailed,
+        TokenRefused,
         TooBusy,
         TruncatedJson,
+        UnknownContext,
         UnsupportedKeyword,
         UnsupportedType,
     )
@@ -86,11 +96,19 @@ if TYPE_CHECKING:
         generate_tokens,
         generate_tokens_task,
     )
+    from greenroom.generator import Generator
     from greenroom.growing import Structures, structures
+    from greenroom.matchers import Matcher
     from greenroom.parameters import GenerateParameters
     from greenroom.parsers import ChatParser, ReasoningParser, ToolParser
+    from greenroom.probes import Distribution, Entropy, Logits, Logprob, Logprobs, Probe
+    from greenroom.pulls import PulledToken
     from greenroom.reading import Structure
     from greenroom.runtime import Runtime
+    from greenroom.samplers import Sampler
+    from greenroom.snapshots import Snapshot
+    from greenroom.speculators import Drafting, Speculator
+    from greenroom.steps import Handle, Step, StepOutput
     from greenroom.streams import EventStream, Result, Stream, TokenStream
     from greenroom.tools import Tool
 
@@ -112,39 +130,55 @@ __all__ = [
     "Chunk",
     "Constraint",
     "ConstraintFailed",
+    "Context",
+    "ContextClosed",
+    "ContextInUse",
     "DeadEnd",
+    "Distribution",
+    "Drafting",
     "EngineFailed",
+    "Entropy",
     "Event",
     "EventStream",
     "EventTurn",
     "FactoryClosed",
     "FactoryInUse",
+    "Forks",
     "Function",
     "Gbnf",
     "GenerateParameters",
     "GenerationFailed",
     "GenerationTask",
+    "Generator",
     "GrammarWarning",
     "GreenroomError",
+    "Handle",
     "IncompatibleEngine",
     "Info",
     "InvalidConstraint",
     "InvalidParameter",
     "InvalidPrompt",
     "InvalidRequest",
+    "InvalidSnapshot",
     "InvalidStructure",
     "JsonSchema",
     "JsonTooLarge",
     "Lark",
     "Lazy",
+    "Logits",
+    "Logprob",
+    "Logprobs",
     "MalformedJson",
+    "Matcher",
     "MissingExtra",
     "ModelError",
     "ModelLoadFailed",
     "ModelNotFound",
     "NoRuntime",
     "NotSupported",
+    "Probe",
     "PromptTooLong",
+    "PulledToken",
     "Reasoning",
     "ReasoningParser",
     "Regex",
@@ -153,9 +187,17 @@ __all__ = [
     "Result",
     "Runtime",
     "RuntimeClosed",
+    "Sampler",
     "Scripted",
     "SessionBusy",
+    "Snapshot",
+    "SnapshotMismatch",
+    "Speculator",
     "Statistics",
+    "Step",
+    "StepOutput",
+    "StepPending",
+    "StepUsed",
     "Stream",
     "StreamInUse",
     "StructTag",
@@ -166,6 +208,7 @@ __all__ = [
     "TextTurn",
     "Token",
     "TokenEvent",
+    "TokenRefused",
     "TokenStream",
     "TooBusy",
     "Tool",
@@ -173,6 +216,7 @@ __all__ = [
     "ToolParser",
     "TopLogprob",
     "TruncatedJson",
+    "UnknownContext",
     "UnsupportedKeyword",
     "UnsupportedType",
     "generate",
@@ -189,11 +233,12 @@ __all__ = [
 ]
 
 _ERRORS = (
-    "AmbiguousRuntime BackendFailed CallRejected CallbackFailed ConstraintFailed DeadEnd EngineFailed FactoryClosed "
-    "FactoryInUse GenerationFailed GreenroomError IncompatibleEngine InvalidConstraint InvalidParameter "
-    "InvalidPrompt InvalidRequest InvalidStructure JsonTooLarge MalformedJson MissingExtra ModelError "
-    "ModelLoadFailed ModelNotFound NoRuntime NotSupported PromptTooLong RuntimeClosed SessionBusy StreamInUse "
-    "StructureFailed TooBusy TruncatedJson UnsupportedKeyword UnsupportedType"
+    "AmbiguousRuntime BackendFailed CallRejected CallbackFailed ConstraintFailed ContextClosed ContextInUse "
+    "DeadEnd EngineFailed FactoryClosed FactoryInUse GenerationFailed GreenroomError IncompatibleEngine "
+    "InvalidConstraint InvalidParameter InvalidPrompt InvalidRequest InvalidSnapshot InvalidStructure "
+    "JsonTooLarge MalformedJson MissingExtra ModelError ModelLoadFailed ModelNotFound NoRuntime NotSupported "
+    "PromptTooLong RuntimeClosed SessionBusy SnapshotMismatch StepPending StepUsed StreamInUse StructureFailed "
+    "TokenRefused TooBusy TruncatedJson UnknownContext UnsupportedKeyword UnsupportedType"
 )
 _CBISON = (
     "Cbison CbisonExport CbisonFactory CbisonMatcher CbisonTokenizer CbisonTokenizerProvider llguidance_cbison_factory"
@@ -203,6 +248,7 @@ _HOMES = {
     "greenroom.actors.task": "GenerationTask",
     "greenroom.adapters": "parse_anthropic_stream parse_hf_stream parse_openai_stream",
     "greenroom.backends.scripted": "Reply Scripted",
+    "greenroom.branching": "Forks",
     "greenroom.constraints.cbison": _CBISON,
     "greenroom.chat": "ChatSession EventTurn TextTurn",
     "greenroom.constraints.compiled": "GrammarWarning",
@@ -211,14 +257,23 @@ _HOMES = {
     "greenroom.constraints.json_schema": "AnyJson JsonSchema",
     "greenroom.constraints.lazy": "Lazy",
     "greenroom.constraints.tags": "StructTag Tag",
+    "greenroom.context": "Context",
     "greenroom.errors": _ERRORS,
     "greenroom.events": "Chunk Event Function Info Reasoning RejectedToolCall Token TokenEvent ToolCall TopLogprob",
     "greenroom.generation": "generate generate_task generate_token_task generate_tokens generate_tokens_task",
+    "greenroom.generator": "Generator",
     "greenroom.growing": "Structures structures",
+    "greenroom.matchers": "Matcher",
     "greenroom.parameters": "GenerateParameters",
+    "greenroom.probes": "Distribution Entropy Logits Logprob Logprobs Probe",
+    "greenroom.pulls": "PulledToken",
     "greenroom.reading": "Structure",
     "greenroom.parsers": "ChatParser ReasoningParser ToolParser",
     "greenroom.runtime": "Runtime",
+    "greenroom.samplers": "Sampler",
+    "greenroom.snapshots": "Snapshot",
+    "greenroom.speculators": "Drafting Speculator",
+    "greenroom.steps": "Handle Step StepOutput",
     "greenroom.streams": "EventStream Result Stream TokenStream",
     "greenroom.tools": "Tool",
 }

@@ -18,6 +18,8 @@ __all__ = [
     "CallRejected",
     "CallbackFailed",
     "ConstraintFailed",
+    "ContextClosed",
+    "ContextInUse",
     "DeadEnd",
     "EngineFailed",
     "FactoryClosed",
@@ -29,6 +31,7 @@ __all__ = [
     "InvalidParameter",
     "InvalidPrompt",
     "InvalidRequest",
+    "InvalidSnapshot",
     "InvalidStructure",
     "JsonTooLarge",
     "MalformedJson",
@@ -41,10 +44,15 @@ __all__ = [
     "PromptTooLong",
     "RuntimeClosed",
     "SessionBusy",
+    "SnapshotMismatch",
+    "StepPending",
+    "StepUsed",
     "StreamInUse",
     "StructureFailed",
+    "TokenRefused",
     "TooBusy",
     "TruncatedJson",
+    "UnknownContext",
     "UnsupportedKeyword",
     "UnsupportedType",
 ]
@@ -152,6 +160,52 @@ class SessionBusy(GreenroomError, RuntimeError):
 
 class StreamInUse(GreenroomError, RuntimeError):
     """Two tasks read one stream at once: give each task a stream of its own."""
+
+
+class ContextInUse(GreenroomError, RuntimeError):
+    """A context has one live generation at a time, and this one has: finish it, close it, or fork."""
+
+
+class ContextClosed(GreenroomError, RuntimeError):
+    """A context, or a generator, was used after its `aclose()`: make a new one, or fork before you close."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} is closed")
+
+
+class UnknownContext(GreenroomError, LookupError):
+    """No context was saved under this name while the runtime was open: save one, or load a snapshot from a file."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no context is saved under the name {name!r}")
+        self.name = name
+
+
+class InvalidSnapshot(GreenroomError, ValueError):
+    """A file holds no snapshot of ours, or not all of one: it is truncated, or something else."""
+
+
+class SnapshotMismatch(GreenroomError, ValueError):
+    """A snapshot was taken with another model or tokenizer: open it with the one that it names."""
+
+
+class StepPending(GreenroomError, RuntimeError):
+    """A step waits to be executed, or for `accept`, before the generator can go on; nothing was changed.
+
+    `rewind(0)` gives such a step up.
+    """
+
+
+class StepUsed(GreenroomError, RuntimeError):
+    """A step is executed once, and changed only before; the generator's next one is the next turn of its loop."""
+
+
+class TokenRefused(InvalidRequest):
+    """A token that was given to `accept` is not in the vocabulary, or its constraint does not allow it there."""
+
+    def __init__(self, token: object, why: str) -> None:
+        super().__init__(f"token {token!r} cannot be accepted: {why}")
+        self.token = token
 
 
 class ModelError(GreenroomError):

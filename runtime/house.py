@@ -8,13 +8,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from typing import Any
 
 from anyio import CancelScope, Event, get_cancelled_exc_class
 
 from greenroom.actors.bridge import Bridge
 from greenroom.actors.engine import Engine
 from greenroom.actors.mailbox import Desk, Mailbox
-from greenroom.actors.messages import Reject, Shutdown, Submit
+from greenroom.actors.messages import Reject, Release, Shutdown, Submit
 from greenroom.actors.scheduler import Limits
 from greenroom.actors.statistics import Statistics
 from greenroom.backends.protocol import Backend, ModelInfo
@@ -69,6 +71,11 @@ class House:
         self._loaded = Event()
         self._closed = Event()
         self._is_closed = False
+        self._lines = count()
+        self.saved: dict[str, Any] = {}
+        """Contexts by the names under which they were saved."""
+        self.fingerprints: dict[str, str] | None = None
+        """Of model and tokenizer, once somebody has asked for them."""
         self.room = 0
         """The most tokens that the KV budget holds for a row."""
 
@@ -152,6 +159,24 @@ class House:
         prepared = Prepared(self._desk.open())
         self._preparer.submit(_work, prepare, prepared, self.engine, self._bridge)
         return prepared
+
+    def submit(self, make: Callable[[int], Submit]) -> Mailbox:
+        """A request that needs no preparing: it joins the queue at once. Raises `TooBusy`."""
+        if self._is_closed:
+            raise RuntimeClosed("the runtime is not open")
+        if self.engine.failure is not None:
+            raise self.engine.failure
+        mailbox = self._desk.open()
+        self.engine.put(make(mailbox.request))
+        return mailbox
+
+    def new_line(self) -> int:
+        """The number of a line that nobody else has; see `greenroom.actors.lines`."""
+        return next(self._lines)
+
+    def release(self, line: int) -> None:
+        """Nobody will ask for this line again. Any thread."""
+        self.engine.put(Release(line))
 
 
 def _work(prepare: Callable[[int], Submit], prepared: Prepared, engine: Engine, bridge: Bridge) -> None:

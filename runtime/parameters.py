@@ -15,7 +15,7 @@ import msgspec
 from greenroom.backends.protocol import KvOptions, ModelInfo, Sampling
 from greenroom.errors import InvalidParameter, NotSupported
 
-__all__ = ["GenerateParameters", "merged", "sampling", "stop_ids", "stop_strings", "validate"]
+__all__ = ["GenerateParameters", "integer", "merged", "sampling", "stop_ids", "stop_strings", "validate"]
 
 LARGEST = 3.4028234663852886e38
 """The largest float32: the logits are float32 or narrower, so a larger number would be infinite there."""
@@ -166,10 +166,10 @@ def stop_strings(parameters: GenerateParameters) -> tuple[str, ...]:
 def validate_kv(parameters: GenerateParameters, model: ModelInfo) -> None:
     """Check the KV options against what the model's caches allow. Raises `InvalidParameter`."""
     if parameters.max_kv_size is not None:
-        _integer("max_kv_size", parameters.max_kv_size, _LEAST_KV, None, f"None or an integer of at least {_LEAST_KV}")
+        integer("max_kv_size", parameters.max_kv_size, _LEAST_KV, None, f"None or an integer of at least {_LEAST_KV}")
         if not model.can_rotate:
             raise InvalidParameter("max_kv_size", parameters.max_kv_size, f"None: {model.name} makes caches of its own")
-    _integer("quantized_kv_start", parameters.quantized_kv_start, 0, None, "an integer of at least 0")
+    integer("quantized_kv_start", parameters.quantized_kv_start, 0, None, "an integer of at least 0")
     if parameters.kv_bits is None:
         return
     if parameters.max_kv_size is not None:
@@ -200,8 +200,8 @@ def _float(value: float | None) -> float | None:
 
 def _validate_lengths(parameters: GenerateParameters) -> None:
     if parameters.max_tokens is not None:
-        _integer("max_tokens", parameters.max_tokens, 0, None, "None or an integer of at least 0")
-    _integer("min_tokens", parameters.min_tokens, 0, None, "an integer of at least 0")
+        integer("max_tokens", parameters.max_tokens, 0, None, "None or an integer of at least 0")
+    integer("min_tokens", parameters.min_tokens, 0, None, "an integer of at least 0")
     if parameters.max_tokens is not None and parameters.min_tokens > parameters.max_tokens:
         raise InvalidParameter("min_tokens", parameters.min_tokens, f"at most max_tokens ({parameters.max_tokens})")
     if parameters.timeout is not None:
@@ -217,15 +217,15 @@ def _validate_drawing(parameters: GenerateParameters, vocab_size: int) -> None:
     expected = "a number above 0 and at most 1"
     if not 0 < _number("top_p", parameters.top_p, expected) <= 1:
         raise InvalidParameter("top_p", parameters.top_p, expected)
-    _integer("top_k", parameters.top_k, 0, vocab_size, f"an integer from 0 (off) to the vocabulary's {vocab_size}")
+    integer("top_k", parameters.top_k, 0, vocab_size, f"an integer from 0 (off) to the vocabulary's {vocab_size}")
     expected = "a number from 0 to 1"
     if not 0 <= _number("min_p", parameters.min_p, expected) <= 1:
         raise InvalidParameter("min_p", parameters.min_p, expected)
     if parameters.seed is not None:
-        _integer("seed", parameters.seed, 0, 2**64 - 1, "None or an integer from 0 to 2**64 - 1")
+        integer("seed", parameters.seed, 0, 2**64 - 1, "None or an integer from 0 to 2**64 - 1")
     if parameters.logprobs is not None:
         most = min(MOST_LOGPROBS, vocab_size)
-        _integer("logprobs", parameters.logprobs, 0, most, f"None or an integer from 0 to {most}")
+        integer("logprobs", parameters.logprobs, 0, most, f"None or an integer from 0 to {most}")
 
 
 def _validate_penalties(parameters: GenerateParameters) -> None:
@@ -237,7 +237,7 @@ def _validate_penalties(parameters: GenerateParameters) -> None:
         if getattr(parameters, name) is not None:
             _number(name, getattr(parameters, name), "None or a finite number")
     for name in ("repetition_context_size", "presence_context_size", "frequency_context_size"):
-        _integer(name, getattr(parameters, name), 1, None, "an integer of at least 1")
+        integer(name, getattr(parameters, name), 1, None, "an integer of at least 1")
 
 
 def _validate_stop(parameters: GenerateParameters, vocab_size: int) -> None:
@@ -252,7 +252,7 @@ def _validate_stop(parameters: GenerateParameters, vocab_size: int) -> None:
             if not stop:
                 raise InvalidParameter("stop", stop, "a string that is not empty")
         else:
-            _integer("stop", stop, 0, vocab_size - 1, f"strings, or token ids from 0 to {vocab_size - 1}")
+            integer("stop", stop, 0, vocab_size - 1, f"strings, or token ids from 0 to {vocab_size - 1}")
 
 
 def _validate_bias(bias: object, vocab_size: int) -> None:
@@ -261,11 +261,12 @@ def _validate_bias(bias: object, vocab_size: int) -> None:
     if not isinstance(bias, dict):
         raise InvalidParameter("logit_bias", bias, "None or a dict of token ids to numbers")
     for token, value in bias.items():
-        _integer("logit_bias", token, 0, vocab_size - 1, f"keyed by token ids from 0 to {vocab_size - 1}")
+        integer("logit_bias", token, 0, vocab_size - 1, f"keyed by token ids from 0 to {vocab_size - 1}")
         _number(f"logit_bias[{token}]", value, "a finite number")
 
 
-def _integer(name: str, value: object, least: int, most: int | None, expected: str) -> None:
+def integer(name: str, value: object, least: int, most: int | None, expected: str) -> None:
+    """Raise `InvalidParameter` unless `value` is an integer, and no bool, from `least` to `most`."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least or (most is not None and value > most):
         raise InvalidParameter(name, value, expected)
 

@@ -28,11 +28,13 @@ from greenroom.actors.task import GenerationTask
 from greenroom.backends.protocol import Backend, ModelInfo, Tokenizer
 from greenroom.calling import NO_TOOLS, Calling, MakeDecoder
 from greenroom.constraints.coercion import constraint_of
+from greenroom.context import Context
 from greenroom.decoders import TokenDecoder
-from greenroom.errors import InvalidParameter, NotSupported, PromptTooLong, RuntimeClosed
+from greenroom.errors import InvalidParameter, NotSupported, PromptTooLong, RuntimeClosed, UnknownContext
 from greenroom.growing import Structures
 from greenroom.growing import prepared as structures_of
 from greenroom.house import House, Prepared
+from greenroom.matchers import Matcher
 from greenroom.parameters import (
     GenerateParameters,
     kv_options,
@@ -44,6 +46,7 @@ from greenroom.parameters import (
     validate_kv,
 )
 from greenroom.prompts import Prompt
+from greenroom.snapshots import Snapshot
 from greenroom.streams import EventStream, Result, TokenStream
 from greenroom.tools import Toolbox, Tools
 
@@ -152,7 +155,8 @@ class Runtime:
         self._finalizer.detach()
         await house.close()
 
-    def _opened(self) -> House:
+    def opened(self) -> House:
+        """What is behind it, for this package. Raises `RuntimeClosed`, `EngineFailed`."""
         if self._house is None:
             raise RuntimeClosed(f"{self!r} is not entered: use it inside `async with`")
         failure = self._house.engine.failure
@@ -168,16 +172,16 @@ class Runtime:
     @property
     def model(self) -> ModelInfo:
         """What the loaded model is. Raises `RuntimeClosed` outside of the runtime's block."""
-        return self._opened().model
+        return self.opened().model
 
     @property
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer."""
-        return self._opened().model.tokenizer
+        return self.opened().model.tokenizer
 
     def statistics(self) -> Statistics:
         """Requests by state and bytes held, as of the engine's last turn."""
-        return self._opened().statistics()
+        return self.opened().statistics()
 
     # Decoded streams.
 
@@ -391,6 +395,33 @@ class Runtime:
             objects = [found async for found in growing]
         return objects[-1]
 
+    # Contexts.
+
+    def context(self) -> Context:
+        """A new, empty context: `async with runtime.context() as ctx`. See `Context`."""
+        return Context(self.opened())
+
+    def open_context(self, saved: str | Snapshot) -> Context:
+        """A new context with what was saved under a name, or what a snapshot holds. Raises `UnknownContext`."""
+        house = self.opened()
+        if isinstance(saved, Snapshot):
+            return saved.open()
+        if saved not in house.saved:
+            raise UnknownContext(saved)
+        snapshot: Snapshot = house.saved[saved]
+        return snapshot.open()
+
+    async def delete_context(self, name: str) -> None:
+        """Forget what was saved under `name`. Raises `UnknownContext`."""
+        if self.opened().saved.pop(name, None) is None:
+            raise UnknownContext(name)
+
+    async def matcher(self, constraint: object) -> Matcher:
+        """`constraint` for a loop of one's own, without the runtime's. See `Matcher`. Raises `InvalidConstraint`."""
+        house = self.opened()
+        compiled = await to_thread.run_sync(house.compile, constraint_of(constraint))
+        return Matcher(compiled.start(), house.model.vocab_size)
+
     # Helpers of whole prompts.
 
     async def prepare(
@@ -402,7 +433,7 @@ class Runtime:
         template_options: Mapping[str, Any] | None = None,
     ) -> list[int]:
         """The ids that `generate` would run for this prompt."""
-        house = self._opened()
+        house = self.opened()
         prompts.check(prompt)
         schemas = Toolbox(tools).schemas if tools else None
 
@@ -453,7 +484,7 @@ class Runtime:
         template_options: Mapping[str, Any] | None,
         progress: Progress | None,
     ) -> Prepared:
-        house = self._opened()
+        house = self.opened()
         model = house.model
         prompts.check(prompt)
         validate(options, vocab_size=model.vocab_size)

@@ -27,7 +27,7 @@ def tool(function: dict[str, Any]) -> dict[str, Any]:
 async def test_the_schemas_of_real_functions_compile() -> None:
     """At least 95 of the first 100 of every category."""
     async with Runtime() as runtime:
-        house = runtime._opened()
+        house = runtime.opened()
         for category in CATEGORIES:
             found = functions(category, COMPILED)
             failed: list[str] = []

@@ -210,6 +210,7 @@ def inspect(
         can_rewind=plain or all(_is_plain(cache) for cache in make_cache()),
         can_fork=True,
         can_draft=plain and store is kinds[0],
+        fingerprint=fingerprint(model, loaded.config),
         device=_device_name(),
         memory_bytes=memory,
         tokenizer=loaded.tokenizer,

@@ -1,0 +1,100 @@
+"""Guesses from what was said before: what followed the last few tokens when they stood there the last time.
+
+Text that copies (records with small edits, code, quotes) repeats long runs; other text hardly any. A wrong guess costs
+part of a pass, so the drafter keeps its own books: how far it guesses follows how far it was right, and where guessing
+has not paid it looks on for a while and only then tries again, with longer and longer pauses.
+
+This module knows ids and counts, no text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = ["NgramDrafter"]
+
+_LONGEST, _SHORTEST = 4, 2
+"""Tokens that must have stood there before. One alone is mostly chance, more than four find nothing that four miss."""
+_START, _MOST = 4, 24
+_FAILURES = 2
+"""Wrong guesses in a row before a pause."""
+_PAUSE, _LONGEST_PAUSE = 8, 256
+"""Tokens."""
+
+
+class NgramDrafter:
+    """A `Speculator` over one row's own tokens. `tokens` may be cut back, or be others, from call to call."""
+
+    __slots__ = ("_failures", "_index", "_length", "_pause", "_tokens", "_until")
+
+    def __init__(self) -> None:
+        self._tokens: list[int] = []
+        self._index: dict[tuple[int, ...], int] = {}
+        """Where what followed a run of tokens stands, the last time but one that it ended there."""
+        self._length = _START
+        self._failures = 0
+        self._pause = _PAUSE
+        self._until = 0
+        """No guesses before the row has so many tokens."""
+
+    def __repr__(self) -> str:
+        return f"<NgramDrafter tokens={len(self._tokens)} length={self._length} until={self._until}>"
+
+    def draft(self, tokens: Sequence[int], most: int) -> Sequence[int]:
+        """See `Speculator.draft`."""
+        self._follow(tokens)
+        count = len(tokens)
+        if count < self._until:
+            return ()
+        longest = _LONGEST
+        shortest = _SHORTEST if self._failures == 0 else _LONGEST
+        for size in range(longest, shortest - 1, -1):
+            place = self._index.get(tuple(tokens[count - size :])) if count >= size else None
+            if place is not None:
+                return self._copied(place, min(most, self._length))
+        return ()
+
+    def judged(self, drafted: int, accepted: int) -> None:
+        """See `Speculator.judged`."""
+        if accepted == drafted:
+            self._length = min(2 * self._length, _MOST)
+        else:
+            self._length = max(_SHORTEST, min(self._length, accepted + 2))
+        if 2 * accepted >= drafted:
+            self._failures, self._pause = 0, _PAUSE
+            return
+        self._failures += 1
+        if self._failures >= _FAILURES:
+            self._until = len(self._tokens) + accepted + 1 + self._pause
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+            self._length = _START
+
+    def fork(self) -> NgramDrafter:
+        """See `Speculator.fork`."""
+        twin = NgramDrafter()
+        twin._tokens, twin._index = self._tokens.copy(), self._index.copy()
+        twin._length, twin._failures = self._length, self._failures
+        twin._pause, twin._until = self._pause, self._until
+        return twin
+
+    def _copied(self, place: int, count: int) -> list[int]:
+        """What stands from `place` on; where that runs into the end, it goes on as if it had been repeated."""
+        found = self._tokens[place : place + count]
+        period = len(self._tokens) - place
+        while len(found) < count:
+            found.append(found[len(found) - period])
+        return found
+
+    def _follow(self, tokens: Sequence[int]) -> None:
+        """Learn what is new; all of it where what was known is no longer there."""
+        known = len(self._tokens)
+        if len(tokens) < known or list(tokens[:known]) != self._tokens:
+            self._tokens, known = [], 0
+            self._index.clear()
+            self._until = 0
+        new = list(tokens[known:])
+        self._tokens += new
+        # What ends at the last token is left out: it would only find itself.
+        for end in range(max(known, 1), len(self._tokens)):
+            for size in range(_SHORTEST, min(_LONGEST, end) + 1):
+                self._index[tuple(self._tokens[end - size : end])] = end

@@ -1,0 +1,161 @@
+"""What a generation is made with, and the requests that carry it on.
+
+A `Course` is the part of a generation that does not change from token to token; a `State` is the part that does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import msgspec
+from anyio import get_cancelled_exc_class, to_thread
+
+from greenroom.actors.decoding import Decoder
+from greenroom.actors.drafting import Speculator as EngineSpeculator
+from greenroom.actors.mailbox import Mailbox
+from greenroom.actors.messages import Submit
+from greenroom.backends.protocol import ModelInfo
+from greenroom.constraints.compiled import Compiled
+from greenroom.constraints.constraint import Constraint
+from greenroom.constraints.state import ConstraintState
+from greenroom.decoders import TextDecoder
+from greenroom.errors import ConstraintFailed, InvalidPrompt, PromptTooLong, RuntimeClosed
+from greenroom.events import Info
+from greenroom.house import House
+from greenroom.parameters import GenerateParameters, kv_options, sampling, stop_ids, stop_strings
+from greenroom.states import Ending, State
+
+__all__ = ["Course", "settled"]
+
+
+@dataclass(frozen=True)
+class Course:
+    """`parameters` hold the sampler too; `compiled` is the constraint's, once somebody has waited for it."""
+
+    house: House
+    parameters: GenerateParameters
+    constraint: Constraint | None = None
+    compiled: Compiled | None = None
+
+    @property
+    def model(self) -> ModelInfo:
+        """The model that runs it."""
+        return self.house.model
+
+    def with_parameters(self, **changes: object) -> Course:
+        """Another way to go on from the same states."""
+        return replace(self, parameters=msgspec.structs.replace(self.parameters, **changes))
+
+    async def compile(self) -> Course:
+        """With the constraint compiled. Raises `InvalidConstraint`."""
+        if self.constraint is None or self.compiled is not None:
+            return self
+        return replace(self, compiled=await to_thread.run_sync(self.house.compile, self.constraint))
+
+    def decoder(self) -> TextDecoder:
+        """One that was fed nothing."""
+        model = self.model
+        return TextDecoder(
+            model.tokenizer.stream(),
+            stop_ids=stop_ids(self.parameters, model),
+            eos=model.stop_tokens,
+            stop_strings=stop_strings(self.parameters),
+            keep_tokens=self.parameters.logprobs is not None,
+        )
+
+    def check(self, tokens: Sequence[int]) -> None:
+        """Raise `InvalidPrompt` or `PromptTooLong` for a prompt that cannot be run."""
+        if not tokens:
+            raise InvalidPrompt("the context has no tokens: fill it first")
+        if len(tokens) >= self.model.context_length:
+            raise PromptTooLong(len(tokens), self.model.context_length)
+        if len(tokens) >= self.house.room:
+            raise PromptTooLong(len(tokens), self.house.room, "the runtime's kv_bytes")
+
+    def unmet(self, state: State) -> ConstraintFailed | None:
+        """Why a complete output fails what masks could not enforce."""
+        problem = None if self.compiled is None else self.compiled.check(state.output)
+        return None if problem is None else ConstraintFailed(f"the output is complete and does not fit: {problem}")
+
+    def ending(self, state: State) -> Ending | None:
+        """Why nothing can follow `state`; None where something can."""
+        if state.ending is not None:
+            return state.ending
+        most = self.parameters.max_tokens
+        if most is not None and state.generated >= most:
+            return Ending("length", "max_tokens")
+        if state.constraint is not None and state.generated and state.constraint.is_stopped:
+            return Ending("stop", "constraint")
+        if len(state.tokens) >= min(self.model.context_length, self.house.room):
+            return Ending("length", "context")
+        return None
+
+    def ended(self, info: Info) -> Ending | None:
+        """What a request's end says of the generation: one that ran out of steps says nothing."""
+        if info.stop_reason == "stop" or info.stop_detail == "context":
+            return Ending(info.stop_reason, info.stop_detail, info.stop_sequence)
+        if info.stop_detail == "shutdown":
+            raise RuntimeClosed("the runtime was left while this generation ran")
+        return None
+
+    def request(
+        self,
+        state: State,
+        line: int,
+        decoder: Decoder,
+        constraint: ConstraintState | None,
+        *,
+        steps: int | None = None,
+        draws: bool = True,
+        logits: tuple[int, ...] = (),
+        drafts: tuple[int, ...] = (),
+        speculator: EngineSpeculator | None = None,
+        draw_with: GenerateParameters | None = None,
+    ) -> Mailbox:
+        """Go on from `state` on `line`, drawing as `draw_with` says; `decoder` and `constraint` are the request's own.
+
+        Raises `TooBusy`, `RuntimeClosed`, `EngineFailed`.
+        """
+        drawn = draw_with or self.parameters
+        stops = stop_ids(self.parameters, self.model)
+        most = self.parameters.max_tokens
+        seed = state.seed if drawn.seed is None or draw_with is None else drawn.seed
+
+        def make(request: int) -> Submit:
+            return Submit(
+                request=request,
+                prompt=state.tokens,
+                sampling=sampling(drawn, seed=seed, stop_ids=stops, prompt_tokens=state.start),
+                max_tokens=None if most is None or not draws else most - state.generated,
+                submitted=time.monotonic(),
+                decoder=decoder,
+                reported_seed=seed,
+                kv=kv_options(self.parameters),
+                constraint=constraint,
+                check=None if self.compiled is None or not draws else _behind(self.compiled, state.output),
+                force_tokens=self.parameters.force_tokens and draws,
+                line=line,
+                steps=steps,
+                draws=draws,
+                logits=logits,
+                drafts=drafts,
+                speculator=speculator,
+            )
+
+        return self.house.submit(make)
+
+
+def _behind(compiled: Compiled, before: tuple[int, ...]) -> Callable[[tuple[int, ...]], str | None]:
+    """The check of a whole output, where a request brings the last part of it."""
+    return lambda tokens: compiled.check((*before, *tokens))
+
+
+async def settled(mailbox: Mailbox) -> Info:
+    """A request's end, or its error. Cancelled, it ends the request first: nothing runs on."""
+    try:
+        return await mailbox.wait()
+    except get_cancelled_exc_class():
+        await mailbox.close("scope")
+        raise

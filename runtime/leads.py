@@ -1,0 +1,150 @@
+"""What was generated ahead of who reads it token by token, and the way back to where the reader stands.
+
+A lead begins at a state and hands over one recorded token after the other. The engine may be further: settling a lead
+gives the state behind the last token that was handed over, whatever else was drawn.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any, Protocol, cast
+
+from anyio import EndOfStream
+
+from greenroom.actors.drafting import Speculator as EngineSpeculator
+from greenroom.course import Course
+from greenroom.errors import GreenroomError, RuntimeClosed
+from greenroom.events import Info
+from greenroom.recording import Recorder, Said
+from greenroom.states import State, advanced, cut
+from greenroom.turns import Turn
+
+__all__ = ["Lead", "Running", "Stepping"]
+
+
+class Lead(Protocol):
+    """A generation that goes on for a reader."""
+
+    taken: list[Said]
+    """Since the state at which it begins."""
+
+    async def next(self) -> Said | None:
+        """The next token; None behind the last. Raises the request's error. Cancelled, it may be called again."""
+
+    async def settle(self) -> None:
+        """Give up what runs. Through any cancellation; one that came meanwhile is raised afterwards."""
+
+    def here(self) -> State:
+        """The state behind the tokens that were taken. Nothing runs any more."""
+
+    def drop(self) -> bool:
+        """Nobody will read. Any thread; whether something still runs."""
+
+
+class Running:
+    """One request that runs on by itself."""
+
+    def __init__(self, course: Course, state: State, line: int, speculator: EngineSpeculator | None) -> None:
+        self.taken: list[Said] = []
+        self._course = course
+        self._base = state
+        self._recorder = Recorder(state.decoder.fork(), tells=True)
+        self._constraint = None if state.constraint is None else state.constraint.fork()
+        self._mailbox = course.request(state, line, self._recorder, self._constraint, speculator=speculator)
+
+    def __repr__(self) -> str:
+        return f"<Running taken={len(self.taken)} {self._mailbox!r}>"
+
+    async def next(self) -> Said | None:
+        """See `Lead.next`."""
+        try:
+            message: Any = await self._mailbox.receive()
+        except EndOfStream:
+            return None
+        if isinstance(message, Info):
+            if message.stop_detail == "shutdown":
+                raise RuntimeClosed("the runtime was left while this generation ran")
+            return None
+        said = cast("Said", message)
+        self.taken.append(said)
+        return said
+
+    async def settle(self) -> None:
+        """See `Lead.settle`."""
+        await self._mailbox.close("handle")
+
+    def here(self) -> State:
+        """See `Lead.here`."""
+        info = self._mailbox.info
+        if info is None:
+            raise RuntimeError(f"{self!r} is not settled")
+        is_whole = len(self.taken) == len(self._recorder.said) and self._mailbox.error is None
+        if is_whole and info.stop_reason != "cancelled":
+            state = advanced(
+                self._base,
+                self.taken,
+                decoder=self._recorder.decoder,
+                constraint=self._constraint,
+                ending=self._course.ended(info),
+            )
+        else:
+            state = cut(self._base, [said for said in self.taken if said.is_kept])
+        state = replace(state, counts=self._base.counts.plus(info))
+        return replace(state, ending=self._course.ending(state))
+
+    def drop(self) -> bool:
+        """See `Lead.drop`."""
+        if self._mailbox.is_settled:
+            return False
+        self._mailbox.drop()
+        return True
+
+
+class Stepping:
+    """Step by step, each asked for on the event loop: what a speculator of the user's needs."""
+
+    def __init__(self, state: State, step: Callable[[State], Awaitable[Turn]]) -> None:
+        self.taken: list[Said] = []
+        self._base = state
+        self._whole = state
+        self._queue: deque[Said] = deque()
+        self._step = step
+
+    def __repr__(self) -> str:
+        return f"<Stepping taken={len(self.taken)} ahead={len(self._queue)}>"
+
+    async def next(self) -> Said | None:
+        """See `Lead.next`."""
+        while not self._queue:
+            if self._whole.ending is not None:
+                return None
+            turn = await self._step(self._whole)
+            if not turn.said:
+                raise GreenroomError("a step drew nothing; this is a defect of greenroom")
+            self._base, self._whole = self._whole, turn.state
+            self.taken = []
+            self._queue.extend(turn.said)
+        said = self._queue.popleft()
+        self.taken.append(said)
+        return said
+
+    async def settle(self) -> None:
+        """See `Lead.settle`. Nothing runs between steps."""
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether more was drawn than was taken."""
+        return bool(self._queue)
+
+    def here(self) -> State:
+        """See `Lead.here`."""
+        if not self._queue:
+            return self._whole
+        state = cut(self._base, [said for said in self.taken if said.is_kept])
+        return replace(state, counts=self._whole.counts)
+
+    def drop(self) -> bool:
+        """See `Lead.drop`."""
+        return False

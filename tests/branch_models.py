@@ -1,0 +1,51 @@
+"""Runtimes for tests of contexts and generators: the double, the understudy, and a small model of each cache kind."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import models
+from models import ByteTokenizer as Bytes
+
+from greenroom import Runtime, Scripted
+from greenroom.backends.mlx import MlxBackend
+from greenroom.backends.protocol import Backend
+from greenroom.backends.scripted import ByteTokenizer, Reply
+from greenroom.backends.scripted.tokenizer import STOP
+
+__all__ = ["KINDS", "PLAIN", "REPLY", "backend_of", "opened"]
+
+REPLY = "The quick brown fox jumps over the lazy dog, and over the quick brown fox, again and again."
+KINDS = ("scripted", "understudy", *models.MODELS)
+"""Everything a generator may run on."""
+PLAIN = ("scripted", "understudy", "llama", "qwen3")
+"""Those whose KV can be cut, so that guesses can be checked."""
+
+
+class Spoken(ByteTokenizer):
+    """Bytes of text and the double's special ids, for models that have 320."""
+
+    stop_tokens = tuple(sorted(STOP))
+
+
+def _spoken(builder: Callable[[], tuple[Any, Bytes]]) -> Callable[[], tuple[Any, Spoken]]:
+    """With a tokenizer that streams text and takes constraints."""
+    return lambda: (builder()[0], Spoken())
+
+
+def backend_of(kind: str) -> Backend | None:
+    """A backend that was not loaded; None is the understudy."""
+    if kind == "scripted":
+        return Scripted({"*": Reply(REPLY)})
+    if kind == "understudy":
+        return None
+    return MlxBackend.from_model(_spoken(models.MODELS[kind]), name=kind)
+
+
+@asynccontextmanager
+async def opened(kind: str, **options: Any) -> AsyncIterator[Runtime]:
+    """A runtime over it."""
+    async with Runtime(backend=backend_of(kind), **options) as runtime:
+        yield runtime
