@@ -13,6 +13,7 @@ from greenroom import RejectedToolCall, Runtime, ToolCall
 from greenroom.errors import GreenroomError
 from greenroom.parsers.forced import forced
 
+pytestmark = pytest.mark.parametrize("anyio_backend", [("asyncio", {})], ids=["asyncio"])  # what runs is the engine
 COMPILED = 100
 GENERATED = 3
 CATEGORIES = categories() if FOLDER.is_dir() else []
@@ -46,7 +47,17 @@ async def test_forced_calls_fit_their_schemas_at_a_high_temperature() -> None:
 
     async def one(runtime: Runtime, question: str, function: dict[str, Any], seed: int) -> None:
         stream = runtime.generate(
-            question[:600], tools=[tool(function)], tool_choice="required", temperature=1.0, max_tokens=200, seed=seed
+            question[:600],
+            tools=[tool(function)],
+            tool_choice="required",
+            temperature=1.0,
+            max_tokens=300,
+            seed=seed,
+            # Against loops: on requests of others the bundled model repeats a syllable or a digit until it is cut off.
+            frequency_penalty=1.5,
+            frequency_context_size=128,
+            repetition_penalty=1.2,
+            repetition_context_size=64,
         )
         result = await stream.collect()
         assert not result.text.strip()
@@ -63,4 +74,4 @@ async def test_forced_calls_fit_their_schemas_at_a_high_temperature() -> None:
         for category in CATEGORIES:
             for seed, (question, function) in enumerate(functions(category, GENERATED)):
                 group.start_soon(one, runtime, question, function, seed)
-    assert sum(complete) > 0.4 * len(complete), complete
+    assert sum(complete) >= 0.85 * len(complete), complete

@@ -87,7 +87,10 @@ def _call(structure: CallStructure, opened: str) -> tuple[str, JsonSchema, str]:
 
 
 def _bounded(schema: Any) -> Any:
-    """The schema, with 53 bits for every integer that it leaves without an end: a small model may go on for ever."""
+    """The schema, without what it leaves open and no caller could use; a small model might go on there for ever.
+
+    Integers without an end have 53 bits, and objects that name their properties have no others.
+    """
     if not isinstance(schema, Mapping):
         return schema
     new = dict(schema)
@@ -102,10 +105,15 @@ def _bounded(schema: Any) -> Any:
             new[word] = _bounded(new[word])
     if new.get("type") == "integer" and not _HAS_END.intersection(new):
         new |= {"minimum": 1 - 2**53, "maximum": 2**53 - 1}  # what every reader of JSON can hold
+    if new.get("properties") and not _ADDS.intersection(new):
+        new["additionalProperties"] = False
     return new
 
 
 _MAPS = ("properties", "$defs", "definitions", "patternProperties")
 _LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _SINGLE = ("items", "additionalProperties", "contains", "not", "if", "then", "else")
+_ADDS = frozenset(
+    ["additionalProperties", "patternProperties", "unevaluatedProperties", "allOf", "anyOf", "oneOf", "$ref"]
+)
 _HAS_END = frozenset(["enum", "const", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"])
