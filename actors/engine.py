@@ -34,6 +34,7 @@ from greenroom.actors.messages import (
     Release,
     Shutdown,
     Submit,
+    Trim,
 )
 from greenroom.actors.scheduler import Limits, Scheduler
 from greenroom.actors.statistics import Statistics, StepTimes
@@ -192,8 +193,8 @@ class Turns:
                     scheduler.credit(message)
                 case Awaited():
                     scheduler.awaited(message)
-                case Release():
-                    scheduler.release(message)
+                case Release() | Trim():
+                    scheduler.give_back(message)
                 case Shutdown():
                     self._is_leaving = True
         if self._is_leaving:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from greenroom.backends.protocol import Close, KvOptions, ModelInfo
+from greenroom.backends.protocol import Close, KvOptions, ModelInfo, Rewind
 
 __all__ = ["HeldRow", "Lines", "common"]
 
@@ -75,6 +75,17 @@ class Lines:
         if line in self._busy:
             self._released.add(line)
         return None
+
+    def trim(self, line: int, length: int) -> Close | Rewind | None:
+        """The line's row keeps `length` tokens; it is closed where that cannot be, or nothing would be left."""
+        held = self._held.get(line)
+        if held is None or len(held.tokens) <= length:
+            return None
+        if not self._model.can_rewind or length == 0:
+            del self._held[line]
+            return Close(held.row)
+        self._held[line] = held._replace(tokens=held.tokens[:length])
+        return Rewind(held.row, length)
 
     def evicted(self) -> Iterator[tuple[Close, int]]:
         """Give rows back, the least recently used first, as long as the caller asks; with what each held."""
