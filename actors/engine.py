@@ -35,6 +35,7 @@ from greenroom.actors.messages import (
     Release,
     Shutdown,
     Submit,
+    Trim,
 )
 from greenroom.actors.scheduler import Limits, Scheduler
 from greenroom.actors.statistics import Statistics, StepTimes
@@ -193,8 +194,8 @@ class Turns:
                     scheduler.credit(message)
                 case Awaited():
                     scheduler.awaited(message)
-                case Release():
-                    scheduler.release(message)
+                case Release() | Trim():
+                    scheduler.give_back(message)
                 case Shutdown():
                     self._is_leaving = True
         if self._is_leaving:

@@ -76,6 +76,17 @@ class Lines:
             self._released.add(line)
         return None
 
+    def trim(self, line: int, length: int) -> Close | Rewind | None:
+        """The line's row keeps `length` tokens; it is closed where that cannot be, or nothing would be left."""
+        held = self._held.get(line)
+        if held is None or len(held.tokens) <= length:
+            return None
+        if not self._model.can_rewind or length == 0:
+            del self._held[line]
+            return Close(held.row)
+        self._held[line] = held._replace(tokens=held.tokens[:length])
+        return Rewind(held.row, length)
+
     def shrink(self, most: int, *, kept: int | None = None) -> list[Close]:
         """Give rows back, the least recently used first, until at most `most` bytes are held; that of `kept` stays."""
         closes = []
@@ -113,7 +124,7 @@ class Lines:
         if held.kv != submit.kv or length == 0 or (length < len(held.tokens) and not self._model.can_rewind):
             edits.append(Close(held.row))
             return None
-        edits.append(Rewind(held.row, length, submit.sampling))
+        edits.append(Rewind(held.row, length, submit.sampling, request.start))
         request.fed = length
         request.reused = request.reused or min(length, len(submit.prompt))
         return held.row

@@ -167,6 +167,11 @@ class Request:
         return room if max_tokens is None else min(room, max_tokens - self.emitted - len(self.untold))
 
     @property
+    def start(self) -> int | None:
+        """Where the output of its line begins; None without a line: behind the prompt."""
+        return None if self.submit.line is None else len(self.submit.prompt) - self.submit.said
+
+    @property
     def is_penalised(self) -> bool:
         """Whether what it draws depends on the tokens before, other than through the model: such rows do not draft."""
         sampling = self.submit.sampling

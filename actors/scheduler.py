@@ -39,6 +39,7 @@ from greenroom.actors.messages import (
     Release,
     Started,
     Submit,
+    Trim,
 )
 from greenroom.actors.requests import End, Request, State
 from greenroom.actors.statistics import Statistics, StepTimes
@@ -95,8 +96,8 @@ class Scheduler:
         self._timed: dict[int, Request] = {}
         """Those with a deadline."""
         self._lines = Lines(info)
-        self._closes: list[Close] = []
-        """Rows of lines that were given up."""
+        self._given_back: list[Edit] = []
+        """Of lines that were given up, or cut."""
         self._next_row = 0
         self._kv_bytes = 0
         self._prefix_bytes = 0
@@ -169,11 +170,14 @@ class Scheduler:
         if request is not None:
             request.awaited += 1 if message.on else -1
 
-    def release(self, message: Release) -> None:
-        """Nobody will ask for this line again."""
-        close = self._lines.release(message.line)
-        if close is not None:
-            self._closes.append(close)
+    def give_back(self, message: Release | Trim) -> None:
+        """Nobody will ask for this line again, or not for what it holds behind some of its tokens."""
+        if isinstance(message, Release):
+            edit: Edit | None = self._lines.release(message.line)
+        else:
+            edit = self._lines.trim(message.line, message.length)
+        if edit is not None:
+            self._given_back.append(edit)
 
     def cancel_all(self) -> None:
         """End everything: the runtime is leaving."""
@@ -186,8 +190,8 @@ class Scheduler:
     def plan(self, now: float) -> Plan:
         """The next turn. `now` is monotonic seconds, for deadlines and times."""
         self._expire(now)
-        edits: list[Edit] = list(self._closes)
-        self._closes.clear()
+        edits: list[Edit] = list(self._given_back)
+        self._given_back.clear()
         self._settle(edits, now)
         self._rewind(edits)
         self._pause_and_resume()
@@ -477,7 +481,8 @@ class Scheduler:
             request.row = self._next_row
             self._next_row += 1
             first = submit.prompt if request.first_token is None else tuple(request.tokens)
-            edits.append(Open(request.row, submit.sampling, request.expected(_SOON), submit.kv, first))
+            expected = request.expected(_SOON)
+            edits.append(Open(request.row, submit.sampling, expected, submit.kv, first, request.start))
         self._by_row[request.row] = request
         request.move(State.PREFILL)
         if request.first_chunk is None:

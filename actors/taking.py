@@ -46,10 +46,14 @@ def take(request: Request, drawn: Sequence[Sampled], now: float) -> tuple[list[P
         if not request.submit.draws:
             end = _looked(request, drawn, events)
             break
+        count = len(request.tokens)
         end = _take_one(request, sampled, events)
         if end is not None or number == len(drafts) or sampled.token != drafts[number]:
             break
         right += 1
+        if len(request.tokens) > count + 1:  # the next draw is of a place that is forced, and so taken
+            request.is_redirected = True
+            break
     if drafts:
         end = _judge(request, len(drafts), right) or end
     if end is None and request.submit.steps is not None and request.drawn >= request.submit.steps:

@@ -184,7 +184,8 @@ class Open(msgspec.Struct, frozen=True):
 
     `expects` is a hint: so many tokens the row will soon hold, as far as is known. `kv` only as `ModelInfo` allows it.
     `prompt` is what the row will be fed first: where the backend holds KV of a prefix of it, the row begins with that
-    prefix instead of empty, and `Held.reused` says so; the last token of `prompt` is always left to be fed.
+    prefix instead of empty, and `Held.reused` says so; the last token of `prompt` is always left to be fed. `start`
+    says where in it the output begins, where that is not its end: what stands behind was generated before.
     """
 
     row: int
@@ -192,6 +193,7 @@ class Open(msgspec.Struct, frozen=True):
     expects: int = 0
     kv: KvOptions | None = None
     prompt: tuple[int, ...] = ()
+    start: int | None = None
 
 
 class Close(msgspec.Struct, frozen=True):
@@ -211,12 +213,13 @@ class Fork(msgspec.Struct, frozen=True):
 class Rewind(msgspec.Struct, frozen=True):
     """The row keeps its first `length` tokens; a pending token is dropped, and with `sampling` it draws so from now on.
 
-    To fewer tokens than it has run only where `can_rewind`.
+    To fewer tokens than it has run only where `can_rewind`. `start` as in `Open`: the output begins there from now on.
     """
 
     row: int
     length: int
     sampling: Sampling | None = None
+    start: int | None = None
 
 
 Edit = Open | Close | Fork | Rewind

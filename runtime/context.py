@@ -169,6 +169,7 @@ class Context:
         size = len(self._tokens)
         integer("count", count, 0, size, f"an integer from 0 to the context's {size} tokens")
         self.adopt(self._tokens[: len(self._tokens) - count])
+        self.house.trim(self.line, len(self._tokens))
         while self._marks[-1][0] > len(self._tokens):
             self._marks.pop()
         self.told = self._marks[-1][1]

@@ -137,6 +137,7 @@ class Course:
                 check=None if self.compiled is None or not draws else _behind(self.compiled, state.output),
                 force_tokens=self.parameters.force_tokens and draws,
                 line=line,
+                said=state.generated,
                 steps=steps,
                 draws=draws,
                 logits=logits,

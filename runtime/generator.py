@@ -450,6 +450,8 @@ class Generator:
     def _end_lead(self, lead: Lead) -> None:
         self._lead = None
         self._state = lead.here()
+        if self._state.ending is None:  # more may have been drawn
+            self._context.house.trim(self._context.line, len(self._state.tokens))
 
     # Branches.
 
@@ -514,6 +516,7 @@ class Generator:
                 if self._speculation.user is not None:
                     self._speculation.user.reset()
                 self._commit(replace(after, ending=self._course.ending(after)))
+                self._context.house.trim(self._context.line, len(after.tokens))
             self._step = None
 
     async def retain_only(self, child: Generator) -> None:

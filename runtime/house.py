@@ -16,7 +16,7 @@ from anyio import CancelScope, Event, get_cancelled_exc_class
 from greenroom.actors.bridge import Bridge
 from greenroom.actors.engine import Engine
 from greenroom.actors.mailbox import Desk, Mailbox
-from greenroom.actors.messages import Reject, Release, Shutdown, Submit
+from greenroom.actors.messages import Reject, Release, Shutdown, Submit, Trim
 from greenroom.actors.scheduler import Limits
 from greenroom.actors.statistics import Statistics
 from greenroom.backends.protocol import Backend, ModelInfo
@@ -177,6 +177,10 @@ class House:
     def release(self, line: int) -> None:
         """Nobody will ask for this line again. Any thread."""
         self.engine.put(Release(line))
+
+    def trim(self, line: int, length: int) -> None:
+        """The line goes on from its first `length` tokens."""
+        self.engine.put(Trim(line, length))
 
 
 def _work(prepare: Callable[[int], Submit], prepared: Prepared, engine: Engine, bridge: Bridge) -> None:

@@ -64,11 +64,12 @@ class Stage:
 
 
 @asynccontextmanager
-async def staged(stage: str) -> AsyncIterator[Stage]:
+async def staged(stage: str, *, context_length: int = 4096) -> AsyncIterator[Stage]:
     """A runtime over a logged double whose replies suit `stage`."""
     endless = Reply("abcdefghij", end=False, repeat=True)
     reply = Reply("a short answer") if stage == "finished" else endless
-    backend = Scripted({PROMPT: reply, NEIGHBOUR: Reply("the neighbour speaks on and on")})
+    said = {PROMPT: reply, NEIGHBOUR: Reply("the neighbour speaks on and on")}
+    backend = Scripted(said, context_length=context_length)
     log = PassLog(backend)
     async with Runtime(backend=log, max_rows=1 if stage == "queued" else 8, max_step_tokens=40) as runtime:
         try:
@@ -230,7 +231,7 @@ async def test_closing_the_runtime_settles_what_runs(stage: str) -> None:
 @pytest.mark.parametrize("stage", ["queued", "decode"])
 async def test_a_timeout_ends_the_request_without_an_exception(stage: str) -> None:
     """`timeout=` counts from submit, ends as cancelled, and comes with an `Info`."""
-    async with staged(stage) as s:
+    async with staged(stage, context_length=1 << 24) as s:
         stream = await s.begin(stage, timeout=1.0)  # longer than it takes to get to the stage, on a busy machine too
         s.backend.release_all()
         events = [event async for event in stream]

@@ -27,12 +27,19 @@ class Row:
         "place",
         "sampling",
         "script",
+        "start",
         "tokens",
     )
 
-    def __init__(self, number: int, sampling: Sampling, announced: tuple[int, ...] = ()) -> None:
-        """`announced` is the prompt, where the row was opened with it; what is run behind it is part of the reply."""
+    def __init__(
+        self, number: int, sampling: Sampling, announced: tuple[int, ...] = (), start: int | None = None
+    ) -> None:
+        """`announced` is the prompt, where the row was opened with it; what is run behind it is part of the reply.
+
+        With `start`, the reply begins there, whatever was announced.
+        """
         self.announced = announced
+        self.start = start
         self.id = number
         self.sampling = sampling
         self.length = 0
@@ -65,6 +72,8 @@ class Row:
 
     def prompt(self) -> list[int]:
         """What was run before the first draw: all of it, or the prompt that was announced."""
+        if self.start is not None:
+            return self.tokens[: self.start]
         told = list(self.announced)
         run = self.tokens[: self.length]
         return told if told and run[: len(told)] == told else run
@@ -99,22 +108,24 @@ class Row:
         if self.script is not None:
             self.place = self.script.behind(self.place, new)
 
-    def rewind(self, length: int) -> None:
-        """Keep the first `length` tokens; a shorter prompt is a new one."""
+    def rewind(self, length: int, start: int | None = None) -> None:
+        """Keep the first `length` tokens; a shorter prompt is a new one, and one that ends at another `start`."""
         if not 0 <= length <= self.length:
             raise ProtocolViolation(f"{self!r} cannot be rewound to {length}")
         del self.tokens[length:]
         self.length = length
+        if start is not None:
+            self.start = start
         if self.script is None:
             return
-        if length < self.num_prompt:
+        if length < self.num_prompt or (start is not None and start != self.num_prompt):
             self.script, self.num_prompt, self.place = None, 0, 0
         else:
             self.place = self.script.behind(0, self.tokens[self.num_prompt :])
 
     def fork(self, number: int, sampling: Sampling) -> Row:
         """An independent copy."""
-        twin = Row(number, sampling, self.announced)
+        twin = Row(number, sampling, self.announced, self.start)
         twin.length, twin.tokens, twin.num_prompt = self.length, list(self.tokens), self.num_prompt
         twin.script, twin.place, twin.error = self.script, self.place, self.error
         return twin

@@ -48,14 +48,14 @@ class Rows:
     def edit(self, edit: Edit) -> None:
         """Apply one edit."""
         match edit:
-            case Open(row=number, sampling=sampling, prompt=prompt):
-                self._add(Row(number, sampling, prompt))
+            case Open(row=number, sampling=sampling, prompt=prompt, start=start):
+                self._add(Row(number, sampling, prompt, start))
             case Fork(row=number, source=source, sampling=sampling):
                 self._add(self[source].fork(number, sampling))
-            case Rewind(row=number, length=length, sampling=sampling):
+            case Rewind(row=number, length=length, sampling=sampling, start=start):
                 if length < self[number].num_prompt:
                     self._replays.add(self[number])
-                self[number].rewind(length)
+                self[number].rewind(length, start)
                 self[number].sampling = sampling or self[number].sampling
             case Close(row=number):
                 self._replays.add(self[number])
@@ -76,7 +76,7 @@ class Rows:
         """A token of `row` is asked for: find what it says, if that is not known yet; the steps of its delay now."""
         if row.script is None:
             ids = row.prompt()
-            if self._replies.knows(ids) or not self._replays.begin(row):
+            if row.start is not None or self._replies.knows(ids) or not self._replays.begin(row):
                 row.begin(self._replies.script(ids, row.sampling.seed), len(ids))
         return row.delay
 

@@ -105,7 +105,8 @@ def _bounded(schema: Any) -> Any:
             new[word] = _bounded(new[word])
     if new.get("type") == "integer" and not _HAS_END.intersection(new):
         new |= {"minimum": 1 - 2**53, "maximum": 2**53 - 1}  # what every reader of JSON can hold
-    if new.get("properties") and not _ADDS.intersection(new):
+    named = new.get("properties") or {}
+    if named and named.keys() >= set(new.get("required", ())) and not _ADDS.intersection(new):
         new["additionalProperties"] = False
     return new
 

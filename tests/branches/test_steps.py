@@ -20,6 +20,7 @@ from greenroom import (
     Runtime,
     Sampler,
     Scripted,
+    Token,
 )
 from greenroom.errors import (
     ContextClosed,
@@ -51,7 +52,7 @@ async def test_steps_give_the_tokens_of_a_plain_generation(kind: str) -> None:
         prompt = await runtime.prepare(PROMPT)
         for sampler in SAMPLERS.values():
             whole = runtime.generate_tokens(prompt, sampler.parameters, seed=5, max_tokens=12)
-            expected = [event.id for event in (await whole.collect()).events if hasattr(event, "id")]
+            expected = [event.id for event in (await whole.collect()).events if isinstance(event, Token)]
             async with runtime.context() as ctx:
                 g = ctx.fill(prompt).generate(sampler, seed=5, max_tokens=12)
                 found: list[int] = []

@@ -1,0 +1,367 @@
+"""Guesses change how many passes a generation takes, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import anyio
+import numpy as np
+import pytest
+from branch_models import PLAIN, opened
+
+from greenroom import (
+    Drafting,
+    GenerateParameters,
+    Generator,
+    JsonSchema,
+    Logits,
+    Regex,
+    Reply,
+    Runtime,
+    Sampler,
+    Scripted,
+    Speculator,
+)
+from greenroom.actors.ngrams import NgramDrafter
+from greenroom.errors import CallbackFailed, InvalidParameter, NotSupported
+
+RECORDS = JsonSchema(
+    {
+        "type": "array",
+        "items": {
+            "type": "object",
+            "properties": {
+                "name": {"enum": ["Ann", "Bob", "Cy"]},
+                "age": {"type": "integer", "minimum": 0, "maximum": 99},
+            },
+            "required": ["name", "age"],
+            "additionalProperties": False,
+        },
+        "minItems": 8,
+        "maxItems": 8,
+    },
+    whitespace=False,
+)
+LETTERS = Regex("[A-Za-z ,.]{200,400}")
+"""Most guesses are legal, and wrong."""
+SAMPLERS = {"greedy": Sampler.greedy(), "seeded": Sampler.multinomial(0.9)}
+
+
+class Guessing(Speculator):
+    """Repeats the last tokens, so that it is mostly wrong; keeps what it is told."""
+
+    def __init__(self, length: int = 5) -> None:
+        self.length = length
+        self.accepted: list[int] = []
+        self.wrong = 0
+        self.resets = 0
+
+    def draft(self, context: Drafting) -> Sequence[int]:
+        """See `Speculator.draft`."""
+        assert context.position == len(context.tokens)
+        return [context.tokens[-1], *context.tokens[-self.length :]]
+
+    def accept(self, tokens: Sequence[int]) -> None:
+        """See `Speculator.accept`."""
+        self.accepted += tokens
+
+    def rollback(self, count: int) -> None:
+        """See `Speculator.rollback`."""
+        self.wrong += count
+
+    def reset(self) -> None:
+        """See `Speculator.reset`."""
+        self.resets += 1
+
+
+class Later(Guessing):
+    """The same, awaited."""
+
+    async def draft(self, context: Drafting) -> Sequence[int]:  # type: ignore[override]
+        """See `Speculator.draft`."""
+        await anyio.lowlevel.checkpoint()
+        return super().draft(context)
+
+
+class Knowing(Speculator):
+    """Guesses what it was told, from the start of the output on."""
+
+    def __init__(self, tokens: Sequence[int], length: int) -> None:
+        self.tokens = tokens
+        self.length = length
+
+    def draft(self, context: Drafting) -> Sequence[int]:
+        """See `Speculator.draft`."""
+        place = context.position - context.start
+        return self.tokens[place : place + self.length]
+
+
+@pytest.mark.parametrize("constrain", [None, LETTERS], ids=["free", "grammar"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("kind", PLAIN)
+async def test_guesses_change_no_token_and_many_are_wrong(kind: str, sampler: str, constrain: Any) -> None:
+    """The user's, sync and async, and the built-in drafter; stepped and read; at least 100 guesses are wrong."""
+    options: dict[str, Any] = {
+        "max_tokens": 70,
+        "seed": 3,
+        "constrain": constrain,
+        "default_stops": constrain is not None,
+    }
+    wrong = 0
+    async with opened(kind) as runtime:
+        prompt = await runtime.prepare("Tell me a story about a fox, a fox, and a fox.")
+        for speculator in (Guessing, Later, None, "system"):
+            async with runtime.context() as ctx:
+                ctx.fill(prompt)
+                own = speculator() if callable(speculator) else None
+                g = ctx.generate(
+                    SAMPLERS[sampler], speculator=own, system_speculation=speculator == "system", **options
+                )
+                found: list[int] = []
+                if speculator is Guessing:
+                    async for step in g:
+                        found += (await step.execute()).tokens
+                else:
+                    found = [token.id async for token in g.tokens()]
+                if own is not None:
+                    assert own.accepted == found
+                    assert own.wrong == g.info.drafted_tokens - g.info.accepted_tokens
+                wrong += g.info.drafted_tokens - g.info.accepted_tokens
+                if speculator is Guessing:
+                    expected = found
+                assert found == expected
+                assert ctx.tokens == [*prompt, *found]
+    assert wrong >= 100
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+async def test_guesses_in_a_batch_with_other_kinds_of_rows(kind: str) -> None:
+    """Rows with and without guesses, with and without grammars: each as alone; forks go on as their parents."""
+    async with opened(kind) as runtime:
+        prompt = await runtime.prepare("Say it again, say it again.")
+
+        async def run(found: dict[tuple[int, bool], list[int]], number: int, *, drafts: bool) -> None:
+            async with runtime.context() as ctx:
+                g = ctx.fill(prompt).generate(
+                    Sampler.multinomial(0.9) if number % 2 else Sampler.greedy(),
+                    seed=number,
+                    max_tokens=60,
+                    constrain=RECORDS if number > 1 else None,
+                    system_speculation=drafts,
+                )
+                async for _ in g.tokens():
+                    if g.tokens_generated == 20:
+                        break
+                kid = await g.fork()
+                found[number, drafts] = await g.collect_tokens()
+                assert await kid.collect_tokens() == found[number, drafts]
+                await kid.aclose()
+
+        alone: dict[tuple[int, bool], list[int]] = {}
+        together: dict[tuple[int, bool], list[int]] = {}
+        for number in range(4):
+            await run(alone, number, drafts=False)
+        async with anyio.create_task_group() as group:
+            for number in range(4):
+                for drafts in (False, True):
+                    group.start_soon(lambda n, d: run(together, n, drafts=d), number, drafts)
+        for number in range(4):
+            assert together[number, True] == together[number, False] == alone[number, False]
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+async def test_stops_inside_of_right_guesses_leave_no_more_than_what_is_kept(kind: str) -> None:
+    """`max_tokens` and a stop token in the middle of a run: the next turn is as after a fresh prefill."""
+    async with opened(kind) as runtime, runtime.context() as ctx:
+        prompt = await runtime.prepare("Tell me a story.")
+        ctx.fill(prompt)
+        free = (await ctx.fork()).generate(Sampler.greedy(), max_tokens=20, default_stops=False)
+        known = await free.collect_tokens()
+        stop = known[9]
+        for options in ({"max_tokens": 7}, {"stop": [stop]}, {"max_tokens": 20}):
+            one, other = await ctx.fork(), await ctx.fork()
+            guessed = one.generate(
+                Sampler.greedy(),
+                speculator=Knowing(known, 6),
+                default_stops=False,
+                **options,
+            )
+            plain = other.generate(Sampler.greedy(), default_stops=False, **options)
+            assert await guessed.collect_tokens() == await plain.collect_tokens()
+            assert guessed.stop_detail == plain.stop_detail
+            assert one.tokens == other.tokens
+            assert guessed.info.accepted_tokens >= min(5, len(guessed.output) - 2)
+            for each in (one, other):
+                each.fill([65, 66, 67])
+            again = [each.generate(Sampler.greedy(), max_tokens=8, default_stops=False) for each in (one, other)]
+            assert await again[0].collect_tokens() == await again[1].collect_tokens()
+            fresh = runtime.context().fill(one.tokens[: -len(again[0].output)])
+            assert await fresh.generate(Sampler.greedy(), max_tokens=8, default_stops=False).collect_tokens() == list(
+                again[0].output
+            )
+
+
+async def test_copying_text_is_mostly_guessed_right() -> None:
+    """Records with small edits: at least half of the guesses hold, and the passes are far fewer."""
+    records = "".join([f'{{"id": {number}, "name": "Ann", "mood": "good", "city": "Oslo"}}\n' for number in range(12)])
+    async with Runtime(backend=Scripted({"*": Reply(records)})) as runtime, runtime.context() as ctx:
+        g = ctx.fill(f"Repeat:\n{records}").generate(Sampler.greedy(), system_speculation=True)
+        assert await g.collect_text() == records
+        assert g.info.accepted_tokens / g.info.drafted_tokens >= 0.5
+        assert runtime.statistics().steps < len(records) / 3
+
+
+async def test_the_drafter_gives_up_where_it_does_not_pay() -> None:
+    """Over tokens that repeat by chance alone, it guesses less and less; what repeats again it finds again."""
+    numbers = np.random.default_rng(1).integers(0, 12, 4000).tolist()
+    drafter = NgramDrafter()
+    drafted = 0
+    for length in range(100, 3000):
+        guesses = list(drafter.draft(numbers[:length], 16))
+        right = next((i for i, g in enumerate(guesses) if g != numbers[length + i]), len(guesses))
+        if guesses:
+            drafter.judged(len(guesses), right)
+        drafted += len(guesses)
+    assert drafted < 300
+    repeated = numbers[:3000] + numbers[100:1100]
+    hits = 0
+    place = 3000
+    while place < 4000:
+        guesses = list(drafter.draft(repeated[:place], 16))
+        right = next((i for i, g in enumerate(guesses) if repeated[place + i : place + i + 1] != [g]), len(guesses))
+        if guesses:
+            drafter.judged(len(guesses), right)
+        hits += right
+        place += right + 1
+    assert hits > 500
+    assert list(drafter.fork().draft(repeated, 16)) == list(drafter.draft(repeated, 16))
+
+
+async def test_only_one_may_guess_and_only_where_guesses_can_be_taken_back() -> None:
+    """Two speculators raise; so does a model whose caches cannot rewind; what a speculator raises is told."""
+    async with opened("llama") as runtime, runtime.context() as ctx:
+        ctx.fill("x")
+        for two in (
+            {"speculator": Guessing(), "system_speculation": True},
+            {"speculator": Guessing(), "draft_model": runtime},
+            {"system_speculation": True, "draft_model": runtime},
+        ):
+            with pytest.raises(InvalidParameter):
+                ctx.generate(**two)  # type: ignore[arg-type]
+        with pytest.raises(InvalidParameter):
+            ctx.generate(speculator="me")
+
+        class Broken(Guessing):
+            def draft(self, context: Drafting) -> Sequence[int]:
+                del context
+                raise KeyError("mine")
+
+        g = ctx.generate(speculator=Broken(), max_tokens=4)
+        step = await anext(g)
+        with pytest.raises(CallbackFailed, match="mine"):
+            await step.execute()
+        await g.aclose()
+
+        class Odd(Guessing):
+            def draft(self, context: Drafting) -> Sequence[int]:
+                del context
+                return [10**6, -1]
+
+        found = await ctx.generate(
+            Sampler.greedy(), speculator=Odd(), max_tokens=4, default_stops=False
+        ).collect_tokens()
+        await ctx.truncate(4)
+        assert await ctx.generate(Sampler.greedy(), max_tokens=4, default_stops=False).collect_tokens() == found
+    for kind in ("mamba2", "gemma3"):
+        async with opened(kind) as runtime, runtime.context() as ctx:
+            with pytest.raises(NotSupported):
+                ctx.fill("x").generate(system_speculation=True)
+
+
+async def test_penalised_rows_do_not_guess_and_say_the_same() -> None:
+    """What a penalty looks at depends on what stands before each draw."""
+    async with opened("llama") as runtime, runtime.context() as ctx:
+        ctx.fill("abcabcabc")
+        sampler = Sampler(GenerateParameters(temperature=0.8, repetition_penalty=1.4))
+        plain = (await ctx.fork()).generate(sampler, seed=1, max_tokens=20)
+        guessed = ctx.generate(sampler, seed=1, max_tokens=20, system_speculation=True)
+        assert await guessed.collect_tokens() == await plain.collect_tokens()
+        assert guessed.info.drafted_tokens == 0
+
+
+async def test_the_mask_after_guesses_are_taken_back_is_the_mask_before() -> None:
+    """A walk of k and a rollback of k leave a constraint where it was."""
+    async with opened("scripted") as runtime:
+        matcher = await runtime.matcher(RECORDS)
+        row = np.zeros(runtime.model.vocab_size, np.float32)
+        for token in b'[{"name":"Ann","age":7},{"name":"B':
+            before, twin = matcher.mask(row), matcher.clone()
+            walk = list(b'[{"name":"Bob","age":12}]')[:5]
+            legal = 0
+            for guess in walk:
+                if np.isinf(twin.mask(row)[guess]):
+                    break
+                twin.accept(guess)
+                legal += 1
+            twin.rollback(legal)
+            np.testing.assert_array_equal(twin.mask(row), before)
+            matcher.accept(token)
+
+
+async def test_rows_behind_guesses_can_be_looked_at() -> None:
+    """Index k is the row behind k guesses: on a cleared step all of them, and `accept` takes a run of tokens."""
+    async with opened("llama") as runtime, runtime.context() as ctx:
+        ctx.fill("abc")
+        plain = (await ctx.fork()).generate(Sampler.greedy(), max_tokens=6, default_stops=False)
+        known: list[int] = []
+        rows: list[Any] = []
+        async for step in plain:
+            handle = step.probe(0, Logits())
+            output = await step.execute()
+            known += output.tokens
+            rows.append(output.logits(handle))
+        g: Generator = ctx.generate(
+            Sampler.greedy(), max_tokens=6, default_stops=False, speculator=Knowing([*known[:2], 0, 0], 4)
+        )
+        step = await anext(g)
+        step.clear_sampler()
+        handles = [step.probe(k, Logits()) for k in (2, 0, 1, 4)]
+        output = await step.execute()
+        assert output.drafts == (*known[:2], 0, 0)
+        for handle, row in zip(handles[:3], (rows[2], rows[0], rows[1]), strict=True):
+            np.testing.assert_allclose(output.logits(handle), row, rtol=1e-4, atol=1e-4)
+        assert g.accept(known[:3]) == tuple(known[:3])
+        step = await anext(g)
+        seen = [step.probe(k, Logits()) for k in (0, 3)]
+        output = await step.execute()
+        np.testing.assert_allclose(output.logits(seen[0]), rows[3], rtol=1e-4, atol=1e-4)
+        assert not output.has(seen[1])
+        with pytest.raises(InvalidParameter):
+            output.logits(seen[1])
+        assert await g.collect_tokens() == known
+
+
+async def test_a_second_model_guesses_for_the_first() -> None:
+    """The same weights guess nearly all; another model's guesses change nothing either."""
+    async with opened("llama") as runtime, opened("llama") as same, opened("qwen3") as other, runtime.context() as ctx:
+        ctx.fill("Once upon")
+        options: dict[str, Any] = {"max_tokens": 24, "default_stops": False}
+        plain = await (await ctx.fork()).generate(Sampler.greedy(), **options).collect_tokens()
+        for model, least in ((same, 12), (other, 0)):
+            g = (await ctx.fork()).generate(Sampler.greedy(), draft_model=model, **options)
+            assert await g.collect_tokens() == plain
+            assert g.info.accepted_tokens >= least
+            assert g.info.drafted_tokens > 0
+        with pytest.raises(InvalidParameter):
+            async with Runtime() as understudy:
+                ctx.generate(draft_model=understudy)
+
+
+async def test_a_grammar_with_guesses_is_kept() -> None:
+    """Illegal guesses are cut before they cost anything."""
+    async with opened("llama") as runtime, runtime.context() as ctx:
+        g = ctx.fill("x").generate(
+            Sampler.greedy(), constrain=Regex("(ab){12}"), speculator=Knowing(list(b"a?") * 12, 4)
+        )
+        assert await g.collect_text() == "ab" * 12
