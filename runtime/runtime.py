@@ -30,6 +30,7 @@ from greenroom.constraints.coercion import constraint_of
 from greenroom.context import Context
 from greenroom.decoders import TextDecoder, TokenDecoder
 from greenroom.errors import InvalidParameter, NotSupported, PromptTooLong, RuntimeClosed, UnknownContext
+from greenroom.generator import Generator
 from greenroom.house import House, Prepared
 from greenroom.matchers import Matcher
 from greenroom.parameters import (
@@ -189,7 +190,7 @@ class Runtime:
         tools: Sequence[Any] | None = None,
         template: bool | None = None,
         template_options: Mapping[str, Any] | None = None,
-        context: object = None,
+        context: Context | None = None,
         progress: Progress | None = None,
         **overrides: Any,
     ) -> EventStream:
@@ -199,13 +200,14 @@ class Runtime:
         of ints is taken as it is, a list of messages goes through the template. `overrides` beat `parameters`; an
         unknown name is a `TypeError`. `progress` is called on the engine thread with (prompt tokens run, all of them).
         `constrain` says what may be written: a `Constraint`, a Python type (JSON of it), or a list of them, all of
-        which then hold.
+        which then hold. With `context`, the prompt stands behind what that holds (a str as a user's message, followed
+        by the cue), and what is generated is in it once the stream has ended.
 
         Raises what can be known at once: `InvalidParameter`, `InvalidPrompt`, `InvalidConstraint`, `TooBusy`,
         `NotSupported`, `RuntimeClosed`. What tokenizing and compiling find (`InvalidPrompt`, `PromptTooLong`,
         `InvalidConstraint`) is raised at the first await.
         """
-        _refuse(tools=tools, context=context)
+        _refuse(tools=tools)
         options = merged(parameters, overrides)
         prepared = self._start(
             prompt,
@@ -215,6 +217,7 @@ class Runtime:
             template=template,
             template_options=template_options,
             progress=progress,
+            context=context,
         )
         return EventStream(prepared.mailbox)
 
@@ -227,12 +230,12 @@ class Runtime:
         tools: Sequence[Any] | None = None,
         template: bool | None = None,
         template_options: Mapping[str, Any] | None = None,
-        context: object = None,
+        context: Context | None = None,
         progress: Progress | None = None,
         **overrides: Any,
     ) -> tuple[EventStream, GenerationTask]:
         """Like `generate`, but waits until the prompt is checked and queued, never for prefill; with the handle."""
-        _refuse(tools=tools, context=context)
+        _refuse(tools=tools)
         options = merged(parameters, overrides)
         prepared = self._start(
             prompt,
@@ -242,6 +245,7 @@ class Runtime:
             template=template,
             template_options=template_options,
             progress=progress,
+            context=context,
         )
         stream = EventStream(prepared.mailbox)
         await prepared.wait()
@@ -258,12 +262,11 @@ class Runtime:
         constrain: object = None,
         template: bool | None = None,
         template_options: Mapping[str, Any] | None = None,
-        context: object = None,
+        context: Context | None = None,
         progress: Progress | None = None,
         **overrides: Any,
     ) -> TokenStream:
         """Like `generate`, but yields `Token` events. `include_stop_token` yields (and counts) the stop token too."""
-        _refuse(context=context)
         options = _without_strings(merged(parameters, overrides))
         decoder = _token_decoder(include_stop_token=include_stop_token)
         return TokenStream(
@@ -275,6 +278,7 @@ class Runtime:
                 template=template,
                 template_options=template_options,
                 progress=progress,
+                context=context,
             ).mailbox
         )
 
@@ -287,12 +291,11 @@ class Runtime:
         constrain: object = None,
         template: bool | None = None,
         template_options: Mapping[str, Any] | None = None,
-        context: object = None,
+        context: Context | None = None,
         progress: Progress | None = None,
         **overrides: Any,
     ) -> tuple[TokenStream, GenerationTask]:
         """Like `generate_tokens`, but waits until the prompt is checked and queued, and gives the handle."""
-        _refuse(context=context)
         options = _without_strings(merged(parameters, overrides))
         decoder = _token_decoder(include_stop_token=include_stop_token)
         prepared = self._start(
@@ -303,16 +306,25 @@ class Runtime:
             template=template,
             template_options=template_options,
             progress=progress,
+            context=context,
         )
         stream = TokenStream(prepared.mailbox)
         await prepared.wait()
         return stream, stream.task
 
     async def generate_token_task(
-        self, ids: Sequence[int], parameters: GenerateParameters | None = None, **overrides: Any
+        self, ids: Sequence[int] | Generator, parameters: GenerateParameters | None = None, **overrides: Any
     ) -> tuple[TokenStream, GenerationTask]:
-        """The lowest level: ids in, tokens out, the stop token included."""
-        return await self.generate_tokens_task(list(ids), parameters, include_stop_token=True, **overrides)
+        """The lowest level: ids in, tokens out, the stop token included.
+
+        A `Generator` goes on by itself, drawn as it says; what the stream recorded is its own once that has ended.
+        """
+        if not isinstance(ids, Generator):
+            return await self.generate_tokens_task(list(ids), parameters, include_stop_token=True, **overrides)
+        if parameters is not None or overrides:
+            raise InvalidParameter("parameters", parameters or overrides, "left out: a generator has its own")
+        stream = TokenStream(await ids.lend(_token_decoder(include_stop_token=True)))
+        return stream, stream.task
 
     # Contexts.
 
@@ -400,10 +412,17 @@ class Runtime:
         template: bool | None,
         template_options: Mapping[str, Any] | None,
         progress: Progress | None,
+        context: Context | None,
     ) -> Prepared:
         house = self.opened()
         model = house.model
         prompts.check(prompt)
+        given: object = context
+        if given is not None and (not isinstance(given, Context) or given.house is not house):
+            raise InvalidParameter("context", context, "a context of this runtime")
+        if context is not None and template_options:
+            raise NotSupported("template_options behind a context", "render the messages, and fill their ids")
+        guest = None if context is None else context.invite(prompt, template=template)
         validate(options, vocab_size=model.vocab_size)
         validate_kv(options, model)
         submitted = time.monotonic()
@@ -413,14 +432,19 @@ class Runtime:
             options = msgspec.structs.replace(options, default_stops=True)
 
         def prepare(request: int) -> Submit:
-            ids = prompts.encode(
-                prompt, model.tokenizer, model.vocab_size, template=template, template_options=template_options
+            ids = (
+                guest.encode()
+                if guest is not None
+                else prompts.encode(
+                    prompt, model.tokenizer, model.vocab_size, template=template, template_options=template_options
+                )
             )
             if len(ids) >= model.context_length:
                 raise PromptTooLong(len(ids), model.context_length)
             if len(ids) >= house.room:
                 raise PromptTooLong(len(ids), house.room, "the runtime's kv_bytes")
             compiled = None if constraint is None else house.compile(constraint)
+            made = decoder(options, model)
             return Submit(
                 request=request,
                 prompt=ids,
@@ -429,7 +453,8 @@ class Runtime:
                 submitted=submitted,
                 deadline=None if options.timeout is None else submitted + options.timeout,
                 reported_seed=seed,
-                decoder=decoder(options, model),
+                decoder=made if guest is None else guest.record(made),
+                line=None if guest is None else guest.line,
                 progress=progress,
                 kv=kv_options(options),
                 constraint=None if compiled is None else compiled.start(),
@@ -437,7 +462,11 @@ class Runtime:
                 force_tokens=options.force_tokens,
             )
 
-        return house.announce(prepare)
+        prepared = house.announce(prepare)
+        if context is not None and guest is not None:
+            guest.enter(prepared.mailbox)
+            context.lodge(guest)
+        return prepared
 
 
 _DONE = object()

@@ -61,7 +61,7 @@ BAD: list[tuple[dict[str, Any], type[GreenroomError]]] = [
     ({"max_kv_size": 64}, InvalidParameter),
     ({"constrain": "x"}, InvalidConstraint),
     ({"tools": []}, NotSupported),
-    ({"context": object()}, NotSupported),
+    ({"context": object()}, InvalidParameter),
 ]
 
 
