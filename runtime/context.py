@@ -18,8 +18,10 @@ from greenroom import conversation, prompts, scoring
 from greenroom.conversation import NOTHING, Cue, Fill, Message, Piece, Seal, Told
 from greenroom.course import Course
 from greenroom.errors import ContextClosed, ContextInUse, InvalidPrompt, UnknownContext
+from greenroom.guests import Guest, pieces_of
 from greenroom.house import House
 from greenroom.parameters import GenerateParameters, integer
+from greenroom.prompts import Prompt
 from greenroom.samplers import Sampler
 from greenroom.snapshots import Snapshot
 from greenroom.states import State
@@ -57,8 +59,8 @@ class Context:
         """What was told at which length: where a cut falls between two, the one before it holds."""
         self._pieces: list[Piece] = []
         self._live: weakref.ref[Generator] | None = None
-        self._guest: Any = None
-        """A stream that goes on from here; see `lend`."""
+        self._guest: Guest | None = None
+        """A stream that goes on from here."""
         self._is_closed = False
 
     def __repr__(self) -> str:
@@ -98,7 +100,7 @@ class Context:
         if live is not None:
             return list(live.all_tokens)
         self._adopt_guest()
-        self._take(self._spelled(tuple(self._pieces)), len(self._pieces))
+        self._take(self.spelled(tuple(self._pieces)), len(self._pieces))
         return list(self._tokens)
 
     @property
@@ -302,7 +304,7 @@ class Context:
 
     def peek(self) -> tuple[int, ...]:
         """The tokens, where a generator lives here that has not begun."""
-        self._take(self._spelled(tuple(self._pieces)), len(self._pieces))
+        self._take(self.spelled(tuple(self._pieces)), len(self._pieces))
         return self._tokens
 
     async def settled(self) -> tuple[int, ...]:
@@ -317,7 +319,28 @@ class Context:
         if not guest.is_settled:
             raise ContextInUse(f"a stream goes on from {self!r}: await its end")
         self._guest = None
-        self.adopt((*self._tokens, *guest.tokens))
+        tokens = guest.tokens
+        if tokens is None:
+            self._pieces[:0] = guest.own
+        else:
+            self._take((tokens, guest.told), 0)
+            self._marks.append((len(self._tokens), self.told))
+
+    @property
+    def held(self) -> tuple[int, ...]:
+        """Its tokens, without what was not tokenized yet."""
+        return self._tokens
+
+    def invite(self, prompt: Prompt, *, template: bool | None) -> Guest:
+        """A stream's request that is to go on from here. Raises `ContextInUse`."""
+        self._free()
+        own = tuple(self._pieces)
+        return Guest(self, (*own, *pieces_of(prompt, self.house.model.tokenizer, template=template)), own)
+
+    def lodge(self, guest: Guest) -> None:
+        """It is announced: the context is its until it is settled."""
+        self._guest = guest
+        self._pieces.clear()
 
     def move_line(self) -> None:
         """Leave the line to a request that still runs on it, and take another."""
@@ -336,10 +359,11 @@ class Context:
         if not pieces:
             return
         long = sum(len(piece.content) for piece in pieces if isinstance(piece, Fill | Message)) > _SHORT
-        found = await to_thread.run_sync(self._spelled, pieces) if long else self._spelled(pieces)
+        found = await to_thread.run_sync(self.spelled, pieces) if long else self.spelled(pieces)
         self._take(found, len(pieces))
 
-    def _spelled(self, pieces: tuple[Piece, ...]) -> tuple[tuple[int, ...], Told]:
+    def spelled(self, pieces: tuple[Piece, ...]) -> tuple[tuple[int, ...], Told]:
+        """The tokens of `pieces` behind those that are here. Any thread."""
         model = self.house.model
         return conversation.spelled(pieces, model.tokenizer, model.vocab_size, length=len(self._tokens), told=self.told)
 

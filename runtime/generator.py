@@ -21,6 +21,9 @@ from anyio import to_thread
 
 from greenroom import branching, collecting
 from greenroom.accepting import accepted
+from greenroom.actors.decoding import Decoder
+from greenroom.actors.mailbox import Mailbox
+from greenroom.backends.protocol import ModelInfo
 from greenroom.branching import Forks, derived
 from greenroom.constraints.coercion import constraint_of
 from greenroom.course import Course
@@ -33,7 +36,7 @@ from greenroom.errors import (
     StreamInUse,
 )
 from greenroom.events import Event, Info, StopDetail, StopReason
-from greenroom.leads import Lead, Running, Stepping
+from greenroom.leads import Lead, Lent, Running, Stepping
 from greenroom.parameters import GenerateParameters, integer, validate, validate_kv
 from greenroom.probes import Probe
 from greenroom.pulls import EventPull, TokenPull
@@ -377,6 +380,15 @@ class Generator:
                     self._has_told_end = True
                     self._unread.extend((*self._tail(), self.info))
 
+    async def lend(self, decoder: Callable[[GenerateParameters, ModelInfo], Decoder]) -> Mailbox:
+        """Go on by itself for a stream. For `Runtime.generate_token_task`."""
+        with self._alone():
+            self._no_step()
+            state = await self._here()
+            made = decoder(self._course.parameters, self._course.model)
+            self._lead = lead = Lent(self._course, state, self._context.line, made)
+            return lead.mailbox
+
     async def collect_tokens(self) -> list[int]:
         """Run to the end; all ids that were generated, those before this call included."""
         await self._run_out()
@@ -586,6 +598,8 @@ class Generator:
             self._state = replace(state, ending=self._course.ending(state))
         if self._lead is not None:
             lead = self._lead
+            if isinstance(lead, Lent):  # its stream has it: nobody takes it away
+                await lead.next()
             await lead.settle()
             if isinstance(lead, Stepping) and lead.is_ahead and self._speculation.user is not None:
                 self._speculation.user.reset()

@@ -13,22 +13,24 @@ from typing import Any, Protocol, cast
 
 from anyio import EndOfStream
 
+from greenroom.actors.decoding import Decoder
 from greenroom.actors.drafting import Speculator as EngineSpeculator
-from greenroom.course import Course
+from greenroom.course import Course, settled
 from greenroom.errors import GreenroomError, RuntimeClosed
 from greenroom.events import Info
 from greenroom.recording import Recorder, Said
 from greenroom.states import State, advanced, cut
 from greenroom.turns import Turn
 
-__all__ = ["Lead", "Running", "Stepping"]
+__all__ = ["Lead", "Lent", "Running", "Stepping"]
 
 
 class Lead(Protocol):
     """A generation that goes on for a reader."""
 
-    taken: list[Said]
-    """Since the state at which it begins."""
+    @property
+    def taken(self) -> list[Said]:
+        """The tokens since the state at which it begins."""
 
     async def next(self) -> Said | None:
         """The next token; None behind the last. Raises the request's error. Cancelled, it may be called again."""
@@ -148,3 +150,45 @@ class Stepping:
     def drop(self) -> bool:
         """See `Lead.drop`."""
         return False
+
+
+class Lent:
+    """One request that a stream reads: whatever it recorded counts, read or not."""
+
+    def __init__(self, course: Course, state: State, line: int, decoder: Decoder) -> None:
+        self._course = course
+        self._base = state
+        self._recorder = Recorder(decoder, passes_on=True)
+        constraint = None if state.constraint is None else state.constraint.fork()
+        self.mailbox = course.request(state, line, self._recorder, constraint)
+
+    def __repr__(self) -> str:
+        return f"<Lent {self.mailbox!r}>"
+
+    @property
+    def taken(self) -> list[Said]:
+        """See `Lead.taken`: what was recorded."""
+        return self._recorder.said.copy()
+
+    async def next(self) -> Said | None:
+        """See `Lead.next`: what the stream has is not read again."""
+        await settled(self.mailbox)
+        return None
+
+    async def settle(self) -> None:
+        """See `Lead.settle`."""
+        await self.mailbox.close("handle")
+
+    def here(self) -> State:
+        """See `Lead.here`."""
+        info = self.mailbox.info
+        if info is None:
+            raise RuntimeError(f"{self!r} is not settled")
+        state = cut(self._base, [said for said in self.taken if said.is_kept])
+        ending = None if self.mailbox.error is not None else self._course.ended(info)
+        state = replace(state, counts=self._base.counts.plus(info), ending=ending)
+        return replace(state, ending=self._course.ending(state))
+
+    def drop(self) -> bool:
+        """See `Lead.drop`: the stream may still be read."""
+        return not self.mailbox.is_settled

@@ -32,7 +32,7 @@ class Said(msgspec.Struct, frozen=True):
     @property
     def is_kept(self) -> bool:
         """Whether the token stays: one that only ended the turn does not."""
-        return self.stop is None or self.stop.counted
+        return self.stop is None or self.stop.detail not in ("eos", "stop_token")
 
     @property
     def text(self) -> str:

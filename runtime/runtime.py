@@ -31,6 +31,7 @@ from greenroom.constraints.coercion import constraint_of
 from greenroom.context import Context
 from greenroom.decoders import TokenDecoder
 from greenroom.errors import InvalidParameter, NotSupported, PromptTooLong, RuntimeClosed, UnknownContext
+from greenroom.generator import Generator
 from greenroom.growing import Structures
 from greenroom.growing import prepared as structures_of
 from greenroom.house import House, Prepared
@@ -196,7 +197,7 @@ class Runtime:
         tool_format: str | None = None,
         template: bool | None = None,
         template_options: Mapping[str, Any] | None = None,
-        context: object = None,
+        context: Context | None = None,
         progress: Progress | None = None,
         **overrides: Any,
     ) -> EventStream:
@@ -213,13 +214,15 @@ class Runtime:
         behind its thought, and not beside `constrain`. `tool_format` names the format of calls where the model's own
         is not the right one.
 
+        With `context`, the prompt stands behind what that holds (a str as a user's message, followed by the cue), and
+        what is generated is in it once the stream has ended.
+
         `progress` is called on the engine thread with (prompt tokens run, all of them).
 
         Raises what can be known at once: `InvalidParameter`, `InvalidPrompt`, `InvalidConstraint`, `TooBusy`,
         `NotSupported`, `RuntimeClosed`. What tokenizing and compiling find (`InvalidPrompt`, `PromptTooLong`,
         `InvalidConstraint`) is raised at the first await.
         """
-        _refuse(context=context)
         options = merged(parameters, overrides)
         calling = Calling.of(tools, tool_choice, tool_format)
         prepared = self._start(
@@ -231,6 +234,7 @@ class Runtime:
             template=template,
             template_options=template_options,
             progress=progress,
+            context=context,
         )
         return EventStream(prepared.mailbox)
 
@@ -245,12 +249,11 @@ class Runtime:
         tool_format: str | None = None,
         template: bool | None = None,
         template_options: Mapping[str, Any] | None = None,
-        context: object = None,
+        context: Context | None = None,
         progress: Progress | None = None,
         **overrides: Any,
     ) -> tuple[EventStream, GenerationTask]:
         """Like `generate`, but waits until the prompt is checked and queued, never for prefill; with the handle."""
-        _refuse(context=context)
         options = merged(parameters, overrides)
         calling = Calling.of(tools, tool_choice, tool_format)
         prepared = self._start(
@@ -262,6 +265,7 @@ class Runtime:
             template=template,
             template_options=template_options,
             progress=progress,
+            context=context,
         )
         stream = EventStream(prepared.mailbox)
         await prepared.wait()
@@ -278,12 +282,11 @@ class Runtime:
         constrain: object = None,
         template: bool | None = None,
         template_options: Mapping[str, Any] | None = None,
-        context: object = None,
+        context: Context | None = None,
         progress: Progress | None = None,
         **overrides: Any,
     ) -> TokenStream:
         """Like `generate`, but yields `Token` events. `include_stop_token` yields (and counts) the stop token too."""
-        _refuse(context=context)
         options = _without_strings(merged(parameters, overrides))
         decoder = _token_decoder(include_stop_token=include_stop_token)
         return TokenStream(
@@ -295,6 +298,7 @@ class Runtime:
                 template=template,
                 template_options=template_options,
                 progress=progress,
+                context=context,
             ).mailbox
         )
 
@@ -307,12 +311,11 @@ class Runtime:
         constrain: object = None,
         template: bool | None = None,
         template_options: Mapping[str, Any] | None = None,
-        context: object = None,
+        context: Context | None = None,
         progress: Progress | None = None,
         **overrides: Any,
     ) -> tuple[TokenStream, GenerationTask]:
         """Like `generate_tokens`, but waits until the prompt is checked and queued, and gives the handle."""
-        _refuse(context=context)
         options = _without_strings(merged(parameters, overrides))
         decoder = _token_decoder(include_stop_token=include_stop_token)
         prepared = self._start(
@@ -323,16 +326,26 @@ class Runtime:
             template=template,
             template_options=template_options,
             progress=progress,
+            context=context,
         )
         stream = TokenStream(prepared.mailbox)
         await prepared.wait()
         return stream, stream.task
 
     async def generate_token_task(
-        self, ids: Sequence[int], parameters: GenerateParameters | None = None, **overrides: Any
+        self, ids: Sequence[int] | Generator, parameters: GenerateParameters | None = None, **overrides: Any
     ) -> tuple[TokenStream, GenerationTask]:
-        """The lowest level: ids in, tokens out, the stop token included."""
-        return await self.generate_tokens_task(list(ids), parameters, include_stop_token=True, **overrides)
+        """The lowest level: ids in, tokens out, the stop token included.
+
+        A `Generator` goes on by itself, drawn as it says; what the stream recorded is its own once that has ended.
+        """
+        if not isinstance(ids, Generator):
+            return await self.generate_tokens_task(list(ids), parameters, include_stop_token=True, **overrides)
+        if parameters is not None or overrides:
+            raise InvalidParameter("parameters", parameters or overrides, "left out: a generator has its own")
+        make = _token_decoder(include_stop_token=True)
+        stream = TokenStream(await ids.lend(lambda options, model: make(options, model, (), 0)))
+        return stream, stream.task
 
     # Objects of a type.
 
@@ -483,10 +496,17 @@ class Runtime:
         template: bool | None,
         template_options: Mapping[str, Any] | None,
         progress: Progress | None,
+        context: Context | None,
     ) -> Prepared:
         house = self.opened()
         model = house.model
         prompts.check(prompt)
+        given: object = context
+        if given is not None and (not isinstance(given, Context) or given.house is not house):
+            raise InvalidParameter("context", context, "a context of this runtime")
+        if context is not None and template_options:
+            raise NotSupported("template_options behind a context", "render the messages, and fill their ids")
+        guest = None if context is None else context.invite(prompt, template=template)
         validate(options, vocab_size=model.vocab_size)
         validate_kv(options, model)
         submitted = time.monotonic()
@@ -497,13 +517,17 @@ class Runtime:
             options = msgspec.structs.replace(options, default_stops=True)
 
         def prepare(request: int) -> Submit:
-            ids = prompts.encode(
-                prompt,
-                model.tokenizer,
-                model.vocab_size,
-                tools=calling.schemas,
-                template=template,
-                template_options=template_options,
+            ids = (
+                guest.encode()
+                if guest is not None
+                else prompts.encode(
+                    prompt,
+                    model.tokenizer,
+                    model.vocab_size,
+                    tools=calling.schemas,
+                    template=template,
+                    template_options=template_options,
+                )
             )
             if len(ids) >= model.context_length:
                 raise PromptTooLong(len(ids), model.context_length)
@@ -511,6 +535,7 @@ class Runtime:
                 raise PromptTooLong(len(ids), house.room, "the runtime's kv_bytes")
             constraint = calling.constraint(model, ids) if calling.is_forced else given
             compiled = None if constraint is None else house.compile(constraint)
+            made = decoder(options, model, ids, seed)
             return Submit(
                 request=request,
                 prompt=ids,
@@ -519,7 +544,8 @@ class Runtime:
                 submitted=submitted,
                 deadline=None if options.timeout is None else submitted + options.timeout,
                 reported_seed=seed,
-                decoder=decoder(options, model, ids, seed),
+                decoder=made if guest is None else guest.record(made),
+                line=None if guest is None else guest.line,
                 progress=progress,
                 kv=kv_options(options),
                 constraint=None if compiled is None else compiled.start(),
@@ -527,7 +553,11 @@ class Runtime:
                 force_tokens=options.force_tokens,
             )
 
-        return house.announce(prepare)
+        prepared = house.announce(prepare)
+        if context is not None and guest is not None:
+            guest.enter(prepared.mailbox)
+            context.lodge(guest)
+        return prepared
 
 
 _DONE = object()
@@ -545,12 +575,6 @@ def _backend(given: Backend | None, model: str | Path | None, prefixes: Mapping[
     from greenroom.backends.mlx.backend import MlxBackend
 
     return MlxBackend(model if model is not None else understudy.path(), **prefixes)
-
-
-def _refuse(**parts: object) -> None:
-    for name, value in parts.items():
-        if value is not None:
-            raise NotSupported(f"{name}=")
 
 
 def _without_strings(options: GenerateParameters) -> GenerateParameters:

@@ -101,16 +101,15 @@ def advanced(
 
 
 def cut(state: State, said: Sequence[Said]) -> State:
-    """`state` after `said`, which a request had recorded before it was given up."""
+    """`state` after `said`, tokens that stay, which a request had recorded before it was given up."""
     if not said:
         return state
     decoder = state.decoder.fork()
-    for each in said:
-        decoder.feed((Sampled(0, each.token),))
+    again = [Said(each.sampled, decoder.feed((each.sampled,)).events, None) for each in said]
     constraint = None if state.constraint is None else state.constraint.fork()
     if constraint is not None:
-        constraint.consume([each.token for each in said if each.is_kept])
-    return advanced(state, said, decoder=decoder, constraint=constraint, ending=None)
+        constraint.consume([each.token for each in again])
+    return advanced(state, again, decoder=decoder, constraint=constraint, ending=None)
 
 
 def rewound(state: State, count: int, fresh: Callable[[], Decoder], seed: int | None) -> State:

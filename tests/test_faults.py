@@ -31,7 +31,6 @@ from greenroom.errors import (
     ModelLoadFailed,
     ModelNotFound,
     NoRuntime,
-    NotSupported,
     PromptTooLong,
     RuntimeClosed,
     StreamInUse,
@@ -64,7 +63,7 @@ BAD: list[tuple[dict[str, Any], type[GreenroomError]]] = [
     ({"tool_choice": "nobody"}, InvalidParameter),
     ({"tool_choice": "required"}, InvalidParameter),
     ({"reasoning": "loud"}, InvalidParameter),
-    ({"context": object()}, NotSupported),
+    ({"context": object()}, InvalidParameter),
 ]
 
 
