@@ -10,6 +10,7 @@ import msgspec
 from greenroom.actors.decoding import Decoder
 from greenroom.backends.protocol import ModelInfo
 from greenroom.constraints.constraint import Constraint
+from greenroom.constraints.thoughts import ThoughtBudget
 from greenroom.decoders import TextDecoder
 from greenroom.errors import InvalidParameter, NotSupported
 from greenroom.parameters import GenerateParameters, stop_ids, stop_strings
@@ -71,6 +72,23 @@ class Calling(msgspec.Struct, frozen=True):
             is_thinking=is_thinking,
             opened="" if is_thinking else opened,
         )
+
+    def budget(self, most: int | None, model: ModelInfo, ids: Sequence[int]) -> ThoughtBudget | None:
+        """A bound of `most` tokens on each thought behind the prompt's `ids`; None where none is asked for.
+
+        Raises `NotSupported` where the model has no markers of thoughts.
+        """
+        if most is None:
+            return None
+        dialect = Dialect.of(model, tool_format=self.tool_format)
+        thinking = dialect.thinking
+        if thinking is None:
+            raise NotSupported("thinking_tokens=", "this model has no markers of thoughts")
+        start, end = [
+            tuple(model.tokenizer.encode(marker, add_special_tokens=False)) for marker in (thinking.start, thinking.end)
+        ]
+        is_open = dialect.opened(dialect.tail(ids, model.tokenizer)) == thinking.start
+        return ThoughtBudget(start, end, most, is_open)
 
     @property
     def schemas(self) -> list[Mapping[str, Any]] | None:

@@ -43,7 +43,7 @@ class GenerateParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     each is drawn under its mask.
 
     `reasoning` says what becomes of a model's thinking in decoded streams: `Reasoning` events, text with its markers as
-    the model writes it, or nothing.
+    the model writes it, or nothing. A thought that is longer than `thinking_tokens` is ended there by its end marker.
 
     `max_kv_size` keeps the KV of the last so many tokens and of the first four. `kv_bits` quantizes keys and values in
     groups of `kv_group_size` once the row holds `quantized_kv_start` tokens; such rows run one by one. Both as mlx-lm
@@ -78,6 +78,7 @@ class GenerateParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     timeout: float | None = None
     force_tokens: bool = True
     reasoning: Literal["events", "text", "drop"] = "events"
+    thinking_tokens: int | None = None
 
     def __post_init__(self) -> None:
         """Give `stop` one shape and copy `logit_bias`; what has another type stays, for `validate` to name."""
@@ -204,6 +205,8 @@ def _validate_lengths(parameters: GenerateParameters) -> None:
     integer("min_tokens", parameters.min_tokens, 0, None, "an integer of at least 0")
     if parameters.max_tokens is not None and parameters.min_tokens > parameters.max_tokens:
         raise InvalidParameter("min_tokens", parameters.min_tokens, f"at most max_tokens ({parameters.max_tokens})")
+    if parameters.thinking_tokens is not None:
+        integer("thinking_tokens", parameters.thinking_tokens, 0, None, "None or an integer of at least 0")
     if parameters.timeout is not None:
         expected = "None or a finite number of seconds above 0"
         if _number("timeout", parameters.timeout, expected) <= 0:

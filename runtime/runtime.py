@@ -28,6 +28,7 @@ from greenroom.actors.task import GenerationTask
 from greenroom.backends.protocol import Backend, ModelInfo, Tokenizer
 from greenroom.calling import NO_TOOLS, Calling, MakeDecoder
 from greenroom.constraints.coercion import constraint_of
+from greenroom.constraints.conjunction import All
 from greenroom.context import Context
 from greenroom.decoders import TokenDecoder
 from greenroom.errors import InvalidParameter, NotSupported, PromptTooLong, RuntimeClosed, UnknownContext
@@ -513,6 +514,7 @@ class Runtime:
         seed = options.seed if options.seed is not None else secrets.randbits(63)
         given = None if constrain is None else constraint_of(constrain)
         calling.check(constrain, model)
+        calling.budget(options.thinking_tokens, model, ())
         if given is not None or calling.is_forced:  # its end is the turn's end
             options = msgspec.structs.replace(options, default_stops=True)
 
@@ -534,6 +536,9 @@ class Runtime:
             if len(ids) >= house.room:
                 raise PromptTooLong(len(ids), house.room, "the runtime's kv_bytes")
             constraint = calling.constraint(model, ids) if calling.is_forced else given
+            budget = calling.budget(options.thinking_tokens, model, ids)
+            if budget is not None:
+                constraint = budget if constraint is None else All(constraint, budget)
             compiled = None if constraint is None else house.compile(constraint)
             made = decoder(options, model, ids, seed)
             return Submit(
