@@ -6,8 +6,10 @@ Prompts are tokenized by one worker thread, in the order of the calls: off the e
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import count
 from typing import Any
 
@@ -16,7 +18,7 @@ from anyio import CancelScope, Event, get_cancelled_exc_class
 from greenroom.actors.bridge import Bridge
 from greenroom.actors.engine import Engine
 from greenroom.actors.mailbox import Desk, Mailbox
-from greenroom.actors.messages import Reject, Release, Shutdown, Submit, Trim
+from greenroom.actors.messages import Inbound, Reject, Release, Shutdown, Submit, Trim
 from greenroom.actors.scheduler import Limits
 from greenroom.actors.statistics import Statistics
 from greenroom.backends.protocol import Backend, ModelInfo
@@ -72,6 +74,8 @@ class House:
         self._closed = Event()
         self._is_closed = False
         self._lines = count()
+        self._outgoing: deque[Inbound] = deque()
+        """Messages that are put into the engine's inbox together."""
         self.saved: dict[str, Any] = {}
         """Contexts by the names under which they were saved."""
         self.fingerprints: dict[str, str] | None = None
@@ -161,14 +165,28 @@ class House:
         return prepared
 
     def submit(self, make: Callable[[int], Submit]) -> Mailbox:
-        """A request that needs no preparing: it joins the queue at once. Raises `TooBusy`."""
-        if self._is_closed:
+        """A request that needs no preparing: it joins the queue at the end of this turn of the event loop.
+
+        Many generators that were told of their steps together ask for the next together: sent at once, the first of
+        them would get a pass of its own, for which the others would wait. Raises `TooBusy`.
+        """
+        if self._is_closed or self._bridge is None:
             raise RuntimeClosed("the runtime is not open")
         if self.engine.failure is not None:
             raise self.engine.failure
         mailbox = self._desk.open()
-        self.engine.put(make(mailbox.request))
+        self._send(make(mailbox.request))
         return mailbox
+
+    def _send(self, message: Inbound) -> None:
+        self._outgoing.append(message)
+        if self._bridge is None or not self._bridge.post(House._flush, self):
+            self._flush()
+
+    def _flush(self) -> None:
+        with suppress(IndexError):  # a dead loop's messages are flushed by whoever sends them
+            while True:
+                self.engine.put(self._outgoing.popleft())
 
     def new_line(self) -> int:
         """The number of a line that nobody else has; see `greenroom.actors.lines`."""
@@ -176,11 +194,11 @@ class House:
 
     def release(self, line: int) -> None:
         """Nobody will ask for this line again. Any thread."""
-        self.engine.put(Release(line))
+        self._send(Release(line))  # behind the requests that were made on it
 
     def trim(self, line: int, length: int) -> None:
         """The line goes on from its first `length` tokens."""
-        self.engine.put(Trim(line, length))
+        self._send(Trim(line, length))
 
 
 def _work(prepare: Callable[[int], Submit], prepared: Prepared, engine: Engine, bridge: Bridge) -> None:

@@ -37,6 +37,7 @@ SCRIPTS = {
     "traces.py": {"first token, p99 ÷ BatchGenerator's", "gap, p50 ÷ BatchGenerator's"},
     "structures.py": {"÷ ours", "64 KB ÷ 4 KB", "a chunk"},
     "peers.py": {"greenroom: time ÷ mlx-lm here"},
+    "branches.py": {"tokens/s ÷ BatchGenerator's", "tokens/s ÷ without guesses", "time ÷ by itself"},
     "cbison.py": {"mask: native ÷ direct", "mask: callbacks ÷ direct", "consume: native"},
 }
 
