@@ -328,4 +328,4 @@ async def test_a_cancelled_step_is_undone_and_may_be_repeated(kind: str) -> None
             else:
                 found += (await step.execute()).tokens
         assert found == expected == list(g.output)
-        assert cancelled > len(expected) / 2
+        assert cancelled >= 3
