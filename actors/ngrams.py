@@ -1,5 +1,8 @@
 """Guesses from what was said before: what followed the last few tokens when they stood there the last time.
 
+While a guess was mostly right, the next one goes on where it stopped, even behind a token that differs: that is how a
+copy with small edits looks, and the last few tokens alone would often find another place that begins alike.
+
 Text that copies (records with small edits, code, quotes) repeats long runs; other text hardly any. A wrong guess costs
 part of a pass, so the drafter keeps its own books: how far it guesses follows how far it was right, and where guessing
 has not paid it looks on for a while and only then tries again, with longer and longer pauses.
@@ -16,6 +19,8 @@ __all__ = ["NgramDrafter"]
 _LONGEST, _SHORTEST = 4, 2
 """Tokens that must have stood there before. One alone is mostly chance, more than four find nothing that four miss."""
 _START, _MOST = 4, 24
+_ENOUGH = 4
+"""Right guesses that pay for many wrong ones in the same pass."""
 _FAILURES = 2
 """Wrong guesses in a row before a pause."""
 _PAUSE, _LONGEST_PAUSE = 8, 256
@@ -25,12 +30,16 @@ _PAUSE, _LONGEST_PAUSE = 8, 256
 class NgramDrafter:
     """A `Speculator` over one row's own tokens. `tokens` may be cut back, or be others, from call to call."""
 
-    __slots__ = ("_failures", "_index", "_length", "_pause", "_tokens", "_until")
+    __slots__ = ("_at", "_failures", "_from", "_index", "_is_lost", "_length", "_pause", "_tokens", "_until")
 
     def __init__(self) -> None:
         self._tokens: list[int] = []
         self._index: dict[tuple[int, ...], int] = {}
         """Where what followed a run of tokens stands, the last time but one that it ended there."""
+        self._from, self._at = 0, 0
+        """Where the last guess was copied from, and how many tokens there were then."""
+        self._is_lost = True
+        """There is no last guess, or too little of it was right to go on from it."""
         self._length = _START
         self._failures = 0
         self._pause = _PAUSE
@@ -46,21 +55,20 @@ class NgramDrafter:
         count = len(tokens)
         if count < self._until:
             return ()
-        longest = _LONGEST
-        shortest = _SHORTEST if self._failures == 0 else _LONGEST
-        for size in range(longest, shortest - 1, -1):
-            place = self._index.get(tuple(tokens[count - size :])) if count >= size else None
-            if place is not None:
-                return self._copied(place, min(most, self._length))
-        return ()
+        place = self._place(count)
+        if place is None:
+            return ()
+        self._from, self._at = place, count
+        return self._copied(place, min(most, self._length))
 
     def judged(self, drafted: int, accepted: int) -> None:
         """See `Speculator.judged`."""
+        self._is_lost = 2 * accepted < drafted and accepted < _ENOUGH
         if accepted == drafted:
             self._length = min(2 * self._length, _MOST)
         else:
             self._length = max(_SHORTEST, min(self._length, accepted + 2))
-        if 2 * accepted >= drafted:
+        if 2 * accepted >= drafted or accepted >= _ENOUGH:
             self._failures, self._pause = 0, _PAUSE
             return
         self._failures += 1
@@ -75,7 +83,20 @@ class NgramDrafter:
         twin._tokens, twin._index = self._tokens.copy(), self._index.copy()
         twin._length, twin._failures = self._length, self._failures
         twin._pause, twin._until = self._pause, self._until
+        twin._from, twin._at, twin._is_lost = self._from, self._at, self._is_lost
         return twin
+
+    def _place(self, count: int) -> int | None:
+        """Where what may come next stands."""
+        following = self._from + count - self._at
+        if not self._is_lost and 0 < following < count:
+            return following
+        shortest = _SHORTEST if self._failures == 0 else _LONGEST
+        for size in range(min(_LONGEST, count), shortest - 1, -1):
+            place = self._index.get(tuple(self._tokens[count - size :]))
+            if place is not None:
+                return place
+        return None
 
     def _copied(self, place: int, count: int) -> list[int]:
         """What stands from `place` on; where that runs into the end, it goes on as if it had been repeated."""
@@ -92,6 +113,7 @@ class NgramDrafter:
             self._tokens, known = [], 0
             self._index.clear()
             self._until = 0
+            self._is_lost = True
         new = list(tokens[known:])
         self._tokens += new
         # What ends at the last token is left out: it would only find itself.
