@@ -9,9 +9,30 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from greenroom.actors.requests import Request
-from greenroom.backends.protocol import Close, Edit, KvOptions, ModelInfo, Rewind
+from greenroom.backends.protocol import Close, Edit, Held, KvOptions, ModelInfo, Rewind
 
-__all__ = ["HeldRow", "Lines", "common"]
+__all__ = ["HeldRow", "Lines", "Sharing", "common"]
+
+
+class Sharing:
+    """How much of each row the backend holds together with others' beginnings."""
+
+    def __init__(self) -> None:
+        self._tokens: dict[int, int] = {}
+        self.nbytes = 0
+        """Bytes of what is shared, once."""
+
+    def __repr__(self) -> str:
+        return f"<Sharing rows={len(self._tokens)} bytes={self.nbytes}>"
+
+    def of(self, row: int | None) -> int:
+        """Tokens of the row that cost nothing of their own."""
+        return 0 if row is None else self._tokens.get(row, 0)
+
+    def heard(self, held: Held) -> None:
+        """So it is after an edit."""
+        self._tokens = dict(held.shared)
+        self.nbytes = held.shared_bytes
 
 
 class HeldRow(NamedTuple):
@@ -25,8 +46,9 @@ class HeldRow(NamedTuple):
 class Lines:
     """The held rows, by line."""
 
-    def __init__(self, model: ModelInfo) -> None:
+    def __init__(self, model: ModelInfo, sharing: Sharing) -> None:
         self._model = model
+        self._sharing = sharing
         self._held: dict[int, HeldRow] = {}
         """The least recently used first."""
         self._released: set[int] = set()
@@ -45,8 +67,11 @@ class Lines:
         return sum(self.bytes_of(held) for held in self._held.values())
 
     def bytes_of(self, held: HeldRow) -> int:
-        """What a held row holds."""
-        return len(held.tokens) * self._model.kv_bytes_per_token + self._model.kv_bytes_per_row
+        """What a held row holds for itself."""
+        return (
+            max(0, len(held.tokens) - self._sharing.of(held.row)) * self._model.kv_bytes_per_token
+            + self._model.kv_bytes_per_row
+        )
 
     def take(self, line: int) -> HeldRow | None:
         """The line's row, which a request uses from now on; None where none is held."""

@@ -26,7 +26,7 @@ import msgspec
 
 from greenroom.actors.decoding import Payload
 from greenroom.actors.feeding import feeds_of
-from greenroom.actors.lines import Lines, common
+from greenroom.actors.lines import Lines, Sharing, common
 from greenroom.actors.masking import masks_of
 from greenroom.actors.messages import (
     Awaited,
@@ -95,7 +95,8 @@ class Scheduler:
         """Ended, and not settled yet."""
         self._timed: dict[int, Request] = {}
         """Those with a deadline."""
-        self._lines = Lines(info)
+        self._sharing = Sharing()
+        self._lines = Lines(info, self._sharing)
         self._given_back: list[Edit] = []
         """Of lines that were given up, or cut."""
         self._next_row = 0
@@ -283,6 +284,7 @@ class Scheduler:
         """What is held after the edits, as the backend counts it, and which rows began with part of their prompt."""
         self._kv_bytes = held.kv_bytes
         self._prefix_bytes = held.prefix_bytes
+        self._sharing.heard(held)
         for row, tokens in held.reused:
             request = self._by_row[row]
             request.fed = tokens
@@ -415,7 +417,8 @@ class Scheduler:
                 places -= 1
 
     def _expected_bytes(self, request: Request) -> int:
-        return request.expected(HORIZON) * self._model.kv_bytes_per_token + self._model.kv_bytes_per_row
+        own = max(0, request.expected(HORIZON) - self._sharing.of(request.row))
+        return own * self._model.kv_bytes_per_token + self._model.kv_bytes_per_row
 
     def _shrink(self, edits: list[Edit]) -> None:
         """Give KV back where the rows that are open have outgrown the budget; at least one row goes on."""
@@ -431,7 +434,8 @@ class Scheduler:
         for victim in sorted(rows, key=_first_to_go, reverse=True)[:-1]:
             if excess <= 0 and not victim.is_yielding:
                 continue
-            excess -= 0 if victim.is_yielding else victim.fed * per_token + per_row
+            own = max(0, victim.fed - self._sharing.of(victim.row))
+            excess -= 0 if victim.is_yielding else own * per_token + per_row
             victim.is_yielding = True
             if victim.under_way == 0:
                 self._evict(victim, edits)
@@ -440,7 +444,7 @@ class Scheduler:
         if not (self._waiting or edits):
             return
         places = self._limits.rows - len(self._active())
-        self._reserved_bytes = sum(self._expected_bytes(r) for r in self._by_row.values())
+        self._reserved_bytes = self._sharing.nbytes + sum(self._expected_bytes(r) for r in self._by_row.values())
         for request in [r for r in self._waiting if r.has_credit]:
             if places == 0:
                 return

@@ -205,7 +205,7 @@ def inspect(
         context_span=_context_span(model, loaded.config, cost) if cost.per_token else math.inf,
         kv_group_sizes=groups,
         can_rotate=plain and not hasattr(model, "make_cache"),
-        reuses_prefixes=plain and store is kinds[0] and kept is not None,
+        reuses_prefixes=plain and store is kinds[0],
         dispatch_blocks=uses_cpu(),
         can_rewind=plain or all(_is_plain(cache) for cache in make_cache()),
         can_fork=True,
