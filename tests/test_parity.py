@@ -19,7 +19,8 @@ from models import MODELS, VOCAB, mx, sequential, swap_kv
 from greenroom.actors.engine import Engine, Turns
 from greenroom.actors.inbox import Inbox
 from greenroom.actors.messages import Cancel, Delivery, Ended, Outbound, Submit
-from greenroom.actors.scheduler import Limits, Scheduler
+from greenroom.actors.places import Limits
+from greenroom.actors.scheduler import Scheduler
 from greenroom.actors.statistics import StepTimes
 from greenroom.backends import understudy
 from greenroom.backends.mlx import MlxBackend, pools
