@@ -18,7 +18,7 @@ import mlx.core as mx
 
 from greenroom.backends.mlx.hooks import hook_body, route_attention
 from greenroom.backends.mlx.layers import LayerShape
-from greenroom.backends.mlx.packing import Alone, PackedLayer, Packing, pools_of, runs_of, scatter, stand_of, together
+from greenroom.backends.mlx.packing import PackedLayer, Packing, alone, pools_of, runs_of, scatter, together
 from greenroom.backends.mlx.passes import Pass, inputs_of
 from greenroom.backends.mlx.pools import Pools
 from greenroom.backends.mlx.prefixes import BLOCK, Kept
@@ -125,7 +125,7 @@ class PackedStore:
         known: list[int] = []
         for row, ids, *_ in wide:
             at = len(offsets)
-            packing.calls.append(Alone(row.pool, at, at + len(ids), row.slot or 0, row.own, stand_of(row)))
+            packing.calls.append(alone(row, at, len(ids)))
             offsets += range(row.length, row.length + len(ids))
             known += ids
         if known:

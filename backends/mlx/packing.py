@@ -17,8 +17,10 @@ from greenroom.backends.mlx.pools import Pool
 from greenroom.backends.mlx.rows import Row
 from greenroom.backends.mlx.trunks import Trunk
 
-__all__ = ["Alone", "PackedLayer", "Packing", "pools_of", "runs_of", "scatter", "stand_of", "together"]
+__all__ = ["PackedLayer", "Packing", "alone", "pools_of", "runs_of", "scatter", "together"]
 
+_FEW = 32
+"""Tokens of a row in a pass: for so few, forced or guessed, the trunk is read where it is rather than copied."""
 _CALL_COST = 128
 """What one more attention call costs, in tokens of KV that one row would read in the same time."""
 
@@ -43,7 +45,10 @@ class Together(NamedTuple):
 
 
 class Alone(NamedTuple):
-    """Entries `first` to `last` are tokens of the row in `slot`, which holds `start` tokens there before them."""
+    """Entries `first` to `last` are tokens of the row in `slot`, which holds `start` tokens there before them.
+
+    With a `mask`, of which of the slot's tokens each of them sees, they are looked at as rows on a trunk.
+    """
 
     pool: Pool
     first: int
@@ -51,6 +56,7 @@ class Alone(NamedTuple):
     slot: int
     start: int
     stand: Stand | None
+    mask: mx.array | None
 
 
 class Scatter(NamedTuple):
@@ -127,6 +133,9 @@ class PackedLayer:
         index, stand = self._index, call.stand
         row, stop = slice(call.slot, call.slot + 1), call.start + call.last - call.first
         keys, values = call.pool.keys[index][row, :, :stop], call.pool.values[index][row, :, :stop]
+        if stand is not None and call.mask is not None:
+            trunk = stand.trunk.part(index, 0, stand.shared)
+            return trunks.attention(queries, trunk, (keys, values), scale=scale, mask=call.mask, sinks=sinks)
         if stand is not None:  # many queries: one kernel over a copy of both parts costs less than scores in memory
             first = stand.trunk.part(index, 0, stand.shared)
             keys, values = mx.concatenate([first[0], keys], axis=2), mx.concatenate([first[1], values], axis=2)
@@ -149,6 +158,15 @@ def together(rows: list[Row], first: int) -> Together:
         mask = (mx.arange(width) < mx.array(lengths)[:, None])[:, None, None, :]
     pool, slot = rows[0].pool, rows[0].slot
     return Together(pool, first, first + len(rows), slot or 0, width, mask, stand_of(rows[0]))
+
+
+def alone(row: Row, first: int, count: int) -> Alone:
+    """The call of a row's `count` tokens, whose entries begin at `first`."""
+    stand = stand_of(row)
+    mask = None
+    if stand is not None and count <= _FEW:
+        mask = (mx.arange(row.own + count) <= mx.arange(row.own, row.own + count)[:, None])[:, None, None, :]
+    return Alone(row.pool, first, first + count, row.slot or 0, row.own, stand, mask)
 
 
 def scatter(rows: list[Row], first: int) -> Scatter:

@@ -50,8 +50,8 @@ def attention(
 ) -> mx.array:
     """Attention of `[rows, heads, 1, size]`, each row over the trunk and then over its own tokens.
 
-    `trunk` is `[1, kv heads, shared, size]`, `own` is `[rows, kv heads, tokens, size]`, of which a row sees what `mask`
-    (bool, broadcast to `[rows, kv heads, heads / kv heads, tokens]`) says.
+    `trunk` is `[1, kv heads, shared, size]`, `own` is `[rows or 1, kv heads, tokens, size]`, of which a row sees what
+    `mask` (bool, broadcast to `[rows, kv heads, heads / kv heads, tokens]`) says.
     """
     (trunk_keys, trunk_values), (keys, values) = trunk, own
     rows, heads, _, size = queries.shape
