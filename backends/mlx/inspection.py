@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from importlib.metadata import version
 from typing import Any
 
 import mlx.core as mx
@@ -189,10 +190,11 @@ def inspect(
         partial(AloneStore, model, make_cache, None),
     )
     store = next(kind for kind in kinds if kind is kinds[-1] or _agrees(kind, model, make_cache, vocab_size))
+    weights = fingerprint(model, loaded.config)
     budget = prefix_bytes if prefix_bytes is not None else memory // _PREFIX_SHARE
     kept = None
     if budget >= BLOCK * cost.per_token + cost.per_row and (plain or can_snapshot(make_cache())):
-        namespace = fingerprint(model, loaded.config) if files is not None else name
+        namespace = f"mlx {version('mlx')} {weights}"  # two versions may round differently
         kept = Kept(PrefixStore(budget, shapes, files), namespace)
     context = _context_length(loaded.config)
     info = ModelInfo(
@@ -210,7 +212,7 @@ def inspect(
         can_rewind=plain or all(_is_plain(cache) for cache in make_cache()),
         can_fork=True,
         can_draft=plain and store is kinds[0],
-        fingerprint=fingerprint(model, loaded.config),
+        fingerprint=weights,
         device=_device_name(),
         memory_bytes=memory,
         tokenizer=loaded.tokenizer,
