@@ -15,7 +15,7 @@ from anyio import EndOfStream
 
 from greenroom.actors.decoding import Decoder
 from greenroom.actors.drafting import Speculator as EngineSpeculator
-from greenroom.course import Course, settled
+from greenroom.course import Course
 from greenroom.errors import GreenroomError, RuntimeClosed
 from greenroom.events import Info
 from greenroom.recording import Recorder, Said
@@ -109,6 +109,8 @@ class Stepping:
 
     def __init__(self, state: State, step: Callable[[State], Awaitable[Turn]]) -> None:
         self.taken: list[Said] = []
+        self._before = 0
+        """How many of them were taken before the last turn."""
         self._base = state
         self._whole = state
         self._queue: deque[Said] = deque()
@@ -126,7 +128,7 @@ class Stepping:
             if not turn.said:
                 raise GreenroomError("a step drew nothing; this is a defect of greenroom")
             self._base, self._whole = self._whole, turn.state
-            self.taken = []
+            self._before = len(self.taken)
             self._queue.extend(turn.said)
         said = self._queue.popleft()
         self.taken.append(said)
@@ -144,7 +146,7 @@ class Stepping:
         """See `Lead.here`."""
         if not self._queue:
             return self._whole
-        state = cut(self._base, [said for said in self.taken if said.is_kept])
+        state = cut(self._base, [said for said in self.taken[self._before :] if said.is_kept])
         return replace(state, counts=self._whole.counts)
 
     def drop(self) -> bool:
@@ -171,8 +173,12 @@ class Lent:
         return self._recorder.said.copy()
 
     async def next(self) -> Said | None:
-        """See `Lead.next`: what the stream has is not read again."""
-        await settled(self.mailbox)
+        """See `Lead.next`: what the stream was told is not told again, nor its error. Cancelled, it lives on."""
+        try:
+            await self.mailbox.wait()
+        except Exception:
+            if self.mailbox.error is None:
+                raise
         return None
 
     async def settle(self) -> None:
