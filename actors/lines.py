@@ -41,6 +41,8 @@ class HeldRow(NamedTuple):
     row: int
     tokens: list[int]
     kv: KvOptions | None
+    start: int | None = None
+    """Where the output begins: a bounded or quantized row holds a prompt otherwise than what was drawn."""
 
 
 class Lines:
@@ -106,7 +108,7 @@ class Lines:
         held = self._held.get(line)
         if held is None or len(held.tokens) <= length:
             return None
-        if not self._model.can_rewind or length == 0:
+        if not self._can_rewind(held.kv) or length == 0:
             del self._held[line]
             return Close(held.row)
         self._held[line] = held._replace(tokens=held.tokens[:length])
@@ -130,11 +132,11 @@ class Lines:
         tokens = request.tokens[: len(request.tokens) - request.has_end_token]
         surplus = request.fed > len(tokens) or request.guesses.are_in_row
         failed = request.end is not None and request.end.error is not None
-        if failed or (surplus and not self._model.can_rewind):
+        if failed or (surplus and not self._can_rewind(request.submit.kv)):
             self.drop(line)
             return [Close(row)]
         length = min(request.fed, len(tokens))
-        close = self.give(line, HeldRow(row, tokens[:length], request.submit.kv))
+        close = self.give(line, HeldRow(row, tokens[:length], request.submit.kv, request.start))
         if close is not None:
             return [close]
         return [Rewind(row, length)] if surplus else []
@@ -146,13 +148,18 @@ class Lines:
         if held is None:
             return None
         length = common(request.tokens, held.tokens, most=len(request.tokens) - 1)
-        if held.kv != submit.kv or length == 0 or (length < len(held.tokens) and not self._model.can_rewind):
+        is_other = held.kv != submit.kv or (held.kv is not None and held.start != request.start)
+        if is_other or length == 0 or (length < len(held.tokens) and not self._can_rewind(held.kv)):
             edits.append(Close(held.row))
             return None
         edits.append(Rewind(held.row, length, submit.sampling, request.start))
         request.fed = length
         request.reused = request.reused or min(length, len(submit.prompt))
         return held.row
+
+    def _can_rewind(self, kv: KvOptions | None) -> bool:
+        """Whether a row can be cut: what bounds or quantizes one cannot be undone."""
+        return self._model.can_rewind and kv is None
 
 
 def common(one: list[int], other: list[int], *, most: int) -> int:

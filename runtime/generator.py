@@ -37,7 +37,7 @@ from greenroom.errors import (
 )
 from greenroom.events import Event, Info, StopDetail, StopReason
 from greenroom.leads import Lead, Lent, Running, Stepping
-from greenroom.parameters import GenerateParameters, integer, validate, validate_kv
+from greenroom.parameters import GenerateParameters, integer, kv_options, validate, validate_kv
 from greenroom.probes import Probe
 from greenroom.pulls import EventPull, TokenPull
 from greenroom.recording import Said
@@ -128,7 +128,11 @@ class Generator:
         if parameters.timeout is not None:
             raise NotSupported("a timeout on a generator", "it may pause for ever; use anyio.fail_after around it")
         speculation = Speculation.of(
-            house.model, speculator, system_speculation=system_speculation, draft_model=draft_model
+            house.model,
+            speculator,
+            system_speculation=system_speculation,
+            draft_model=draft_model,
+            kv=kv_options(parameters),
         )
         seed = parameters.seed if parameters.seed is not None else secrets.randbits(63)
         return cls(context, Course(house, parameters, constraint), speculation, seed=seed)
