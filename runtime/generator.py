@@ -559,8 +559,8 @@ class Generator:
                 elif self._is_busy:  # another task's step runs: it ends by itself
                     self._context.move_line()
                 self._context.adopt(self.all_tokens)
-        if self._owns_context:
-            await self._context.aclose()
+            if self._owns_context:  # even where a native cancel of asyncio came in the wait
+                await self._context.aclose()
 
     async def stand(self) -> tuple[int, ...]:
         """The tokens up to where the reader stands, with nothing ahead of them. For `Context`."""
@@ -615,6 +615,8 @@ class Generator:
         self._course, self._state = await collecting.constrained(self._course, state, wanted)
 
     def _commit(self, state: State) -> None:
+        if self._is_closed:  # by another task, and the context may have gone on since
+            raise ContextClosed(f"{self!r}")
         self._state = state
         if state.ending is not None:
             self._finish()
