@@ -108,6 +108,7 @@ CORPUS = [
     Sample("hermes", '<tool_call>{"name": "add", "arguments": [1, 2]}</tool_call>', ["!a"]),
     Sample("hermes", "a <tool_cal", ["a <tool_cal"]),
     Sample("hermes", 'A JSON answer: {"name": "get_weather"}', ['A JSON answer: {"name": "get_weather"}']),
+    Sample("hermes", f"<tool_call>\n[{_json()}, {_ADD}]\n</tool_call>.", [W, ADD, "."]),
     # Llama 3: JSON at the beginning of a line, without a marker.
     Sample("llama3_json", _json(key="parameters"), [W]),
     Sample("llama3_json", f"{_json(key='parameters')}; {_json('add', 'parameters', _ADD[29:-1])}", [W, ADD]),
@@ -128,6 +129,11 @@ CORPUS = [
     Sample("llama4_pythonic", "[get_weather(city='x'", ["!i"]),
     Sample(
         "pythonic", "<|tool_call_start|>[get_weather(city='Łódź'), add(a=1, b=2)]<|tool_call_end|>ok", [W, ADD, "ok"]
+    ),
+    Sample(
+        "pythonic",
+        "<|tool_call_start|>[get_weather(city='add(a=1, b=2)') , add(a=1, b=2), add(a=1, b=2)]<|tool_call_end|>",
+        ["get_weather(city='add(a=1, b=2)')", ADD, ADD],
     ),
     Sample("pythonic", "<|tool_call_start|>[]<|tool_call_end|>", ["!m"]),
     # Mistral.
@@ -212,6 +218,11 @@ CORPUS = [
     Sample("kimi_k3", f"<|open|>tools<|sep|>{_K3}{_K3_ADD}<|close|>tools<|sep|>", [W, ADD]),
     Sample("kimi_k3", "<|open|>response<|sep|>Hello<|close|>response<|sep|>", ["Hello"]),
     Sample("gemma4", '<|tool_call>call:get_weather{city:<|"|>Łódź<|"|>}<tool_call|>', [W]),
+    Sample(
+        "gemma4",
+        '<|tool_call>call:get_weather{city:<|"|>call:add{<|"|>}call:add{a:1,b:2}<tool_call|>',
+        ["get_weather(city='call:add{')", ADD],
+    ),
     Sample("gemma4", "<|tool_call>call:get_weather{city:<tool_call|>", ["!m"]),
     Sample(
         "function_gemma", "<start_function_call>call:get_weather{city:<escape>Łódź<escape>}<end_function_call>", [W]

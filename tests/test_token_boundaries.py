@@ -76,7 +76,8 @@ def test_no_boundary_between_tokens_changes_what_is_found(sample: Sample, name: 
     expected = spelt(sample._replace(text=text), name)
     assert fed(sample, name, [ids]) == expected
     assert fed(sample, name, [[token] for token in ids]) == expected
-    one, before = parser(name, sample), []
+    one = parser(name, sample)
+    before: list[Any] = []
     for place, token in enumerate(ids):
         twin = one.fork()
         assert merged([*before, *twin.feed(ids[place:]), *twin.finish()]) == expected

@@ -8,12 +8,24 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from greenroom.parsers.calls import Written
 
-__all__ = ["call_of", "deepseek", "functionary", "headed", "json_calls", "python_calls", "tiles"]
+__all__ = [
+    "call_of",
+    "deepseek",
+    "functionary",
+    "gemma_texts",
+    "headed",
+    "json_calls",
+    "json_texts",
+    "python_calls",
+    "python_texts",
+    "tiles",
+]
 
 _NAMES = ("name", "tool_name", "function", "tool", "function_name")
 _ARGUMENTS = ("arguments", "parameters", "args", "input")
@@ -63,20 +75,45 @@ def _first(value: Mapping[str, Any], keys: Iterable[str]) -> Any:
 
 def _elements(raw: str, place: int, count: int) -> list[str]:
     """The text cut behind each element of the list that begins at `place`."""
-    cuts = [0]
+    cuts = []
     at = place + 1
     for _ in range(count - 1):
         at += len(raw[at:]) - len(raw[at:].lstrip())
         _, at = _JSON.raw_decode(raw, at)
         cuts.append(at)
         at += raw[at:].index(",") + 1
-    return [raw[begin:end] for begin, end in zip(cuts, [*cuts[1:], len(raw)], strict=True)]
+    return _cut(raw, cuts)
+
+
+def _cut(raw: str, places: Sequence[int]) -> list[str]:
+    return [raw[begin:end] for begin, end in pairwise([0, *places, len(raw)])]
 
 
 def tiles(raw: str, begin: str) -> list[str]:
     """`raw` cut in front of each `begin` but the first: one piece a call."""
-    places = [match.start() for match in re.finditer(re.escape(begin), raw)][1:]
-    return [raw[start:end] for start, end in zip([0, *places], [*places, len(raw)], strict=True)]
+    return _cut(raw, [match.start() for match in re.finditer(re.escape(begin), raw)][1:])
+
+
+# Where the calls are that a parser of mlx-lm's found in one text: as many pieces as calls, which joined are the text.
+
+
+def json_texts(raw: str) -> list[str]:
+    """Of a JSON list, cut behind each element. Raises `ValueError` where it is none."""
+    place = raw.index("[")
+    return _elements(raw, place, len(_JSON.raw_decode(raw, place)[0]))
+
+
+def python_texts(raw: str) -> list[str]:
+    """Of `[f(a=1), g(b=2)]`, cut behind each call. Raises `SyntaxError` or `ValueError` where it is none."""
+    return _cut(raw, [end for _, end in _python_places(raw, raw.index("["), raw.rindex("]") + 1)[:-1]])
+
+
+_GEMMA = re.compile(r'<\|"\|>.*?<\|"\|>|(?P<call>call:[\w-]+\{)', re.DOTALL)
+
+
+def gemma_texts(raw: str) -> list[str]:
+    """Of `call:f{…}call:g{…}`, cut in front of each call; what looks like one inside of a string is none."""
+    return _cut(raw, [match.start() for match in _GEMMA.finditer(raw) if match["call"]][1:])
 
 
 _HEADED = re.compile(r"(?P<name>[^\s\[\]{}<>]+?)\s*(?:\[CALL_ID\](?P<id>[^\[\]]*))?\s*(?:\[ARGS\])?\s*(?=\{)")
@@ -129,18 +166,27 @@ def functionary(raw: str) -> list[Written]:
 def python_calls(raw: str, parse: Callable[..., Any]) -> list[Written]:
     """`[f(a=1), g(b=2)]` without markers, read by mlx-lm's pythonic parser, one call at a time."""
     try:
-        tree = ast.parse(raw.strip(), mode="eval").body
+        places = _python_places(raw, len(raw) - len(raw.lstrip()), len(raw.rstrip()))
     except (SyntaxError, ValueError) as error:
         return [Written(raw, None, str(error))]
-    if not isinstance(tree, ast.List) or not tree.elts:
-        return [Written(raw, None, "no list of calls")]
-    sources = [ast.get_source_segment(raw.strip(), element) or "" for element in tree.elts]
-    cuts, at = [0], 0
-    for source in sources[:-1]:
-        at = raw.index(source, at) + len(source)
-        cuts.append(at)
-    texts = [raw[begin:end] for begin, end in zip(cuts, [*cuts[1:], len(raw)], strict=True)]
+    texts = _cut(raw, [end for _, end in places[:-1]])
+    sources = [raw[begin:end] for begin, end in places]
     return [_parsed(text, source, parse) for text, source in zip(texts, sources, strict=True)]
+
+
+def _python_places(raw: str, begin: int, end: int) -> list[tuple[int, int]]:
+    """Where each element of the Python list `raw[begin:end]` begins and ends. Raises `SyntaxError`, `ValueError`."""
+    body = raw[begin:end]
+    tree = ast.parse(body, mode="eval").body
+    if not isinstance(tree, ast.List) or not tree.elts:
+        raise ValueError("no list of calls")
+    places = []
+    for element in tree.elts:
+        source = ast.get_source_segment(body, element) or ""
+        begin = raw.index(source, begin)
+        places.append((begin, begin + len(source)))
+        begin += len(source)
+    return places
 
 
 def _parsed(text: str, source: str, parse: Callable[..., Any]) -> Written:

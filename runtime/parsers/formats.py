@@ -62,8 +62,9 @@ def _call(*texts: str) -> tuple[Marker, ...]:
     return tuple(Marker(text, "call") for text in texts)
 
 
-# What mlx-lm's modules do not say of themselves: what begins each call of a frame that may hold several, the markers
-# inside of a frame, whether their parser takes less than what was written, and whether the body is JSON.
+# What mlx-lm's modules do not say of themselves: what begins each call of a frame that may hold several, or how a text
+# in which their parser found several is shared out, the markers inside of a frame, whether their parser takes less than
+# what was written, and whether the body is JSON.
 _EACH = {
     "kimi_k2": "<|tool_call_begin|>",
     "kimi_k3": "<|open|>call ",
@@ -81,6 +82,11 @@ _INNER = {
     "longcat": ("<longcat_arg_key>", "</longcat_arg_key>", "<longcat_arg_value>", "</longcat_arg_value>"),
 }
 _DROPS = {"kimi_k3": ("<|open|>response<|sep|>", "<|close|>response<|sep|>", "<|close|>message<|sep|>")}
+_TEXTS: Mapping[str, library.Texts] = {
+    "gemma4": bodies.gemma_texts,
+    "json_tools": bodies.json_texts,
+    "pythonic": bodies.python_texts,
+}
 _LENIENT = {"glm47", "laguna", "longcat", "minicpm5", "muse_spark"}
 _JSON_BODY = {"json_tools"}
 
@@ -92,7 +98,7 @@ def _of_library(name: str, parser: Any) -> Format:
         opens=_call(start),
         frame=lambda opening: Between(opening, end, quotes=name in _JSON_BODY),
         closes=(end,),
-        read=lambda raw, tools: library.read(raw, parser, tools, each=_EACH.get(name, "")),
+        read=lambda raw, tools: library.read(raw, parser, tools, each=_EACH.get(name, ""), texts=_TEXTS.get(name)),
         inner=_INNER.get(name, ()),
         drops=_DROPS.get(name, ()),
         is_strict=name not in _LENIENT,

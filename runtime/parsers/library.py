@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from greenroom.parsers.bodies import call_of, tiles
 from greenroom.parsers.calls import Written
 from greenroom.tools import Toolbox
 
-__all__ = ["read"]
+__all__ = ["Texts", "read"]
 
 
-def read(raw: str, parser: Any, tools: Toolbox, *, each: str = "") -> list[Written]:
+Texts = Callable[[str], list[str]]
+"""Cuts a text that holds several calls into one piece a call. It may raise where it cannot."""
+
+
+def read(raw: str, parser: Any, tools: Toolbox, *, each: str = "", texts: Texts | None = None) -> list[Written]:
     """Every call of a frame, by `parser` (with `start`, `end` and `parse`).
 
     `each` begins every call of a frame that holds several: then one that cannot be read takes no other with it, and
-    each has its own text. Where the parser finds several calls in one text, the first has all of it.
+    each has its own text. Where the parser finds several calls in one text, `texts` says which part of it is whose;
+    where that is not known, the first has all of it.
     """
     written: list[Written] = []
     for text in tiles(raw, each) if each else [raw]:
-        written += [_whole(one, each) for one in _read(text, parser, tools)]
+        written += [_whole(one, each) for one in _read(text, parser, tools, texts)]
     return written
 
 
@@ -32,7 +38,7 @@ def _whole(written: Written, each: str) -> Written:
     return written
 
 
-def _read(text: str, parser: Any, tools: Toolbox) -> list[Written]:
+def _read(text: str, parser: Any, tools: Toolbox, texts: Texts | None) -> list[Written]:
     body = text.removeprefix(parser.start)
     body = body.removesuffix(parser.end) if parser.end else body
     try:
@@ -42,7 +48,18 @@ def _read(text: str, parser: Any, tools: Toolbox) -> list[Written]:
     calls = found if isinstance(found, Sequence) and not isinstance(found, str) else [found]
     if not calls:
         return [Written(text, None, "no call")]
-    return [_written(text if place == 0 else "", call, tools) for place, call in enumerate(calls)]
+    parts = _shared(text, len(calls), texts)
+    return [_written(part, call, tools) for part, call in zip(parts, calls, strict=True)]
+
+
+def _shared(text: str, count: int, texts: Texts | None) -> list[str]:
+    """The part of `text` that is each call's."""
+    if count > 1 and texts is not None:
+        with suppress(SyntaxError, ValueError, RecursionError):  # then nobody knows
+            parts = texts(text)
+            if len(parts) == count:
+                return parts
+    return [text, *[""] * (count - 1)]
 
 
 def _written(text: str, call: object, tools: Toolbox) -> Written:
