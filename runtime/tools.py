@@ -105,6 +105,12 @@ class Tool:
         place = "/".join(map(str, error.absolute_path))
         return f"{error.message} (at /{place})" if place else str(error.message)
 
+    def takes(self, name: str, value: Any) -> bool:
+        """Whether `value` fits what the schema says of the argument `name`, as far as it says anything."""
+        properties = self.parameters.get("properties")
+        schema = properties.get(name, True) if isinstance(properties, Mapping) else True
+        return bool(self._validator.evolve(schema=schema).is_valid(value))
+
     async def call(self, arguments: Mapping[str, Any]) -> Any:
         """Run the function. A sync one runs on a worker thread, which a cancellation leaves behind.
 

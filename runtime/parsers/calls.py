@@ -10,7 +10,7 @@ from copy import copy
 from typing import Any, NamedTuple
 
 from greenroom.events import Function, RejectedToolCall, ToolCall
-from greenroom.tools import Toolbox
+from greenroom.tools import Tool, Toolbox
 
 __all__ = ["PREVIEW", "Calls", "Written"]
 
@@ -31,12 +31,22 @@ class Calls:
 
     An id of the model's own is kept where it is the first of that id. Others follow from `salt` and the call's place,
     so that one generation, run again, gives the same ids; without a `salt` they are random. Without `keeps_ids` the
-    model's own (that merely count) are not used. `nine` makes ids of nine
-    letters and digits, which Mistral's templates insist on.
+    model's own (that merely count) are not used. `nine` makes ids of nine letters and digits, which Mistral's templates
+    insist on. With `untyped`, arguments were written as texts: one that its schema does not take as a text, and takes
+    as the JSON that it spells, is that.
     """
 
-    def __init__(self, tools: Toolbox, *, salt: str | None = None, nine: bool = False, keeps_ids: bool = True) -> None:
+    def __init__(
+        self,
+        tools: Toolbox,
+        *,
+        salt: str | None = None,
+        nine: bool = False,
+        keeps_ids: bool = True,
+        untyped: bool = False,
+    ) -> None:
         self._tools = tools
+        self._untyped = untyped
         self._salt = secrets.token_hex(8) if salt is None else salt
         self._nine = nine
         self._keeps_ids = keeps_ids
@@ -68,6 +78,9 @@ class Calls:
         if arguments is None:
             return _rejected("invalid_arguments", raw, name, "the arguments are no JSON object")
         problem = tool.problem(arguments)
+        if problem is not None and self._untyped:
+            arguments = {key: _typed(tool, key, value) for key, value in arguments.items()}
+            problem = tool.problem(arguments)
         if problem is not None:
             return _rejected("invalid_arguments", raw, name, problem)
         return ToolCall(Function(name, arguments), self._id(call.get("id") if self._keeps_ids else None), raw)
@@ -92,6 +105,16 @@ def _object(arguments: object) -> dict[str, Any] | None:
     if arguments is None:
         return {}
     return dict(arguments) if isinstance(arguments, Mapping) else None
+
+
+def _typed(tool: Tool, key: str, value: Any) -> Any:
+    if not isinstance(value, str) or tool.takes(key, value):
+        return value
+    try:
+        decoded = json.loads(value)
+    except ValueError:
+        return value
+    return decoded if tool.takes(key, decoded) else value
 
 
 def _rejected(reason: Any, raw: str, name: str | None, detail: str) -> RejectedToolCall:

@@ -49,6 +49,8 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     keeps_ids: bool = True
     """The model's own ids mean something beyond their message."""
     begins: str = ""
+    untyped: bool = False
+    """Arguments are written as texts between tags, and their schema says what they are."""
 
 
 def _parser(name: str) -> Any:
@@ -89,6 +91,7 @@ _TEXTS: Mapping[str, library.Texts] = {
 }
 _LENIENT = {"glm47", "laguna", "longcat", "minicpm5", "muse_spark"}
 _JSON_BODY = {"json_tools"}
+_UNTYPED = {"glm47", "laguna", "longcat", "minicpm5", "minimax_m2", "muse_spark", "qwen3_coder"}
 
 
 def _of_library(name: str, parser: Any) -> Format:
@@ -102,6 +105,7 @@ def _of_library(name: str, parser: Any) -> Format:
         inner=_INNER.get(name, ()),
         drops=_DROPS.get(name, ()),
         is_strict=name not in _LENIENT,
+        untyped=name in _UNTYPED,
     )
 
 
@@ -228,7 +232,7 @@ _OWN: Mapping[str, Callable[[], Format]] = {
     "functionary_v3_1": lambda: Format(
         name="functionary_v3_1",
         opens=_call("<function="),
-        frame=lambda opening: Between(opening, "</function>"),
+        frame=lambda opening: Between(opening, "</function>", quotes=True),
         read=lambda raw, _: bodies.functionary(raw),
     ),
     "functionary_v3_2": lambda: Format(

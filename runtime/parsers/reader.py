@@ -59,8 +59,8 @@ class Reader:
         self._tools = tools if tools is not None else Toolbox(())
         self._thinking = thinking
         self._style: Style = style
-        nine, keeps = (form.nine, form.keeps_ids) if form is not None else (False, True)
-        self._calls = Calls(self._tools, salt=salt, nine=nine, keeps_ids=keeps)
+        ways = {} if form is None else {"nine": form.nine, "keeps_ids": form.keeps_ids, "untyped": form.untyped}
+        self._calls = Calls(self._tools, salt=salt, **ways)
         self._markers = Markers(_markers(self._form, form, thinking))
         self._held = ""
         self._before = ""

@@ -1,6 +1,6 @@
 """What a constraint needs to force a call: the text that begins it, the schema of its arguments, the text that ends it.
 
-For formats whose arguments are JSON. Those that write arguments as tags, or as Python, have no schema inside of them.
+For formats whose arguments are JSON; how the others spell them is in `spelling`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import msgspec
 
 from greenroom.errors import InvalidParameter, NotSupported
 from greenroom.parsers.formats import ALIASES, HARMONY
-from greenroom.tools import Toolbox, Tools
+from greenroom.tools import Tool, Toolbox, Tools
 
-__all__ = ["CallStructure", "structures"]
+__all__ = ["CallStructure", "chosen", "structures"]
 
 
 class CallStructure(msgspec.Struct, frozen=True):
@@ -61,6 +61,11 @@ _SHAPES: dict[str, tuple[str, str, str]] = {
         "<|tool_calls_section_begin|><|tool_call_begin|>functions.{name}:0<|tool_call_argument_begin|>",
         "<|tool_call_end|><|tool_calls_section_end|>",
     ),
+    "kimi_k3": (
+        "<|open|>tools<|sep|>",
+        '<|open|>tools<|sep|><|open|>call tool="{name}" index="1"<|sep|><|open|>json type="object"<|sep|>',
+        "<|close|>json<|sep|><|close|>call<|sep|><|close|>tools<|sep|>",
+    ),
     "llama3_json": ('{"name": ', '{{"name": {quoted}, "parameters": ', "}"),
     "mistral": ("[TOOL_CALLS]", "[TOOL_CALLS]{name}[ARGS]", ""),
     "nemotron": ("<TOOLCALL>", '<TOOLCALL>[{{"name": {quoted}, "arguments": ', "}]</TOOLCALL>"),
@@ -73,9 +78,6 @@ def structures(tool_format: str, tools: Tools, name: str | None = None) -> tuple
 
     Raises `InvalidParameter` for a name that is none of the tools', `NotSupported` for a format without JSON.
     """
-    box = Toolbox(tools)
-    if name is not None and box.get(name) is None:
-        raise InvalidParameter("the tool's name", name, f"one of {', '.join(box.names())}")
     shape = _SHAPES.get(ALIASES.get(tool_format, tool_format))
     if shape is None:
         raise NotSupported(f"a forced call in the format {tool_format!r}", "its arguments are not written as JSON")
@@ -84,6 +86,13 @@ def structures(tool_format: str, tools: Tools, name: str | None = None) -> tuple
         CallStructure(
             tool.name, trigger, begin.format(name=tool.name, quoted=json.dumps(tool.name)), tool.parameters, end
         )
-        for tool in box
-        if name in (None, tool.name)
+        for tool in chosen(tools, name)
     )
+
+
+def chosen(tools: Tools, name: str | None) -> tuple[Tool, ...]:
+    """Each tool, or the one of that `name`. Raises `InvalidParameter` for a name that is none of the tools'."""
+    box = Toolbox(tools)
+    if name is not None and box.get(name) is None:
+        raise InvalidParameter("the tool's name", name, f"one of {', '.join(box.names())}")
+    return tuple(tool for tool in box if name in (None, tool.name))

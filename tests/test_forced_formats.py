@@ -1,0 +1,200 @@
+"""Forced calls in every format: whatever a model writes under the constraint is read back, and fits the schema."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+from vocabularies import BYTES, WIDTH, ids
+
+from greenroom import ChatParser, Chunk, Scripted, ToolCall
+from greenroom.constraints.prototype import Prototype
+from greenroom.errors import NotSupported
+from greenroom.parsers import formats
+from greenroom.parsers.forced import forced
+
+FORMATS = formats.names()
+PLAIN = {
+    "text": {"type": "string"},
+    "short": {"type": "string", "minLength": 2, "maxLength": 5},
+    "color": {"type": "string", "enum": ["red", "dark blue", "a/b", "Łódź"]},
+    "code": {"type": "string", "pattern": "^[A-Z]{2}[0-9]{1,3}$"},
+    "count": {"type": "integer"},
+    "small": {"type": "integer", "minimum": 1, "maximum": 20},
+    "ratio": {"type": "number"},
+    "share": {"type": "number", "minimum": 0, "maximum": 1},
+    "on": {"type": "boolean"},
+    "nothing": {"type": "null"},
+    "level": {"enum": [1, 2, 30]},
+    "fixed": {"const": "x"},
+}
+UNIONS = {
+    "maybe": {"type": ["string", "null"]},
+    "either": {"anyOf": [{"type": "integer", "minimum": 5}, {"type": "string", "maxLength": 8}]},
+    "perhaps": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+    "flag": {"anyOf": [{"type": "boolean"}, {"type": "null"}]},
+    "mixed": {"enum": ["a", 1, None, True]},
+    "named": {"$ref": "#/$defs/name"},
+    "numbered": {"$ref": "#/$defs/number"},
+    "anything": {},
+}
+NESTED = {
+    "names": {"type": "array", "items": {"type": "string", "maxLength": 6}, "minItems": 1, "maxItems": 3},
+    "flags": {"type": "array", "items": {"type": "boolean"}, "maxItems": 2},
+    "point": {
+        "type": "object",
+        "properties": {"x": {"type": "number"}, "on": {"type": "boolean"}, "label": {"type": ["string", "null"]}},
+        "required": ["x"],
+        "additionalProperties": False,
+    },
+    "tree": {"$ref": "#/$defs/tree"},
+    "free": {"type": "object", "additionalProperties": {"type": "integer"}},
+    "pair": {"type": "array", "prefixItems": [{"type": "integer"}, {"type": "string"}], "items": False, "minItems": 2},
+}
+DEFINITIONS = {
+    "name": {"type": "string", "minLength": 1, "maxLength": 9},
+    "number": {"type": "integer", "minimum": 0, "maximum": 99},
+    "tree": {
+        "type": "object",
+        "properties": {"value": {"type": "integer"}, "left": {"$ref": "#/$defs/tree"}},
+        "required": ["value"],
+        "additionalProperties": False,
+    },
+}
+EVERYTHING = {**PLAIN, **UNIONS, **NESTED}
+ENDS = [
+    '"',
+    "</function>",
+    "</tool_call>",
+    "\n</parameter>",
+    "</parameter>",
+    "</arg_value>",
+    "</longcat_arg_value>",
+    "</param>",
+    "<escape>",
+    '<|"|>',
+]
+"""What ends a string: a walk that only guessed would never find it."""
+NASTY = [
+    "<",
+    "</",
+    ">",
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    ":",
+    "'",
+    "\\",
+    "\n",
+    " ",
+    "null",
+    "true",
+    "1",
+    "-",
+    "é",
+    "🎭",
+    "a",
+    "b",
+]
+
+
+def schema(names: list[str], required: list[str]) -> dict[str, Any]:
+    """Of a tool's arguments."""
+    properties = {name: EVERYTHING[name] for name in names}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+        "$defs": DEFINITIONS,
+    }
+
+
+def tool(parameters: dict[str, Any], name: str = "do_it") -> dict[str, Any]:
+    """In OpenAI's form."""
+    return {"type": "function", "function": {"name": name, "description": "", "parameters": parameters}}
+
+
+def walked(grammar: str, dice: random.Random, most: int = 4000) -> str:
+    """A legal text, byte by byte at random; inside of strings by what is likely to hurt, and to end them."""
+    matcher = Prototype(BYTES, grammar).copy()
+    text = bytearray()
+
+    def take(piece: bytes) -> bool:
+        if matcher.deep_copy().try_consume_tokens(list(piece)) != len(piece):
+            return False
+        matcher.consume_tokens(list(piece))
+        text.extend(piece)
+        return True
+
+    for _ in range(most):
+        if matcher.is_accepting() and (dice.random() < 0.5 or matcher.is_stopped()):
+            return text.decode()
+        row = np.zeros(-(-WIDTH // 32), np.uint32)
+        matcher.unsafe_compute_mask_ptr(row.ctypes.data, row.nbytes)
+        legal = sorted(token for token in ids(row) if token < 256)
+        assert legal, text.decode(errors="replace")
+        if len(legal) > 40:
+            pieces = dice.sample(ENDS if dice.random() < 0.3 else NASTY, 8)
+            if any(take(piece.encode()) for piece in pieces):
+                continue
+        likely = [token for token in legal if token < 128] or legal
+        take(bytes([dice.choice(likely)]))
+    raise AssertionError(f"no end: {text.decode(errors='replace')[:300]}")
+
+
+def read(tool_format: str, text: str, tools: list[dict[str, Any]]) -> list[Any]:
+    """What the format's reader makes of it."""
+    model = msgspec.structs.replace(Scripted().load(), thinking=None)
+    reader = ChatParser(model, tools=tools, tool_format=tool_format, salt="")._reader
+    return [*reader.feed(text), *reader.finish("stop")]
+
+
+@pytest.mark.parametrize("tool_format", FORMATS)
+def test_what_is_legal_is_a_call_that_fits(tool_format: str) -> None:
+    """Of each kind of argument by itself; what a format cannot write is refused by name, and only there."""
+    dice = random.Random(7)  # noqa: S311 - the same walks each time
+    refused = []
+    for name in EVERYTHING:
+        tools = [tool(schema([name], [name]))]
+        try:
+            grammar = forced(tool_format, tools).grammar(BYTES)
+        except NotSupported:
+            refused.append(name)
+            continue
+        for _ in range(4):
+            check(tool_format, walked(grammar, dice), tools)
+    lists = [name for name in NESTED if tool_format == "function_gemma"]
+    assert refused == lists
+
+
+def check(tool_format: str, text: str, tools: list[dict[str, Any]]) -> None:
+    """Nothing but calls, whose arguments fit."""
+    events = read(tool_format, text, tools)
+    calls = [event for event in events if not (isinstance(event, Chunk) and not event.text.strip())]
+    assert calls
+    for call in calls:
+        assert isinstance(call, ToolCall), (text, call)
+        parameters = next(each["function"] for each in tools if each["function"]["name"] == call.function.name)
+        Draft202012Validator(parameters["parameters"]).validate(call.function.arguments)
+
+
+@given(st.data())
+def test_any_tools_can_be_forced_in_any_format(data: st.DataObject) -> None:
+    """Several tools, arguments that may be missing, tools without any."""
+    tool_format = data.draw(st.sampled_from(FORMATS))
+    known = sorted({**PLAIN, **UNIONS} if tool_format == "function_gemma" else EVERYTHING)
+    names = data.draw(st.lists(st.sampled_from(known), max_size=6, unique=True))
+    required = [name for name in names if data.draw(st.booleans())]
+    tools = [tool(schema(names, required)), tool({"type": "object", "properties": {}}, "nothing_to_say")]
+    dice = random.Random(data.draw(st.integers(0, 2**32)))  # noqa: S311
+    text = walked(forced(tool_format, tools).grammar(BYTES), dice)
+    check(tool_format, text, tools)
