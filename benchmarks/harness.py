@@ -93,6 +93,11 @@ class Bench:
             order = [*order[1:], order[0]]
         return found
 
+    def bar(self, name: str, total: int) -> Callable[[], None]:
+        """A progress bar of its own: call what it gives once a piece of the work."""
+        bar = self._progress.add_task(name, total=total)
+        return lambda: self._progress.advance(bar)
+
     def add(self, case: str, what: str, values: Iterable[float], unit: str = RATIO) -> None:
         """Keep a figure of every round."""
         self.measures.append(Measure(case, what, list(values), unit))

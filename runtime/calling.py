@@ -50,7 +50,7 @@ class Calling(msgspec.Struct, frozen=True):
     def check(self, constrain: object, model: ModelInfo) -> None:
         """Raise what can be known without the prompt.
 
-        That is `NotSupported` for a forced call beside `constrain`, and in a format whose arguments are not JSON;
+        That is `NotSupported` for a forced call beside `constrain`, and for a tool that the format cannot write;
         `InvalidConstraint` for a schema that cannot be enforced.
         """
         if self.is_forced and constrain is not None:

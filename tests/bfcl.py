@@ -29,16 +29,16 @@ TYPES: dict[str, str | None] = {
 """To the name in JSON Schema; None is any value."""
 
 
-def categories() -> list[str]:
+def categories(folder: Path = FOLDER) -> list[str]:
     """Every category that has functions."""
-    names = [path.name.removesuffix(".jsonl.gz") for path in sorted(FOLDER.glob("BFCL_v4_*.jsonl.gz"))]
-    return [name for name in names if functions(name, 1)]
+    names = [path.name.removesuffix(".jsonl.gz") for path in sorted(folder.glob("BFCL_v4_*.jsonl.gz"))]
+    return [name for name in names if functions(name, 1, folder)]
 
 
-def functions(category: str, count: int) -> list[tuple[str, dict[str, Any]]]:
+def functions(category: str, count: int, folder: Path = FOLDER) -> list[tuple[str, dict[str, Any]]]:
     """The first `count` functions with their questions, normalised."""
     found: list[tuple[str, dict[str, Any]]] = []
-    with gzip.open(FOLDER / f"{category}.jsonl.gz", "rt") as lines:
+    with gzip.open(folder / f"{category}.jsonl.gz", "rt") as lines:
         for line in lines:
             entry = json.loads(line)
             for function in entry.get("function", ()):

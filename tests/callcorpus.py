@@ -145,6 +145,7 @@ CORPUS = [
         [W, ADD],
     ),
     Sample("mistral", 'Yes.[TOOL_CALLS]add{"a": 1, "b": 2} And?', ["Yes.", ADD, " And?"]),
+    Sample("mistral", '[TOOL_CALLS]my.add[ARGS]{"a": 1, "b": 2}', ["!u"]),
     Sample("mistral", '[TOOL_CALLS]add[ARGS]{"a": 1, "b', ["!i"]),
     Sample("mistral", "[TOOL_CALLS]add", ["!i"]),
     Sample("mistral", '[TOOL_CALLS]add[ARGS]{"a": 1]} x[TOOL_CALLS]add[ARGS]{"a": 1, "b": 2}', ["!m", ADD]),

@@ -16,6 +16,16 @@ TRACE = """TIMESTAMP,ContextTokens,GeneratedTokens
 2023-11-16 18:15:50.9951690,396,109
 2023-11-16 18:15:51.2224670,879,155
 """
+QUESTION = {
+    "question": [[{"role": "user", "content": "What is the weather in Tarnok?"}]],
+    "function": [
+        {
+            "name": "get_weather",
+            "description": "The weather of a city.",
+            "parameters": {"type": "dict", "properties": {"days": {"type": "integer"}}, "required": ["days"]},
+        }
+    ],
+}
 SCRIPTS = {
     "steps.py": {"step ÷ BatchGenerator's", "step ÷ bare loop's"},
     "ragged.py": {"time ÷ BatchGenerator's", "time ÷ batch_generate's", "worst gap ÷ BatchGenerator's"},
@@ -38,6 +48,7 @@ SCRIPTS = {
     "structures.py": {"÷ ours", "64 KB ÷ 4 KB", "a chunk"},
     "peers.py": {"greenroom: time ÷ mlx-lm here"},
     "branches.py": {"tokens/s ÷ BatchGenerator's", "tokens/s ÷ without guesses", "time ÷ by itself"},
+    "forced_calls.py": {"schemas that compile", "calls that fit", "runs that end in a complete call"},
     "cbison.py": {"mask: native ÷ direct", "mask: callbacks ÷ direct", "consume: native"},
 }
 
@@ -47,7 +58,12 @@ def needed(tmp_path: Path) -> dict[str, list[str]]:
     """What a script cannot do without; this environment takes the place of the other one, where the peers are."""
     trace = tmp_path / "trace.csv.gz"
     trace.write_bytes(gzip.compress(TRACE.encode()))
-    return {"traces.py": ["--trace", str(trace)], "peers.py": ["short", "--python", sys.executable]}
+    (tmp_path / "BFCL_v4_one.jsonl.gz").write_bytes(gzip.compress(json.dumps(QUESTION).encode()))
+    return {
+        "traces.py": ["--trace", str(trace)],
+        "peers.py": ["short", "--python", sys.executable],
+        "forced_calls.py": ["--functions", str(tmp_path)],
+    }
 
 
 @pytest.mark.timeout(120)

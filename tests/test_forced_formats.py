@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import anyio
 import msgspec
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from vocabularies import BYTES, WIDTH, ids
 
-from greenroom import ChatParser, Chunk, Scripted, ToolCall
+from greenroom import ChatParser, Chunk, RejectedToolCall, Runtime, Scripted, ToolCall
 from greenroom.constraints.prototype import Prototype
 from greenroom.errors import NotSupported
 from greenroom.parsers import formats
@@ -198,3 +199,26 @@ def test_any_tools_can_be_forced_in_any_format(data: st.DataObject) -> None:
     dice = random.Random(data.draw(st.integers(0, 2**32)))  # noqa: S311
     text = walked(forced(tool_format, tools).grammar(BYTES), dice)
     check(tool_format, text, tools)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # what runs is the engine
+async def test_a_model_at_a_high_temperature_writes_calls_that_fit() -> None:
+    """The bundled one, in formats that it never saw, side by side: a call is legal, or cut off by its budget."""
+    names = ["small", "color", "on", "short", "either"]
+    tools = [tool(schema(names, names[:4]))]
+    valid = Draft202012Validator(tools[0]["function"]["parameters"]).is_valid
+    calls: dict[str, int] = {}
+
+    async def one(runtime: Runtime, tool_format: str) -> None:
+        options: dict[str, Any] = {"tool_choice": "do_it", "tool_format": tool_format, "seed": 3}
+        result = await runtime.generate("Do it.", tools=tools, temperature=1.0, max_tokens=200, **options).collect()
+        found = [event for event in result.events if isinstance(event, ToolCall)]
+        assert all(valid(call.function.arguments) for call in found)
+        calls[tool_format] = len(found)
+        cut = [event for event in result.events if isinstance(event, RejectedToolCall)]
+        assert all((each.reason, result.info.stop_reason) == ("incomplete_output", "length") for each in cut), cut
+
+    async with Runtime(max_rows=32) as runtime, anyio.create_task_group() as group:
+        for tool_format in FORMATS:
+            group.start_soon(one, runtime, tool_format)
+    assert sum(map(bool, calls.values())) > len(FORMATS) / 2, calls

@@ -260,12 +260,13 @@ async def test_a_thought_may_come_before_a_forced_call() -> None:
     assert result.info.constraint_complete
 
 
-async def test_a_forced_call_stands_alone_and_in_json() -> None:
-    """Beside another constraint, or in a format of tags, it is refused at the call."""
+async def test_a_forced_call_stands_alone() -> None:
+    """Beside another constraint, or of a tool that the format cannot write, it is refused at the call."""
+    odd = [{"name": "odd", "parameters": {"type": "object", "properties": {"a b": {}}, "required": ["a b"]}}]
     async with Runtime(backend=Scripted("x")) as runtime:
         with pytest.raises(NotSupported, match="constrain"):
             runtime.generate("x", tools=TOOLS, tool_choice="required", constrain={"type": "object"})
-        with pytest.raises(NotSupported, match="glm47"):
-            runtime.generate("x", tools=TOOLS, tool_choice="required", tool_format="glm47")
+        with pytest.raises(NotSupported, match="odd"):
+            runtime.generate("x", tools=odd, tool_choice="required", tool_format="glm47")
         with pytest.raises(InvalidParameter, match="sub"):
             runtime.generate("x", tools=TOOLS, tool_choice="sub")

@@ -118,8 +118,11 @@ _NAME_HEAD = re.compile(r"[^\s{}<>]+\s*(?=\{)")
 
 
 def _mistral(raw: str, tools: Toolbox, parser: Any) -> list[Written]:
-    """mlx-lm's parser takes the id of `name[CALL_ID]id[ARGS]{…}` for the name; those are read here."""
-    if "[CALL_ID]" in raw.partition("{")[0] or "[ARGS]" not in raw.partition("{")[0]:
+    """mlx-lm's parser takes the id of `name[CALL_ID]id[ARGS]{…}` for the name, and the end of a name with a dot for all
+    of it; those are read here.
+    """
+    head = raw.partition("{")[0]
+    if "[CALL_ID]" in head or "[ARGS]" not in head or "." in head:
         body = raw.removeprefix(parser.start).lstrip()
         return bodies.json_calls(raw, parser.start) if body.startswith("[") else bodies.headed(raw, parser.start)
     return library.read(raw, parser, tools)

@@ -15,7 +15,7 @@ import msgspec
 
 from greenroom.constraints.json_schema import JsonSchema
 from greenroom.parsers.plain import Plain
-from greenroom.parsers.rules import Item, Rules
+from greenroom.parsers.rules import Item, Rules, pattern
 from greenroom.parsers.schemas import alternatives, bounded, defined
 
 __all__ = ["FUNCTION_GEMMA", "GEMMA", "PYTHON", "Literals", "Syntax", "json_between"]
@@ -176,7 +176,7 @@ class Literals:
         if "pattern" in schema or "format" in schema:
             return self._rules.json(_json(schema, self._root))
         low, high = schema.get("minLength", 0), schema.get("maxLength", "")
-        marks = " | ".join(map(self._rules.literal, self._syntax.plain.marks))
+        marks = " | ".join(map(pattern, self._syntax.plain.marks))
         inside = rf'/"([^"\\\x00-\x1f\x7f]|\\[nrt"\\]){{{low},{high}}}"/'
         return self._rules.token(f"{inside} & ~{self._rules.token(f'/(?s:.*)/ ({marks}) /(?s:.*)/')}")
 
