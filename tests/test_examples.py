@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,10 +14,13 @@ from typing import Any
 
 import anyio
 import pytest
+import uvicorn
+from anyio import to_thread
 from rich.console import Console
 from starlette.testclient import TestClient
 
-from greenroom import Reply, Runtime, Scripted
+from greenroom import Info, Reply, Runtime, Scripted
+from greenroom.streams import EventStream
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples"
 
@@ -74,7 +78,7 @@ async def test_a_client_that_leaves_cancels_its_generation() -> None:
         "method": "GET",
         "path": "/answer",
         "raw_path": b"/answer",
-        "query_string": b"q=x",
+        "query_string": b"q=x&max_tokens=1000000",
         "headers": [],
     }
     async with served(module, runtime):
@@ -82,6 +86,50 @@ async def test_a_client_that_leaves_cancels_its_generation() -> None:
             await module.app(scope, receive, send)
         statistics = runtime.statistics()
         assert (statistics.running, statistics.waiting, statistics.kv_bytes) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # uvicorn's only loop
+@pytest.mark.parametrize("is_early", [False, True], ids=["in the midst of it", "before its first word"])
+async def test_a_closed_connection_cancels_its_generation(is_early: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real server on a socket of this machine: the client hangs up, and the row is gone."""
+    module = example("sse_server")
+    backend = Scripted(Reply("on and on ", repeat=True))
+    runtime = Runtime(backend=backend)
+    gone = anyio.Event()
+    lines = module.lines
+    ends: list[Info | None] = []
+
+    async def watched(stream: EventStream) -> AsyncIterator[bytes]:
+        try:
+            async for line in lines(stream):
+                yield line
+        finally:
+            ends.append(stream.task.info)
+            gone.set()
+
+    monkeypatch.setattr(module, "lines", watched)
+    config = uvicorn.Config(module.app, lifespan="off", log_level="critical")
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listening:  # open before the server is: who connects waits for it
+        async with served(module, runtime), anyio.create_task_group() as group:
+            group.start_soon(server.serve, [listening])
+            if is_early:
+                backend.hold()
+            async with await anyio.connect_tcp("127.0.0.1", listening.getsockname()[1]) as client:
+                await client.send(b"GET /answer?q=x&max_tokens=1000000 HTTP/1.1\r\nHost: here\r\n\r\n")
+                if is_early:
+                    await to_thread.run_sync(backend.wait_held)
+                else:
+                    while b"event: chunk" not in await client.receive():
+                        pass
+                busy = runtime.statistics()
+                assert busy.running + busy.paused == 1  # paused where the server reads more slowly than the row writes
+            backend.release_all()
+            await gone.wait()
+            idle = runtime.statistics()
+            assert (idle.running, idle.waiting, idle.paused, idle.kv_bytes) == (0, 0, 0, 0)
+            assert [end.stop_reason if end is not None else None for end in ends] == ["cancelled"]
+            server.should_exit = True
 
 
 async def test_several_streams_fill_their_panels() -> None:
