@@ -24,11 +24,16 @@ from greenroom.actors import threads
 from greenroom.actors.bridge import Bridge
 from greenroom.actors.inbox import Inbox
 from greenroom.actors.messages import (
+    Answer,
     Awaited,
     Cancel,
     Credit,
     Delivery,
     Ended,
+    Export,
+    Exported,
+    Import,
+    Imported,
     Inbound,
     Outbound,
     Reject,
@@ -40,13 +45,13 @@ from greenroom.actors.messages import (
 from greenroom.actors.places import Limits
 from greenroom.actors.scheduler import Scheduler
 from greenroom.actors.statistics import Statistics, StepTimes
-from greenroom.backends.protocol import Backend, Feed, ForwardPlan, Masks, ModelInfo
+from greenroom.backends.protocol import Backend, Feed, ForwardPlan, KeepsPrefixes, Masks, ModelInfo
 from greenroom.errors import EngineFailed
 from greenroom.events import Info
 
 __all__ = ["Engine", "Outbox", "Turns"]
 
-Outbox = Callable[[tuple[Outbound, ...]], None]
+Outbox = Callable[[tuple[Outbound | Answer, ...]], None]
 """Called on the event loop with everything that one turn tells."""
 
 
@@ -138,6 +143,8 @@ class Turns:
         self._under_way: deque[tuple[int, ...]] = deque()
         """The rows of each submitted pass that was not read, oldest first."""
         self._spent = _Spent()
+        self._errands: list[Export | Import] = []
+        """Taken in this turn: performed behind its edits, so that a row that is over has given its KV to the store."""
         self._is_leaving = False
         self.is_idle = True
         """Whether the last turn left nothing to do: the next one waits for a message."""
@@ -165,12 +172,14 @@ class Turns:
         plan = scheduler.plan(time.monotonic())
         if plan.edits:
             scheduler.held(self._backend.edit(plan.edits))
+        answers = self._answers(scheduler)
         feeds = scheduler.feeds(time.monotonic())
         is_built = bool(feeds) and self._build(scheduler, feeds)
         if is_reading and not reads_first:
             deliveries = self._read(scheduler)
         self._engine.statistics = scheduler.statistics(self._spent.times())
-        told = deliveries + plan.told if reads_first else plan.told + deliveries
+        told: tuple[Outbound | Answer, ...] = deliveries + plan.told if reads_first else plan.told + deliveries
+        told += answers
         if deliver_first:
             self._post(scheduler, told)
         if is_built:
@@ -184,23 +193,28 @@ class Turns:
         deadline = scheduler.next_deadline() if self.is_idle else None
         seconds = None if deadline is None else max(0.0, deadline - time.monotonic())
         for message in self._inbox.take(wait=self.is_idle, seconds=seconds):
-            match message:
-                case Submit():
-                    scheduler.submit(message)
-                case Reject():
-                    scheduler.reject(message)
-                case Cancel():
-                    scheduler.cancel(message)
-                case Credit():
-                    scheduler.credit(message)
-                case Awaited():
-                    scheduler.awaited(message)
-                case Release() | Trim():
-                    scheduler.give_back(message)
-                case Shutdown():
-                    self._is_leaving = True
+            self._accept(scheduler, message)
         if self._is_leaving:
             scheduler.cancel_all()
+
+    def _accept(self, scheduler: Scheduler, message: Inbound) -> None:
+        match message:
+            case Submit():
+                scheduler.submit(message)
+            case Reject():
+                scheduler.reject(message)
+            case Cancel():
+                scheduler.cancel(message)
+            case Credit():
+                scheduler.credit(message)
+            case Awaited():
+                scheduler.awaited(message)
+            case Release() | Trim():
+                scheduler.give_back(message)
+            case Export() | Import():
+                self._errands.append(message)
+            case Shutdown():
+                self._is_leaving = True
 
     def _build(self, scheduler: Scheduler, feeds: tuple[Feed, ...]) -> bool:
         began = time.perf_counter()
@@ -243,7 +257,29 @@ class Turns:
         self._spent.read += time.perf_counter() - began
         return scheduler.apply(rows, result, time.monotonic())
 
-    def _post(self, scheduler: Scheduler, told: tuple[Outbound, ...]) -> None:
+    def _answers(self, scheduler: Scheduler) -> tuple[Answer, ...]:
+        errands, self._errands = self._errands, []
+        answers = tuple([self._answer(errand) for errand in errands])
+        if any(isinstance(errand, Import) for errand in errands):
+            scheduler.held(self._backend.edit(()))  # what is held now
+        return answers
+
+    def _answer(self, errand: Export | Import) -> Answer:
+        backend = self._backend
+        keeper = backend if isinstance(backend, KeepsPrefixes) else None
+        match errand:
+            case Export(request=request, tokens=tokens):
+                try:
+                    return Exported(request, keeper.export_prefix(tokens) if keeper is not None else None)
+                except Exception as error:  # noqa: BLE001 - an errand's failure is its asker's alone
+                    return Exported(request, error=error)
+            case Import(request=request, data=data):
+                try:
+                    return Imported(request, keeper.import_prefix(data) if keeper is not None else 0)
+                except Exception as error:  # noqa: BLE001 - likewise
+                    return Imported(request, error=error)
+
+    def _post(self, scheduler: Scheduler, told: tuple[Outbound | Answer, ...]) -> None:
         if told and not self._bridge.post(self._outbox, told):
             # The loop is gone and so is everybody who could read or cancel.
             self._is_leaving = True

@@ -14,8 +14,21 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from greenroom.actors.decoding import Payload
 from greenroom.actors.engine import Engine
-from greenroom.actors.messages import Awaited, Cancel, Credit, Delivery, Ended, Outbound, Started
-from greenroom.errors import GreenroomError, StreamInUse, TooBusy
+from greenroom.actors.messages import (
+    Answer,
+    Awaited,
+    Cancel,
+    Credit,
+    Delivery,
+    Ended,
+    Export,
+    Exported,
+    Import,
+    Imported,
+    Outbound,
+    Started,
+)
+from greenroom.errors import GreenroomError, RuntimeClosed, StreamInUse, TooBusy
 from greenroom.events import Info, StopDetail
 
 __all__ = ["Desk", "Mailbox", "Status"]
@@ -173,6 +186,19 @@ class Mailbox:
         return self.info
 
 
+class _Errand:
+    """Something asked of the engine, without a row."""
+
+    def __init__(self) -> None:
+        self.answered = Event()
+        self.answer: Answer | None = None
+
+    def end(self, answer: Answer | None) -> None:
+        """The answer; None where none will come."""
+        self.answer = answer
+        self.answered.set()
+
+
 class Desk:
     """Gives requests their numbers and sorts the engine's deliveries into mailboxes. On the event loop alone."""
 
@@ -180,6 +206,9 @@ class Desk:
         self._engine = engine
         self._max_waiting = max_waiting
         self._mailboxes: dict[int, Mailbox] = {}
+        self._errands: dict[int, _Errand] = {}
+        self._failure: Exception | None = None
+        """Why there are no answers any more."""
         self._next = 0
         self._queued = 0
 
@@ -201,9 +230,38 @@ class Desk:
         self._mailboxes[mailbox.request] = mailbox
         return mailbox
 
-    def deliver(self, told: tuple[Outbound, ...]) -> None:
+    async def export(self, tokens: tuple[int, ...]) -> bytes | None:
+        """The engine's KV of the longest prefix of `tokens`, as bytes; None where it holds none."""
+        answer = await self._ask(Export(self._number(), tokens))
+        return answer.data if isinstance(answer, Exported) else None
+
+    async def bring(self, data: bytes) -> int:
+        """Have the engine hold the KV that `export` gave; how many tokens it holds. Raises what is wrong with it."""
+        answer = await self._ask(Import(self._number(), data))
+        return answer.tokens if isinstance(answer, Imported) else 0
+
+    def _number(self) -> int:
+        self._next += 1
+        return self._next - 1
+
+    async def _ask(self, errand: Export | Import) -> Answer:
+        if self._failure is not None:
+            raise self._failure
+        waiting = self._errands[errand.request] = _Errand()
+        self._engine.put(errand)
+        await waiting.answered.wait()
+        answer = waiting.answer
+        problem = self._failure if answer is None else answer.error
+        if answer is None or problem is not None:
+            raise problem or RuntimeClosed("the runtime was closed before it answered")
+        return answer
+
+    def deliver(self, told: tuple[Outbound | Answer, ...]) -> None:
         """Sort one turn's messages."""
         for message in told:
+            if isinstance(message, Exported | Imported):
+                self._errands.pop(message.request).end(message)
+                continue
             mailbox = self._mailboxes.get(message.request)
             if mailbox is None:
                 continue
@@ -216,5 +274,8 @@ class Desk:
 
     def close(self, failure: GreenroomError | None) -> None:
         """The engine is gone: end what it never answered, as a shutdown or with `failure`."""
+        self._failure = failure or RuntimeClosed("the runtime was closed before it answered")
+        while self._errands:
+            self._errands.popitem()[1].end(None)
         info = Info(stop_reason="cancelled", stop_detail="shutdown", prompt_tokens=0, generation_tokens=0)
         self.deliver(tuple([Ended(request, info, failure) for request in self._mailboxes]))

@@ -17,11 +17,16 @@ from greenroom.constraints.state import ConstraintState
 from greenroom.events import Info, StopDetail
 
 __all__ = [
+    "Answer",
     "Awaited",
     "Cancel",
     "Credit",
     "Delivery",
     "Ended",
+    "Export",
+    "Exported",
+    "Import",
+    "Imported",
     "Inbound",
     "Outbound",
     "Reject",
@@ -130,7 +135,21 @@ class Trim(msgspec.Struct, frozen=True):
     length: int
 
 
-Inbound = Submit | Reject | Cancel | Credit | Awaited | Release | Trim | Shutdown
+class Export(msgspec.Struct, frozen=True):
+    """Give the KV that is held of the longest prefix of `tokens`. Answered by `Exported`."""
+
+    request: int
+    tokens: tuple[int, ...]
+
+
+class Import(msgspec.Struct, frozen=True):
+    """Hold the KV in `data`, which an `Exported` had. Answered by `Imported`."""
+
+    request: int
+    data: bytes
+
+
+Inbound = Submit | Reject | Cancel | Credit | Awaited | Release | Trim | Export | Import | Shutdown
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -155,4 +174,23 @@ class Ended(msgspec.Struct, frozen=True):
     error: Exception | None = None
 
 
+class Exported(msgspec.Struct, frozen=True):
+    """The KV as bytes; None where nothing is held, or the backend holds no prompts that are over."""
+
+    request: int
+    data: bytes | None = None
+    error: Exception | None = None
+
+
+class Imported(msgspec.Struct, frozen=True):
+    """How many tokens' KV is held now."""
+
+    request: int
+    tokens: int = 0
+    error: Exception | None = None
+
+
 Outbound = Started | Delivery | Ended
+"""Of a request."""
+Answer = Exported | Imported
+"""To an errand, which has no row."""

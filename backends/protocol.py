@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -35,6 +35,7 @@ __all__ = [
     "Fork",
     "ForwardPlan",
     "Held",
+    "KeepsPrefixes",
     "KvOptions",
     "Masks",
     "ModelInfo",
@@ -342,3 +343,18 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Wait for submitted passes, then give weights, KV and device limits back. Idempotent."""
+
+
+@runtime_checkable
+class KeepsPrefixes(Protocol):
+    """What a backend can that holds the KV of prompts that are over. Two more methods, on the engine thread too."""
+
+    def export_prefix(self, tokens: Sequence[int]) -> bytes | None:
+        """The KV of the longest prefix of `tokens` that is held, as bytes for a file; None where nothing is."""
+
+    def import_prefix(self, data: bytes) -> int:
+        """Hold what `export_prefix` gave, for prompts to come; how many tokens that is, 0 where there is no room.
+
+        Raises `InvalidSnapshot` for bytes that are no such thing, or not all of it, `SnapshotMismatch` for the KV of
+        other weights; then nothing has changed.
+        """

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import count
@@ -187,6 +187,26 @@ class House:
         with suppress(IndexError):  # a dead loop's messages are flushed by whoever sends them
             while True:
                 self.engine.put(self._outgoing.popleft())
+
+    async def export_kv(self, tokens: Sequence[int]) -> bytes | None:
+        """The KV that is held of the longest prefix of `tokens`, as bytes for a file; None where there is none.
+
+        Raises `RuntimeClosed`.
+        """
+        return await self._open_desk().export(tuple(tokens))
+
+    async def import_kv(self, data: bytes) -> int:
+        """Hold the KV that `export_kv` gave for prompts to come; how many tokens that is.
+
+        None where the backend keeps no KV of prompts, or has no room. Raises `InvalidSnapshot`, `SnapshotMismatch` and
+        `RuntimeClosed`.
+        """
+        return await self._open_desk().bring(data)
+
+    def _open_desk(self) -> Desk:
+        if self._is_closed or self._bridge is None:
+            raise RuntimeClosed("the runtime is not open")
+        return self._desk
 
     def new_line(self) -> int:
         """The number of a line that nobody else has; see `greenroom.actors.lines`."""

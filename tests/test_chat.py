@@ -344,15 +344,16 @@ async def test_a_transcript_is_saved_and_loaded(tmp_path: Path) -> None:
     async with Runtime(backend=Scripted(replies)) as runtime:
         session = ChatSession(runtime, instructions="Be brief.", tools=[get_weather])
         await session.respond("Weather?")
-        session.save(tmp_path / "chat.json")
+        await session.save(tmp_path / "chat.json")
         other = ChatSession(runtime, tools=[get_weather])
-        other.load(tmp_path / "chat.json")
+        await other.load(tmp_path / "chat.json")
         assert other.history == session.history
         assert other.instructions == "Be brief."
         assert await other.respond("more") == "again"
+    assert not (tmp_path / "chat.json.kv").exists()  # the double has no KV to keep
     (tmp_path / "wrong.json").write_text('{"history": 1}')
     with pytest.raises(InvalidPrompt, match=r"wrong\.json"):
-        other.load(tmp_path / "wrong.json")
+        await other.load(tmp_path / "wrong.json")
 
 
 async def test_a_fork_goes_its_own_way() -> None:

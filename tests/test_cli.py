@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -102,6 +103,19 @@ def test_a_chat_remembers_saves_and_ends(tmp_path: Path) -> None:
     saved = msgspec.json.decode((tmp_path / "chat.json").read_bytes())
     assert [message["role"] for message in saved["history"]] == ["user", "assistant"]
     assert saved["history"][1]["content"] in done.stdout
+
+
+def test_a_chat_goes_on_in_another_process(tmp_path: Path) -> None:
+    """With the KV of the turns before it."""
+    chat = [sys.executable, "-m", "greenroom", "chat", "--temperature", "0", "--max-tokens", "30"]
+    kept = tmp_path / "chat.json"
+    asked = "Tell me a short story about a fox.\nHello! Who are you?\n"
+    for lines in (f"{asked}/save {kept}\n", f"/load {kept}\nThank you!\n"):
+        done = subprocess.run(chat, input=lines, capture_output=True, text=True, timeout=50, check=False)
+        assert done.returncode == 0, done.stderr
+    reused = re.search(r"(\d+) of (\d+) prompt tokens reused", done.stdout)
+    assert reused is not None
+    assert 64 <= int(reused[1]) < int(reused[2])
 
 
 def test_a_chat_shows_the_calls_of_its_tools() -> None:

@@ -31,6 +31,7 @@ from greenroom.backends.mlx.inspection import Inspection, Store, inspect  # noqa
 from greenroom.backends.mlx.load import Loaded, load_folder, wrap  # noqa: E402
 from greenroom.backends.mlx.memory import DeviceLimits, default_kv_bytes  # noqa: E402
 from greenroom.backends.mlx.passes import Pass, reported  # noqa: E402
+from greenroom.backends.mlx.prefix_exports import exported, imported  # noqa: E402
 from greenroom.backends.mlx.prefix_files import PREFIX_FILE_BYTES, PrefixFiles  # noqa: E402
 from greenroom.backends.mlx.prefixes import PrefixStore  # noqa: E402
 from greenroom.backends.mlx.rows import Ref, Row, Step, Work  # noqa: E402
@@ -326,6 +327,20 @@ class MlxBackend:
                     sampled.append(Sampled(row, values[i], logprob, top, logits.get(i)))
         failures = tuple([failure for failure in step.failures if failure.row in rows])
         return StepResult(tuple(sampled), failures, self._kv_bytes())
+
+    def export_prefix(self, tokens: Sequence[int]) -> bytes | None:
+        """See `KeepsPrefixes.export_prefix`."""
+        found = self._inspection
+        if found is None or found.kept is None:
+            return None
+        return exported(found.kept, found.info.fingerprint, tokens)
+
+    def import_prefix(self, data: bytes) -> int:
+        """See `KeepsPrefixes.import_prefix`."""
+        found = self._inspection
+        if found is None or found.kept is None:
+            return 0
+        return imported(found.kept, found.info.fingerprint, data)
 
     def close(self) -> None:
         """See `Backend.close`."""

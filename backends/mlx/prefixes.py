@@ -103,7 +103,8 @@ class PrefixStore:
 
     def __init__(self, budget: int, shapes: Sequence[LayerShape], files: PrefixFiles | None = None) -> None:
         self._budget = budget
-        self._shapes = list(shapes)
+        self.shapes = tuple(shapes)
+        """Of the layers; none where snapshots are held."""
         self._bytes_per_token = sum(shape.bytes_per_token for shape in shapes)
         self._files = files
         self._first: dict[str, dict[_Tokens, _Block]] = {}
@@ -224,7 +225,7 @@ class PrefixStore:
         given = [(k.shape, k.dtype, v.shape, v.dtype) for k, v in layers]
         wanted = [
             ((1, s.heads, length, s.key_size), s.key_type, (1, s.heads, length, s.value_size), s.value_type)
-            for s in self._shapes
+            for s in self.shapes
         ]
         if given != wanted:
             raise ValueError(f"{length} tokens have KV of shapes and types {wanted}, not {given}")
@@ -300,7 +301,7 @@ class PrefixStore:
         """Lengthen `path` by the blocks that files hold, as far as memory may hold all of it."""
         if self._files is None:
             return
-        form = _form(self._shapes)
+        form = _form(self.shapes)
         for start in range(len(path) * BLOCK, len(tokens) - BLOCK + 1, BLOCK):
             stop = start + BLOCK
             if stop * self._bytes_per_token > self._budget:
@@ -310,7 +311,7 @@ class PrefixStore:
                 return
             self._outgrow(*_alike(self._following(namespace, path), tokens[start:stop]))
             self._make_room(BLOCK * self._bytes_per_token)
-            layers = [(saved.arrays[f"keys.{i}"], saved.arrays[f"values.{i}"]) for i in range(len(self._shapes))]
+            layers = [(saved.arrays[f"keys.{i}"], saved.arrays[f"values.{i}"]) for i in range(len(self.shapes))]
             self._hang(namespace, path, tokens[start:stop], layers)
 
     def _load_state(self, namespace: str, tokens: _Tokens, longer: int) -> _State | None:

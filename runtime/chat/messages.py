@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,16 +84,42 @@ def answered(history: Sequence[Message], new: Sequence[Message]) -> list[Message
     return [*results, *told, *others] if told else list(new)
 
 
-def write(path: str | Path, saved: Saved) -> None:
-    """As JSON, in one move, so that a crash leaves the old file."""
-    target = Path(path)
-    part = target.with_name(target.name + ".part")
-    part.write_bytes(msgspec.json.format(msgspec.json.encode(saved), indent=1))
-    part.replace(target)
+def write(path: str | Path, saved: Saved, kv: bytes | None = None) -> None:
+    """The transcript as JSON and its KV beside it, each in one move, so that a crash leaves the old file.
+
+    KV that goes with another transcript does no harm: it is used as far as the tokens are the same.
+    """
+    target, beside = Path(path), _beside(path)
+    if kv is None:
+        beside.unlink(missing_ok=True)
+    else:
+        _replace(beside, kv)
+    _replace(target, msgspec.json.format(msgspec.json.encode(saved), indent=1))
 
 
-def read(path: str | Path) -> Saved:
+def _beside(path: str | Path) -> Path:
+    return Path(path).with_name(Path(path).name + ".kv")
+
+
+def _replace(target: Path, data: bytes) -> None:
+    handle, name = tempfile.mkstemp(".part", f"{target.name}.", target.parent)  # readable by its owner alone
+    part = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read(path: str | Path, with_kv: bool) -> tuple[Saved, bytes | None]:
     """What `write` wrote. Raises `InvalidPrompt` for a file that holds no transcript, `OSError` for one not there."""
+    saved = _transcript(path)
+    beside = _beside(path)
+    return saved, beside.read_bytes() if with_kv and beside.exists() else None
+
+
+def _transcript(path: str | Path) -> Saved:
     try:
         saved = msgspec.json.decode(Path(path).read_bytes(), type=Saved)
         if saved.history:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+from anyio import to_thread
 
 from greenroom import current
 from greenroom.chat.dispatch import Dispatch, OnToolError
-from greenroom.chat.messages import Message, Saved, asked, read, write
+from greenroom.chat.messages import Message, Saved, answered, asked, read, write
 from greenroom.chat.streams import EventTurn, TextTurn
 from greenroom.chat.turn import Turn
 from greenroom.errors import InvalidParameter, SessionBusy
@@ -25,6 +26,8 @@ __all__ = ["ChatSession", "Settings"]
 
 MAX_ROUNDS = 8
 """Generations of one turn: a model that calls tools for longer than that is most likely going round in circles."""
+
+_ANY_QUESTION = "?"
 
 Question = str | Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
@@ -148,16 +151,38 @@ class ChatSession:
         self._require_idle()
         self.transcript.clear()
 
-    def save(self, path: str | Path) -> None:
-        """Write instructions and transcript as JSON. The KV stays with the runtime."""
-        write(path, Saved(self.instructions, self.transcript))
+    async def save(self, path: str | Path, *, cache: bool = True) -> None:
+        """Write instructions and transcript as JSON and, beside it, what the runtime holds of their KV.
 
-    def load(self, path: str | Path) -> None:
-        """Take instructions and transcript from a file. Raises `InvalidPrompt`, `OSError`, `SessionBusy`."""
+        The KV goes to the same name with ".kv" at its end; without `cache`, or where the runtime holds none of it,
+        there is no such file. Each file is replaced in one move. Raises `OSError`, and with a `cache` `RuntimeClosed`.
+        """
+        saved = Saved(self.instructions, deepcopy(self.transcript))
+        kv = await self._held_kv() if cache and saved.history else None
+        await to_thread.run_sync(write, path, saved, kv)
+
+    async def load(self, path: str | Path, *, cache: bool = True) -> None:
+        """Take instructions and transcript from a file, and hold the KV that was saved with them.
+
+        The next turn then runs only what is new, in another process too. Raises `InvalidPrompt` for what is no
+        transcript, `InvalidSnapshot` for KV that is truncated or something else, `SnapshotMismatch` for that of other
+        weights, `OSError` and `SessionBusy`; then nothing has changed. Without `cache`, the KV is not looked at.
+        """
         self._require_idle()
-        saved = read(path)
+        saved, kv = await to_thread.run_sync(read, path, cache)
+        if kv is not None:
+            await current.find(self._runtime).opened().import_kv(kv)
+        self._require_idle()
         self.instructions = saved.instructions
         self.transcript = saved.history
+
+    async def _held_kv(self) -> bytes | None:
+        """The KV of what the next turn's prompt begins with, whatever is asked in it."""
+        runtime = current.find(self._runtime)
+        messages = [*self.opening(), *self.transcript, *answered(self.transcript, asked(_ANY_QUESTION))]
+        options = self.settings.template_options
+        ids = await runtime.prepare(messages, tools=self.settings.tools, template_options=options)
+        return await runtime.opened().export_kv(ids)
 
     def fork(self) -> ChatSession:
         """A session of its own that goes on from here; a turn that runs is not in it."""

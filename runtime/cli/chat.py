@@ -68,7 +68,7 @@ async def _talk(session: ChatSession, console: Console) -> None:
         except EOFError:
             return
         if line.startswith("/"):
-            if not _command(session, console, line):
+            if not await _command(session, console, line):
                 return
         elif line.strip():
             async with anyio.create_task_group() as group:
@@ -86,7 +86,7 @@ def _ask() -> str:
     return line.rstrip("\n")
 
 
-def _command(session: ChatSession, console: Console, line: str) -> bool:
+async def _command(session: ChatSession, console: Console, line: str) -> bool:
     """Whether the chat goes on."""
     word, _, rest = line[1:].partition(" ")
     try:
@@ -96,9 +96,9 @@ def _command(session: ChatSession, console: Console, line: str) -> bool:
             case "clear":
                 session.clear()
             case "save" if rest:
-                session.save(rest)
+                await session.save(rest)
             case "load" if rest:
-                session.load(rest)
+                await session.load(rest)
             case _:
                 console.print(_HELP, style="dim")
     except (GreenroomError, OSError) as error:

@@ -118,9 +118,7 @@ _NAME_HEAD = re.compile(r"[^\s{}<>]+\s*(?=\{)")
 
 
 def _mistral(raw: str, tools: Toolbox, parser: Any) -> list[Written]:
-    """mlx-lm's parser takes the id of `name[CALL_ID]id[ARGS]{…}` for the name, and the end of a name with a dot for all
-    of it; those are read here.
-    """
+    """mlx-lm's parser takes the id of `name[CALL_ID]id[ARGS]{…}` for the name, and of `a.b` only `b`: read here."""
     head = raw.partition("{")[0]
     if "[CALL_ID]" in head or "[ARGS]" not in head or "." in head:
         body = raw.removeprefix(parser.start).lstrip()
