@@ -99,6 +99,32 @@ async def test_a_function_is_run_and_the_model_asked_again() -> None:
     assert json.loads(answered["content"]) == {"city": "Oslo", "sky": "clear"}
 
 
+async def test_a_forced_call_is_forced_once() -> None:
+    """In the first round: the next one tells what came of it."""
+    replies = Weather(call(city="Oslo"), "It is clear.", "Never mind.")
+    async with Runtime(backend=Scripted(replies)) as runtime:
+        session = ChatSession(runtime, tools=[get_weather])
+        told = await events(session, "Weather?", tool_choice="get_weather", max_tokens=200)
+        assert [type(event) for event in told if not isinstance(event, Chunk)] == [ToolCall, Info]
+        assert session.history[-1]["content"] == "It is clear."
+        assert await session.respond("And?", tool_choice="none") == "Never mind."
+
+
+@pytest.mark.parametrize(
+    ("style", "content", "thought"),
+    [("events", "Yes.", "Hm."), ("text", "<think>Hm.</think>Yes.", None), ("drop", "Yes.", None)],
+)
+async def test_what_becomes_of_thinking_in_a_session(style: str, content: str, thought: str | None) -> None:
+    """Beside the text, in it, or nowhere: in the events and in the transcript."""
+    async with Runtime(backend=Scripted("<think>Hm.</think>Yes.")) as runtime:
+        session = ChatSession(runtime)
+        told = await events(session, "Is it?", reasoning=style)
+        assert "".join([event.text for event in told if isinstance(event, Chunk)]) == content
+        assert "".join([event.text for event in told if isinstance(event, Reasoning)]) == (thought or "")
+        assert session.history[-1]["content"] == content
+        assert session.history[-1].get("reasoning_content") == thought
+
+
 async def test_calls_of_one_message_run_side_by_side() -> None:
     """Each waits for the other; results keep the calls' order."""
     first, second = anyio.Event(), anyio.Event()
@@ -317,6 +343,58 @@ async def test_a_turn_is_stopped_while_its_tools_run() -> None:
         assert isinstance(told[-1], Info)
         assert told[-1].stop_reason == "cancelled"
         assert session.history == []
+
+
+async def test_stop_and_ask_again_while_tools_run() -> None:
+    """The tool is cancelled; the new answer does not wait for it, and the old reader gets its end."""
+    started, stopped = anyio.Event(), anyio.Event()
+
+    async def slow(city: str) -> None:
+        del city
+        started.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            stopped.set()
+
+    async with Runtime(backend=Scripted(Weather(call("slow", city="Oslo"), "fine"))) as runtime:
+        session = ChatSession(runtime, tools=[slow], when_busy="stop")
+        told: list[Event] = []
+
+        async def read() -> None:
+            told.extend(await events(session, "go"))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(read)
+            await started.wait()
+            with anyio.fail_after(10):
+                assert await session.respond("and?") == "fine"
+        assert stopped.is_set()
+        assert isinstance(told[-1], Info)
+        assert told[-1].stop_reason == "cancelled"
+        assert [message["content"] for message in session.history] == ["and?", "fine"]
+
+
+async def test_a_scope_that_is_cancelled_while_tools_run_ends_the_turn() -> None:
+    """The cancellation reaches the tool, and goes on."""
+    stopped = anyio.Event()
+
+    async def slow(city: str) -> None:
+        scope.cancel()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            stopped.set()
+            del city
+
+    async with Runtime(backend=Scripted(Weather(call("slow", city="Oslo"), "fine"))) as runtime:
+        session = ChatSession(runtime, tools=[slow])
+        with anyio.CancelScope() as scope:
+            await session.respond("go")
+        assert scope.cancelled_caught
+        assert stopped.is_set()
+        assert session.history == []
+        assert await session.respond("and?") == "fine"
 
 
 async def test_an_empty_answer_is_not_kept() -> None:

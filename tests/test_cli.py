@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import signal
 import subprocess
@@ -11,9 +12,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from rich.console import Console
 
-from greenroom.cli import main
-from greenroom.events import Chunk, Info
+from greenroom.cli import chat, main
+from greenroom.events import Chunk, Function, Info, Reasoning, ToolCall
 
 
 def test_json_events_are_lines_that_decode_and_end_in_info(capfd: pytest.CaptureFixture[str]) -> None:
@@ -132,6 +134,17 @@ def test_a_chat_shows_the_calls_of_its_tools() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert '→ weather {"city": "Tarnok"}' in done.stdout
+
+
+def test_thinking_is_dim_and_what_a_model_writes_is_no_markup() -> None:
+    """In a terminal with colours; text stands as it is."""
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, color_system="standard", highlight=False)
+    for event in (Reasoning("hm [bold]"), Chunk("[red]yes"), ToolCall(Function("add", {"a": 1}), "id", "raw")):
+        chat._show(event, console)
+    assert "\x1b[2;3mhm [bold]\x1b[0m" in out.getvalue()
+    assert "[red]yes" in out.getvalue()
+    assert '→ add {"a": 1}' in out.getvalue()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT to send")

@@ -17,6 +17,7 @@ from greenroom import ChatParser, GenerateParameters, Runtime, Scripted, ToolCal
 from greenroom.backends.mlx import MlxBackend
 from greenroom.backends.protocol import ModelInfo
 from greenroom.backends.scripted import ByteTokenizer
+from greenroom.parsers.infer import infer_format
 from greenroom.parsers.structure import structures
 from greenroom.templates import fit, habits
 
@@ -30,6 +31,37 @@ NO_CALLS = {
     "microsoft-Phi-3.5-mini-instruct": "it knows no tools",
 }
 """Templates that render no round of tools, and why."""
+FORMATS = {
+    "ByteDance-Seed-OSS": "seed_oss",
+    "CohereForAI-c4ai-command-r-plus-tool_use": "command_r",
+    "CohereForAI-c4ai-command-r7b-12-2024-tool_use": "command_r7b",
+    "Mistral-Small-3.2-24B-Instruct-2506": "mistral",
+    "NVIDIA-Nemotron-Nano-v2": "nemotron",
+    "NousResearch-Hermes-2-Pro-Llama-3-8B-tool_use": "json_tools",
+    "NousResearch-Hermes-3-Llama-3.1-8B-tool_use": "json_tools",
+    "Qwen-QwQ-32B": "json_tools",
+    "Qwen-Qwen2.5-7B-Instruct": "json_tools",
+    "Qwen-Qwen3-0.6B": "json_tools",
+    "deepseek-ai-DeepSeek-R1-Distill-Llama-8B": "deepseek_v3",
+    "deepseek-ai-DeepSeek-R1-Distill-Qwen-32B": "deepseek_v3",
+    "deepseek-ai-DeepSeek-V3.1": "deepseek_v3",
+    "fireworks-ai-llama-3-firefunction-v2": "firefunction_v2",
+    "google-gemma-2-2b-it": None,
+    "ibm-granite-granite-3.3-2B-Instruct": "granite",
+    "llama-cpp-deepseek-r1": "deepseek_v3",
+    "llama-cpp-rwkv-world": None,
+    "meetkai-functionary-medium-v3.1": "functionary_v3_1",
+    "meetkai-functionary-medium-v3.2": "functionary_v3_2",
+    "meta-llama-Llama-3.1-8B-Instruct": "llama3_json",
+    "meta-llama-Llama-3.2-3B-Instruct": "llama3_json",
+    "meta-llama-Llama-3.3-70B-Instruct": "llama3_json",
+    "microsoft-Phi-3.5-mini-instruct": None,
+    "mistralai-Mistral-Nemo-Instruct-2407": "mistral",
+    "moonshotai-Kimi-K2": "kimi_k2",
+    "openai-gpt-oss-120b": "harmony",
+    "unsloth-mistral-Devstral-Small-2507": "mistral",
+}
+"""What each template's models write; None where it knows no tools."""
 TEMPLATES = [
     pytest.param(
         path, id=path.stem, marks=pytest.mark.skipif(path.stem in NO_CALLS, reason=NO_CALLS.get(path.stem, ""))
@@ -117,6 +149,14 @@ def test_a_round_of_tools_through_a_real_template(path: Path) -> None:
     assert "None" not in text
     assert "{'city'" not in text
     assert '\\"city' not in text
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.jinja")), ids=lambda path: path.stem)
+def test_the_format_is_told_from_the_template(path: Path) -> None:
+    """And can be named instead."""
+    info = model(path)
+    assert infer_format(info) == FORMATS[path.stem]
+    assert ChatParser(info, tools=TOOLS, tool_format="mistral").tool_format == "mistral"
 
 
 @contextmanager

@@ -125,7 +125,8 @@ class ChatSession:
     def stream_events(self, prompt: Question, **overrides: Any) -> EventTurn:
         """Every event of every round, then one `Info` with their sums and `rounds`.
 
-        A rejected call ends the turn: no call of its round is run, and the text of all is kept in the transcript.
+        A `tool_choice` that forces calls forces them in the first round: the others answer what these gave. A rejected
+        call ends the turn: no call of its round is run, and the text of all is kept in the transcript.
         """
         return EventTurn(self._asked(prompt, overrides))
 
@@ -235,15 +236,16 @@ class ChatSession:
 
     def _asked(self, prompt: Question, overrides: Mapping[str, Any]) -> Turn:
         settings = self.settings
+        later = {**overrides, "tool_choice": "auto"} if overrides.get("tool_choice", "none") != "none" else overrides
 
-        def start(messages: list[Message]) -> EventStream:
+        def start(messages: list[Message], is_first: bool) -> EventStream:
             return current.find(self._runtime).generate(
                 messages,
                 self.parameters,
                 tools=settings.tools,
                 tool_format=settings.tool_format,
                 template_options=settings.template_options,
-                **overrides,
+                **(overrides if is_first else later),
             )
 
         return Turn(self, asked(prompt), start)

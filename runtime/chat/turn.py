@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Turn", "summed"]
 
-Start = Callable[[list[Message]], EventStream]
+Start = Callable[[list[Message], bool], EventStream]
+"""A generation behind these messages; whether it is the turn's first."""
 
 
 class Turn:
@@ -72,7 +73,7 @@ class Turn:
         await self._session.claim(self)
         self._new = answered(self._session.transcript, self._new)
         self._asked = len(self._new)
-        self._stream = self._start(self._messages())
+        self._stream = self._start(self._messages(), True)
 
     async def _read(self) -> AnyEvent | None:
         """One event, or the round's end: None where the turn goes on, or was closed meanwhile."""
@@ -122,7 +123,7 @@ class Turn:
             return msgspec.structs.replace(summed(self._infos), **cut)
         self._new += [self._said.message(self._session.thought_key), *results]
         self._said = _Said()
-        self._stream = self._start(self._messages())
+        self._stream = self._start(self._messages(), False)
         return None
 
     def _messages(self) -> list[Message]:
