@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 import anyio
 import pytest
 from models import gemma3, llama, mamba2
+from rich.console import Console
 
 from greenroom import ChatSession, GenerateParameters, Info, Runtime, Scripted, Token
 from greenroom.actors.mailbox import Desk
 from greenroom.backends.mlx import MlxBackend
+from greenroom.cli import chat
 from greenroom.errors import InvalidSnapshot, RuntimeClosed, SessionBusy, SnapshotMismatch
 
 Build = Callable[[], tuple[Any, Any]]
@@ -120,6 +123,11 @@ async def test_kv_that_is_damaged_or_foreign_is_refused_and_changes_nothing(tmp_
     async with Runtime(backend=MlxBackend.from_model(llama, prefix_bytes=1 << 26)) as runtime:
         with pytest.raises(SnapshotMismatch, match="other weights"):
             await ChatSession(runtime).load(path)
+        session = ChatSession(runtime)
+        out = io.StringIO()
+        await chat._load(session, Console(file=out), str(path))  # in the terminal it is said, and computed again
+        assert len(session.history) == 6
+        assert "other weights" in out.getvalue()
 
 
 async def test_kv_stays_beside_its_transcript_or_goes_with_it(tmp_path: Path) -> None:

@@ -333,14 +333,14 @@ class MlxBackend:
         found = self._inspection
         if found is None or found.kept is None:
             return None
-        return exported(found.kept, found.info.fingerprint, tokens)
+        return exported(found.kept, tokens)
 
     def import_prefix(self, data: bytes) -> int:
         """See `KeepsPrefixes.import_prefix`."""
         found = self._inspection
         if found is None or found.kept is None:
             return 0
-        return imported(found.kept, found.info.fingerprint, data)
+        return imported(found.kept, data)
 
     def close(self) -> None:
         """See `Backend.close`."""

@@ -1,7 +1,7 @@
 """What is held of one conversation as bytes that can be kept anywhere, and back: a part of the prefix store.
 
-The bytes are a safetensors file with all the tokens, the fingerprint of the weights and a checksum. Unlike the store's
-own files, which are looked for and ignored if they are unfit, these were asked for: what is wrong with them is raised.
+The bytes are a safetensors file with all the tokens, the store's namespace and a checksum. Unlike the store's own files,
+which are looked for and ignored if they are unfit, these were asked for: what is wrong with them is raised.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _KV: Kind = "prefix"
 _CACHES: Kind = "snapshot"
 
 
-def exported(kept: Kept, fingerprint: str, tokens: Sequence[int]) -> bytes | None:
+def exported(kept: Kept, tokens: Sequence[int]) -> bytes | None:
     """The longest prefix of `tokens` that is held; None where nothing is."""
     store, namespace = kept
     if store.shapes:
@@ -46,18 +46,19 @@ def exported(kept: Kept, fingerprint: str, tokens: Sequence[int]) -> bytes | Non
         arrays = {}
         for number, (keys, values) in enumerate(hit.layers):
             arrays[f"keys.{number}"], arrays[f"values.{number}"] = keys, values
-        return _packed(_KV, fingerprint, tokens[: hit.length], Snapshot(arrays))
+        return _packed(_KV, namespace, tokens[: hit.length], Snapshot(arrays))
     found = store.find_snapshot(namespace, tokens)
-    return None if found is None else _packed(_CACHES, fingerprint, tokens[: found.length], found.snapshot)
+    return None if found is None else _packed(_CACHES, namespace, tokens[: found.length], found.snapshot)
 
 
-def imported(kept: Kept, fingerprint: str, data: bytes) -> int:
+def imported(kept: Kept, data: bytes) -> int:
     """Hold what `exported` gave; how many tokens that is, 0 where it is more than the store may hold.
 
-    Raises `InvalidSnapshot` for bytes that are no such thing, or not all of it, `SnapshotMismatch` for other weights.
+    Raises `InvalidSnapshot` for bytes that are no such thing, or not all of it, `SnapshotMismatch` for other weights, or of another
+    version of MLX.
     """
     try:
-        tokens, saved = _read(data, fingerprint, _KV if kept.store.shapes else _CACHES)
+        tokens, saved = _read(data, kept.namespace, _KV if kept.store.shapes else _CACHES)
         return _held(kept, tokens, saved)
     except (Unusable, KeyError, ValueError) as error:
         if isinstance(error, SnapshotMismatch):
@@ -65,11 +66,12 @@ def imported(kept: Kept, fingerprint: str, data: bytes) -> int:
         raise InvalidSnapshot(f"the KV cannot be used: {error}") from error
 
 
-def _read(data: bytes, fingerprint: str, kind: Kind) -> tuple[list[int], Saved]:
+def _read(data: bytes, namespace: str, kind: Kind) -> tuple[list[int], Saved]:
     _, metadata, _ = read_header(data)
-    if metadata.format == FORMAT and metadata.namespace != fingerprint:
-        raise SnapshotMismatch(f"the KV was saved with other weights: {metadata.namespace}, not {fingerprint}")
-    saved = parsed(data, Metadata(FORMAT, kind, fingerprint, metadata.tokens, "", ""), None)
+    if metadata.format == FORMAT and metadata.namespace != namespace:
+        ours = f"{metadata.namespace!r}, not {namespace!r}"
+        raise SnapshotMismatch(f"the KV was saved with other weights, or another MLX, which rounds differently: {ours}")
+    saved = parsed(data, Metadata(FORMAT, kind, namespace, metadata.tokens, "", ""), None)
     return np.frombuffer(base64.b64decode(metadata.tokens), "<i4").tolist(), saved
 
 
@@ -84,10 +86,10 @@ def _held(kept: Kept, tokens: list[int], saved: Saved) -> int:
     return store.match(namespace, tokens)
 
 
-def _packed(kind: Kind, fingerprint: str, tokens: Sequence[int], held: Snapshot) -> bytes:
+def _packed(kind: Kind, namespace: str, tokens: Sequence[int], held: Snapshot) -> bytes:
     arrays = dict(held.arrays)
     mx.eval(arrays)
-    metadata = signed(Metadata(FORMAT, kind, fingerprint, text(raw(tokens)), held.note, ""), arrays)
+    metadata = signed(Metadata(FORMAT, kind, namespace, text(raw(tokens)), held.note, ""), arrays)
     described: Mapping[str, tuple[str, tuple[int, ...]]] = json.loads(metadata.arrays)
     header: dict[str, object] = {"__metadata__": msgspec.to_builtins(metadata)}
     parts, place = [], 0

@@ -167,7 +167,8 @@ class ChatSession:
 
         The next turn then runs only what is new, in another process too. Raises `InvalidPrompt` for what is no
         transcript, `InvalidSnapshot` for KV that is truncated or something else, `SnapshotMismatch` for that of other
-        weights, `OSError` and `SessionBusy`; then nothing has changed. Without `cache`, the KV is not looked at.
+        weights or another version of MLX, `OSError` and `SessionBusy`; then nothing has changed. Without `cache`, the
+        KV is not looked at.
         """
         self._require_idle()
         saved, kv = await to_thread.run_sync(read, path, cache)

@@ -20,7 +20,7 @@ from anyio.abc import TaskStatus
 from rich.console import Console
 
 from greenroom.chat import ChatSession
-from greenroom.errors import GreenroomError
+from greenroom.errors import GreenroomError, SnapshotMismatch
 from greenroom.events import Chunk, Event, Info, Reasoning, RejectedToolCall, ToolCall
 from greenroom.parameters import GenerateParameters
 from greenroom.runtime import Runtime
@@ -98,12 +98,21 @@ async def _command(session: ChatSession, console: Console, line: str) -> bool:
             case "save" if rest:
                 await session.save(rest)
             case "load" if rest:
-                await session.load(rest)
+                await _load(session, console, rest)
             case _:
                 console.print(_HELP, style="dim")
     except (GreenroomError, OSError) as error:
         console.print(f"{type(error).__name__}: {error}", style="red", markup=False)
     return True
+
+
+async def _load(session: ChatSession, console: Console, path: str) -> None:
+    """With its KV, where that is this model's."""
+    try:
+        await session.load(path)
+    except SnapshotMismatch as error:
+        console.print(f"{error}; it is computed again", style="dim", markup=False, soft_wrap=True)
+        await session.load(path, cache=False)
 
 
 async def _answer(session: ChatSession, console: Console, line: str) -> None:
