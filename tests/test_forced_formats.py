@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -12,14 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
+from tokenizers import Tokenizer
 from vocabularies import BYTES, WIDTH, ids
 
 from greenroom import ChatParser, Chunk, RejectedToolCall, Runtime, Scripted, ToolCall
 from greenroom.constraints.prototype import Prototype
+from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.errors import NotSupported
 from greenroom.parsers import formats
 from greenroom.parsers.forced import forced
 
+QWEN3 = Path(__file__).resolve().parents[2] / "shared" / "assets" / "tokenizers" / "qwen3" / "tokenizer.json"
 FORMATS = formats.names()
 PLAIN = {
     "text": {"type": "string"},
@@ -199,6 +203,29 @@ def test_any_tools_can_be_forced_in_any_format(data: st.DataObject) -> None:
     dice = random.Random(data.draw(st.integers(0, 2**32)))  # noqa: S311
     text = walked(forced(tool_format, tools).grammar(BYTES), dice)
     check(tool_format, text, tools)
+
+
+@pytest.mark.skipif(not QWEN3.is_file(), reason="no ../shared folder beside the repository")
+def test_markers_that_are_tokens_are_written_as_tokens() -> None:
+    """Qwen3's own: what it would write is legal, in its tokens, and ends the turn."""
+    spelling = QWEN3.read_text()
+    tokenizer = Tokenizer.from_str(spelling)
+    vocabulary = Vocabulary.from_json(spelling, 151_936, [tokenizer.encode("<|im_end|>").ids[0]])
+    arguments = schema(["count", "text"], ["count"])
+    written = {
+        "hermes": '<tool_call>\n{"name": "do_it", "arguments": {"count": 12, "text": "a < b"}}\n</tool_call>',
+        "qwen3_coder": "<tool_call>\n<function=do_it>\n<parameter=count>\n12\n</parameter>\n<parameter=text>\na < b\n"
+        "</parameter>\n</function>\n</tool_call>",
+        "glm47": "<tool_call>do_it<arg_key>count</arg_key><arg_value>12</arg_value><arg_key>text</arg_key><arg_value>"
+        "a < b</arg_value></tool_call>",
+    }
+    for tool_format, text in written.items():
+        tokens = tokenizer.encode(text).ids
+        assert tokenizer.token_to_id("<tool_call>") in tokens
+        matcher = Prototype(vocabulary, forced(tool_format, [tool(arguments)]).grammar(vocabulary)).copy()
+        assert matcher.try_consume_tokens(tokens) == len(tokens), tool_format
+        assert matcher.is_accepting()
+        check(tool_format, text, [tool(arguments)])
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])  # what runs is the engine

@@ -1,7 +1,7 @@
 """What is held of one conversation as bytes that can be kept anywhere, and back: a part of the prefix store.
 
-The bytes are a safetensors file with all the tokens, the store's namespace and a checksum. Unlike the store's own files,
-which are looked for and ignored if they are unfit, these were asked for: what is wrong with them is raised.
+The bytes are a safetensors file with all the tokens, the store's namespace and a checksum. Unlike the store's own
+files, which are looked for and ignored if they are unfit, these were asked for: what is wrong with them is raised.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def exported(kept: Kept, tokens: Sequence[int]) -> bytes | None:
 def imported(kept: Kept, data: bytes) -> int:
     """Hold what `exported` gave; how many tokens that is, 0 where it is more than the store may hold.
 
-    Raises `InvalidSnapshot` for bytes that are no such thing, or not all of it, `SnapshotMismatch` for other weights, or of another
-    version of MLX.
+    Raises `InvalidSnapshot` for bytes that are no such thing, or not all of it, `SnapshotMismatch` for those of other
+    weights, or of another version of MLX.
     """
     try:
         tokens, saved = _read(data, kept.namespace, _KV if kept.store.shapes else _CACHES)
