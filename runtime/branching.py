@@ -103,10 +103,12 @@ def branch(
         check_seed(seed)
         state = replace(state, seed=seed, forks=0)
     course = parent.course.with_parameters(**changes) if changes else parent.course
+    was_over = state.ending is not None
     if state.ending is not None and state.ending.detail == "max_tokens":
         state = replace(state, ending=None)
     state = replace(state, ending=course.ending(state))
-    context = Context(parent.context.house, state.tokens, parent.context.told)
+    is_longer = was_over and state.ending is None
+    context = Context(parent.context.house, state.tokens, parent.context.marks)
     kind = type(parent)
     child = kind(
         context,
@@ -115,7 +117,8 @@ def branch(
         seed=state.seed,
         state=state,
         owns_context=True,
-        unread=parent.unread,
+        unread=() if is_longer else parent.unread,
+        has_told_end=parent.has_told_end and not is_longer,
     )
     if is_child:
         child.parent = weakref.ref(parent)

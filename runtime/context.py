@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 from anyio import to_thread
 
 from greenroom import conversation, prompts, scoring
-from greenroom.conversation import NOTHING, Cue, Fill, Message, Piece, Seal, Told
+from greenroom.conversation import BEGINNING, Cue, Fill, Mark, Message, Piece, Seal, Told
 from greenroom.course import Course
 from greenroom.errors import ContextClosed, ContextInUse, InvalidPrompt, UnknownContext
 from greenroom.guests import Guest, pieces_of
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Context"]
 
-Mark = tuple[int, Told]
-"""A length, and what was told there."""
-
 _SHORT = 2000
 """Characters: so little is tokenized at once rather than on another thread, which costs a wake-up."""
 
@@ -47,16 +44,15 @@ class Context:
     `fork`, `save`, `snapshot` and `aclose` raises `ContextInUse`.
     """
 
-    def __init__(
-        self, house: House, tokens: tuple[int, ...] = (), told: Told = NOTHING, marks: Sequence[Mark] = ()
-    ) -> None:
+    def __init__(self, house: House, tokens: tuple[int, ...] = (), marks: Sequence[Mark] = BEGINNING) -> None:
+        """`marks` is what was told at which length, from the beginning on; the last one holds at the end."""
         self.house = house
         self.line = house.new_line()
         """Where the engine holds its KV; one request runs there at a time."""
-        self.told = told
+        self.told = marks[-1][1]
         self._tokens = tokens
-        self._marks: list[Mark] = [*(marks or [(0, NOTHING)]), (len(tokens), told)]
-        """What was told at which length: where a cut falls between two, the one before it holds."""
+        self._marks = list(marks)
+        """Where a cut falls between two, the one before it holds."""
         self._pieces: list[Piece] = []
         self._live: weakref.ref[Generator] | None = None
         self._guest: Guest | None = None
@@ -239,7 +235,7 @@ class Context:
     async def fork(self) -> Context:
         """An independent copy; of the tokens where its generator stands, if one lives here."""
         await self._pause()
-        return Context(self.house, self._tokens, self.told, self._marks)
+        return Context(self.house, self._tokens, self._marks)
 
     async def fork_many(self, count: int) -> list[Context]:
         """`count` copies."""
@@ -249,7 +245,7 @@ class Context:
     async def snapshot(self) -> Snapshot:
         """What is here, to be opened as often as one likes, or saved in a file."""
         await self._pause()
-        return Snapshot(self.house, self._tokens, told=self.told)
+        return Snapshot(self.house, self._tokens, self.marks)
 
     async def save(self, name: str) -> None:
         """Keep what is here under `name` until the runtime is left; another of that name is replaced."""
@@ -261,6 +257,11 @@ class Context:
             raise UnknownContext(name)
 
     # For generators, in this package.
+
+    @property
+    def marks(self) -> tuple[Mark, ...]:
+        """What was told at which length."""
+        return tuple(self._marks)
 
     def _generator(self) -> Generator | None:
         live = self._live() if self._live is not None else None

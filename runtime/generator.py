@@ -78,6 +78,7 @@ class Generator:
         state: State | None = None,
         owns_context: bool = False,
         unread: Sequence[Event] = (),
+        has_told_end: bool = False,
     ) -> None:
         self._context = context
         self._course = course
@@ -91,7 +92,7 @@ class Generator:
         self._is_busy = False
         self._is_closed = False
         self._is_done = state is not None and state.ending is not None
-        self._has_told_end = False
+        self._has_told_end = has_told_end
         self._unread: deque[Any] = deque(unread)
         """Events of the last token that `events()` has not yielded."""
         self.parent: weakref.ref[Generator] | None = None
@@ -461,9 +462,10 @@ class Generator:
 
     def _end_lead(self, lead: Lead) -> None:
         self._lead = None
-        self._state = lead.here()
-        if self._state.ending is None:  # more may have been drawn
-            self._context.house.trim(self._context.line, len(self._state.tokens))
+        state = lead.here()
+        self._commit(state)
+        if state.ending is None:  # more may have been drawn
+            self._context.house.trim(self._context.line, len(state.tokens))
 
     # Branches.
 
@@ -504,7 +506,7 @@ class Generator:
         with self._alone():
             state = await self._here()
             frozen = branching.branch(self, state, is_child=False)
-            return Snapshot(self._context.house, state.tokens, told=self._context.told, generator=frozen)
+            return Snapshot(self._context.house, state.tokens, self._context.marks, generator=frozen)
 
     async def save(self, name: str) -> None:
         """Save the context as it is here, under `name`: see `Context.save`."""
@@ -574,6 +576,16 @@ class Generator:
     def unread(self) -> tuple[Any, ...]:
         """Events of the last token that nobody has read."""
         return tuple(self._unread)
+
+    @property
+    def has_told_end(self) -> bool:
+        """Whether `events()` has come to the `Info`, which may be among the unread."""
+        return self._has_told_end
+
+    @property
+    def state(self) -> State | None:
+        """Where it stands; None before it has begun. What runs ahead is not in it."""
+        return self._state
 
     @property
     def speculation(self) -> Speculation:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
+
 from greenroom.actors.decoding import Decoder
 from greenroom.backends.protocol import Sampled
 from greenroom.constraints.state import ConstraintState
@@ -18,7 +20,7 @@ from greenroom.errors import ConstraintFailed
 from greenroom.events import Chunk, Info, StopDetail, StopReason
 from greenroom.recording import Said
 
-__all__ = ["Counts", "Ending", "State", "advanced", "cut", "rewound"]
+__all__ = ["Counts", "Ending", "State", "advanced", "cut", "replayed", "rewound"]
 
 
 class Ending(NamedTuple):
@@ -110,6 +112,23 @@ def cut(state: State, said: Sequence[Said]) -> State:
     if constraint is not None:
         constraint.consume([each.token for each in again])
     return advanced(state, again, decoder=decoder, constraint=constraint, ending=None)
+
+
+def replayed(state: State, tokens: Sequence[int], *, vocab_size: int) -> State:
+    """`state` after `tokens`, all of which stay, in the steps in which they came; its own parts are used up.
+
+    A constraint is asked for its mask before each token, as when that was drawn: where masks contradict each other, or
+    what is spelt, a matcher changes its ways for good.
+    """
+    mask = np.empty(-(-vocab_size // 32), np.uint32)
+    said: list[Said] = []
+    for token in tokens:
+        sampled = Sampled(0, token)
+        if state.constraint is not None:
+            state.constraint.fill_mask(mask)
+            state.constraint.consume((token,))
+        said.append(Said(sampled, state.decoder.feed((sampled,)).events, None))
+    return advanced(state, said, decoder=state.decoder, constraint=state.constraint, ending=None)
 
 
 def rewound(state: State, count: int, fresh: Callable[[], Decoder], seed: int | None) -> State:
