@@ -104,7 +104,7 @@ def branch(
         state = replace(state, seed=seed, forks=0)
     course = parent.course.with_parameters(**changes) if changes else parent.course
     was_over = state.ending is not None
-    if state.ending is not None and state.ending.detail == "max_tokens":
+    if state.ending is not None and state.ending.detail in ("max_tokens", "timeout"):  # a copy has its own time
         state = replace(state, ending=None)
     state = replace(state, ending=course.ending(state))
     is_longer = was_over and state.ending is None

@@ -94,11 +94,22 @@ class Course:
 
     def ended(self, info: Info) -> Ending | None:
         """What a request's end says of the generation: one that ran out of steps says nothing."""
-        if info.stop_reason == "stop" or info.stop_detail == "context":
+        if info.stop_reason == "stop" or info.stop_detail in ("context", "timeout"):
             return Ending(info.stop_reason, info.stop_detail, info.stop_sequence)
         if info.stop_detail == "shutdown":
             raise RuntimeClosed("the runtime was left while this generation ran")
         return None
+
+    def deadline(self) -> float | None:
+        """Until when a generation may run that begins now, in monotonic seconds."""
+        timeout = self.parameters.timeout
+        return None if timeout is None else time.monotonic() + timeout
+
+    def overdue(self, state: State, deadline: float | None) -> State:
+        """`state`, ended where the time is over."""
+        if state.ending is not None or deadline is None or time.monotonic() < deadline:
+            return state
+        return replace(state, ending=Ending("cancelled", "timeout"))
 
     def request(
         self,
@@ -113,6 +124,7 @@ class Course:
         drafts: tuple[int, ...] = (),
         speculator: EngineSpeculator | None = None,
         draw_with: GenerateParameters | None = None,
+        deadline: float | None = None,
     ) -> Mailbox:
         """Go on from `state` on `line`, drawing as `draw_with` says; `decoder` and `constraint` are the request's own.
 
@@ -130,6 +142,7 @@ class Course:
                 sampling=sampling(drawn, seed=seed, stop_ids=stops, prompt_tokens=state.start),
                 max_tokens=None if most is None or not draws else most - state.generated,
                 submitted=time.monotonic(),
+                deadline=deadline,
                 decoder=decoder,
                 reported_seed=seed,
                 kv=kv_options(self.parameters),

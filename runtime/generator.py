@@ -93,6 +93,8 @@ class Generator:
         self._is_closed = False
         self._is_done = state is not None and state.ending is not None
         self._has_told_end = has_told_end
+        self._deadline: float | None = None
+        """Monotonic seconds; None until the first step."""
         self._unread: deque[Any] = deque(unread)
         """Events of the last token that `events()` has not yielded."""
         self.parent: weakref.ref[Generator] | None = None
@@ -126,8 +128,6 @@ class Generator:
             parameters = msgspec.structs.replace(parameters, default_stops=True)
         validate(parameters, vocab_size=house.model.vocab_size)
         validate_kv(parameters, house.model)
-        if parameters.timeout is not None:
-            raise NotSupported("a timeout on a generator", "it may pause for ever; use anyio.fail_after around it")
         speculation = Speculation.of(
             house.model, speculator, system_speculation=system_speculation, draft_model=draft_model
         )
@@ -256,7 +256,7 @@ class Generator:
         """The next step, not run yet. Raises `StepPending` while the last one is not done with."""
         with self._alone():
             self._no_step()
-            state = await self._here()
+            state = await self._on()
             if state.ending is not None:
                 self._finish()
                 raise StopAsyncIteration
@@ -385,9 +385,9 @@ class Generator:
         """Go on by itself for a stream. For `Runtime.generate_token_task`."""
         with self._alone():
             self._no_step()
-            state = await self._here()
+            state = await self._on()
             made = decoder(self._course.parameters, self._course.model)
-            self._lead = lead = Lent(self._course, state, self._context.line, made)
+            self._lead = lead = Lent(self._course, state, self._context.line, made, self._deadline)
             return lead.mailbox
 
     async def collect_tokens(self) -> list[int]:
@@ -420,10 +420,15 @@ class Generator:
                 while await self._pulled() is not None:
                     pass
                 return
-            state = await self._here()
+            state = await self._on()
             while state.ending is None:
                 turn = await take(
-                    self._course, state, self._context.line, steps=None, speculator=self._speculation.engine
+                    self._course,
+                    state,
+                    self._context.line,
+                    steps=None,
+                    speculator=self._speculation.engine,
+                    deadline=self._deadline,
                 )
                 state = turn.state
                 self._commit(state)
@@ -433,7 +438,7 @@ class Generator:
         while True:
             lead = self._lead
             if lead is None:
-                state = await self._here()
+                state = await self._on()
                 if state.ending is not None:
                     self._finish()
                     return None
@@ -451,9 +456,12 @@ class Generator:
     def _ahead_of(self, state: State) -> Lead:
         speculation = self._speculation
         if speculation.user is None:
-            return Running(self._course, state, self._context.line, speculation.engine)
+            return Running(self._course, state, self._context.line, speculation.engine, self._deadline)
 
         async def step(state: State) -> Turn:
+            state = self._course.overdue(state, self._deadline)
+            if state.ending is not None:
+                return Turn(state)
             turn = await self._taken(state, await speculation.drafts(self._course, state))
             self._judge(turn.tokens, turn.drafted - turn.accepted)
             return turn
@@ -617,6 +625,14 @@ class Generator:
                 self._speculation.user.reset()
             self._end_lead(lead)
         return self._state
+
+    async def _on(self) -> State:
+        """The same, where it is about to go on: its time begins with the first step, and may be over."""
+        state = await self._here()
+        if self._deadline is None:
+            self._deadline = self._course.deadline()
+        self._commit(self._course.overdue(state, self._deadline))
+        return self._state or state
 
     async def _constrain(self, wanted: Any) -> None:
         state = await self._here()

@@ -48,13 +48,17 @@ class Lead(Protocol):
 class Running:
     """One request that runs on by itself."""
 
-    def __init__(self, course: Course, state: State, line: int, speculator: EngineSpeculator | None) -> None:
+    def __init__(
+        self, course: Course, state: State, line: int, speculator: EngineSpeculator | None, deadline: float | None
+    ) -> None:
         self.taken: list[Said] = []
         self._course = course
         self._base = state
         self._recorder = Recorder(state.decoder.fork(), tells=True)
         self._constraint = None if state.constraint is None else state.constraint.fork()
-        self._mailbox = course.request(state, line, self._recorder, self._constraint, speculator=speculator)
+        self._mailbox = course.request(
+            state, line, self._recorder, self._constraint, speculator=speculator, deadline=deadline
+        )
 
     def __repr__(self) -> str:
         return f"<Running taken={len(self.taken)} {self._mailbox!r}>"
@@ -83,16 +87,17 @@ class Running:
         if info is None:
             raise RuntimeError(f"{self!r} is not settled")
         is_whole = len(self.taken) == len(self._recorder.said) and self._mailbox.error is None
+        ending = self._course.ended(info) if is_whole else None
         if is_whole and info.stop_reason != "cancelled":
             state = advanced(
                 self._base,
                 self.taken,
                 decoder=self._recorder.decoder,
                 constraint=self._constraint,
-                ending=self._course.ended(info),
+                ending=ending,
             )
         else:
-            state = cut(self._base, [said for said in self.taken if said.is_kept])
+            state = replace(cut(self._base, [said for said in self.taken if said.is_kept]), ending=ending)
         state = replace(state, counts=self._base.counts.plus(info))
         return replace(state, ending=self._course.ending(state))
 
@@ -110,6 +115,8 @@ class Stepping:
     def __init__(self, state: State, step: Callable[[State], Awaitable[Turn]]) -> None:
         self.taken: list[Said] = []
         self._base = state
+        self._since: list[Said] = []
+        """What was taken of the last step, which began at the base."""
         self._whole = state
         self._queue: deque[Said] = deque()
         self._step = step
@@ -123,12 +130,13 @@ class Stepping:
             if self._whole.ending is not None:
                 return None
             turn = await self._step(self._whole)
-            if not turn.said:
+            if not turn.said and turn.state.ending is None:
                 raise GreenroomError("a step drew nothing; this is a defect of greenroom")
             self._base, self._whole = self._whole, turn.state
-            self.taken = []
+            self._since.clear()
             self._queue.extend(turn.said)
         said = self._queue.popleft()
+        self._since.append(said)
         self.taken.append(said)
         return said
 
@@ -144,7 +152,7 @@ class Stepping:
         """See `Lead.here`."""
         if not self._queue:
             return self._whole
-        state = cut(self._base, [said for said in self.taken if said.is_kept])
+        state = cut(self._base, [said for said in self._since if said.is_kept])
         return replace(state, counts=self._whole.counts)
 
     def drop(self) -> bool:
@@ -155,12 +163,12 @@ class Stepping:
 class Lent:
     """One request that a stream reads: whatever it recorded counts, read or not."""
 
-    def __init__(self, course: Course, state: State, line: int, decoder: Decoder) -> None:
+    def __init__(self, course: Course, state: State, line: int, decoder: Decoder, deadline: float | None) -> None:
         self._course = course
         self._base = state
         self._recorder = Recorder(decoder, passes_on=True)
         constraint = None if state.constraint is None else state.constraint.fork()
-        self.mailbox = course.request(state, line, self._recorder, constraint)
+        self.mailbox = course.request(state, line, self._recorder, constraint, deadline=deadline)
 
     def __repr__(self) -> str:
         return f"<Lent {self.mailbox!r}>"
