@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from greenroom.errors import InvalidParameter
 from greenroom.parameters import integer
 from greenroom.samplers import Sampler
-from greenroom.states import State
+from greenroom.states import State, reseeded
 
 if TYPE_CHECKING:
     from greenroom.generator import Generator
@@ -21,6 +21,17 @@ if TYPE_CHECKING:
 __all__ = ["Forks", "branch", "derived", "descendants", "retain_only"]
 
 _LARGEST_SEED = 2**64 - 1
+_OF_THE_GENERATION = (
+    "max_tokens",
+    "stop",
+    "default_stops",
+    "timeout",
+    "max_kv_size",
+    "kv_bits",
+    "reasoning",
+    "thinking_tokens",
+)
+"""Parameters that say nothing of how a token is drawn: another sampler does not change them."""
 
 
 class Forks:
@@ -89,7 +100,7 @@ def branch(
     changes: dict[str, Any] = {}
     if sampler is not None:
         parent.check_sampler(sampler)
-        kept = ("max_tokens", "stop", "default_stops", "timeout", "max_kv_size", "kv_bits")
+        kept = _OF_THE_GENERATION
         old = parent.course.parameters
         changes = {
             name: getattr(sampler.parameters, name) for name in sampler.parameters.__struct_fields__ if name not in kept
@@ -101,8 +112,11 @@ def branch(
         changes["max_tokens"] = max_tokens
     if seed is not None:
         check_seed(seed)
-        state = replace(state, seed=seed, forks=0)
     course = parent.course.with_parameters(**changes) if changes else parent.course
+    if seed is not None and course.calling.parsed is not None:  # calls of branches that differ have other ids
+        state = reseeded(state, seed, course.decoder)
+    elif seed is not None:
+        state = replace(state, seed=seed, forks=0)
     was_over = state.ending is not None
     if state.ending is not None and state.ending.detail in ("max_tokens", "timeout"):  # a copy has its own time
         state = replace(state, ending=None)

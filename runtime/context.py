@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 from anyio import to_thread
 
 from greenroom import conversation, prompts, scoring
+from greenroom.calling import Calling
 from greenroom.conversation import BEGINNING, Cue, Fill, Mark, Message, Piece, Seal, Told
 from greenroom.course import Course
 from greenroom.errors import ContextClosed, ContextInUse, InvalidPrompt, UnknownContext
@@ -24,7 +25,7 @@ from greenroom.parameters import GenerateParameters, integer
 from greenroom.prompts import Prompt
 from greenroom.samplers import Sampler
 from greenroom.snapshots import Snapshot
-from greenroom.states import State
+from greenroom.tools import Tools
 from greenroom.turns import look
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ class Context:
         if len(self._tokens) > 1:
             course = self._course()
             course.check(self._tokens)
-            await look(course, self._bare(self._tokens[:-1]), self.line, logits=0)
+            await look(course, course.bare(self._tokens[:-1]), self.line, logits=0)
 
     async def truncate(self, count: int) -> None:
         """Drop the last `count` tokens. Raises `InvalidParameter` where there are fewer."""
@@ -184,7 +185,7 @@ class Context:
         found = prompts.encode(list(ids), course.model.tokenizer, course.model.vocab_size)
         course.check((*self._tokens, *found[:-1]))
         course.check(self._tokens)
-        return await scoring.score(course, self._bare(self._tokens), found, self.line)
+        return await scoring.score(course, course.bare(self._tokens), found, self.line)
 
     # Generations.
 
@@ -203,12 +204,18 @@ class Context:
         horizon: int | None = None,
         seed: int | None = None,
         default_stops: bool = True,
+        tools: Tools | None = None,
+        tool_choice: str = "auto",
+        tool_format: str | None = None,
     ) -> Generator:
         """A generator from here on: nothing runs before its first step. See `Generator`.
 
         `stop` has token ids (and strings), beside the model's own stop tokens unless `default_stops=False`. What is
         given here beats what the sampler's `GenerateParameters` say. Of `speculator`, `system_speculation` (guesses
         from what was said before) and `draft_model` (another open `Runtime`) one may be used.
+
+        With `tools`, calls in what the model writes become events, as in `Runtime.generate`, and `tool_choice` may
+        force them. To show them to the model is the prompt's business: fill what `Runtime.prepare(..., tools=)` gives.
 
         Raises `InvalidParameter`, `InvalidConstraint`, `NotSupported`, `ContextInUse` at once; what tokenizing and
         compiling find is raised at the first await.
@@ -228,6 +235,7 @@ class Context:
             system_speculation=system_speculation,
             draft_model=draft_model,
             refused={"adapter": adapter, "zo_seed": zo_seed, "horizon": horizon},
+            calling=Calling.of(tools, tool_choice, tool_format),
         )
 
     # Copies.
@@ -350,9 +358,6 @@ class Context:
 
     def _course(self) -> Course:
         return Course(self.house, GenerateParameters(temperature=0.0, seed=0))
-
-    def _bare(self, tokens: tuple[int, ...]) -> State:
-        return State(tokens, len(tokens), 0, self._course().decoder())
 
     async def _settle(self) -> None:
         """Tokenize what was not yet; on another thread where that takes a while."""

@@ -17,14 +17,17 @@ from greenroom.actors.drafting import Speculator as EngineSpeculator
 from greenroom.actors.mailbox import Mailbox
 from greenroom.actors.messages import Submit
 from greenroom.backends.protocol import ModelInfo
+from greenroom.calling import NO_TOOLS, Calling
 from greenroom.constraints.compiled import Compiled
+from greenroom.constraints.conjunction import All
 from greenroom.constraints.constraint import Constraint
 from greenroom.constraints.state import ConstraintState
-from greenroom.decoders import TextDecoder
+from greenroom.constraints.thoughts import ThoughtBudget
+from greenroom.decoders import TokenDecoder
 from greenroom.errors import ConstraintFailed, InvalidPrompt, PromptTooLong, RuntimeClosed
 from greenroom.events import Info
 from greenroom.house import House
-from greenroom.parameters import GenerateParameters, kv_options, sampling, stop_ids, stop_strings
+from greenroom.parameters import GenerateParameters, kv_options, sampling, stop_ids
 from greenroom.states import Ending, State
 
 __all__ = ["Course", "settled"]
@@ -32,12 +35,17 @@ __all__ = ["Course", "settled"]
 
 @dataclass(frozen=True)
 class Course:
-    """`parameters` hold the sampler too; `compiled` is the constraint's, once somebody has waited for it."""
+    """`parameters` hold the sampler too; `compiled` is the constraint's, once somebody has waited for it.
+
+    `calling` says which calls are looked for in what the model writes, `budget` how long its thoughts may be.
+    """
 
     house: House
     parameters: GenerateParameters
     constraint: Constraint | None = None
     compiled: Compiled | None = None
+    calling: Calling = NO_TOOLS
+    budget: ThoughtBudget | None = None
 
     @property
     def model(self) -> ModelInfo:
@@ -48,22 +56,37 @@ class Course:
         """Another way to go on from the same states."""
         return replace(self, parameters=msgspec.structs.replace(self.parameters, **changes))
 
+    def behind(self, prompt: Sequence[int]) -> Course:
+        """With what a prompt says of the constraint: which calls are forced, and whether a thought is open."""
+        constraint = self.calling.constraint(self.model, prompt) if self.calling.is_forced else self.constraint
+        budget = self.calling.budget(self.parameters.thinking_tokens, self.model, prompt)
+        return replace(self, constraint=constraint, budget=budget)
+
+    @property
+    def is_constrained(self) -> bool:
+        """Whether the user said what may be written."""
+        return self.constraint is not None or self.calling.is_forced
+
+    @property
+    def whole(self) -> Constraint | None:
+        """What the output obeys, its thoughts' lengths included."""
+        parts = [part for part in (self.constraint, self.budget) if part is not None]
+        return All(*parts) if len(parts) > 1 else parts[0] if parts else None
+
     async def compile(self) -> Course:
         """With the constraint compiled. Raises `InvalidConstraint`."""
-        if self.constraint is None or self.compiled is not None:
+        whole = self.whole
+        if whole is None or self.compiled is not None:
             return self
-        return replace(self, compiled=await to_thread.run_sync(self.house.compile, self.constraint))
+        return replace(self, compiled=await to_thread.run_sync(self.house.compile, whole))
 
-    def decoder(self) -> TextDecoder:
-        """One that was fed nothing."""
-        model = self.model
-        return TextDecoder(
-            model.tokenizer.stream(),
-            stop_ids=stop_ids(self.parameters, model),
-            eos=model.stop_tokens,
-            stop_strings=stop_strings(self.parameters),
-            keep_tokens=self.parameters.logprobs is not None,
-        )
+    def decoder(self, prompt: Sequence[int], seed: int) -> Decoder:
+        """One that was fed nothing: what the prompt opened is open, and ids of calls follow the seed."""
+        return self.calling.decoder(self.parameters, self.model, prompt, seed)
+
+    def bare(self, tokens: tuple[int, ...]) -> State:
+        """`tokens` and no more, for passes whose text nobody wants."""
+        return State(tokens, len(tokens), 0, TokenDecoder(stop_ids=frozenset(), eos=frozenset()))
 
     def check(self, tokens: Sequence[int]) -> None:
         """Raise `InvalidPrompt` or `PromptTooLong` for a prompt that cannot be run."""

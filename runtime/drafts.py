@@ -11,7 +11,6 @@ from greenroom.course import Course
 from greenroom.errors import InvalidParameter
 from greenroom.parameters import GenerateParameters
 from greenroom.speculators import Drafting, Speculator
-from greenroom.states import State
 from greenroom.turns import take
 
 if TYPE_CHECKING:
@@ -53,8 +52,7 @@ class ModelDrafter(Speculator):
         if room <= most or most <= 0:
             return ()
         course = replace(self._course, parameters=self._course.with_parameters(max_tokens=most).parameters)
-        state = State(context.tokens, len(context.tokens), 0, course.decoder())
-        turn = await take(course, state, self._line, steps=None)
+        turn = await take(course, course.bare(context.tokens), self._line, steps=None)
         return turn.tokens
 
     def fork(self) -> Self:

@@ -25,6 +25,7 @@ from greenroom.actors.decoding import Decoder
 from greenroom.actors.mailbox import Mailbox
 from greenroom.backends.protocol import ModelInfo
 from greenroom.branching import Forks, derived
+from greenroom.calling import NO_TOOLS, Calling
 from greenroom.constraints.coercion import constraint_of
 from greenroom.course import Course
 from greenroom.errors import (
@@ -35,7 +36,7 @@ from greenroom.errors import (
     StepUsed,
     StreamInUse,
 )
-from greenroom.events import Event, Info, StopDetail, StopReason
+from greenroom.events import Chunk, Event, Info, StopDetail, StopReason
 from greenroom.leads import Lead, Lent, Running, Stepping
 from greenroom.parameters import GenerateParameters, integer, validate, validate_kv
 from greenroom.probes import Probe
@@ -113,6 +114,7 @@ class Generator:
         system_speculation: bool,
         draft_model: Any,
         refused: Mapping[str, object],
+        calling: Calling = NO_TOOLS,
     ) -> Self:
         """See `Context.generate`."""
         for name, value in refused.items():
@@ -124,15 +126,17 @@ class Generator:
             raise InvalidParameter("sampler", sampler, "a Sampler or GenerateParameters")
         parameters = msgspec.structs.replace(base, **changes)
         constraint = None if constrain is None else constraint_of(constrain)
-        if constraint is not None:  # its end is the turn's end
+        if constraint is not None or calling.is_forced:  # its end is the turn's end
             parameters = msgspec.structs.replace(parameters, default_stops=True)
         validate(parameters, vocab_size=house.model.vocab_size)
         validate_kv(parameters, house.model)
+        calling.check(constrain, house.model)
+        calling.budget(parameters.thinking_tokens, house.model, ())
         speculation = Speculation.of(
             house.model, speculator, system_speculation=system_speculation, draft_model=draft_model
         )
         seed = parameters.seed if parameters.seed is not None else secrets.randbits(63)
-        return cls(context, Course(house, parameters, constraint), speculation, seed=seed)
+        return cls(context, Course(house, parameters, constraint, calling=calling), speculation, seed=seed)
 
     def __repr__(self) -> str:
         state = "closed" if self._is_closed else "done" if self._is_done else "live"
@@ -198,7 +202,10 @@ class Generator:
 
     @property
     def text(self) -> str:
-        """The text of that; a code point or a stop string that is not complete is held back."""
+        """The text of that; a code point or a stop string that is not complete is held back.
+
+        Without the markers of chat and calls, and without thinking, unless `reasoning="text"`.
+        """
         return ("" if self._state is None else self._state.text) + "".join([said.text for said in self._ahead])
 
     @property
@@ -398,7 +405,7 @@ class Generator:
     async def collect_text(self) -> str:
         """Run to the end; the text of all that was generated."""
         await self._run_out()
-        return self.text + "".join([event.text for event in self._tail() if hasattr(event, "text")])
+        return self.text + "".join([event.text for event in self._tail() if isinstance(event, Chunk)])
 
     async def collect_json(self, schema: Any = None, *, parse: Callable[[str], Any] | None = None) -> Any:
         """Run to the end under `schema` beside the constraint that is there already, and parse the text.
@@ -407,7 +414,7 @@ class Generator:
         without a constraint, any JSON. `parse` is called with the text in place of ours. Raises `TruncatedJson` where
         the text ended early, `MalformedJson`, and what `parse` raises.
         """
-        wanted = collecting.wanted(schema, has_other=self._course.constraint is not None)
+        wanted = collecting.wanted(schema, has_other=self._course.is_constrained)
         if wanted is not None:
             with self._alone():
                 await self._constrain(wanted)
@@ -611,10 +618,10 @@ class Generator:
         if self._state is None:
             tokens = await self._context.settled()
             self._course.check(tokens)
-            self._course = await self._course.compile()
+            self._course = await self._course.behind(tokens).compile()
             compiled = self._course.compiled
             constraint = None if compiled is None else compiled.start()
-            state = State(tokens, len(tokens), self._seed, self._course.decoder(), constraint)
+            state = State(tokens, len(tokens), self._seed, self._course.decoder(tokens, self._seed), constraint)
             self._state = replace(state, ending=self._course.ending(state))
         if self._lead is not None:
             lead = self._lead

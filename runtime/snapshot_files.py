@@ -19,6 +19,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors import numpy as tensors
 
+from greenroom.calling import Calling
 from greenroom.conversation import Mark
 from greenroom.course import Course
 from greenroom.decoders import TextDecoder
@@ -26,7 +27,7 @@ from greenroom.errors import GreenroomError, InvalidRequest, InvalidSnapshot, No
 from greenroom.events import Event, Token
 from greenroom.house import House
 from greenroom.parameters import GenerateParameters, validate, validate_kv
-from greenroom.sources import Source, constraint_from, source_of
+from greenroom.sources import Budget, Source, budget_from, budget_of, constraint_from, source_of
 from greenroom.states import Counts, Ending, State, replayed
 
 __all__ = ["Found", "Going", "read", "write"]
@@ -53,6 +54,14 @@ class Found(NamedTuple):
     going: Going | None
 
 
+class _Calls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which calls are looked for: the tools by their schemas, because nothing here calls them."""
+
+    tools: tuple[dict[str, Any], ...]
+    choice: str
+    tool_format: str | None
+
+
 class _Generation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A generation in a file, beside its tokens."""
 
@@ -61,12 +70,14 @@ class _Generation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     forks: int
     parameters: GenerateParameters
     constraint: Source | None
+    budget: Budget | None
     ending: Ending | None
     counts: Counts
     unread: tuple[Event, ...]
     has_told_end: bool
     held: tuple[Token, ...]
     guesses: bool
+    calls: _Calls
 
 
 _GENERATION = msgspec.json.Decoder(_Generation | None)
@@ -98,12 +109,18 @@ def _described(going: Going) -> _Generation:
         forks=state.forks,
         parameters=course.parameters,
         constraint=None if course.constraint is None else source_of(course.constraint),
+        budget=None if course.budget is None else budget_of(course.budget),
         ending=state.ending,
         counts=state.counts,
         unread=going.unread,
         has_told_end=going.has_told_end,
         held=state.decoder.held if isinstance(state.decoder, TextDecoder) else (),
         guesses=going.guesses,
+        calls=_Calls(
+            tools=tuple([dict(schema) for schema in course.calling.schemas or ()]),
+            choice=course.calling.choice,
+            tool_format=course.calling.tool_format,
+        ),
     )
 
 
@@ -141,19 +158,22 @@ def _going(path: Path, house: House, saved: _Generation, tokens: tuple[int, ...]
         validate(saved.parameters, vocab_size=house.model.vocab_size)
         validate_kv(saved.parameters, house.model)
         constraint = None if saved.constraint is None else constraint_from(saved.constraint)
-        compiled = None if constraint is None else house.compile(constraint)
+        budget = None if saved.budget is None else budget_from(saved.budget)
+        calling = Calling.of(saved.calls.tools, saved.calls.choice, saved.calls.tool_format)
+        decoder = calling.decoder(saved.parameters, house.model, tokens[: saved.start], saved.seed)
+        course = Course(house, saved.parameters, constraint, calling=calling, budget=budget)
+        compiled = None if course.whole is None else house.compile(course.whole)
     except (InvalidRequest, NotSupported) as cause:
         raise InvalidSnapshot(f"{path} has a generation that cannot go on here: {cause}") from cause
-    course = Course(house, saved.parameters, constraint, compiled)
-    decoder = course.decoder()
     matcher = None if compiled is None else compiled.start()
     began = State(tokens[: saved.start], saved.start, saved.seed, decoder, matcher)
     state = replayed(began, tokens[saved.start :], vocab_size=house.model.vocab_size)
-    decoder.hold(saved.held)
+    if isinstance(decoder, TextDecoder):
+        decoder.hold(saved.held)
     if state.constraint is not None and state.constraint.error is not None:
         raise InvalidSnapshot(f"{path} has tokens that its constraint does not allow: {state.constraint.error}")
     state = replace(state, ending=saved.ending, counts=saved.counts, forks=saved.forks)
-    return Going(course, state, saved.unread, saved.has_told_end, saved.guesses)
+    return Going(replace(course, compiled=compiled), state, saved.unread, saved.has_told_end, saved.guesses)
 
 
 def _compare(path: Path, saved: Mapping[str, Any], ours: Mapping[str, str]) -> None:

@@ -24,7 +24,7 @@ from greenroom.errors import InvalidConstraint, NotSupported
 from greenroom.parsers.forced import ForcedCalls
 from greenroom.parsers.thinking import Thinking
 
-__all__ = ["Source", "constraint_from", "source_of"]
+__all__ = ["Budget", "Source", "budget_from", "budget_of", "constraint_from", "source_of"]
 
 
 class _Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"):
@@ -48,7 +48,9 @@ class _AnyJson(_Source, frozen=True, tag="any_json"):
     separators: tuple[str, str] | None
 
 
-class _Budget(_Source, frozen=True, tag="thought_budget"):
+class Budget(_Source, frozen=True, tag="thought_budget"):
+    """A bound on thoughts, which stands beside a constraint too."""
+
     start: tuple[int, ...]
     end: tuple[int, ...]
     most: int
@@ -91,7 +93,7 @@ class _Calls(_Source, frozen=True, tag="forced_calls"):
     is_thinking: bool
 
 
-Source = _Regex | _Lark | _Gbnf | _AnyJson | _Budget | _Schema | _Choice | _Tags | _Lazy | _All | _Calls
+Source = _Regex | _Lark | _Gbnf | _AnyJson | Budget | _Schema | _Choice | _Tags | _Lazy | _All | _Calls
 """A constraint in a file."""
 
 _PLAIN: dict[type[Constraint], type[_Source]] = {
@@ -99,7 +101,7 @@ _PLAIN: dict[type[Constraint], type[_Source]] = {
     Lark: _Lark,
     Gbnf: _Gbnf,
     AnyJson: _AnyJson,
-    ThoughtBudget: _Budget,
+    ThoughtBudget: Budget,
 }
 """Those whose fields are data as they stand."""
 _MADE_OF: dict[type[_Source], type[Constraint]] = {source: kind for kind, source in _PLAIN.items()}
@@ -170,6 +172,16 @@ def _compound(source: Source) -> Constraint:
             return ForcedCalls(made, thinking, is_thinking)
         case _:
             raise InvalidConstraint(f"{source!r} is no constraint of ours")
+
+
+def budget_of(budget: ThoughtBudget) -> Budget:
+    """The same of a bound on thoughts."""
+    return Budget(budget.start, budget.end, budget.most, budget.is_open)
+
+
+def budget_from(source: Budget) -> ThoughtBudget:
+    """And back."""
+    return ThoughtBudget(source.start, source.end, source.most, source.is_open)
 
 
 def _tag_from(tag: _Tag) -> Tag:

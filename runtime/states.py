@@ -20,7 +20,7 @@ from greenroom.errors import ConstraintFailed
 from greenroom.events import Chunk, Info, StopDetail, StopReason
 from greenroom.recording import Said
 
-__all__ = ["Counts", "Ending", "State", "advanced", "cut", "replayed", "rewound"]
+__all__ = ["Counts", "Ending", "State", "advanced", "cut", "replayed", "reseeded", "rewound"]
 
 
 class Ending(NamedTuple):
@@ -59,6 +59,9 @@ class Counts(NamedTuple):
 
 
 NONE = Counts()
+
+Fresh = Callable[[Sequence[int], int], Decoder]
+"""Makes a decoder that was fed nothing, of the prompt's ids and a seed."""
 
 
 @dataclass(frozen=True)
@@ -131,10 +134,18 @@ def replayed(state: State, tokens: Sequence[int], *, vocab_size: int) -> State:
     return advanced(state, said, decoder=state.decoder, constraint=state.constraint, ending=None)
 
 
-def rewound(state: State, count: int, fresh: Callable[[], Decoder], seed: int | None) -> State:
-    """`state` without the last `count` tokens that were generated; `fresh` makes a decoder that was fed nothing."""
+def reseeded(state: State, seed: int, fresh: Fresh) -> State:
+    """`state` with another seed, which what it decodes from here on may depend on."""
+    decoder = fresh(state.tokens[: state.start], seed)
+    for token in state.output:
+        decoder.feed((Sampled(0, token),))
+    return replace(state, seed=seed, forks=0, decoder=decoder)
+
+
+def rewound(state: State, count: int, fresh: Fresh, seed: int | None) -> State:
+    """`state` without the last `count` tokens that were generated."""
     kept = state.generated - count
-    decoder, text = fresh(), ""
+    decoder, text = fresh(state.tokens[: state.start], state.seed if seed is None else seed), ""
     for token in state.output[:kept]:
         events = decoder.feed((Sampled(0, token),)).events
         text += "".join([event.text for event in events if isinstance(event, Chunk)])
