@@ -220,11 +220,11 @@ class Context:
         Raises `InvalidParameter`, `InvalidConstraint`, `NotSupported`, `ContextInUse` at once; what tokenizing and
         compiling find is raised at the first await.
         """
-        from greenroom.generator import Generator
+        from greenroom.beginning import begun
 
         self._free()
         changes: dict[str, Any] = {"max_tokens": max_tokens, "seed": seed}
-        return Generator.begin(
+        return begun(
             self,
             sampler,
             {name: value for name, value in changes.items() if value is not None}

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Self
 
 from anyio import to_thread
 
-from greenroom import snapshot_files
+from greenroom import branching, snapshot_files
 from greenroom.conversation import Mark
 from greenroom.errors import NotSupported
 from greenroom.house import House
 from greenroom.snapshot_files import Found, Going
 from greenroom.speculation import Speculation
+from greenroom.standing import Standing
 
 if TYPE_CHECKING:
     from greenroom.context import Context
@@ -43,6 +44,12 @@ class Snapshot:
         kind = "context" if self._generator is None else "generation"
         return f"<Snapshot of a {kind} tokens={len(self.tokens)}>"
 
+    @classmethod
+    def of(cls, generator: Generator) -> Self:
+        """A frozen copy of one that nobody else holds, and that stands."""
+        context = generator.context
+        return cls(context.house, generator.all_tokens, context.marks, generator=generator)
+
     async def restore(self) -> Generator:
         """A new generator, in a context of its own, that stands where the snapshot was taken.
 
@@ -50,7 +57,7 @@ class Snapshot:
         """
         if self._generator is None:
             raise NotSupported("restore() of a context's snapshot", "open() it, and generate")
-        return await self._generator.copy()
+        return await branching.copy(self._generator)
 
     def open(self) -> Context:
         """A new context with these tokens."""
@@ -68,11 +75,12 @@ class Snapshot:
         await to_thread.run_sync(snapshot_files.write, Path(path), self._house, self._found())
 
     def _found(self) -> Found:
-        g = self._generator
-        if g is None or g.state is None:
+        at = None if self._generator is None else self._generator.standing
+        if at is None or at.state is None:
             return Found(self.tokens, self._marks, None)
-        guesses = g.speculation.engine is not None
-        return Found(self.tokens, self._marks, Going(g.course, g.state, g.unread, g.has_told_end, guesses))
+        guesses = at.speculation.engine is not None
+        going = Going(at.course, at.state, tuple(at.unread), at.has_told_end, guesses)
+        return Found(self.tokens, self._marks, going)
 
     @classmethod
     async def load(cls, path: str | Path, runtime: Runtime | None = None) -> Self:
@@ -89,14 +97,13 @@ class Snapshot:
         tokens, marks, going = await to_thread.run_sync(snapshot_files.read, Path(path), house)
         if going is None:
             return cls(house, tokens, marks)
-        frozen = Generator(
+        standing = Standing(
             Context(house, tokens, marks),
             going.course,
             Speculation.of(house.model, None, system_speculation=going.guesses, draft_model=None),
             seed=going.state.seed,
             state=going.state,
-            owns_context=True,
             unread=going.unread,
             has_told_end=going.has_told_end,
         )
-        return cls(house, tokens, marks, generator=frozen)
+        return cls.of(Generator(standing, owns_context=True))
