@@ -84,9 +84,10 @@ class Course:
         """One that was fed nothing: what the prompt opened is open, and ids of calls follow the seed."""
         return self.calling.decoder(self.parameters, self.model, prompt, seed)
 
-    def bare(self, tokens: tuple[int, ...]) -> State:
-        """`tokens` and no more, for passes whose text nobody wants."""
-        return State(tokens, len(tokens), 0, TokenDecoder(stop_ids=frozenset(), eos=frozenset()))
+    def bare(self, tokens: tuple[int, ...], start: int | None = None) -> State:
+        """`tokens`, those from `start` on generated, for passes whose text nobody wants."""
+        start = len(tokens) if start is None else start
+        return State(tokens, start, 0, TokenDecoder(stop_ids=frozenset(), eos=frozenset()))
 
     def check(self, tokens: Sequence[int]) -> None:
         """Raise `InvalidPrompt` or `PromptTooLong` for a prompt that cannot be run."""
