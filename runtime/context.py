@@ -210,9 +210,10 @@ class Context:
     ) -> Generator:
         """A generator from here on: nothing runs before its first step. See `Generator`.
 
-        `stop` has token ids (and strings), beside the model's own stop tokens unless `default_stops=False`. What is
-        given here beats what the sampler's `GenerateParameters` say. Of `speculator`, `system_speculation` (guesses
-        from what was said before) and `draft_model` (another open `Runtime`) one may be used.
+        `stop` has token ids (and strings), beside the model's own stop tokens unless `default_stops=False`, which has
+        no effect beside a constraint: they are its end. What is given here beats what the sampler's
+        `GenerateParameters` say. Of `speculator`, `system_speculation` (guesses from what was said before) and
+        `draft_model` (another open `Runtime`) one may be used.
 
         With `tools`, calls in what the model writes become events, as in `Runtime.generate`, and `tool_choice` may
         force them. To show them to the model is the prompt's business: fill what `Runtime.prepare(..., tools=)` gives.

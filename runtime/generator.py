@@ -197,6 +197,7 @@ class Generator:
         wanted = collecting.wanted(schema, has_other=at.course.is_constrained)
         if wanted is not None:
             with at.alone():
+                at.no_step()
                 state = await at.here()
                 at.course, at.state = await collecting.constrained(at.course, state, wanted)
         return collecting.parsed(await self.collect_text(), schema, parse, is_whole=self.stop_reason == "stop")
