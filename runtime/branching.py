@@ -19,7 +19,7 @@ from greenroom.errors import InvalidParameter
 from greenroom.parameters import GenerateParameters, integer
 from greenroom.samplers import Sampler
 from greenroom.standing import Standing
-from greenroom.states import State, reseeded, rewound
+from greenroom.states import State, redecoded, rewound
 
 if TYPE_CHECKING:
     from greenroom.generator import Generator
@@ -149,10 +149,10 @@ def _branch(
 
     at = parent.standing
     course, seed = _course(at.course, seed, max_tokens, sampler)
-    if seed is not None and course.calling.parsed is not None:  # calls of branches that differ have other ids
-        state = reseeded(state, seed, course.decoder)
-    elif seed is not None:
+    if seed is not None:
         state = replace(state, seed=seed, forks=0)
+        if course.calling.parsed is not None:  # calls of branches that differ have other ids
+            state = redecoded(state, course.decoder)
     was_over = state.ending is not None
     if state.ending is not None and state.ending.detail in ("max_tokens", "timeout"):  # a copy has its own time
         state = replace(state, ending=None)

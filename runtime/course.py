@@ -19,16 +19,19 @@ from greenroom.actors.messages import Submit
 from greenroom.backends.protocol import ModelInfo
 from greenroom.calling import NO_TOOLS, Calling
 from greenroom.constraints.compiled import Compiled
-from greenroom.constraints.conjunction import All
+from greenroom.constraints.conjunction import All, parts
 from greenroom.constraints.constraint import Constraint
+from greenroom.constraints.json_schema import AnyJson, JsonSchema
+from greenroom.constraints.matcher import MatcherState
 from greenroom.constraints.state import ConstraintState
 from greenroom.constraints.thoughts import ThoughtBudget
-from greenroom.decoders import TokenDecoder
+from greenroom.decoders import TextDecoder, TokenDecoder
 from greenroom.errors import ConstraintFailed, InvalidPrompt, PromptTooLong, RuntimeClosed
 from greenroom.events import Info
 from greenroom.house import House
-from greenroom.parameters import GenerateParameters, kv_options, sampling, stop_ids
-from greenroom.states import Ending, State
+from greenroom.parameters import GenerateParameters, kv_options, sampling, stop_ids, stop_strings
+from greenroom.recording import Said
+from greenroom.states import Ending, State, cut
 
 __all__ = ["Course", "settled"]
 
@@ -70,8 +73,8 @@ class Course:
     @property
     def whole(self) -> Constraint | None:
         """What the output obeys, its thoughts' lengths included."""
-        parts = [part for part in (self.constraint, self.budget) if part is not None]
-        return All(*parts) if len(parts) > 1 else parts[0] if parts else None
+        given = [part for part in (self.constraint, self.budget) if part is not None]
+        return All(*given) if len(given) > 1 else given[0] if given else None
 
     async def compile(self) -> Course:
         """With the constraint compiled. Raises `InvalidConstraint`."""
@@ -81,8 +84,25 @@ class Course:
         return replace(self, compiled=await to_thread.run_sync(self.house.compile, whole))
 
     def decoder(self, prompt: Sequence[int], seed: int) -> Decoder:
-        """One that was fed nothing: what the prompt opened is open, and ids of calls follow the seed."""
-        return self.calling.decoder(self.parameters, self.model, prompt, seed)
+        """One that was fed nothing: what the prompt opened is open, and ids of calls follow the seed.
+
+        JSON from the first token on has no thoughts and no calls: a marker in it is a part of a string.
+        """
+        if not self.is_json:
+            return self.calling.decoder(self.parameters, self.model, prompt, seed)
+        return TextDecoder(
+            self.model.tokenizer.stream(),
+            stop_ids=stop_ids(self.parameters, self.model),
+            eos=self.model.stop_tokens,
+            stop_strings=stop_strings(self.parameters),
+            keep_tokens=self.parameters.logprobs is not None,
+        )
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the whole output is JSON."""
+        given = self.constraint.parts if isinstance(self.constraint, All) else (self.constraint,)
+        return any(isinstance(part, JsonSchema | AnyJson) for part in given)
 
     def bare(self, tokens: tuple[int, ...], start: int | None = None) -> State:
         """`tokens`, those from `start` on generated, for passes whose text nobody wants."""
@@ -97,6 +117,12 @@ class Course:
             raise PromptTooLong(len(tokens), self.model.context_length)
         if len(tokens) >= self.house.room:
             raise PromptTooLong(len(tokens), self.house.room, "the runtime's kv_bytes")
+
+    def cut(self, state: State, said: Sequence[Said], ahead: ConstraintState | None) -> State:
+        """`state` after `said`, tokens that stay, of a request whose constraint went `ahead` and was given up."""
+        is_freed = ahead is not None and any(isinstance(p, MatcherState) and p.is_freed for p in parts(ahead))
+        kept = [each for each in said if each.is_kept]
+        return cut(state, kept, vocab_size=self.model.vocab_size if is_freed else None)
 
     def unmet(self, state: State) -> ConstraintFailed | None:
         """Why a complete output fails what masks could not enforce."""

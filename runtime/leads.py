@@ -19,7 +19,7 @@ from greenroom.course import Course, settled
 from greenroom.errors import GreenroomError, RuntimeClosed
 from greenroom.events import Info
 from greenroom.recording import Recorder, Said
-from greenroom.states import State, advanced, cut
+from greenroom.states import State, advanced
 from greenroom.turns import Turn
 
 __all__ = ["Lead", "Lent", "Running", "Stepping"]
@@ -97,7 +97,7 @@ class Running:
                 ending=ending,
             )
         else:
-            state = replace(cut(self._base, [said for said in self.taken if said.is_kept]), ending=ending)
+            state = replace(self._course.cut(self._base, self.taken, self._constraint), ending=ending)
         state = replace(state, counts=self._base.counts.plus(info))
         return replace(state, ending=self._course.ending(state))
 
@@ -112,8 +112,9 @@ class Running:
 class Stepping:
     """Step by step, each asked for on the event loop: what a speculator of the user's needs."""
 
-    def __init__(self, state: State, step: Callable[[State], Awaitable[Turn]]) -> None:
+    def __init__(self, course: Course, state: State, step: Callable[[State], Awaitable[Turn]]) -> None:
         self.taken: list[Said] = []
+        self._course = course
         self._base = state
         self._since: list[Said] = []
         """What was taken of the last step, which began at the base."""
@@ -152,7 +153,7 @@ class Stepping:
         """See `Lead.here`."""
         if not self._queue:
             return self._whole
-        state = cut(self._base, [said for said in self._since if said.is_kept])
+        state = self._course.cut(self._base, self._since, self._whole.constraint)
         return replace(state, counts=self._whole.counts)
 
     def drop(self) -> bool:
@@ -167,8 +168,8 @@ class Lent:
         self._course = course
         self._base = state
         self._recorder = Recorder(decoder, passes_on=True)
-        constraint = None if state.constraint is None else state.constraint.fork()
-        self.mailbox = course.request(state, line, self._recorder, constraint, deadline=deadline)
+        self._constraint = None if state.constraint is None else state.constraint.fork()
+        self.mailbox = course.request(state, line, self._recorder, self._constraint, deadline=deadline)
 
     def __repr__(self) -> str:
         return f"<Lent {self.mailbox!r}>"
@@ -192,7 +193,7 @@ class Lent:
         info = self.mailbox.info
         if info is None:
             raise RuntimeError(f"{self!r} is not settled")
-        state = cut(self._base, [said for said in self.taken if said.is_kept])
+        state = self._course.cut(self._base, self.taken, self._constraint)
         ending = None if self.mailbox.error is not None else self._course.ended(info)
         state = replace(state, counts=self._base.counts.plus(info), ending=ending)
         return replace(state, ending=self._course.ending(state))

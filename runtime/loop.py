@@ -144,7 +144,7 @@ def _ahead_of(at: Standing, state: State) -> Lead:
         _judge(at, turn.tokens, turn.drafted - turn.accepted)
         return turn
 
-    return Stepping(state, step)
+    return Stepping(at.course, state, step)
 
 
 async def lend(at: Standing, decoder: Callable[[GenerateParameters, ModelInfo], Decoder]) -> Mailbox:

@@ -160,8 +160,8 @@ def _going(path: Path, house: House, saved: _Generation, tokens: tuple[int, ...]
         constraint = None if saved.constraint is None else constraint_from(saved.constraint)
         budget = None if saved.budget is None else budget_from(saved.budget)
         calling = Calling.of(saved.calls.tools, saved.calls.choice, saved.calls.tool_format)
-        decoder = calling.decoder(saved.parameters, house.model, tokens[: saved.start], saved.seed)
         course = Course(house, saved.parameters, constraint, calling=calling, budget=budget)
+        decoder = course.decoder(tokens[: saved.start], saved.seed)
         compiled = None if course.whole is None else house.compile(course.whole)
     except (InvalidRequest, NotSupported) as cause:
         raise InvalidSnapshot(f"{path} has a generation that cannot go on here: {cause}") from cause

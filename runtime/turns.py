@@ -10,7 +10,7 @@ from greenroom.actors.drafting import Speculator as EngineSpeculator
 from greenroom.course import Course, settled
 from greenroom.parameters import GenerateParameters
 from greenroom.recording import Look, Recorder, Said
-from greenroom.states import State, advanced, cut
+from greenroom.states import State, advanced
 
 __all__ = ["Turn", "look", "take"]
 
@@ -68,7 +68,7 @@ async def take(
     said = tuple(recorder.said)
     ending = course.ended(info)
     if info.stop_reason == "cancelled":  # by its deadline, between two tokens: its constraint may be further
-        after = replace(cut(state, said), ending=ending)
+        after = replace(course.cut(state, said, constraint), ending=ending)
     else:
         after = advanced(state, said, decoder=recorder.decoder, constraint=constraint, ending=ending)
     after = replace(after, counts=state.counts.plus(info))
