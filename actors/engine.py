@@ -37,7 +37,8 @@ from greenroom.actors.messages import (
     Submit,
     Trim,
 )
-from greenroom.actors.scheduler import Limits, Scheduler
+from greenroom.actors.places import Limits
+from greenroom.actors.scheduler import Scheduler
 from greenroom.actors.statistics import Statistics, StepTimes
 from greenroom.backends.protocol import Backend, Feed, ForwardPlan, Masks, ModelInfo
 from greenroom.errors import EngineFailed

@@ -30,15 +30,31 @@ def feeds_of(
     budget = step_tokens
     for row, request in rows.items():
         if request.state is State.DECODE and request.can_decode:
-            feed = _asked(request, _decode(request, row, max(1, budget)), model, budget, ended)
+            feed = _asked(request, _decode(request, row, _piece(request, max(1, budget))), model, budget, ended)
             budget -= len(feed.ids) or 1
             feeds.append(feed)
     prompts = [(row, r) for row, r in rows.items() if r.state is State.PREFILL and not r.is_yielding]
     sizes = chunks([(r.fed, len(r.tokens) - r.fed) for _, r in prompts], budget, model.context_span)
     for (row, request), size in zip(prompts, sizes, strict=True):
         if size:
-            feeds.append(_asked(request, _chunk(request, row, size, now), model, budget, ended))
+            feeds.append(_asked(request, _chunk(request, row, _piece(request, size), now), model, budget, ended))
     return tuple(feeds), ended
+
+
+def _piece(request: Request, size: int) -> int:
+    """How many of the next `size` tokens may be run together, so that what is run again gives the KV that it gave.
+
+    A bounded or quantized row depends on how its tokens were cut: a prompt looks back on itself unchanged, and what is
+    drawn looks back on what is left of that.
+    """
+    kv, behind = request.submit.kv, request.fed - request.prompt_end
+    if kv is None:
+        return size
+    if behind < 0:
+        return min(size, -behind)
+    if kv.max_size is not None:
+        return 1
+    return min(size, kv.start - request.fed) if request.fed < kv.start else size
 
 
 def _decode(request: Request, row: int, most: int) -> Feed:
@@ -70,7 +86,8 @@ def _asked(request: Request, feed: Feed, model: ModelInfo, budget: int, ended: E
         return feed
     guesses, wanted = request.guesses, request.submit.logits
     drafts: tuple[int, ...] = ()
-    if request.unrun == 0 and model.can_draft and (guesses.speculator is not None or guesses.given):
+    can_draft = model.can_draft and request.submit.kv is None
+    if request.unrun == 0 and can_draft and (guesses.speculator is not None or guesses.given):
         try:
             drafts = drafts_of(request, budget - len(feed.ids))
         except Exception as cause:  # noqa: BLE001 - a speculator may be the user's own

@@ -9,9 +9,30 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from greenroom.actors.requests import Request
-from greenroom.backends.protocol import Close, Edit, KvOptions, ModelInfo, Rewind
+from greenroom.backends.protocol import Close, Edit, Held, KvOptions, ModelInfo, Rewind
 
-__all__ = ["HeldRow", "Lines", "common"]
+__all__ = ["HeldRow", "Lines", "Sharing", "common"]
+
+
+class Sharing:
+    """How much of each row the backend holds together with others' beginnings."""
+
+    def __init__(self) -> None:
+        self._tokens: dict[int, int] = {}
+        self.nbytes = 0
+        """Bytes of what is shared, once."""
+
+    def __repr__(self) -> str:
+        return f"<Sharing rows={len(self._tokens)} bytes={self.nbytes}>"
+
+    def of(self, row: int | None) -> int:
+        """Tokens of the row that cost nothing of their own."""
+        return 0 if row is None else self._tokens.get(row, 0)
+
+    def heard(self, held: Held) -> None:
+        """So it is after an edit."""
+        self._tokens = dict(held.shared)
+        self.nbytes = held.shared_bytes
 
 
 class HeldRow(NamedTuple):
@@ -20,13 +41,16 @@ class HeldRow(NamedTuple):
     row: int
     tokens: list[int]
     kv: KvOptions | None
+    start: int | None = None
+    """Where the output begins: a bounded or quantized row holds a prompt otherwise than what was drawn."""
 
 
 class Lines:
     """The held rows, by line."""
 
-    def __init__(self, model: ModelInfo) -> None:
+    def __init__(self, model: ModelInfo, sharing: Sharing) -> None:
         self._model = model
+        self._sharing = sharing
         self._held: dict[int, HeldRow] = {}
         """The least recently used first."""
         self._released: set[int] = set()
@@ -45,8 +69,11 @@ class Lines:
         return sum(self.bytes_of(held) for held in self._held.values())
 
     def bytes_of(self, held: HeldRow) -> int:
-        """What a held row holds."""
-        return len(held.tokens) * self._model.kv_bytes_per_token + self._model.kv_bytes_per_row
+        """What a held row holds for itself."""
+        return (
+            max(0, len(held.tokens) - self._sharing.of(held.row)) * self._model.kv_bytes_per_token
+            + self._model.kv_bytes_per_row
+        )
 
     def take(self, line: int) -> HeldRow | None:
         """The line's row, which a request uses from now on; None where none is held."""
@@ -81,7 +108,7 @@ class Lines:
         held = self._held.get(line)
         if held is None or len(held.tokens) <= length:
             return None
-        if not self._model.can_rewind or length == 0:
+        if not self._can_rewind(held.kv) or length == 0:
             del self._held[line]
             return Close(held.row)
         self._held[line] = held._replace(tokens=held.tokens[:length])
@@ -105,11 +132,11 @@ class Lines:
         tokens = request.tokens[: len(request.tokens) - request.has_end_token]
         surplus = request.fed > len(tokens) or request.guesses.are_in_row
         failed = request.end is not None and request.end.error is not None
-        if failed or (surplus and not self._model.can_rewind):
+        if failed or (surplus and not self._can_rewind(request.submit.kv)):
             self.drop(line)
             return [Close(row)]
         length = min(request.fed, len(tokens))
-        close = self.give(line, HeldRow(row, tokens[:length], request.submit.kv))
+        close = self.give(line, HeldRow(row, tokens[:length], request.submit.kv, request.start))
         if close is not None:
             return [close]
         return [Rewind(row, length)] if surplus else []
@@ -121,13 +148,18 @@ class Lines:
         if held is None:
             return None
         length = common(request.tokens, held.tokens, most=len(request.tokens) - 1)
-        if held.kv != submit.kv or length == 0 or (length < len(held.tokens) and not self._model.can_rewind):
+        is_other = held.kv != submit.kv or (held.kv is not None and held.start != request.start)
+        if is_other or length == 0 or (length < len(held.tokens) and not self._can_rewind(held.kv)):
             edits.append(Close(held.row))
             return None
         edits.append(Rewind(held.row, length, submit.sampling, request.start))
         request.fed = length
         request.reused = request.reused or min(length, len(submit.prompt))
         return held.row
+
+    def _can_rewind(self, kv: KvOptions | None) -> bool:
+        """Whether a row can be cut: what bounds or quantizes one cannot be undone."""
+        return self._model.can_rewind and kv is None
 
 
 def common(one: list[int], other: list[int], *, most: int) -> int:

@@ -169,7 +169,12 @@ class Request:
     @property
     def start(self) -> int | None:
         """Where the output of its line begins; None without a line: behind the prompt."""
-        return None if self.submit.line is None else len(self.submit.prompt) - self.submit.said
+        return None if self.submit.line is None else self.prompt_end
+
+    @property
+    def prompt_end(self) -> int:
+        """How many tokens stand before the output, that of its line's requests before it included."""
+        return len(self.submit.prompt) - self.submit.said
 
     @property
     def is_penalised(self) -> bool:

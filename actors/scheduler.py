@@ -10,15 +10,13 @@ The policy, in the order in which `plan` applies it:
    oldest first, before anybody new is admitted.
 3. Requests are admitted in the order of arrival while there is a place and their expected KV fits the budget. Under
    pressure paused rows lose their KV first (the youngest first) and are run again from their tokens later.
-4. Every decoding row gets one token. What is left of the step's budget is shared among prompts (`budget`).
+4. Every decoding row gets one token. What is left of the step's budget is shared among prompts.
 
-Rows that outgrow what was expected of them never fail for it: the youngest row gives its KV back and is replayed.
+Points 2 and 3 are in `places`, point 4 is in `feeding` and `budget`; what a step's tokens mean is in `taking`.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
 from itertools import groupby
 from operator import attrgetter
 
@@ -26,7 +24,6 @@ import msgspec
 
 from greenroom.actors.decoding import Payload
 from greenroom.actors.feeding import feeds_of
-from greenroom.actors.lines import Lines, common
 from greenroom.actors.masking import masks_of
 from greenroom.actors.messages import (
     Awaited,
@@ -41,30 +38,15 @@ from greenroom.actors.messages import (
     Submit,
     Trim,
 )
+from greenroom.actors.places import Limits, Places
 from greenroom.actors.requests import End, Request, State
 from greenroom.actors.statistics import Statistics, StepTimes
 from greenroom.actors.taking import begin, callback_failed, take, unmet
-from greenroom.backends.protocol import Close, Edit, Feed, Held, Masks, ModelInfo, Open, Rewind, StepResult
+from greenroom.backends.protocol import Edit, Feed, Held, Masks, ModelInfo, StepResult
 from greenroom.errors import BackendFailed, GenerationFailed
 from greenroom.events import Info
 
-__all__ = ["Limits", "Plan", "Scheduler"]
-
-HORIZON = 1024
-"""Output tokens expected of a request at admission, at the most; who writes more is covered by replay."""
-
-_WORTH_WAITING = 64
-"""Tokens: less of a common prefix is run twice rather than waited for."""
-_SOON = 256
-"""Output tokens of a request for which a row is given room from the start."""
-
-
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """The scheduler's bounds. `rows` decode or prefill at once, a step runs `step_tokens`, KV holds `kv_bytes`."""
-
-    rows: int
-    step_tokens: int
-    kv_bytes: int
+__all__ = ["Plan", "Scheduler"]
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -79,11 +61,9 @@ class Scheduler:
 
     def __init__(self, info: ModelInfo, limits: Limits) -> None:
         self._model = info
-        self._limits = limits
+        self._step_tokens = limits.step_tokens
+        self._places = Places(info, limits)
         self._requests: dict[int, Request] = {}
-        self._waiting: deque[Request] = deque()
-        """Not admitted yet, or to be replayed: those stand in front."""
-        self._by_row: dict[int, Request] = {}
         self._told: list[Outbound] = []
         self._early: dict[int, Cancel] = {}
         """Cancels that overtook their submit."""
@@ -95,30 +75,22 @@ class Scheduler:
         """Ended, and not settled yet."""
         self._timed: dict[int, Request] = {}
         """Those with a deadline."""
-        self._lines = Lines(info)
-        self._given_back: list[Edit] = []
-        """Of lines that were given up, or cut."""
-        self._next_row = 0
-        self._kv_bytes = 0
         self._prefix_bytes = 0
         self._prefix_hits = 0
         self._reused_tokens = 0
-        self._reserved_bytes = 0
         self._steps = 0
         self._tokens = 0
 
     def __repr__(self) -> str:
-        return f"<Scheduler requests={len(self._requests)} waiting={len(self._waiting)} rows={len(self._by_row)}>"
+        return f"<Scheduler requests={len(self._requests)} {self._places!r}>"
 
     # What comes in.
 
     def submit(self, message: Submit) -> None:
         """A new request joins the queue; what was cancelled on the way ends at once."""
-        room = max(0, self._limits.kv_bytes - self._model.kv_bytes_per_row) // max(1, self._model.kv_bytes_per_token)
-        request = Request(message, limit=min(self._model.context_length, room), vocab_size=self._model.vocab_size)
+        request = self._places.join(message)
         self._arrived(request.id)
         self._requests[request.id] = request
-        self._waiting.append(request)
         if message.deadline is not None:
             self._timed[request.id] = request
         early = self._early.pop(request.id, None)
@@ -171,13 +143,8 @@ class Scheduler:
             request.awaited += 1 if message.on else -1
 
     def give_back(self, message: Release | Trim) -> None:
-        """Nobody will ask for this line again, or not for what it holds behind some of its tokens."""
-        if isinstance(message, Release):
-            edit: Edit | None = self._lines.release(message.line)
-        else:
-            edit = self._lines.trim(message.line, message.length)
-        if edit is not None:
-            self._given_back.append(edit)
+        """See `Places.give_back`."""
+        self._places.give_back(message)
 
     def cancel_all(self) -> None:
         """End everything: the runtime is leaving."""
@@ -190,19 +157,16 @@ class Scheduler:
     def plan(self, now: float) -> Plan:
         """The next turn. `now` is monotonic seconds, for deadlines and times."""
         self._expire(now)
-        edits: list[Edit] = list(self._given_back)
-        self._given_back.clear()
+        edits = self._places.given_back()
         self._settle(edits, now)
-        self._rewind(edits)
-        self._pause_and_resume()
-        self._shrink(edits)
-        self._admit(edits)
+        admitted = self._places.arrange(edits)
+        self._told += [Started(request.id) for request in admitted if request.first_chunk is None]
         told, self._told = tuple(self._told), []
         return Plan(tuple(edits), told)
 
     def feeds(self, now: float) -> tuple[Feed, ...]:
         """The turn's pass, once its edits are done; empty where there is nothing to run."""
-        feeds, ended = feeds_of(self._by_row, self._limits.step_tokens, self._model, now)
+        feeds, ended = feeds_of(self._places.by_row, self._step_tokens, self._model, now)
         for request, end in ended:
             self._finish(request, end)
         return feeds
@@ -215,13 +179,13 @@ class Scheduler:
     def apply(self, rows: tuple[int, ...], result: StepResult, now: float) -> tuple[Delivery, ...]:
         """Take the numbers of the pass that held `rows`; what they give to the consumers is returned."""
         self._returned(rows)
-        self._kv_bytes = result.kv_bytes
+        self._places.kv_bytes = result.kv_bytes
         self._steps += 1
         for failure in result.failures:
             self._fail_row(failure.row, failure.error)
         deliveries: list[Delivery] = []
         for row, group in groupby(result.sampled, attrgetter("row")):
-            request = self._by_row.get(row)
+            request = self._places.by_row.get(row)
             if request is None:
                 continue
             if request.stale:
@@ -242,7 +206,7 @@ class Scheduler:
     def submitted(self, feeds: tuple[Feed, ...]) -> None:
         """The pass of `feeds` is on its way."""
         for feed in feeds:
-            request = self._by_row[feed.row]
+            request = self._places.by_row[feed.row]
             request.under_way += 1
             if not feed.sample:
                 continue
@@ -264,7 +228,7 @@ class Scheduler:
         return bool(self._constrained(feeds))
 
     def _constrained(self, feeds: tuple[Feed, ...]) -> list[Request]:
-        drawing = [self._by_row[feed.row] for feed in feeds if feed.sample]
+        drawing = [self._places.by_row[feed.row] for feed in feeds if feed.sample]
         return [r for r in drawing if r.constraint is not None and r.end is None and r.unrun <= 0]
 
     @property
@@ -275,16 +239,16 @@ class Scheduler:
         was in it for nothing, and nothing can be guessed behind an unread one. That is worth the wait where at least
         half of the rows may be such.
         """
-        decoding = [r for r in self._by_row.values() if r.state is State.DECODE]
+        decoding = [r for r in self._places.by_row.values() if r.state is State.DECODE]
         waiting = sum((r.constraint is not None and r.forces) or r.guesses.speculator is not None for r in decoding)
         return waiting > 0 and 2 * waiting >= len(decoding)
 
     def held(self, held: Held) -> None:
         """What is held after the edits, as the backend counts it, and which rows began with part of their prompt."""
-        self._kv_bytes = held.kv_bytes
+        self._places.held(held)
         self._prefix_bytes = held.prefix_bytes
         for row, tokens in held.reused:
-            request = self._by_row[row]
+            request = self._places.by_row[row]
             request.fed = tokens
             request.reused = request.reused or min(tokens, len(request.submit.prompt))
             self._prefix_hits += 1
@@ -292,14 +256,14 @@ class Scheduler:
 
     def statistics(self, times: StepTimes) -> Statistics:
         """A frozen picture of now."""
-        states = [request.state for request in self._by_row.values()]
+        states = [request.state for request in self._places.by_row.values()]
         return Statistics(
             running=states.count(State.PREFILL) + states.count(State.DECODE),
-            waiting=len(self._waiting),
+            waiting=len(self._places.waiting),
             paused=states.count(State.PAUSED),
-            kv_bytes=self._kv_bytes,
+            kv_bytes=self._places.kv_bytes,
             prefix_bytes=self._prefix_bytes,
-            reserved_bytes=self._reserved_bytes,
+            reserved_bytes=self._places.reserved_bytes,
             steps=self._steps,
             generated_tokens=self._tokens,
             prefix_hits=self._prefix_hits,
@@ -311,8 +275,9 @@ class Scheduler:
         """Forget every request, settled or not, and say how far each came: the engine is dying."""
         infos = [(request.id, request.info(now)) for request in self._requests.values()]
         self._requests.clear()
-        for part in (self._waiting, self._by_row, self._ending, self._timed):
-            part.clear()
+        self._places.clear()
+        self._ending.clear()
+        self._timed.clear()
         return infos
 
     @property
@@ -334,13 +299,13 @@ class Scheduler:
 
     def _finish(self, request: Request, end: End) -> None:
         if request.state is State.WAITING:
-            self._waiting.remove(request)
+            self._places.waiting.remove(request)
         request.end = end
         request.move(State.ENDING)
         self._ending.append(request)
 
     def _fail_row(self, row: int, cause: Exception) -> None:
-        request = self._by_row.get(row)
+        request = self._places.by_row.get(row)
         if request is not None and request.end is None:
             error = BackendFailed(f"the forward pass of this row failed: {cause}")
             error.__cause__ = cause
@@ -354,7 +319,7 @@ class Scheduler:
 
     def _returned(self, rows: tuple[int, ...]) -> None:
         for row in rows:
-            request = self._by_row.get(row)
+            request = self._places.by_row.get(row)
             if request is not None:
                 request.under_way -= 1
 
@@ -364,22 +329,11 @@ class Scheduler:
             if request.under_way:
                 self._ending.append(request)
                 continue
-            if request.row is not None:
-                edits += self._lines.leave(request, request.row)
-                del self._by_row[request.row]
-            elif request.submit.line is not None:
-                self._lines.drop(request.submit.line)
+            self._places.leave(request, edits)
             del self._requests[request.id]
             self._timed.pop(request.id, None)
             request.move(State.SETTLED)
             self._tell_end(request, now)
-
-    def _rewind(self, edits: list[Edit]) -> None:
-        """Take wrong guesses out of rows that go on."""
-        for row, request in self._by_row.items():
-            if request.guesses.are_in_row and request.end is None and not request.under_way:
-                request.guesses.are_in_row = False
-                edits.append(Rewind(row, request.fed))
 
     def _tell_end(self, request: Request, now: float) -> None:
         end = request.end
@@ -399,113 +353,12 @@ class Scheduler:
             error.info = info
         self._told.append(Ended(request.id, info, error))
 
-    # Places and memory.
-
-    def _active(self) -> list[Request]:
-        return [r for r in self._by_row.values() if r.state in (State.PREFILL, State.DECODE)]
-
-    def _pause_and_resume(self) -> None:
-        places = self._limits.rows - len(self._active())
-        for request in self._by_row.values():
-            if request.state is State.DECODE and not request.has_credit and request.unread == 0:
-                request.move(State.PAUSED)
-                places += 1
-            elif request.state is State.PAUSED and request.has_credit and places > 0:
-                request.move(State.DECODE)
-                places -= 1
-
-    def _expected_bytes(self, request: Request) -> int:
-        return request.expected(HORIZON) * self._model.kv_bytes_per_token + self._model.kv_bytes_per_row
-
-    def _shrink(self, edits: list[Edit]) -> None:
-        """Give KV back where the rows that are open have outgrown the budget; at least one row goes on."""
-        rows = [r for r in self._by_row.values() if r.state is not State.ENDING]
-        per_token, per_row = self._model.kv_bytes_per_token, self._model.kv_bytes_per_row
-        excess = self._kv_bytes + len(rows) * per_token - self._limits.kv_bytes
-        if excess > 0:
-            before = self._lines.nbytes
-            edits += self._lines.shrink(before - excess)
-            excess -= before - self._lines.nbytes
-        if excess <= 0 and not any(request.is_yielding for request in rows):
-            return
-        for victim in sorted(rows, key=_first_to_go, reverse=True)[:-1]:
-            if excess <= 0 and not victim.is_yielding:
-                continue
-            excess -= 0 if victim.is_yielding else victim.fed * per_token + per_row
-            victim.is_yielding = True
-            if victim.under_way == 0:
-                self._evict(victim, edits)
-
-    def _admit(self, edits: list[Edit]) -> None:
-        if not (self._waiting or edits):
-            return
-        places = self._limits.rows - len(self._active())
-        self._reserved_bytes = sum(self._expected_bytes(r) for r in self._by_row.values())
-        for request in [r for r in self._waiting if r.has_credit]:
-            if places == 0:
-                return
-            if self._model.reuses_prefixes and self._is_being_run(request):
-                continue
-            need = self._expected_bytes(request)
-            if self._reserved_bytes + self._lines.nbytes + need > self._limits.kv_bytes:
-                room = self._limits.kv_bytes - self._reserved_bytes - need
-                edits += self._lines.shrink(room, kept=request.submit.line)
-            for paused in sorted(self._paused(), key=_first_to_go, reverse=True):
-                if self._reserved_bytes + need <= self._limits.kv_bytes:
-                    break
-                self._reserved_bytes -= self._expected_bytes(paused)
-                self._evict(paused, edits, behind=True)
-            if self._by_row and self._reserved_bytes + need > self._limits.kv_bytes:
-                return
-            self._waiting.remove(request)
-            self._open(request, edits)
-            places -= 1
-            self._reserved_bytes += need
-
-    def _is_being_run(self, request: Request) -> bool:
-        """Whether another prompt's next chunks will run what this one begins with: then it waits, and reuses them."""
-        for other in self._by_row.values():
-            if other.state is State.PREFILL and other.submit.kv is None and request.submit.kv is None:
-                shared = common(request.tokens, other.tokens, most=len(request.tokens) - 1)
-                if shared >= other.fed + _WORTH_WAITING:
-                    return True
-        return False
-
-    def _paused(self) -> Iterator[Request]:
-        return (r for r in self._by_row.values() if r.state is State.PAUSED and r.under_way == 0)
-
-    def _open(self, request: Request, edits: list[Edit]) -> None:
-        submit = request.submit
-        request.row = self._lines.resume(request, edits)
-        if request.row is None:
-            request.row = self._next_row
-            self._next_row += 1
-            first = submit.prompt if request.first_token is None else tuple(request.tokens)
-            expected = request.expected(_SOON)
-            edits.append(Open(request.row, submit.sampling, expected, submit.kv, first, request.start))
-        self._by_row[request.row] = request
-        request.move(State.PREFILL)
-        if request.first_chunk is None:
-            self._told.append(Started(request.id))
-
-    def _evict(self, request: Request, edits: list[Edit], *, behind: bool = False) -> None:
-        if request.row is None:
-            return
-        edits.append(Close(request.row))
-        del self._by_row[request.row]
-        request.forget_row()
-        request.move(State.WAITING)
-        if behind:
-            self._waiting.append(request)
-        else:
-            self._waiting.appendleft(request)
-
     # The pass.
 
     def progressed(self, feeds: tuple[Feed, ...]) -> None:
         """Tell the callbacks of those whose prompt went on in the pass that was just submitted."""
         for feed in feeds:
-            request = self._by_row.get(feed.row)
+            request = self._places.by_row.get(feed.row)
             if not feed.ids or request is None or request.submit.progress is None or request.end is not None:
                 continue
             total = len(request.submit.prompt)
@@ -525,8 +378,3 @@ class Scheduler:
         worth, request.held_back = request.held_back, 0
         request.ahead += worth
         return [Delivery(request.id, tuple(events), worth)]
-
-
-def _first_to_go(request: Request) -> tuple[bool, int]:
-    """Paused rows before others, then the youngest."""
-    return (request.state is State.PAUSED, request.id)

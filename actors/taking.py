@@ -7,7 +7,7 @@ user's does: the request ends in a typed error.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from greenroom.actors.decoding import Payload
 from greenroom.actors.requests import End, Request
@@ -85,10 +85,11 @@ def _judge(request: Request, drafted: int, right: int) -> End | None:
 
 def _take_one(request: Request, sampled: Sampled, events: list[Payload]) -> End | None:
     end = _tell(request, events)
-    if end is None:
-        request.tokens.append(sampled.token)
-        end = _emit(request, sampled, events)
-        request.has_end_token = end is not None and end.detail in ("eos", "stop_token")
+    if end is not None:  # the text ended in what was forced before the draw, which so counts for nothing
+        return end
+    request.tokens.append(sampled.token)
+    end = _emit(request, sampled, events)
+    request.has_end_token = end is not None and end.detail in ("eos", "stop_token")
     if end is not None and end.detail == "stop_string":
         _consume(request, (sampled.token,))
     if end is None and request.constraint is not None:
@@ -122,13 +123,26 @@ def _record(request: Request, forced: tuple[int, ...]) -> End | None:
 
 
 def _tell(request: Request, events: list[Payload]) -> End | None:
-    """Hand what was forced to the decoder."""
+    """Hand what was forced to the decoder; what stands behind the text's end was not said."""
     untold, request.untold = request.untold, []
-    return _first(_emit(request, Sampled(request.row or 0, token), events) for token in untold)
+    for told, token in enumerate(untold, 1):
+        end = _emit(request, Sampled(request.row or 0, token), events)
+        if end is not None:
+            _unsay(request, len(untold) - told + (end.detail in ("eos", "stop_token")))
+            return end
+    return None
 
 
-def _first(ends: Iterable[End | None]) -> End | None:
-    return next((end for end in ends if end is not None), None)
+def _unsay(request: Request, count: int) -> None:
+    """Take the last `count` forced tokens back, from the constraint too."""
+    if not count or request.constraint is None:
+        return
+    del request.tokens[-count:]
+    request.forced_tokens -= count
+    try:
+        request.constraint.rollback(count)
+    except Exception as cause:  # noqa: BLE001 - a constraint may be the user's own
+        request.constraint_failure = f"{type(cause).__name__}: {cause}"
 
 
 def _emit(request: Request, sampled: Sampled, events: list[Payload]) -> End | None:

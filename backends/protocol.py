@@ -244,12 +244,16 @@ class Feed(msgspec.Struct, frozen=True):
 class Held(msgspec.Struct, frozen=True, kw_only=True):
     """What is held after edits: bytes of open rows' KV and of kept prefixes, and what rows began with.
 
-    `reused` has (row, tokens) for each row that was opened with a prefix of its prompt.
+    `reused` has (row, tokens) for each row that was opened with a prefix of its prompt. `shared` has (row, tokens) for
+    every open row whose first tokens are held together with those of others, `shared_bytes` what these take, once; they
+    are part of `kv_bytes`.
     """
 
     kv_bytes: int
     prefix_bytes: int = 0
     reused: tuple[tuple[int, int], ...] = ()
+    shared: tuple[tuple[int, int], ...] = ()
+    shared_bytes: int = 0
 
 
 class ForwardPlan(msgspec.Struct, frozen=True):

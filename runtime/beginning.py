@@ -13,7 +13,7 @@ from greenroom.constraints.coercion import constraint_of
 from greenroom.course import Course
 from greenroom.errors import InvalidParameter, NotSupported
 from greenroom.generator import Generator
-from greenroom.parameters import GenerateParameters, validate, validate_kv
+from greenroom.parameters import GenerateParameters, kv_options, validate, validate_kv
 from greenroom.samplers import Sampler
 from greenroom.speculation import Speculation
 from greenroom.standing import Standing
@@ -52,7 +52,13 @@ def begun(
     validate_kv(parameters, model)
     calling.check(constrain, model)
     calling.budget(parameters.thinking_tokens, model, ())
-    speculation = Speculation.of(model, speculator, system_speculation=system_speculation, draft_model=draft_model)
+    speculation = Speculation.of(
+        model,
+        speculator,
+        system_speculation=system_speculation,
+        draft_model=draft_model,
+        kv=kv_options(parameters),
+    )
     seed = parameters.seed if parameters.seed is not None else secrets.randbits(63)
     course = Course(context.house, parameters, constraint, calling=calling)
     return Generator(Standing(context, course, speculation, seed=seed))

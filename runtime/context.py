@@ -81,12 +81,14 @@ class Context:
         if self._is_closed:
             return
         live = self._generator()
-        if live is not None:
-            await live.aclose()
-        if self._guest is not None:
-            await self._guest.aclose()
-        self._is_closed = True
-        self.house.release(self.line)
+        try:
+            if live is not None:
+                await live.aclose()
+            if self._guest is not None:
+                await self._guest.aclose()
+        finally:  # both have settled, even where a native cancel of asyncio came in the wait
+            self._is_closed = True
+            self.house.release(self.line)
 
     # What it holds.
 
@@ -367,7 +369,8 @@ class Context:
             return
         long = sum(len(piece.content) for piece in pieces if isinstance(piece, Fill | Message)) > _SHORT
         found = await to_thread.run_sync(self.spelled, pieces) if long else self.spelled(pieces)
-        self._take(found, len(pieces))
+        if self._pieces and self._pieces[0] is pieces[0]:  # else somebody asked for `tokens` meanwhile
+            self._take(found, len(pieces))
 
     def spelled(self, pieces: tuple[Piece, ...]) -> tuple[tuple[int, ...], Told]:
         """The tokens of `pieces` behind those that are here. Any thread."""

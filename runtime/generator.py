@@ -248,9 +248,11 @@ class Generator:
         if cascade:
             for each in branching.descendants(self):
                 await each.aclose()
-        await self._at.close()
-        if self._owns_context:
-            await self.context.aclose()
+        try:
+            await self._at.close()
+        finally:  # even where a native cancel of asyncio came in the wait
+            if self._owns_context:
+                await self.context.aclose()
 
     # For others in this package.
 

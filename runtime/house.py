@@ -19,7 +19,7 @@ from greenroom.actors.bridge import Bridge
 from greenroom.actors.engine import Engine
 from greenroom.actors.mailbox import Desk, Mailbox
 from greenroom.actors.messages import Inbound, Reject, Release, Shutdown, Submit, Trim
-from greenroom.actors.scheduler import Limits
+from greenroom.actors.places import Limits
 from greenroom.actors.statistics import Statistics
 from greenroom.backends.protocol import Backend, ModelInfo
 from greenroom.constraints.compiled import Compiled, Grammars

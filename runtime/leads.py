@@ -15,7 +15,7 @@ from anyio import EndOfStream
 
 from greenroom.actors.decoding import Decoder
 from greenroom.actors.drafting import Speculator as EngineSpeculator
-from greenroom.course import Course, settled
+from greenroom.course import Course
 from greenroom.errors import GreenroomError, RuntimeClosed
 from greenroom.events import Info
 from greenroom.recording import Recorder, Said
@@ -180,8 +180,12 @@ class Lent:
         return self._recorder.said.copy()
 
     async def next(self) -> Said | None:
-        """See `Lead.next`: what the stream has is not read again."""
-        await settled(self.mailbox)
+        """See `Lead.next`: what the stream was told is not told again, nor its error. Cancelled, it lives on."""
+        try:
+            await self.mailbox.wait()
+        except Exception:
+            if self.mailbox.error is None:
+                raise
         return None
 
     async def settle(self) -> None:

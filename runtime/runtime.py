@@ -22,7 +22,7 @@ from anyio import to_thread
 from greenroom import current, prompts
 from greenroom.actors.decoding import Decoder
 from greenroom.actors.messages import Shutdown, Submit
-from greenroom.actors.scheduler import Limits
+from greenroom.actors.places import Limits
 from greenroom.actors.statistics import Statistics
 from greenroom.actors.task import GenerationTask
 from greenroom.backends.protocol import Backend, ModelInfo, Tokenizer

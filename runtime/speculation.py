@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from greenroom.actors.drafting import MOST_DRAFTS
 from greenroom.actors.drafting import Speculator as EngineSpeculator
 from greenroom.actors.ngrams import NgramDrafter
-from greenroom.backends.protocol import ModelInfo
+from greenroom.backends.protocol import KvOptions, ModelInfo
 from greenroom.course import Course
 from greenroom.drafts import ModelDrafter
 from greenroom.errors import InvalidParameter, NotSupported
@@ -28,8 +28,15 @@ class Speculation(NamedTuple):
     engine: EngineSpeculator | None = None
 
     @staticmethod
-    def of(model: ModelInfo, speculator: Any, *, system_speculation: bool, draft_model: Runtime | None) -> Speculation:
-        """What was asked for. Raises `InvalidParameter` for two of them, `NotSupported` where the model cannot."""
+    def of(
+        model: ModelInfo,
+        speculator: Any,
+        *,
+        system_speculation: bool,
+        draft_model: Runtime | None,
+        kv: KvOptions | None = None,
+    ) -> Speculation:
+        """What was asked for. Raises `InvalidParameter` for two of them, `NotSupported` where the row's KV cannot."""
         asked = {"speculator": speculator, "system_speculation": system_speculation or None, "draft_model": draft_model}
         named = [name for name, value in asked.items() if value is not None]
         if not named:
@@ -38,6 +45,8 @@ class Speculation(NamedTuple):
             raise InvalidParameter(named[1], asked[named[1]], f"left out where {named[0]} is given")
         if not model.can_draft:
             raise NotSupported(f"{named[0]}=", f"the caches of {model.name} cannot take wrong guesses back")
+        if kv is not None:
+            raise NotSupported(f"{named[0]}=", "a bounded or quantized row cannot take wrong guesses back")
         if system_speculation:
             return Speculation(engine=NgramDrafter())
         if draft_model is not None:

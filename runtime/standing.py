@@ -197,7 +197,11 @@ class Standing:
         return state
 
     def commit(self, state: State) -> None:
-        """Stand at `state` from now on."""
+        """Stand at `state` from now on. Raises `ContextClosed` where another task has closed it meanwhile."""
+        self.open()
+        self._stand(state)
+
+    def _stand(self, state: State) -> None:
         self.state = state
         if state.ending is not None:
             self.finish()
@@ -209,10 +213,12 @@ class Standing:
             self.context.adopt(self.state.tokens)
 
     def end_lead(self, lead: Lead) -> None:
-        """Nothing runs any more: stand where the reader stood."""
+        """Nothing runs any more: stand where the reader stood, unless another task has ended it."""
+        if self.lead is not lead:
+            return
         self.lead = None
         state = lead.here()
-        self.commit(state)
+        self._stand(state)
         if state.ending is None:  # more may have been drawn
             self.context.house.trim(self.context.line, len(state.tokens))
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import models
+from anyio import fail_after
 from models import ByteTokenizer as Bytes
 
 from greenroom import Runtime, Scripted
@@ -15,7 +17,7 @@ from greenroom.backends.protocol import Backend
 from greenroom.backends.scripted import ByteTokenizer, Reply
 from greenroom.backends.scripted.tokenizer import STOP
 
-__all__ = ["KINDS", "PLAIN", "REPLY", "backend_of", "opened"]
+__all__ = ["KINDS", "PLAIN", "REPLY", "backend_of", "freed", "opened"]
 
 REPLY = "The quick brown fox jumps over the lazy dog, and over the quick brown fox, again and again."
 KINDS = ("scripted", "understudy", *models.MODELS)
@@ -49,3 +51,11 @@ async def opened(kind: str, **options: Any) -> AsyncIterator[Runtime]:
     """A runtime over it."""
     async with Runtime(backend=backend_of(kind), **options) as runtime:
         yield runtime
+
+
+async def freed(runtime: Runtime, base: int = 0) -> None:
+    """Until the KV that open rows hold is down to `base` bytes again: what nobody holds any more goes by itself."""
+    gc.collect()
+    with fail_after(10):
+        while runtime.statistics().kv_bytes != base:
+            await (await runtime.generate_task("x", max_tokens=1, template=False))[1]

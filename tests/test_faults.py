@@ -63,7 +63,7 @@ BAD: list[tuple[dict[str, Any], type[GreenroomError]]] = [
     ({"tool_choice": "nobody"}, InvalidParameter),
     ({"tool_choice": "required"}, InvalidParameter),
     ({"reasoning": "loud"}, InvalidParameter),
-    ({"context": object()}, InvalidParameter),
+    ({"context": 7}, InvalidParameter),
 ]
 
 

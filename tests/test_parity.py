@@ -19,10 +19,11 @@ from models import MODELS, VOCAB, mx, sequential, swap_kv
 from greenroom.actors.engine import Engine, Turns
 from greenroom.actors.inbox import Inbox
 from greenroom.actors.messages import Cancel, Delivery, Ended, Outbound, Submit
-from greenroom.actors.scheduler import Limits, Scheduler
+from greenroom.actors.places import Limits
+from greenroom.actors.scheduler import Scheduler
 from greenroom.actors.statistics import StepTimes
 from greenroom.backends import understudy
-from greenroom.backends.mlx import MlxBackend
+from greenroom.backends.mlx import MlxBackend, pools
 from greenroom.backends.passlog import PassLog
 from greenroom.backends.protocol import Sampling
 from greenroom.decoders import TokenDecoder
@@ -168,10 +169,25 @@ def test_two_hundred_requests_in_a_mix_equal_mlx_lm_one_by_one(kind: str, reques
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("budget", ["plenty", "scarce"])
-@pytest.mark.parametrize("name", ["llama", "deepseek_v3", "gemma3", "mamba2"])
-def test_prompts_that_begin_alike_equal_mlx_lm_one_by_one(name: str, budget: str) -> None:
-    """Prefixes are reused from rows that run and from rows that are over; scarce memory has rows replayed, too."""
+@pytest.mark.parametrize(
+    ("name", "budget", "trunk"),
+    [
+        ("llama", "plenty", 256),
+        ("llama", "plenty", 64),
+        ("llama", "scarce", 64),
+        ("deepseek_v3", "scarce", 256),
+        ("gemma3", "scarce", 256),
+        ("mamba2", "plenty", 256),
+    ],
+)
+def test_prompts_that_begin_alike_equal_mlx_lm_one_by_one(
+    name: str, budget: str, trunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prefixes are reused from rows that run and from rows that are over; scarce memory has rows replayed, too.
+
+    They are copied, or, from `trunk` tokens on, held once.
+    """
+    monkeypatch.setattr(pools, "SHARED_LEAST", trunk)
     inner = MlxBackend.from_model(MODELS[name], prefix_bytes=1 << 20)
     backend = PassLog(inner)
     mix = Mix(seed=3, requests=90, stems=3)

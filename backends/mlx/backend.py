@@ -189,8 +189,14 @@ class MlxBackend:
                     if sampling is not None:
                         self._rows[row].sampling = sampling
                         self._sampler = None
-        prefix_bytes = self._stores.prefix_bytes if self._stores is not None else 0
-        return Held(kv_bytes=self._kv_bytes(), prefix_bytes=prefix_bytes, reused=tuple(reused))
+        stores = self._held()
+        return Held(
+            kv_bytes=self._kv_bytes(),
+            prefix_bytes=stores.prefix_bytes,
+            reused=tuple(reused),
+            shared=tuple([(row.id, row.shared) for row in self._rows.values() if row.shared]),
+            shared_bytes=stores.shared_bytes(self._rows.values()),
+        )
 
     def _open(self, edit: Open) -> int:
         """A new row; how many tokens of its prompt it begins with."""

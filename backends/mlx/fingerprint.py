@@ -1,11 +1,10 @@
-"""What tells one set of weights from another, for KV that outlives the process."""
+"""What tells one set of weights from another, for tokens and KV that outlive the process."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Any
 
 import mlx.core as mx
@@ -21,10 +20,10 @@ def fingerprint(model: Any, config: Mapping[str, Any]) -> str:
     """A digest of the configuration and of every parameter's name, shape, type and some of its numbers.
 
     Numbers are taken from all over each parameter, not all of them: reading tens of gigabytes would take longer than
-    the prompts that a kept prefix saves. Two versions of MLX may round differently; its version is part of it.
+    the prompts that a kept prefix saves.
     """
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(json.dumps([version("mlx"), dict(config)], sort_keys=True, default=repr).encode())
+    digest.update(json.dumps(dict(config), sort_keys=True, default=repr).encode())
     leaves: Any = tree_flatten(model.parameters())
     for name, array in leaves:
         digest.update(f"{name}{array.shape}{array.dtype}".encode())

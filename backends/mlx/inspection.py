@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from importlib.metadata import version
 from typing import Any
 
 import mlx.core as mx
@@ -189,10 +190,11 @@ def inspect(
         partial(AloneStore, model, make_cache, None),
     )
     store = next(kind for kind in kinds if kind is kinds[-1] or _agrees(kind, model, make_cache, vocab_size))
+    weights = fingerprint(model, loaded.config)
     budget = prefix_bytes if prefix_bytes is not None else memory // _PREFIX_SHARE
     kept = None
     if budget >= BLOCK * cost.per_token + cost.per_row and (plain or can_snapshot(make_cache())):
-        namespace = fingerprint(model, loaded.config) if files is not None else name
+        namespace = f"mlx {version('mlx')} {weights}"  # two versions may round differently
         kept = Kept(PrefixStore(budget, shapes, files), namespace)
     context = _context_length(loaded.config)
     info = ModelInfo(
@@ -205,12 +207,12 @@ def inspect(
         context_span=_context_span(model, loaded.config, cost) if cost.per_token else math.inf,
         kv_group_sizes=groups,
         can_rotate=plain and not hasattr(model, "make_cache"),
-        reuses_prefixes=plain and store is kinds[0] and kept is not None,
+        reuses_prefixes=plain and store is kinds[0],
         dispatch_blocks=uses_cpu(),
         can_rewind=plain or all(_is_plain(cache) for cache in make_cache()),
         can_fork=True,
         can_draft=plain and store is kinds[0],
-        fingerprint=fingerprint(model, loaded.config),
+        fingerprint=weights,
         device=_device_name(),
         memory_bytes=memory,
         tokenizer=loaded.tokenizer,

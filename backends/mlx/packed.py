@@ -11,118 +11,22 @@ Models whose attention works otherwise are found by the probe at load time and u
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Sequence
-from operator import itemgetter
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import mlx.core as mx
-from mlx.nn.layers.base import Module
-from mlx_lm.models import base
 
+from greenroom.backends.mlx.hooks import hook_body, route_attention
 from greenroom.backends.mlx.layers import LayerShape
+from greenroom.backends.mlx.packing import PackedLayer, Packing, alone, pools_of, runs_of, scatter, together
 from greenroom.backends.mlx.passes import Pass, inputs_of
-from greenroom.backends.mlx.pools import Pool, Pools
+from greenroom.backends.mlx.pools import Pools
 from greenroom.backends.mlx.prefixes import BLOCK, Kept
 from greenroom.backends.mlx.rows import Row, Spot, Work
 
 __all__ = ["PackedStore"]
 
-_CALL_COST = 128
-"""What one more attention call costs, in tokens of KV that one row would read in the same time."""
 _REGROUP_EVERY = 64
-_BODIES = ("model", "language_model.model", "transformer", "backbone", "language_model")
-"""Where model classes keep what is below the head."""
-
-
-class _Together(NamedTuple):
-    """Entries `first` to `last` are one token each of the rows in the slots from `slot` on."""
-
-    pool: Pool
-    first: int
-    last: int
-    slot: int
-    width: int
-    mask: mx.array | None
-
-
-class _Alone(NamedTuple):
-    """Entries `first` to `last` are tokens of the row in `slot`, which holds `start` tokens before them."""
-
-    pool: Pool
-    first: int
-    last: int
-    slot: int
-    start: int
-
-
-class _Scatter(NamedTuple):
-    """Entries `first` to `last` go one each to (`slots`, `offsets`) of a pool; to one column where that is a number."""
-
-    pool: Pool
-    first: int
-    last: int
-    slots: Any
-    offsets: Any
-
-
-class _Packing:
-    """How the entries of the pass that is being built stand to rows."""
-
-    def __init__(self) -> None:
-        self.offset: int | mx.array = 0
-        self.scatters: list[_Scatter] = []
-        self.calls: list[_Together | _Alone] = []
-        self.chosen: mx.array | None = None
-        """Entries whose logits are wanted; None: all."""
-
-
-class _PackedLayer:
-    """One layer of a pass, in the shape that mlx-lm's model classes expect of a cache."""
-
-    def __init__(self, index: int, packing: _Packing) -> None:
-        self._index = index
-        self._packing = packing
-
-    @property
-    def offset(self) -> int | mx.array:
-        """Positions of the entries."""
-        return self._packing.offset
-
-    def make_mask(self, n: int, return_array: bool = False, window_size: int | None = None) -> None:  # noqa: ARG002 - mlx-lm's signature
-        """None: `attend` knows what each entry may see. Raises where a window would narrow that."""
-        if window_size is not None:
-            raise TypeError("windows are not packed")
-
-    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """Write the entries' `[n, heads, 1, size]` behind their rows; they come back as they are, for `attend`."""
-        index = self._index
-        for pool, first, last, slots, offsets in self._packing.scatters:
-            pool.keys[index][slots, :, offsets] = keys[first:last, :, 0]
-            pool.values[index][slots, :, offsets] = values[first:last, :, 0]
-        for call in self._packing.calls:
-            if isinstance(call, _Alone):
-                part = slice(call.first, call.last)
-                call.pool.write(index, call.slot, call.start, keys[part].swapaxes(0, 2), values[part].swapaxes(0, 2))
-        return keys, values
-
-    def attend(self, queries: mx.array, scale: float, sinks: mx.array | None) -> mx.array:
-        """Attention of `[n, heads, 1, size]`, each entry over its own row."""
-        parts = []
-        attention = mx.fast.scaled_dot_product_attention
-        for call in self._packing.calls:
-            part = queries[call.first : call.last]
-            keys, values = call.pool.keys[self._index], call.pool.values[self._index]
-            if isinstance(call, _Together):
-                rows = slice(call.slot, call.slot + call.last - call.first)
-                keys, values = keys[rows, :, : call.width], values[rows, :, : call.width]
-                parts.append(attention(part, keys, values, scale=scale, mask=call.mask, sinks=sinks))
-            else:
-                stop = call.start + call.last - call.first
-                keys, values = keys[call.slot : call.slot + 1, :, :stop], values[call.slot : call.slot + 1, :, :stop]
-                found = attention(part.swapaxes(0, 2), keys, values, scale=scale, mask="causal", sinks=sinks)
-                parts.append(found.swapaxes(0, 2))
-        return parts[0] if len(parts) == 1 else mx.concatenate(parts)
 
 
 class PackedStore:
@@ -133,13 +37,13 @@ class PackedStore:
         self._model = model
         self._pools = Pools(shapes)
         self._kept = kept
-        self._packing = _Packing()
-        self._layers = [_PackedLayer(index, self._packing) for index in range(len(shapes))]
+        self._packing = Packing()
+        self._layers = [PackedLayer(index, self._packing) for index in range(len(shapes))]
         self._order: tuple[tuple[int, ...], list[int]] = (), []
         self._groups: dict[tuple[int, ...], list[tuple[int, int]]] = {}
         self._age = 0
-        _route_attention(model)
-        self._selects = _hook_body(model, self._packing)
+        route_attention(model)
+        self._selects = hook_body(model, self._packing)
 
     def __repr__(self) -> str:
         return f"<PackedStore {self._pools!r}>"
@@ -214,14 +118,14 @@ class PackedStore:
         rows = [work.row for work in single]
         offsets = [row.length for row in rows]
         for first, last in self._runs(rows):
-            packing.calls.append(_together(rows[first:last], first))
-        for first, last in _pools_of(rows):
-            packing.scatters.append(_scatter(rows[first:last], first))
+            packing.calls.append(together(rows[first:last], first))
+        for first, last in pools_of(rows):
+            packing.scatters.append(scatter(rows[first:last], first))
         parts = [inputs_of(rows)] if rows else []
         known: list[int] = []
         for row, ids, *_ in wide:
             at = len(offsets)
-            packing.calls.append(_Alone(row.pool, at, at + len(ids), row.slot or 0, row.length))
+            packing.calls.append(alone(row, at, len(ids)))
             offsets += range(row.length, row.length + len(ids))
             known += ids
         if known:
@@ -235,25 +139,19 @@ class PackedStore:
         self._age += 1
         found = self._groups.get(key)
         if found is None or self._age % _REGROUP_EVERY == 0:
-            found = []
-            for first, last in _adjacent(rows):
-                lengths = [row.length + 1 for row in rows[first:last]]
-                found += [(first + a, first + b) for a, b in _grouped(lengths)]
+            found = runs_of(rows)
             self._groups = {key: found}
         return found
 
     def begin(self, row: Row, prompt: tuple[int, ...]) -> int:
         """Start an empty row with the KV of a prefix of `prompt`, of a row that is here or was; how many tokens."""
-        if self._kept is None:
-            return 0
-        store, namespace = self._kept
         wanted = prompt[:-1]
-        kept = store.match(namespace, wanted)
-        here = [(_common(other, wanted), other) for other in self._pools.rows()]
-        length, source = max(here, key=itemgetter(0), default=(0, row))
+        kept = self._kept.store.match(self._kept.namespace, wanted) if self._kept is not None else 0
+        here = [(_common(other, wanted), other.shared, place) for place, other in enumerate(self._pools.rows())]
+        length, _, place = max(here, default=(0, 0, 0))
         if length >= max(kept, BLOCK):
-            self._pools.fork(row, source, length)
-        elif (hit := store.find(namespace, wanted, least=BLOCK)) is not None:
+            self._pools.branch(row, self._pools.rows()[place], length)
+        elif self._kept is not None and (hit := self._kept.store.find(self._kept.namespace, wanted, least=BLOCK)):
             length = hit.length
             self._pools.adopt(row, length, hit.layers)
         else:
@@ -268,17 +166,20 @@ class PackedStore:
             store, namespace = self._kept
             try:
                 known = row.known()
-                store.put(namespace, known, self._pools.viewed(row, len(known)))
+                start = store.whole(namespace, known)
+                store.put(namespace, known, self._pools.viewed(row, start, len(known)), behind=start)
             except Exception:  # noqa: BLE001 - a pass under way failed: whatever the device says, nothing was kept
                 store.clear()
         self._pools.leave(row)
 
     def fork(self, row: Row, source: Row) -> None:
-        """Copy the KV of `source` into a slot for `row`."""
-        self._pools.fork(row, source, source.length)
+        """Begin `row` with all of the KV of `source`."""
+        self._pools.branch(row, source, source.length)
 
     def rewind(self, row: Row, length: int) -> None:
-        """Nothing to do: tokens behind a row's length are never read."""
+        """Tokens behind a row's length are never read; but who stands on less of a trunk is in another call."""
+        if length < row.shared:
+            self._pools.changes += 1
 
     def state(self) -> list[mx.array]:
         """Every buffer."""
@@ -306,113 +207,3 @@ def _common(row: Row, tokens: tuple[int, ...]) -> int:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if tuple(row.tokens[low:middle]) == tokens[low:middle] else (low, middle - 1)
     return low
-
-
-def _together(rows: list[Row], first: int) -> _Together:
-    lengths = [row.length + 1 for row in rows]
-    width = max(lengths)
-    mask = None
-    if min(lengths) < width:
-        mask = (mx.arange(width) < mx.array(lengths)[:, None])[:, None, None, :]
-    pool, slot = rows[0].pool, rows[0].slot
-    return _Together(pool, first, first + len(rows), slot or 0, width, mask)
-
-
-def _scatter(rows: list[Row], first: int) -> _Scatter:
-    slots = [row.slot or 0 for row in rows]
-    lengths = [row.length for row in rows]
-    last = first + len(rows)
-    pool: Any = rows[0].pool
-    if len(set(lengths)) == 1 and slots[-1] - slots[0] == len(slots) - 1:
-        return _Scatter(pool, first, last, slice(slots[0], slots[-1] + 1), lengths[0])
-    return _Scatter(pool, first, last, mx.array(slots), mx.array(lengths))
-
-
-def _pools_of(rows: list[Row]) -> Iterable[tuple[int, int]]:
-    """Ranges of rows that are in one pool."""
-    first = 0
-    for i in range(1, len(rows) + 1):
-        if i == len(rows) or rows[i].pool is not rows[first].pool:
-            yield first, i
-            first = i
-
-
-def _adjacent(rows: list[Row]) -> Iterable[tuple[int, int]]:
-    """Ranges of rows that stand in one pool, slot by slot."""
-    first = 0
-    for i in range(1, len(rows) + 1):
-        if i == len(rows) or rows[i].pool is not rows[first].pool or rows[i].slot != (rows[i - 1].slot or 0) + 1:
-            yield first, i
-            first = i
-
-
-def _grouped(lengths: list[int]) -> list[tuple[int, int]]:
-    """Cut neighbours into groups so that padding to each group's longest and the calls cost least."""
-    best: list[tuple[int, int]] = [(0, 0)]
-    for stop in range(1, len(lengths) + 1):
-        longest, found = 0, (sys.maxsize, 0)
-        for start in range(stop - 1, -1, -1):
-            longest = max(longest, lengths[start])
-            found = min(found, (best[start][0] + _CALL_COST + longest * (stop - start), start))
-        best.append(found)
-    groups, stop = [], len(lengths)
-    while stop:
-        start = best[stop][1]
-        groups.append((start, stop))
-        stop = start
-    return groups[::-1]
-
-
-def _route_attention(model: Any) -> None:
-    """Have the modules of the model's classes ask a packed cache for attention; any other goes mlx-lm's way."""
-    for module in {sys.modules[type(part).__module__] for part in model.modules()}:
-        if getattr(module, "scaled_dot_product_attention", None) is base.scaled_dot_product_attention:
-            module.scaled_dot_product_attention = _attention  # type: ignore[attr-defined]
-
-
-def _attention(  # noqa: PLR0917 - mlx-lm's signature
-    queries: mx.array,
-    keys: mx.array,
-    values: mx.array,
-    cache: Any,
-    scale: float,
-    mask: Any,
-    sinks: mx.array | None = None,
-) -> mx.array:
-    """mlx-lm's `scaled_dot_product_attention`, which a packed cache answers itself."""
-    if not isinstance(cache, _PackedLayer):
-        found: mx.array = base.scaled_dot_product_attention(queries, keys, values, cache, scale, mask, sinks)
-        return found
-    if mask is not None:
-        raise TypeError("a mask of the model's own is not packed")
-    return cache.attend(queries, scale, sinks)
-
-
-def _hook_body(model: Any, packing: _Packing) -> bool:
-    """Let what is below the head hand on only the entries that are sampled. False where there is no such part."""
-    for path in _BODIES:
-        part = model
-        for name in path.split("."):
-            part = getattr(part, name, None)
-        if isinstance(part, Module):
-            _Body.hook(part, packing)
-            return True
-    return False
-
-
-class _Body:
-    """Mixed into the class of a model's body."""
-
-    @staticmethod
-    def hook(part: Any, packing: _Packing) -> None:
-        """Give the instance a class of its own that selects; hooked again, it follows the newer packing."""
-        kind: Any = type(part)
-        plain = getattr(kind, "_plain", kind)
-
-        def call(self: Any, *arguments: Any, **options: Any) -> Any:
-            hidden = plain.__call__(self, *arguments, **options)
-            return hidden if packing.chosen is None else hidden[packing.chosen]
-
-        part.__class__ = type(
-            plain.__name__, (plain,), {"__call__": call, "__module__": plain.__module__, "_plain": plain}
-        )

@@ -5,6 +5,8 @@ most twice as long as the row, and one long row costs its short neighbours nothi
 capacity get another pool, as large as all of that capacity before it, and an empty pool is dropped. So growth copies
 nobody, a row that outgrows its slot copies itself, and memory goes back with the rows.
 
+What several rows begin with is a trunk (`trunks`), which is in no slot: a row's slot holds what follows.
+
 MLX writes in place where a buffer has no other reader when the write is dispatched. A pass may therefore be dispatched
 only when the one before it has been computed, and a row that moves is copied out, and waited for, before it is written.
 """
@@ -18,6 +20,7 @@ import mlx.core as mx
 from greenroom.backends.mlx.layers import LayerShape
 from greenroom.backends.mlx.prefixes import Layers
 from greenroom.backends.mlx.rows import Row
+from greenroom.backends.mlx.trunks import SHARED_LEAST, Trunk
 
 __all__ = ["Pool", "Pools"]
 
@@ -83,8 +86,13 @@ class Pools:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all buffers."""
-        return sum(len(pool.rows) * pool.capacity for pool in self._pools) * self.bytes_per_token
+        """Bytes of all buffers, and of the trunks on which rows stand."""
+        slots = sum(len(pool.rows) * pool.capacity for pool in self._pools)
+        return (slots + sum(trunk.length for trunk in self.trunks())) * self.bytes_per_token
+
+    def trunks(self) -> list[Trunk]:
+        """What rows have in common and is held once."""
+        return list({id(row.trunk): row.trunk for row in self.rows() if row.trunk is not None}.values())
 
     def rows(self) -> list[Row]:
         """Every row that has a place."""
@@ -92,14 +100,15 @@ class Pools:
 
     def state(self) -> list[mx.array]:
         """Every buffer."""
-        return [array for pool in self._pools for array in (*pool.keys, *pool.values)]
+        held: list[Pool | Trunk] = [*self._pools, *self.trunks()]
+        return [array for each in held for array in (*each.keys, *each.values)]
 
     def fit(self, rows: Sequence[tuple[Row, int]]) -> None:
         """Give each row a slot for so many tokens: where it stands, or a longer one, to which it is copied."""
-        short = [(row, n) for row, n in rows if row.pool is None or n > row.pool.capacity]
+        short = [(row, n) for row, n in rows if row.pool is None or n - row.shared > row.pool.capacity]
         if not short:
             return
-        capacities = [_capacity(max(length, row.expects)) for row, length in short]
+        capacities = [_capacity(max(length, row.expects) - row.shared) for row, length in short]
         for place, ((row, _), capacity) in enumerate(zip(short, capacities, strict=True)):
             self._move(row, *self._find(capacity, together=capacities[place:].count(capacity)))
 
@@ -109,17 +118,39 @@ class Pools:
         if pool is None:
             return
         pool.rows[row.slot or 0] = None
-        row.pool = row.slot = None
+        row.pool = row.slot = row.trunk = None
+        row.shared = 0
         self.changes += 1
         if not pool.count:
             self._pools.remove(pool)
 
-    def fork(self, row: Row, source: Row, length: int) -> None:
-        """Copy the KV of the first `length` tokens of `source` into a slot of its own for `row`."""
+    def branch(self, row: Row, source: Row, length: int) -> None:
+        """Begin `row` with the KV of the first `length` tokens of `source`: many of them are shared, few are copied."""
         if source.pool is None:
             return
-        target, slot = self._find(_capacity(max(length + 1, row.expects)))
-        self._copy(source, row, length, target, slot)
+        trunk, shared = source.trunk, min(source.shared, length)
+        if length - shared >= SHARED_LEAST:
+            trunk, shared = self._trunk(source, length), length
+            if source.length - length <= length:  # it holds little else: that moves, and its long slot is free
+                self._stand_on(source, trunk)
+        target, slot = self._find(_capacity(max(length + 1, row.expects) - shared))
+        self._copy(source, row, 0, length - shared, target, slot)
+        if shared:
+            row.trunk, row.shared = trunk, shared
+
+    def _trunk(self, row: Row, length: int) -> Trunk:
+        """A copy of the first tokens of `row`."""
+        layers = [(mx.contiguous(keys), mx.contiguous(values)) for keys, values in self.viewed(row, 0, length)]
+        mx.eval(layers)
+        self.bytes_copied += length * self.bytes_per_token
+        return Trunk(layers)
+
+    def _stand_on(self, row: Row, trunk: Trunk) -> None:
+        """Hold what `trunk` has there, and the rest in a slot that fits it."""
+        start, stop = trunk.length - row.shared, row.own
+        expected = max(row.length + 1, row.expects) - trunk.length
+        self._move(row, *self._find(_capacity(expected)), start, stop)
+        row.trunk, row.shared = trunk, trunk.length
 
     def adopt(self, row: Row, length: int, layers: Layers) -> None:
         """Copy keys and values of `length` tokens into a slot for `row`."""
@@ -128,16 +159,26 @@ class Pools:
             target.write(layer, slot, 0, keys, values)
         self._stand(row, target, slot, length)
 
-    def copied(self, row: Row, start: int, stop: int) -> Layers:
-        """Copies of the keys and values of a row's tokens."""
+    def _copied(self, row: Row, start: int, stop: int) -> Layers:
+        """Copies of keys and values in a row's slot."""
         pool, slot = row.pool, row.slot or 0
         return [pool.read(layer, slot, start, stop) for layer in range(len(self._shapes))]
 
-    def viewed(self, row: Row, length: int) -> Layers:
-        """Views of the first `length` tokens, to be copied and let go before the next write."""
-        pool, slot = row.pool, row.slot or 0
-        part = slice(slot, slot + 1), slice(None), slice(length)
-        return [(keys[part], values[part]) for keys, values in zip(pool.keys, pool.values, strict=True)]
+    def viewed(self, row: Row, start: int, stop: int) -> Layers:
+        """Views of a row's tokens, to be copied and let go before the next write."""
+        trunk, shared = row.trunk, row.shared
+        pool, slot = row.pool, slice(row.slot, row.slot + 1)  # type: ignore[operator]
+        own = slice(max(start - shared, 0), max(stop - shared, 0))
+        layers = [
+            (keys[slot, :, own], values[slot, :, own]) for keys, values in zip(pool.keys, pool.values, strict=True)
+        ]
+        if start >= shared:
+            return layers
+        parts = [trunk.part(layer, start, min(stop, shared)) for layer in range(len(layers))]
+        return [
+            (mx.concatenate([first, keys], axis=2), mx.concatenate([second, values], axis=2))
+            for (first, second), (keys, values) in zip(parts, layers, strict=True)
+        ]
 
     def tidy(self) -> None:
         """Close one gap, if rows stand so scattered that a pass would need more attention calls than it must."""
@@ -175,7 +216,8 @@ class Pools:
     def clear(self) -> None:
         """Drop everything; the rows have no KV."""
         for row in self.rows():
-            row.pool = row.slot = None
+            row.pool = row.slot = row.trunk = None
+            row.shared = 0
         self._pools = []
 
     def _find(self, capacity: int, together: int = 1) -> tuple[Pool, int]:
@@ -188,23 +230,25 @@ class Pools:
         self._pools.append(pool)
         return pool, 0
 
-    def _move(self, row: Row, target: Pool, slot: int) -> None:
+    def _move(self, row: Row, target: Pool, slot: int, start: int = 0, stop: int | None = None) -> None:
+        """Bring what is in the row's slot, or a part of it, to another slot."""
         origin, place = row.pool, row.slot
-        self._copy(row, row, row.length, target, slot)
+        self._copy(row, row, start, row.own if stop is None else stop, target, slot)
         if origin is not None and place is not None:
             origin.rows[place] = None
             if not origin.count:
                 self._pools.remove(origin)
 
-    def _copy(self, source: Row, row: Row, length: int, target: Pool, slot: int) -> None:
-        """Write the KV of the first tokens of `source` into a slot, and make it the place of `row`."""
-        if source.pool is not None and length:
-            parts = self.copied(source, 0, length)
+    def _copy(self, source: Row, row: Row, start: int, stop: int, target: Pool, slot: int) -> None:  # noqa: PLR0917
+        """Write a part of what is in the slot of `source` into another, and make that the place of `row`."""
+        count = stop - start if source.pool is not None else 0
+        if count:
+            parts = self._copied(source, start, stop)
             # A write that is dispatched beside a reader of the same buffer copies all of it: read first, and wait.
             mx.eval(parts)
             for layer, (keys, values) in enumerate(parts):
                 target.write(layer, slot, 0, keys, values)
-        self._stand(row, target, slot, length if source.pool is not None else 0)
+        self._stand(row, target, slot, count)
 
     def _stand(self, row: Row, target: Pool, slot: int, copied: int) -> None:
         self.bytes_copied += copied * self.bytes_per_token

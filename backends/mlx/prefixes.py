@@ -150,13 +150,18 @@ class PrefixStore:
         self._count(start + common)
         return Hit(start + common, _joined(parts))
 
-    def put(self, namespace: str, tokens: Sequence[int], layers: Layers) -> None:
+    def whole(self, namespace: str, tokens: Sequence[int]) -> int:
+        """How many of `tokens` are held in whole blocks: those that `put` would not copy."""
+        return len(self._whole(namespace, tuple(tokens))) * BLOCK
+
+    def put(self, namespace: str, tokens: Sequence[int], layers: Layers, *, behind: int = 0) -> None:
         """Keep the KV of `tokens`: copies what is not held yet, and waits for it. Too large an entry is not kept.
 
-        Raises `ValueError` unless `layers` have the store's shapes and as many tokens.
+        `layers` may leave out the first `behind` tokens, which are held in whole blocks. Raises `ValueError` unless
+        they have the store's shapes and as many tokens as follow.
         """
         kept = tuple(tokens)
-        self._check(layers, len(kept))
+        self._check(layers, len(kept) - behind)
         if len(kept) * self._bytes_per_token > self._budget:
             return
         path = self._whole(namespace, kept)
@@ -170,7 +175,7 @@ class PrefixStore:
         self._outgrow(tail, common)
         self._make_room((len(kept) - start) * self._bytes_per_token)
         cuts = [(at, min(at + BLOCK, len(kept))) for at in range(start, len(kept), BLOCK)]
-        parts = [[_copied(layer, at, stop) for layer in layers] for at, stop in cuts]
+        parts = [[_copied(layer, at - behind, stop - behind) for layer in layers] for at, stop in cuts]
         mx.eval(parts)
         for (at, stop), part in zip(cuts, parts, strict=True):
             self._hang(namespace, path, kept[at:stop], part)

@@ -99,8 +99,10 @@ class Row:
         "prompt",
         "sampling",
         "settled",
+        "shared",
         "slot",
         "tokens",
+        "trunk",
     )
 
     def __init__(self, number: int, sampling: Sampling, expects: int = 0, kv: KvOptions | None = None) -> None:
@@ -120,6 +122,9 @@ class Row:
         self.pool: Any = None
         self.slot: int | None = None
         """Where a store holds the row's KV: the slot, and of a packed store the pool."""
+        self.trunk: Any = None
+        self.shared = 0
+        """In a packed store, the first so many tokens are those of a trunk; the slot holds what follows."""
         self.lost = False
         """Its KV went down with a failed pass of other rows: its tokens are run again when it is next fed."""
 
@@ -130,6 +135,11 @@ class Row:
     def pending(self) -> int | Ref | None:
         """The token that was drawn last and not run yet."""
         return self.tokens[self.length] if len(self.tokens) > self.length else None
+
+    @property
+    def own(self) -> int:
+        """How many tokens its slot holds."""
+        return self.length - self.shared
 
     def extend(self, ids: tuple[int, ...]) -> None:
         """Put `ids` behind the tokens in KV, in place of a pending one."""
@@ -170,6 +180,9 @@ class Row:
         del self.tokens[length:]
         self.length = length
         self.settled = min(self.settled, length)
+        self.shared = min(self.shared, length)
+        if not self.shared:
+            self.trunk = None
 
 
 class Work(NamedTuple):

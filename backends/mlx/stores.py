@@ -5,7 +5,7 @@ A pass over rows of several kinds is one forward a kind; their logits are sample
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import mlx.core as mx
 
@@ -55,14 +55,17 @@ class Stores:
         passes = [self.of(part[0].row).run(part) for part in kinds.values()]
         return passes[0] if len(passes) == 1 else _joined(passes, works)
 
-    def kv_bytes(self, rows: Iterable[Row]) -> int:
-        """Bytes that the rows' tokens hold."""
-        if not self._others:
-            return self._inspection.kv_bytes(None, [row.length for row in rows])
+    def kv_bytes(self, rows: Collection[Row]) -> int:
+        """Bytes that the rows' tokens hold; what several rows share counts once."""
         lengths: dict[KvOptions | None, list[int]] = {}
         for row in rows:
-            lengths.setdefault(row.kv, []).append(row.length)
-        return sum(self._inspection.kv_bytes(kind, held) for kind, held in lengths.items())
+            lengths.setdefault(row.kv, []).append(row.own)
+        return sum(self._inspection.kv_bytes(kind, held) for kind, held in lengths.items()) + self.shared_bytes(rows)
+
+    def shared_bytes(self, rows: Iterable[Row]) -> int:
+        """Bytes of what several of the rows begin with."""
+        trunks = {id(row.trunk): row.trunk.length for row in rows if row.trunk is not None}
+        return self._inspection.kv_bytes(None, list(trunks.values())) if trunks else 0
 
     def clear(self) -> None:
         """No row is left."""

@@ -500,15 +500,17 @@ def test_the_last_token_of_a_prompt_is_always_run() -> None:
 
 
 def test_without_a_budget_nothing_is_kept() -> None:
-    """`prefix_bytes=0`: neither of rows that have left nor of those that are here."""
+    """`prefix_bytes=0`: of rows that have left; those that are here are begun from all the same."""
     backend = MlxBackend.from_model(llama, prefix_bytes=0)
-    assert not backend.load().reuses_prefixes
+    assert backend.load().reuses_prefixes
     driver = Driver(backend)
     begun(driver, backend, 0, LONG)
     driver.read()
-    assert begun(driver, backend, 1, LONG) == 0
+    assert begun(driver, backend, 1, LONG) == len(LONG) - 1
     driver.read()
     assert backend.edit([Close(0), Close(1)]).prefix_bytes == 0
+    assert begun(driver, backend, 2, LONG) == 0
+    driver.read()
     backend.close()
 
 

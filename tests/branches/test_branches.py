@@ -400,6 +400,37 @@ async def test_a_rewound_generator_occupies_its_context_again_unless_that_went_o
             await g.rewind(1)
 
 
+@pytest.mark.parametrize("stop", ["ity", ord("t"), "Chi", "l"])
+@pytest.mark.parametrize("way", ["collected", "read", "stepped"])
+async def test_a_stop_inside_of_what_is_forced_leaves_the_constraint_where_the_text_ends(way: str, stop: Any) -> None:
+    """Then a rewind takes back as many tokens of the one as of the other, and the next turn begins there."""
+    async with opened("llama") as runtime, runtime.context() as ctx:
+        ctx.fill("A place:")
+        whole = await (await ctx.fork()).generate(Sampler.greedy(), constrain=COMPACT, seed=1).collect_text()
+        g = ctx.generate(Sampler.greedy(), constrain=COMPACT, seed=1, stop=stop)
+        if way == "collected":
+            await g.collect_tokens()
+        elif way == "read":
+            await pulled(g, -1)
+        else:
+            async for step in g:
+                await step.execute()
+        found = whole.find(stop if isinstance(stop, str) else chr(stop))
+        said = whole if found < 0 else whole[: found + len(stop)] if isinstance(stop, str) else whole[:found]
+        assert bytes(g.output).decode() == said
+        assert bytes(ctx.tokens).decode() == f"A place:{said}"
+        assert g.info.forced_tokens <= len(said)
+        await g.rewind(2)
+        free = await g.fork()
+        assert bytes(free.output).decode() == said[:-2]
+        assert await free.collect_tokens() == list(g.output) + list(said[-2:].encode())
+        for count in range(len(said) - 2):
+            await g.rewind(1)
+            twin = await g.fork()
+            assert await twin.collect_tokens() == list(said.encode()), count
+            await twin.aclose()
+
+
 async def test_json_is_collected_as_what_was_asked_for() -> None:
     """A schema, its text, a type, a function, or the constraint that is there; behind what was written already."""
     said = '{"city":"LA","n":7}'

@@ -15,6 +15,7 @@ from models import llama
 from greenroom import AnyJson, Regex, Reply, Runtime, Sampler, Scripted, Snapshot, Token
 from greenroom.backends.mlx import MlxBackend
 from greenroom.errors import (
+    BackendFailed,
     ContextClosed,
     ContextInUse,
     InvalidParameter,
@@ -234,6 +235,46 @@ async def test_a_generator_is_handed_to_a_token_task(kind: str) -> None:
         assert await g.collect_text() == await (await g.fork()).collect_text()
         with pytest.raises(InvalidParameter):
             await runtime.generate_token_task(g, max_tokens=3)
+
+
+async def test_who_waits_for_a_stream_and_is_cancelled_leaves_it_alone() -> None:
+    """A fork of a generator that a stream reads waits for the stream; giving up that wait ends nothing."""
+    async with Runtime(backend=Scripted({"*": Reply("abc", repeat=True)})) as runtime, runtime.context() as ctx:
+        g = ctx.fill("x").generate(Sampler.greedy(), max_tokens=50)
+        stream, _ = await runtime.generate_token_task(g)
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await g.fork()
+        assert scope.cancelled_caught
+        result = await stream.collect()
+        assert (result.info.stop_detail, result.info.generation_tokens) == ("max_tokens", 50)
+        assert (await g.fork()).tokens_generated == 50
+
+
+async def test_a_failure_that_a_stream_has_told_does_not_stay() -> None:
+    """The generator stands behind what was recorded, and goes on."""
+    backend = Scripted({"*": Reply("abcdefgh")})
+    async with Runtime(backend=backend) as runtime, runtime.context() as ctx:
+        g = ctx.fill("x").generate(Sampler.greedy())
+        await anext(g.tokens())
+        await g.fork()  # nothing runs ahead
+        backend.fail_next("read", RuntimeError("the device is gone"))
+        stream, _ = await runtime.generate_token_task(g)
+        with pytest.raises(BackendFailed):
+            await stream.collect()
+        assert (await g.fork()).output == g.output
+        assert await g.collect_text() == "abcdefgh"
+
+
+async def test_asking_for_tokens_while_they_are_made_elsewhere_adds_nothing() -> None:
+    """A long text is tokenized on another thread; who looks meanwhile has it at once, and it is there once."""
+    async with Runtime(backend=Scripted({"*": Reply("abc")})) as runtime, runtime.context() as ctx:
+        g = ctx.fill("a" * 3000).generate(Sampler.greedy())
+        async with anyio.create_task_group() as group:
+            group.start_soon(g.collect_tokens)
+            await anyio.lowlevel.checkpoint()
+            assert bytes(ctx.tokens[:3000]) == b"a" * 3000
+        assert bytes(ctx.tokens) == b"a" * 3000 + b"abc"
 
 
 async def test_a_matcher_serves_a_loop_of_ones_own() -> None:

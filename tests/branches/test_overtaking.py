@@ -6,7 +6,8 @@ from typing import Any
 
 from greenroom.actors.decoding import Decoded
 from greenroom.actors.messages import Cancel, Ended, Submit
-from greenroom.actors.scheduler import Limits, Scheduler
+from greenroom.actors.places import Limits
+from greenroom.actors.scheduler import Scheduler
 from greenroom.backends.protocol import Sampling
 from greenroom.backends.scripted import Scripted
 

@@ -11,7 +11,8 @@ from branch_models import opened
 from greenroom import Sampler
 from greenroom.actors.decoding import Decoded
 from greenroom.actors.messages import Submit
-from greenroom.actors.scheduler import Limits, Scheduler
+from greenroom.actors.places import Limits
+from greenroom.actors.scheduler import Scheduler
 from greenroom.backends.protocol import Close, Edit, ForwardPlan, Sampling
 from greenroom.backends.scripted import Reply, Scripted
 

@@ -202,6 +202,18 @@ async def test_stops_inside_of_right_guesses_leave_no_more_than_what_is_kept(kin
             )
 
 
+async def test_a_reader_of_guessed_tokens_sees_all_of_them_at_every_yield() -> None:
+    """Counters, text and context hold what was yielded so far, however many passes it took."""
+    async with opened("scripted") as runtime, runtime.context() as ctx:
+        g = ctx.fill("x").generate(Sampler.greedy(), max_tokens=40, speculator=Guessing())
+        seen: list[int] = []
+        async for token in g.tokens():
+            seen.append(token.id)
+            assert list(g.output) == seen == ctx.tokens[1:]
+            assert g.text == bytes(seen).decode()
+        assert len(seen) == 40
+
+
 async def test_copying_text_is_mostly_guessed_right() -> None:
     """Records with small edits: at least half of the guesses hold, and the passes are far fewer."""
     records = "".join([f'{{"id": {number}, "name": "Ann", "mood": "good", "city": "Oslo"}}\n' for number in range(12)])

@@ -1,0 +1,71 @@
+"""The beginning that several rows have in common, held once.
+
+Sixteen branches of a long prompt would otherwise hold it sixteen times, and read it sixteen times in each pass. Here
+the keys and values of a trunk are read once for all of the rows that stand on it, as one matrix product a head, and
+each row's softmax goes over both parts: the trunk's scores and those of its own slot. It is attention as before, up to
+rounding; in half precision scores are rounded to that type, as in MLX's own attention where no kernel fits.
+
+Measured on a CPU with 8 heads of 64, float32: 16 rows on 512 tokens take as long as with copies, on 4,096 tokens 0.42
+of that, where copies no longer fit the processor's cache. What always pays is the memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+
+__all__ = ["SHARED_LEAST", "Trunk", "attention"]
+
+SHARED_LEAST = 256
+"""Tokens: a shorter beginning is copied into each row, for then one attention call over whole rows costs less."""
+
+
+class Trunk:
+    """Keys and values `[1, heads, length, size]` of each layer. Nobody writes into them; rows use all or the first."""
+
+    __slots__ = ("keys", "length", "values")
+
+    def __init__(self, layers: Sequence[tuple[mx.array, mx.array]]) -> None:
+        self.keys = [keys for keys, _ in layers]
+        self.values = [values for _, values in layers]
+        self.length: int = self.keys[0].shape[2]
+
+    def __repr__(self) -> str:
+        return f"<Trunk length={self.length}>"
+
+    def part(self, layer: int, start: int, stop: int) -> tuple[mx.array, mx.array]:
+        """Views of some of its tokens."""
+        return self.keys[layer][:, :, start:stop], self.values[layer][:, :, start:stop]
+
+
+def attention(
+    queries: mx.array,
+    trunk: tuple[mx.array, mx.array],
+    own: tuple[mx.array, mx.array],
+    *,
+    scale: float,
+    mask: mx.array | None,
+    sinks: mx.array | None,
+) -> mx.array:
+    """Attention of `[rows, heads, 1, size]`, each row over the trunk and then over its own tokens.
+
+    `trunk` is `[1, kv heads, shared, size]`, `own` is `[rows or 1, kv heads, tokens, size]`, of which a row sees what
+    `mask` (bool, broadcast to `[rows, kv heads, heads / kv heads, tokens]`) says.
+    """
+    (trunk_keys, trunk_values), (keys, values) = trunk, own
+    rows, heads, _, size = queries.shape
+    kv_heads, shared = trunk_keys.shape[1:3]
+    group = heads // kv_heads
+    scaled = (queries * scale).reshape(rows, kv_heads, group, size)
+    together = scaled.swapaxes(0, 1).reshape(kv_heads, rows * group, size) @ trunk_keys[0].swapaxes(1, 2)
+    scores = [together.reshape(kv_heads, rows, group, shared).swapaxes(0, 1)]
+    alone = scaled @ keys.swapaxes(2, 3)
+    scores.append(alone if mask is None else mx.where(mask, alone, mx.array(-mx.inf, alone.dtype)))
+    if sinks is not None:
+        scores.append(mx.broadcast_to(sinks.reshape(1, kv_heads, group, 1), (rows, kv_heads, group, 1)))
+    weights = mx.softmax(mx.concatenate(scores, axis=-1), axis=-1, precise=True)
+    of_trunk = weights[..., :shared].swapaxes(0, 1).reshape(kv_heads, rows * group, shared) @ trunk_values[0]
+    of_own = weights[..., shared : shared + keys.shape[2]] @ values
+    found = of_trunk.reshape(kv_heads, rows, group, -1).swapaxes(0, 1) + of_own
+    return found.reshape(rows, heads, 1, -1)
