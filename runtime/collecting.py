@@ -14,7 +14,7 @@ from greenroom.constraints.constraint import Constraint
 from greenroom.constraints.json_schema import AnyJson
 from greenroom.course import Course
 from greenroom.errors import InvalidConstraint, InvalidStructure, MalformedJson, TruncatedJson
-from greenroom.states import State
+from greenroom.states import State, follow, redecoded
 
 __all__ = ["constrained", "parsed", "wanted"]
 
@@ -38,10 +38,10 @@ async def constrained(course: Course, state: State, more: Constraint) -> tuple[C
     course = await replace(course, parameters=parameters, constraint=constraint, compiled=None).compile()
     begun = course.compiled.start() if course.compiled is not None else None
     if begun is not None and state.output:
-        begun.consume(state.output)
+        follow(begun, state.output, course.model.vocab_size)
         if begun.error is not None:
             raise InvalidConstraint(f"{state.text!r} was written already, and contradicts it: {begun.error}")
-    return course, replace(state, constraint=begun)
+    return course, redecoded(replace(state, constraint=begun), course.decoder)
 
 
 def parsed(text: str, schema: Any, parse: Callable[[str], Any] | None, *, is_whole: bool) -> Any:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Self
 from anyio import to_thread
 
 from greenroom import conversation, prompts, scoring
-from greenroom.conversation import NOTHING, Cue, Fill, Message, Piece, Seal, Told
+from greenroom.calling import Calling
+from greenroom.conversation import BEGINNING, Cue, Fill, Mark, Message, Piece, Seal, Told
 from greenroom.course import Course
 from greenroom.errors import ContextClosed, ContextInUse, InvalidPrompt, UnknownContext
 from greenroom.guests import Guest, pieces_of
@@ -24,16 +25,13 @@ from greenroom.parameters import GenerateParameters, integer
 from greenroom.prompts import Prompt
 from greenroom.samplers import Sampler
 from greenroom.snapshots import Snapshot
-from greenroom.states import State
+from greenroom.tools import Tools
 from greenroom.turns import look
 
 if TYPE_CHECKING:
     from greenroom.generator import Generator
 
 __all__ = ["Context"]
-
-Mark = tuple[int, Told]
-"""A length, and what was told there."""
 
 _SHORT = 2000
 """Characters: so little is tokenized at once rather than on another thread, which costs a wake-up."""
@@ -47,16 +45,15 @@ class Context:
     `fork`, `save`, `snapshot` and `aclose` raises `ContextInUse`.
     """
 
-    def __init__(
-        self, house: House, tokens: tuple[int, ...] = (), told: Told = NOTHING, marks: Sequence[Mark] = ()
-    ) -> None:
+    def __init__(self, house: House, tokens: tuple[int, ...] = (), marks: Sequence[Mark] = BEGINNING) -> None:
+        """`marks` is what was told at which length, from the beginning on; the last one holds at the end."""
         self.house = house
         self.line = house.new_line()
         """Where the engine holds its KV; one request runs there at a time."""
-        self.told = told
+        self.told = marks[-1][1]
         self._tokens = tokens
-        self._marks: list[Mark] = [*(marks or [(0, NOTHING)]), (len(tokens), told)]
-        """What was told at which length: where a cut falls between two, the one before it holds."""
+        self._marks = list(marks)
+        """Where a cut falls between two, the one before it holds."""
         self._pieces: list[Piece] = []
         self._live: weakref.ref[Generator] | None = None
         self._guest: Guest | None = None
@@ -164,7 +161,7 @@ class Context:
         if len(self._tokens) > 1:
             course = self._course()
             course.check(self._tokens)
-            await look(course, self._bare(self._tokens[:-1]), self.line, logits=0)
+            await look(course, course.bare(self._tokens[:-1]), self.line, logits=0)
 
     async def truncate(self, count: int) -> None:
         """Drop the last `count` tokens. Raises `InvalidParameter` where there are fewer."""
@@ -190,7 +187,7 @@ class Context:
         found = prompts.encode(list(ids), course.model.tokenizer, course.model.vocab_size)
         course.check((*self._tokens, *found[:-1]))
         course.check(self._tokens)
-        return await scoring.score(course, self._bare(self._tokens), found, self.line)
+        return await scoring.score(course, course.bare(self._tokens), found, self.line)
 
     # Generations.
 
@@ -209,21 +206,28 @@ class Context:
         horizon: int | None = None,
         seed: int | None = None,
         default_stops: bool = True,
+        tools: Tools | None = None,
+        tool_choice: str = "auto",
+        tool_format: str | None = None,
     ) -> Generator:
         """A generator from here on: nothing runs before its first step. See `Generator`.
 
-        `stop` has token ids (and strings), beside the model's own stop tokens unless `default_stops=False`. What is
-        given here beats what the sampler's `GenerateParameters` say. Of `speculator`, `system_speculation` (guesses
-        from what was said before) and `draft_model` (another open `Runtime`) one may be used.
+        `stop` has token ids (and strings), beside the model's own stop tokens unless `default_stops=False`, which has
+        no effect beside a constraint: they are its end. What is given here beats what the sampler's
+        `GenerateParameters` say. Of `speculator`, `system_speculation` (guesses from what was said before) and
+        `draft_model` (another open `Runtime`) one may be used.
+
+        With `tools`, calls in what the model writes become events, as in `Runtime.generate`, and `tool_choice` may
+        force them. To show them to the model is the prompt's business: fill what `Runtime.prepare(..., tools=)` gives.
 
         Raises `InvalidParameter`, `InvalidConstraint`, `NotSupported`, `ContextInUse` at once; what tokenizing and
         compiling find is raised at the first await.
         """
-        from greenroom.generator import Generator
+        from greenroom.beginning import begun
 
         self._free()
         changes: dict[str, Any] = {"max_tokens": max_tokens, "seed": seed}
-        return Generator.begin(
+        return begun(
             self,
             sampler,
             {name: value for name, value in changes.items() if value is not None}
@@ -234,6 +238,7 @@ class Context:
             system_speculation=system_speculation,
             draft_model=draft_model,
             refused={"adapter": adapter, "zo_seed": zo_seed, "horizon": horizon},
+            calling=Calling.of(tools, tool_choice, tool_format),
         )
 
     # Copies.
@@ -241,7 +246,7 @@ class Context:
     async def fork(self) -> Context:
         """An independent copy; of the tokens where its generator stands, if one lives here."""
         await self._pause()
-        return Context(self.house, self._tokens, self.told, self._marks)
+        return Context(self.house, self._tokens, self._marks)
 
     async def fork_many(self, count: int) -> list[Context]:
         """`count` copies."""
@@ -251,7 +256,7 @@ class Context:
     async def snapshot(self) -> Snapshot:
         """What is here, to be opened as often as one likes, or saved in a file."""
         await self._pause()
-        return Snapshot(self.house, self._tokens, told=self.told)
+        return Snapshot(self.house, self._tokens, self.marks)
 
     async def save(self, name: str) -> None:
         """Keep what is here under `name` until the runtime is left; another of that name is replaced."""
@@ -263,6 +268,11 @@ class Context:
             raise UnknownContext(name)
 
     # For generators, in this package.
+
+    @property
+    def marks(self) -> tuple[Mark, ...]:
+        """What was told at which length."""
+        return tuple(self._marks)
 
     def _generator(self) -> Generator | None:
         live = self._live() if self._live is not None else None
@@ -351,9 +361,6 @@ class Context:
 
     def _course(self) -> Course:
         return Course(self.house, GenerateParameters(temperature=0.0, seed=0))
-
-    def _bare(self, tokens: tuple[int, ...]) -> State:
-        return State(tokens, len(tokens), 0, self._course().decoder())
 
     async def _settle(self) -> None:
         """Tokenize what was not yet; on another thread where that takes a while."""

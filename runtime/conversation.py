@@ -15,7 +15,7 @@ from greenroom import prompts
 from greenroom.backends.protocol import Tokenizer
 from greenroom.errors import GreenroomError, InvalidPrompt, NotSupported
 
-__all__ = ["NOTHING", "Cue", "Fill", "Message", "Piece", "Seal", "Told", "spelled"]
+__all__ = ["BEGINNING", "NOTHING", "Cue", "Fill", "Mark", "Message", "Piece", "Seal", "Told", "spelled"]
 
 _STAND_INS = ("north", "seven")
 """They begin and end differently, in any vocabulary."""
@@ -54,6 +54,11 @@ class Told(NamedTuple):
 
 NOTHING = Told()
 """No message yet."""
+
+Mark = tuple[int, Told]
+"""A length, and what was told there."""
+BEGINNING: tuple[Mark, ...] = ((0, NOTHING),)
+"""The marks of an empty context."""
 
 
 def spelled(

@@ -17,27 +17,38 @@ from greenroom.actors.drafting import Speculator as EngineSpeculator
 from greenroom.actors.mailbox import Mailbox
 from greenroom.actors.messages import Submit
 from greenroom.backends.protocol import ModelInfo
+from greenroom.calling import NO_TOOLS, Calling
 from greenroom.constraints.compiled import Compiled
+from greenroom.constraints.conjunction import All, parts
 from greenroom.constraints.constraint import Constraint
+from greenroom.constraints.json_schema import AnyJson, JsonSchema
+from greenroom.constraints.matcher import MatcherState
 from greenroom.constraints.state import ConstraintState
-from greenroom.decoders import TextDecoder
+from greenroom.constraints.thoughts import ThoughtBudget
+from greenroom.decoders import TextDecoder, TokenDecoder
 from greenroom.errors import ConstraintFailed, InvalidPrompt, PromptTooLong, RuntimeClosed
 from greenroom.events import Info
 from greenroom.house import House
 from greenroom.parameters import GenerateParameters, kv_options, sampling, stop_ids, stop_strings
-from greenroom.states import Ending, State
+from greenroom.recording import Said
+from greenroom.states import Ending, State, cut
 
 __all__ = ["Course", "settled"]
 
 
 @dataclass(frozen=True)
 class Course:
-    """`parameters` hold the sampler too; `compiled` is the constraint's, once somebody has waited for it."""
+    """`parameters` hold the sampler too; `compiled` is the constraint's, once somebody has waited for it.
+
+    `calling` says which calls are looked for in what the model writes, `budget` how long its thoughts may be.
+    """
 
     house: House
     parameters: GenerateParameters
     constraint: Constraint | None = None
     compiled: Compiled | None = None
+    calling: Calling = NO_TOOLS
+    budget: ThoughtBudget | None = None
 
     @property
     def model(self) -> ModelInfo:
@@ -48,22 +59,55 @@ class Course:
         """Another way to go on from the same states."""
         return replace(self, parameters=msgspec.structs.replace(self.parameters, **changes))
 
+    def behind(self, prompt: Sequence[int]) -> Course:
+        """With what a prompt says of the constraint: which calls are forced, and whether a thought is open."""
+        constraint = self.calling.constraint(self.model, prompt) if self.calling.is_forced else self.constraint
+        budget = self.calling.budget(self.parameters.thinking_tokens, self.model, prompt)
+        return replace(self, constraint=constraint, budget=budget)
+
+    @property
+    def is_constrained(self) -> bool:
+        """Whether the user said what may be written."""
+        return self.constraint is not None or self.calling.is_forced
+
+    @property
+    def whole(self) -> Constraint | None:
+        """What the output obeys, its thoughts' lengths included."""
+        given = [part for part in (self.constraint, self.budget) if part is not None]
+        return All(*given) if len(given) > 1 else given[0] if given else None
+
     async def compile(self) -> Course:
         """With the constraint compiled. Raises `InvalidConstraint`."""
-        if self.constraint is None or self.compiled is not None:
+        whole = self.whole
+        if whole is None or self.compiled is not None:
             return self
-        return replace(self, compiled=await to_thread.run_sync(self.house.compile, self.constraint))
+        return replace(self, compiled=await to_thread.run_sync(self.house.compile, whole))
 
-    def decoder(self) -> TextDecoder:
-        """One that was fed nothing."""
-        model = self.model
+    def decoder(self, prompt: Sequence[int], seed: int) -> Decoder:
+        """One that was fed nothing: what the prompt opened is open, and ids of calls follow the seed.
+
+        JSON from the first token on has no thoughts and no calls: a marker in it is a part of a string.
+        """
+        if not self.is_json:
+            return self.calling.decoder(self.parameters, self.model, prompt, seed)
         return TextDecoder(
-            model.tokenizer.stream(),
-            stop_ids=stop_ids(self.parameters, model),
-            eos=model.stop_tokens,
+            self.model.tokenizer.stream(),
+            stop_ids=stop_ids(self.parameters, self.model),
+            eos=self.model.stop_tokens,
             stop_strings=stop_strings(self.parameters),
             keep_tokens=self.parameters.logprobs is not None,
         )
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the whole output is JSON."""
+        given = self.constraint.parts if isinstance(self.constraint, All) else (self.constraint,)
+        return any(isinstance(part, JsonSchema | AnyJson) for part in given)
+
+    def bare(self, tokens: tuple[int, ...], start: int | None = None) -> State:
+        """`tokens`, those from `start` on generated, for passes whose text nobody wants."""
+        start = len(tokens) if start is None else start
+        return State(tokens, start, 0, TokenDecoder(stop_ids=frozenset(), eos=frozenset()))
 
     def check(self, tokens: Sequence[int]) -> None:
         """Raise `InvalidPrompt` or `PromptTooLong` for a prompt that cannot be run."""
@@ -73,6 +117,12 @@ class Course:
             raise PromptTooLong(len(tokens), self.model.context_length)
         if len(tokens) >= self.house.room:
             raise PromptTooLong(len(tokens), self.house.room, "the runtime's kv_bytes")
+
+    def cut(self, state: State, said: Sequence[Said], ahead: ConstraintState | None) -> State:
+        """`state` after `said`, tokens that stay, of a request whose constraint went `ahead` and was given up."""
+        is_freed = ahead is not None and any(isinstance(p, MatcherState) and p.is_freed for p in parts(ahead))
+        kept = [each for each in said if each.is_kept]
+        return cut(state, kept, vocab_size=self.model.vocab_size if is_freed else None)
 
     def unmet(self, state: State) -> ConstraintFailed | None:
         """Why a complete output fails what masks could not enforce."""
@@ -94,11 +144,22 @@ class Course:
 
     def ended(self, info: Info) -> Ending | None:
         """What a request's end says of the generation: one that ran out of steps says nothing."""
-        if info.stop_reason == "stop" or info.stop_detail == "context":
+        if info.stop_reason == "stop" or info.stop_detail in ("context", "timeout"):
             return Ending(info.stop_reason, info.stop_detail, info.stop_sequence)
         if info.stop_detail == "shutdown":
             raise RuntimeClosed("the runtime was left while this generation ran")
         return None
+
+    def deadline(self) -> float | None:
+        """Until when a generation may run that begins now, in monotonic seconds."""
+        timeout = self.parameters.timeout
+        return None if timeout is None else time.monotonic() + timeout
+
+    def overdue(self, state: State, deadline: float | None) -> State:
+        """`state`, ended where the time is over."""
+        if state.ending is not None or deadline is None or time.monotonic() < deadline:
+            return state
+        return replace(state, ending=Ending("cancelled", "timeout"))
 
     def request(
         self,
@@ -113,6 +174,7 @@ class Course:
         drafts: tuple[int, ...] = (),
         speculator: EngineSpeculator | None = None,
         draw_with: GenerateParameters | None = None,
+        deadline: float | None = None,
     ) -> Mailbox:
         """Go on from `state` on `line`, drawing as `draw_with` says; `decoder` and `constraint` are the request's own.
 
@@ -130,6 +192,7 @@ class Course:
                 sampling=sampling(drawn, seed=seed, stop_ids=stops, prompt_tokens=state.start),
                 max_tokens=None if most is None or not draws else most - state.generated,
                 submitted=time.monotonic(),
+                deadline=deadline,
                 decoder=decoder,
                 reported_seed=seed,
                 kv=kv_options(self.parameters),

@@ -109,6 +109,15 @@ class TextDecoder:
                 told.append(piece)
         return tuple(told)
 
+    @property
+    def held(self) -> tuple[Token, ...]:
+        """The tokens that go with the next chunk."""
+        return tuple(self._tokens)
+
+    def hold(self, tokens: Sequence[Token]) -> None:
+        """The same in another's place: what it was fed may have been known by its ids alone."""
+        self._tokens = list(tokens)
+
     def fork(self) -> TextDecoder:
         """See `Decoder.fork`."""
         twin = copy(self)

@@ -19,7 +19,7 @@ from greenroom.course import Course
 from greenroom.errors import GreenroomError, RuntimeClosed
 from greenroom.events import Info
 from greenroom.recording import Recorder, Said
-from greenroom.states import State, advanced, cut
+from greenroom.states import State, advanced
 from greenroom.turns import Turn
 
 __all__ = ["Lead", "Lent", "Running", "Stepping"]
@@ -48,13 +48,17 @@ class Lead(Protocol):
 class Running:
     """One request that runs on by itself."""
 
-    def __init__(self, course: Course, state: State, line: int, speculator: EngineSpeculator | None) -> None:
+    def __init__(
+        self, course: Course, state: State, line: int, speculator: EngineSpeculator | None, deadline: float | None
+    ) -> None:
         self.taken: list[Said] = []
         self._course = course
         self._base = state
         self._recorder = Recorder(state.decoder.fork(), tells=True)
         self._constraint = None if state.constraint is None else state.constraint.fork()
-        self._mailbox = course.request(state, line, self._recorder, self._constraint, speculator=speculator)
+        self._mailbox = course.request(
+            state, line, self._recorder, self._constraint, speculator=speculator, deadline=deadline
+        )
 
     def __repr__(self) -> str:
         return f"<Running taken={len(self.taken)} {self._mailbox!r}>"
@@ -83,16 +87,17 @@ class Running:
         if info is None:
             raise RuntimeError(f"{self!r} is not settled")
         is_whole = len(self.taken) == len(self._recorder.said) and self._mailbox.error is None
+        ending = self._course.ended(info) if is_whole else None
         if is_whole and info.stop_reason != "cancelled":
             state = advanced(
                 self._base,
                 self.taken,
                 decoder=self._recorder.decoder,
                 constraint=self._constraint,
-                ending=self._course.ended(info),
+                ending=ending,
             )
         else:
-            state = cut(self._base, [said for said in self.taken if said.is_kept])
+            state = replace(self._course.cut(self._base, self.taken, self._constraint), ending=ending)
         state = replace(state, counts=self._base.counts.plus(info))
         return replace(state, ending=self._course.ending(state))
 
@@ -107,11 +112,12 @@ class Running:
 class Stepping:
     """Step by step, each asked for on the event loop: what a speculator of the user's needs."""
 
-    def __init__(self, state: State, step: Callable[[State], Awaitable[Turn]]) -> None:
+    def __init__(self, course: Course, state: State, step: Callable[[State], Awaitable[Turn]]) -> None:
         self.taken: list[Said] = []
-        self._before = 0
-        """How many of them were taken before the last turn."""
+        self._course = course
         self._base = state
+        self._since: list[Said] = []
+        """What was taken of the last step, which began at the base."""
         self._whole = state
         self._queue: deque[Said] = deque()
         self._step = step
@@ -125,12 +131,13 @@ class Stepping:
             if self._whole.ending is not None:
                 return None
             turn = await self._step(self._whole)
-            if not turn.said:
+            if not turn.said and turn.state.ending is None:
                 raise GreenroomError("a step drew nothing; this is a defect of greenroom")
             self._base, self._whole = self._whole, turn.state
-            self._before = len(self.taken)
+            self._since.clear()
             self._queue.extend(turn.said)
         said = self._queue.popleft()
+        self._since.append(said)
         self.taken.append(said)
         return said
 
@@ -146,7 +153,7 @@ class Stepping:
         """See `Lead.here`."""
         if not self._queue:
             return self._whole
-        state = cut(self._base, [said for said in self.taken[self._before :] if said.is_kept])
+        state = self._course.cut(self._base, self._since, self._whole.constraint)
         return replace(state, counts=self._whole.counts)
 
     def drop(self) -> bool:
@@ -157,12 +164,12 @@ class Stepping:
 class Lent:
     """One request that a stream reads: whatever it recorded counts, read or not."""
 
-    def __init__(self, course: Course, state: State, line: int, decoder: Decoder) -> None:
+    def __init__(self, course: Course, state: State, line: int, decoder: Decoder, deadline: float | None) -> None:
         self._course = course
         self._base = state
         self._recorder = Recorder(decoder, passes_on=True)
-        constraint = None if state.constraint is None else state.constraint.fork()
-        self.mailbox = course.request(state, line, self._recorder, constraint)
+        self._constraint = None if state.constraint is None else state.constraint.fork()
+        self.mailbox = course.request(state, line, self._recorder, self._constraint, deadline=deadline)
 
     def __repr__(self) -> str:
         return f"<Lent {self.mailbox!r}>"
@@ -190,7 +197,7 @@ class Lent:
         info = self.mailbox.info
         if info is None:
             raise RuntimeError(f"{self!r} is not settled")
-        state = cut(self._base, [said for said in self.taken if said.is_kept])
+        state = self._course.cut(self._base, self.taken, self._constraint)
         ending = None if self.mailbox.error is not None else self._course.ended(info)
         state = replace(state, counts=self._base.counts.plus(info), ending=ending)
         return replace(state, ending=self._course.ending(state))

@@ -15,7 +15,18 @@ import msgspec
 from greenroom.backends.protocol import KvOptions, ModelInfo, Sampling
 from greenroom.errors import InvalidParameter, NotSupported
 
-__all__ = ["GenerateParameters", "integer", "merged", "sampling", "stop_ids", "stop_strings", "validate"]
+__all__ = [
+    "GenerateParameters",
+    "integer",
+    "is_penalised",
+    "kv_options",
+    "merged",
+    "sampling",
+    "stop_ids",
+    "stop_strings",
+    "validate",
+    "validate_kv",
+]
 
 LARGEST = 3.4028234663852886e38
 """The largest float32: the logits are float32 or narrower, so a larger number would be infinite there."""
@@ -151,6 +162,11 @@ def sampling(parameters: GenerateParameters, *, seed: int, stop_ids: frozenset[i
         banned_until=prompt_tokens + parameters.min_tokens if early else 0,
         logprobs=parameters.logprobs,
     )
+
+
+def is_penalised(parameters: GenerateParameters) -> bool:
+    """Whether a draw depends on the tokens before it, other than through the model."""
+    return bool(parameters.repetition_penalty or parameters.presence_penalty or parameters.frequency_penalty)
 
 
 def stop_ids(parameters: GenerateParameters, info: ModelInfo) -> frozenset[int]:

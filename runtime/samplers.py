@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import msgspec
 
-from greenroom.parameters import GenerateParameters
+from greenroom.errors import InvalidParameter
+from greenroom.parameters import GenerateParameters, validate
 
-__all__ = ["Sampler"]
+__all__ = ["Sampler", "check"]
 
 
 class Sampler(msgspec.Struct, frozen=True):
@@ -46,3 +47,10 @@ class Sampler(msgspec.Struct, frozen=True):
     def multinomial(temperature: float = 1.0, seed: int | None = None) -> Sampler:
         """From all tokens. `seed` is the generator's, where it is given none of its own."""
         return Sampler(GenerateParameters(temperature=temperature, seed=seed))
+
+
+def check(sampler: object, vocab_size: int) -> None:
+    """Raise `InvalidParameter` for what is no sampler, or cannot draw from so many tokens."""
+    if not isinstance(sampler, Sampler):
+        raise InvalidParameter("sampler", sampler, "a Sampler")
+    validate(sampler.parameters, vocab_size=vocab_size)

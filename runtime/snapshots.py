@@ -1,27 +1,19 @@
-"""Frozen copies of contexts and generations, and their files.
-
-A file has the tokens, not the KV: opening one runs them again, or takes what the prefix store has of them. It is a
-safetensors file, whose metadata name the model and the tokenizer, so that tokens never meet a vocabulary that gives
-them another meaning.
-"""
+"""Frozen copies of contexts and generations: opened or restored as often as one likes, here or from a file."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
-import msgspec
-import numpy as np
 from anyio import to_thread
-from safetensors import SafetensorError
-from safetensors import numpy as tensors
 
-from greenroom.conversation import NOTHING, Told
-from greenroom.errors import GreenroomError, InvalidSnapshot, NotSupported, SnapshotMismatch
+from greenroom import branching, snapshot_files
+from greenroom.conversation import Mark
+from greenroom.errors import NotSupported
 from greenroom.house import House
+from greenroom.snapshot_files import Found, Going
+from greenroom.speculation import Speculation
+from greenroom.standing import Standing
 
 if TYPE_CHECKING:
     from greenroom.context import Context
@@ -30,24 +22,33 @@ if TYPE_CHECKING:
 
 __all__ = ["Snapshot"]
 
-_FORMAT = "greenroom snapshot 1"
-
 
 class Snapshot:
     """A frozen copy: of a context, or of a generation, which can go on from it as often as one likes."""
 
     def __init__(
-        self, house: House, tokens: tuple[int, ...], *, told: Told = NOTHING, generator: Generator | None = None
+        self,
+        house: House,
+        tokens: tuple[int, ...],
+        marks: tuple[Mark, ...],
+        *,
+        generator: Generator | None = None,
     ) -> None:
         """`generator` is one that nobody else holds, to be copied."""
         self._house = house
-        self._told = told
+        self._marks = marks
         self._generator = generator
         self.tokens = tokens
 
     def __repr__(self) -> str:
         kind = "context" if self._generator is None else "generation"
         return f"<Snapshot of a {kind} tokens={len(self.tokens)}>"
+
+    @classmethod
+    def of(cls, generator: Generator) -> Self:
+        """A frozen copy of one that nobody else holds, and that stands."""
+        context = generator.context
+        return cls(context.house, generator.all_tokens, context.marks, generator=generator)
 
     async def restore(self) -> Generator:
         """A new generator, in a context of its own, that stands where the snapshot was taken.
@@ -56,34 +57,30 @@ class Snapshot:
         """
         if self._generator is None:
             raise NotSupported("restore() of a context's snapshot", "open() it, and generate")
-        return await self._generator.copy()
+        return await branching.copy(self._generator)
 
     def open(self) -> Context:
         """A new context with these tokens."""
         from greenroom.context import Context
 
-        return Context(self._house, self.tokens, self._told)
+        return Context(self._house, self.tokens, self._marks)
 
     async def save(self, path: str | Path) -> None:
-        """Write the tokens, and what they belong to, into a file; an older one is replaced once all is written.
+        """Write it into a file; an older one is replaced once all is written.
 
-        A generation is saved as a context: its sampler and its constraint are code.
+        Of a generation that is everything that `restore` gives, except a `speculator` of the user's and a draft model:
+        they change no token, and the generation goes on without them. Raises `NotSupported` for a constraint that is
+        code, which it names; and `OSError` as writing does.
         """
-        await to_thread.run_sync(self._write, Path(path))
+        await to_thread.run_sync(snapshot_files.write, Path(path), self._house, self._found())
 
-    def _write(self, path: Path) -> None:
-        metadata = {
-            "format": _FORMAT,
-            "told": msgspec.json.encode(self._told).decode(),
-            **fingerprints(self._house),
-        }
-        data = tensors.save({"tokens": np.array(self.tokens, np.int64)}, metadata)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        try:
-            partial.write_bytes(data)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+    def _found(self) -> Found:
+        at = None if self._generator is None else self._generator.standing
+        if at is None or at.state is None:
+            return Found(self.tokens, self._marks, None)
+        guesses = at.speculation.engine is not None
+        going = Going(at.course, at.state, tuple(at.unread), at.has_told_end, guesses)
+        return Found(self.tokens, self._marks, going)
 
     @classmethod
     async def load(cls, path: str | Path, runtime: Runtime | None = None) -> Self:
@@ -93,50 +90,20 @@ class Snapshot:
         or tokenizer wrote it, and `OSError` as reading does.
         """
         from greenroom import current
+        from greenroom.context import Context
+        from greenroom.generator import Generator
 
         house = current.find(runtime).opened()
-        tokens, told = await to_thread.run_sync(_read, Path(path), house)
-        return cls(house, tokens, told=told)
-
-
-def _read(path: Path, house: House) -> tuple[tuple[int, ...], Told]:
-    data = path.read_bytes()
-    try:
-        found = tensors.load(data)
-        length = int.from_bytes(data[:8], "little")
-        metadata = msgspec.json.decode(data[8 : 8 + length]).get("__metadata__", {})
-        if metadata.get("format") != _FORMAT:
-            raise InvalidSnapshot(f"{path} is a safetensors file, but no snapshot of ours")
-        told = Told(*msgspec.json.decode(metadata["told"], type=tuple[str | None, bool]))
-        tokens = tuple(found["tokens"].tolist())
-    except GreenroomError:
-        raise
-    except (SafetensorError, msgspec.MsgspecError, KeyError, ValueError, TypeError, AttributeError) as cause:
-        raise InvalidSnapshot(f"{path} is no snapshot, or not all of one: {cause}") from cause
-    _compare(path, metadata, fingerprints(house))
-    if any(not 0 <= token < house.model.vocab_size for token in tokens):
-        raise InvalidSnapshot(f"{path} has token ids that the model does not have")
-    return tokens, told
-
-
-def _compare(path: Path, saved: Mapping[str, Any], ours: Mapping[str, str]) -> None:
-    for what in ours:
-        if saved.get(what) != ours[what]:
-            raise SnapshotMismatch(f"{path} was saved with another {what}: {saved.get(what)!r}, not {ours[what]!r}")
-
-
-def fingerprints(house: House) -> dict[str, str]:
-    """What tells a model and a tokenizer from others. Takes up to a second for a large tokenizer, once."""
-    if house.fingerprints is None:
-        model = house.model
-        digest = hashlib.blake2b(digest_size=16)
-        try:
-            spelled = model.tokenizer.vocabulary()
-        except NotSupported:  # a slow tokenizer: what it makes of every id
-            spelled = "\n".join([model.tokenizer.decode([token]) for token in range(model.tokenizer.vocab_size)])
-        parts = [spelled] if isinstance(spelled, str) else [*map(repr, spelled[0]), *map(str, sorted(spelled[1]))]
-        for part in parts:
-            digest.update(part.encode() + b"\0")
-        weights = model.fingerprint or f"{model.vocab_size}/{model.context_length}/{model.kv_bytes_per_token}"
-        house.fingerprints = {"model": weights, "tokenizer": digest.hexdigest()}
-    return house.fingerprints
+        tokens, marks, going = await to_thread.run_sync(snapshot_files.read, Path(path), house)
+        if going is None:
+            return cls(house, tokens, marks)
+        standing = Standing(
+            Context(house, tokens, marks),
+            going.course,
+            Speculation.of(house.model, None, system_speculation=going.guesses, draft_model=None),
+            seed=going.state.seed,
+            state=going.state,
+            unread=going.unread,
+            has_told_end=going.has_told_end,
+        )
+        return cls.of(Generator(standing, owns_context=True))

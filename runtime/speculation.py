@@ -11,6 +11,7 @@ from greenroom.backends.protocol import KvOptions, ModelInfo
 from greenroom.course import Course
 from greenroom.drafts import ModelDrafter
 from greenroom.errors import InvalidParameter, NotSupported
+from greenroom.parameters import is_penalised
 from greenroom.speculators import Speculator, drafted
 from greenroom.states import State
 
@@ -62,7 +63,7 @@ class Speculation(NamedTuple):
 
     async def drafts(self, course: Course, state: State) -> tuple[int, ...]:
         """The user's guesses behind `state`; none where the engine asks for them itself."""
-        if self.user is None:
+        if self.user is None or is_penalised(course.parameters):  # such rows do not check guesses
             return ()
         most = course.parameters.max_tokens
         room = min(course.model.context_length, course.house.room) - len(state.tokens) - 1

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
+
 from greenroom.actors.decoding import Decoder
 from greenroom.backends.protocol import Sampled
 from greenroom.constraints.state import ConstraintState
@@ -18,7 +20,7 @@ from greenroom.errors import ConstraintFailed
 from greenroom.events import Chunk, Info, StopDetail, StopReason
 from greenroom.recording import Said
 
-__all__ = ["Counts", "Ending", "State", "advanced", "cut", "rewound"]
+__all__ = ["Counts", "Ending", "State", "advanced", "cut", "follow", "redecoded", "replayed", "rewound"]
 
 
 class Ending(NamedTuple):
@@ -57,6 +59,9 @@ class Counts(NamedTuple):
 
 
 NONE = Counts()
+
+Fresh = Callable[[Sequence[int], int], Decoder]
+"""Makes a decoder that was fed nothing, of the prompt's ids and a seed."""
 
 
 @dataclass(frozen=True)
@@ -100,37 +105,66 @@ def advanced(
     )
 
 
-def cut(state: State, said: Sequence[Said]) -> State:
-    """`state` after `said`, tokens that stay, which a request had recorded before it was given up."""
+def cut(state: State, said: Sequence[Said], *, vocab_size: int | None) -> State:
+    """`state` after `said`, tokens that stay, which a request had recorded before it was given up.
+
+    With `vocab_size` the constraint is asked for its masks again: see `follow`.
+    """
     if not said:
         return state
     decoder = state.decoder.fork()
     again = [Said(each.sampled, decoder.feed((each.sampled,)).events, None) for each in said]
     constraint = None if state.constraint is None else state.constraint.fork()
     if constraint is not None:
-        constraint.consume([each.token for each in again])
+        follow(constraint, [each.token for each in again], vocab_size)
     return advanced(state, again, decoder=decoder, constraint=constraint, ending=None)
 
 
-def rewound(state: State, count: int, fresh: Callable[[], Decoder], seed: int | None) -> State:
-    """`state` without the last `count` tokens that were generated; `fresh` makes a decoder that was fed nothing."""
-    kept = state.generated - count
-    decoder, text = fresh(), ""
-    for token in state.output[:kept]:
+def follow(constraint: ConstraintState, tokens: Sequence[int], vocab_size: int | None) -> None:
+    """Let `constraint` go on by `tokens`; with `vocab_size` as it went when they were drawn, mask by mask.
+
+    Where masks contradict each other, or what they force is spelt otherwise, a matcher changes its ways for good.
+    """
+    if vocab_size is None:
+        constraint.consume(tokens)
+        return
+    mask = np.empty(-(-vocab_size // 32), np.uint32)
+    for token in tokens:
+        constraint.fill_mask(mask)
+        constraint.consume((token,))
+
+
+def replayed(state: State, tokens: Sequence[int], *, vocab_size: int) -> State:
+    """`state` after `tokens`, all of which stay; its own parts are used up."""
+    if state.constraint is not None:
+        follow(state.constraint, tokens, vocab_size)
+    fed = [Sampled(0, token) for token in tokens]
+    said = [Said(sampled, state.decoder.feed((sampled,)).events, None) for sampled in fed]
+    return advanced(state, said, decoder=state.decoder, constraint=state.constraint, ending=None)
+
+
+def redecoded(state: State, fresh: Fresh) -> State:
+    """`state` with another decoder, which may depend on its seed."""
+    decoder, text = fresh(state.tokens[: state.start], state.seed), ""
+    for token in state.output:
         events = decoder.feed((Sampled(0, token),)).events
         text += "".join([event.text for event in events if isinstance(event, Chunk)])
+    return replace(state, decoder=decoder, text=text)
+
+
+def rewound(state: State, count: int, fresh: Fresh, seed: int | None) -> State:
+    """`state` without the last `count` tokens that were generated."""
     constraint = None if state.constraint is None else state.constraint.fork()
     if constraint is not None:
         constraint.rollback(count)
         if constraint.error is not None:
             raise ConstraintFailed(f"the constraint cannot take {count} tokens back: {constraint.error}")
-    return replace(
+    shorter = replace(
         state,
-        tokens=state.tokens[: state.start + kept],
-        decoder=decoder,
-        text=text,
+        tokens=state.tokens[: len(state.tokens) - count],
         constraint=constraint,
         ending=None,
         seed=state.seed if seed is None else seed,
         forks=state.forks if seed is None else 0,
     )
+    return redecoded(shorter, fresh)

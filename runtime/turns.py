@@ -42,8 +42,11 @@ async def take(
     drafts: Sequence[int] = (),
     speculator: EngineSpeculator | None = None,
     draw_with: GenerateParameters | None = None,
+    deadline: float | None = None,
 ) -> Turn:
     """Draw `steps` times from `state` (None: to the end), behind guesses perhaps; `logits` rows are copied.
+
+    At `deadline`, in monotonic seconds, it ends where it is.
 
     Cancelled or failed, it has changed nothing, and may be taken again.
     """
@@ -59,10 +62,15 @@ async def take(
         drafts=tuple(drafts),
         speculator=speculator,
         draw_with=draw_with,
+        deadline=deadline,
     )
     info = await settled(mailbox)
     said = tuple(recorder.said)
-    after = advanced(state, said, decoder=recorder.decoder, constraint=constraint, ending=course.ended(info))
+    ending = course.ended(info)
+    if info.stop_reason == "cancelled":  # by its deadline, between two tokens: its constraint may be further
+        after = replace(course.cut(state, said, constraint), ending=ending)
+    else:
+        after = advanced(state, said, decoder=recorder.decoder, constraint=constraint, ending=ending)
     after = replace(after, counts=state.counts.plus(info))
     first = next((place for place, each in enumerate(said) if each.logits is not None), 0)
     return Turn(

@@ -258,14 +258,14 @@ async def test_a_cancelled_pull_goes_on_where_it_stood() -> None:
         g = ctx.fill("x").generate(Sampler.greedy(), max_tokens=30)
         pull = g.tokens()
         text = ""
-        for number in range(30):
+        while len(text) < 29:
             with anyio.CancelScope() as scope:
                 scope.cancel()
-                await anext(pull)
+                text += (await anext(pull)).text  # it may be there already when the cancellation arrives
             assert g.text == text
             text += (await anext(pull)).text
-            assert g.tokens_generated == number + 1
-        assert text == REPLY[:30]
+            assert (g.text, g.tokens_generated) == (text, len(text))
+        assert text == REPLY[: len(text)]
 
 
 async def test_two_tasks_do_not_share_a_generator() -> None:

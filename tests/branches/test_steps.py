@@ -271,8 +271,6 @@ async def test_what_can_never_work_is_refused_at_once() -> None:
             ctx.generate(max_tokens=-1)
         with pytest.raises(InvalidParameter):
             ctx.generate(stop=[10**6])
-        with pytest.raises(NotSupported):
-            ctx.generate(GenerateParameters(timeout=1.0))
         with pytest.raises(InvalidParameter):
             Distribution(temperature=0.0)
         g = ctx.generate()

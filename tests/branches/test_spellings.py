@@ -1,0 +1,99 @@
+"""Texts that a tokenizer would write with a special token: from there on a matcher forces nothing.
+
+What a grammar forces is fed at once. Where that text is a marker's name, within a string say, forcing it would give the
+marker; so the matcher stops forcing, for good. Who forks, rewinds or guesses must neither repeat nor forget that.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from branch_models import opened
+
+from greenroom import Chunk, JsonSchema, Reasoning, Regex, Runtime, Sampler, Scripted, Snapshot
+from greenroom.constraints import Constraint, MatcherState
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"a": {"const": "x<think>y and more"}, "b": {"type": "string", "maxLength": 12}},
+    "required": ["a", "b"],
+    "additionalProperties": False,
+}
+CONSTRAINTS: dict[str, Constraint] = {
+    "json": JsonSchema(SCHEMA, whitespace=False),
+    "text": Regex("[a-z]{3} <think>once upon a time[a-z ]{8}"),
+}
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
+@pytest.mark.parametrize("sampler", [Sampler.greedy(), Sampler.multinomial(1.5)], ids=["greedy", "seeded"])
+async def test_copies_force_what_the_original_forces(constraint: str, sampler: Sampler, tmp_path: Path) -> None:
+    """At every position: forks, rewinds and files; and step by step, and behind guesses, it is the same text."""
+    async with opened("understudy") as runtime, runtime.context() as ctx:
+        ctx.user("Tell me a story.").cue()
+        options: dict[str, Any] = {"constrain": CONSTRAINTS[constraint], "seed": 3}
+        original = (await ctx.fork()).generate(sampler, **options)
+        expected = await original.collect_tokens()
+        matcher = original.standing.state and original.standing.state.constraint
+        assert isinstance(matcher, MatcherState)
+        assert matcher.is_freed
+        for position in range(len(expected)):
+            g = (await ctx.fork()).generate(sampler, **options)
+            count = position
+            while count:
+                await anext(g.tokens())
+                count -= 1
+            await (await g.snapshot()).save(tmp_path / "g")
+            loaded = await (await Snapshot.load(tmp_path / "g")).restore()
+            for each in (await g.fork(), loaded, g):
+                assert await each.collect_tokens() == expected
+            await g.rewind(len(expected) - position)
+            assert await g.collect_tokens() == expected
+        stepped = (await ctx.fork()).generate(sampler, **options)
+        async for step in stepped:
+            await step.execute()
+        guessed = (await ctx.fork()).generate(sampler, system_speculation=True, **options)
+        assert list(stepped.output) == await guessed.collect_tokens() == expected
+
+
+async def test_a_rolled_back_matcher_forces_again() -> None:
+    """What it stopped doing behind a place is not undone in front of it."""
+    async with opened("understudy") as runtime:
+        matcher = runtime.opened().compile(CONSTRAINTS["text"]).start()
+        assert isinstance(matcher, MatcherState)
+        matcher.consume(runtime.tokenizer.encode("abc", add_special_tokens=False))
+        forced = matcher.forced_tokens()
+        assert matcher.stop_forcing()
+        assert (matcher.is_freed, matcher.forced_tokens()) == (True, ())
+        twin = matcher.fork()
+        for each in (matcher, twin):
+            each.consume(runtime.tokenizer.encode(" ", add_special_tokens=False))
+            each.rollback(1)
+            assert (each.is_freed, each.forced_tokens()) == (False, forced)
+            assert each.error is None
+
+
+async def test_json_is_text_from_end_to_end() -> None:
+    """A marker in a string of it is no thought, nor is what stands behind a thought that the prompt opened."""
+    async with opened("understudy") as runtime, runtime.context() as ctx:
+        g = ctx.user("Tell me a story.").cue().generate(Sampler.greedy(), constrain=CONSTRAINTS["json"])
+        assert (await g.collect_json())["a"] == "x<think>y and more"
+        assert json.loads(g.text)["a"] == "x<think>y and more"
+    script = json.dumps({"a": [1, "two"]})
+    async with Runtime(backend=Scripted({"*": script})) as runtime, runtime.context() as ctx:
+        ctx.fill("x<think>\n")
+        g = (await ctx.fork()).generate(Sampler.greedy(), constrain={"type": "object"}, tools=[{"name": "f"}])
+        assert await (await g.fork()).collect_json() == json.loads(script)
+        told = [event async for event in g.events()]
+        assert "".join([event.text for event in told if isinstance(event, Chunk)]) == script == g.text
+        g = (await ctx.fork()).generate(Sampler.greedy())
+        await anext(g.tokens())
+        assert g.text == ""
+        assert await g.collect_json() == json.loads(script)
+        assert g.text == script
+        g = ctx.generate(Sampler.greedy())
+        assert isinstance(await anext(g.events()), Reasoning)
