@@ -21,7 +21,8 @@ from greenroom.constraints.state import ConstraintState
 from greenroom.constraints.tags import StructTag, Tag
 from greenroom.constraints.thoughts import ThoughtBudget
 from greenroom.errors import InvalidConstraint, NotSupported
-from greenroom.parsers.forced import ForcedCalls
+from greenroom.parsers.forced import ForcedCalls, JsonCall, SpeltCall
+from greenroom.parsers.spelling import SPELLINGS
 from greenroom.parsers.thinking import Thinking
 
 __all__ = ["Budget", "Source", "budget_from", "budget_of", "constraint_from", "source_of"]
@@ -87,8 +88,21 @@ class _All(_Source, frozen=True, tag="all"):
     parts: tuple[Source, ...]
 
 
+class _JsonCall(_Source, frozen=True, tag="json_call"):
+    begin: str
+    arguments: _Schema
+    end: str
+
+
+class _SpeltCall(_Source, frozen=True, tag="spelt_call"):
+    tool_format: str
+    name: str
+    schema: str
+    opened: str
+
+
 class _Calls(_Source, frozen=True, tag="forced_calls"):
-    calls: tuple[tuple[str, _Schema, str], ...]
+    calls: tuple[_JsonCall | _SpeltCall, ...]
     thinking: Thinking | None
     is_thinking: bool
 
@@ -137,9 +151,15 @@ def _nested(constraint: Constraint) -> Source:
         case All(parts=parts):
             return _All(tuple([source_of(part) for part in parts]))
         case ForcedCalls(calls=calls, thinking=thinking, is_thinking=is_thinking):
-            return _Calls(tuple([(a, _schema(content), b) for a, content, b in calls]), thinking, is_thinking)
+            return _Calls(tuple([_call(call) for call in calls]), thinking, is_thinking)
         case _:
             raise NotSupported(f"a file of a generation under {constraint!r}")
+
+
+def _call(call: JsonCall | SpeltCall) -> _JsonCall | _SpeltCall:
+    if isinstance(call, JsonCall):
+        return _JsonCall(call.begin, _schema(call.arguments), call.end)
+    return _SpeltCall(call.tool_format, call.name, call.schema, call.opened)
 
 
 def _schema(schema: JsonSchema) -> _Schema:
@@ -168,8 +188,7 @@ def _compound(source: Source) -> Constraint:
         case _All(parts=parts):
             return All(*[constraint_from(part) for part in parts])
         case _Calls(calls=calls, thinking=thinking, is_thinking=is_thinking):
-            made = tuple([(begin, _schema_from(content), end) for begin, content, end in calls])
-            return ForcedCalls(made, thinking, is_thinking)
+            return ForcedCalls(tuple([_call_from(call) for call in calls]), thinking, is_thinking)
         case _:
             raise InvalidConstraint(f"{source!r} is no constraint of ours")
 
@@ -189,6 +208,14 @@ def _tag_from(tag: _Tag) -> Tag:
     if not isinstance(content, GrammarConstraint):
         raise InvalidConstraint(f"{content!r} is no content of a tag")
     return Tag(tag.begin, content, tag.end, tag.trigger)
+
+
+def _call_from(call: _JsonCall | _SpeltCall) -> JsonCall | SpeltCall:
+    if isinstance(call, _JsonCall):
+        return JsonCall(call.begin, _schema_from(call.arguments), call.end)
+    if call.tool_format not in SPELLINGS:
+        raise InvalidConstraint(f"{call.tool_format!r} is no format of calls that we can spell")
+    return SpeltCall(call.tool_format, call.name, call.schema, call.opened)
 
 
 def _schema_from(source: _Schema) -> JsonSchema:

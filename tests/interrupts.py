@@ -36,7 +36,7 @@ _MEANWHILE = 0.003
 class _Counted(Generic[T]):
     """Awaits `coroutine`, and calls `strike` when it is about to wait for the `place`th time."""
 
-    def __init__(self, coroutine: Awaitable[T], place: int, strike: Callable[[], None]) -> None:
+    def __init__(self, coroutine: Awaitable[T], place: int, strike: Callable[[], object]) -> None:
         self._coroutine = coroutine
         self._place = place
         self._strike = strike
@@ -83,7 +83,7 @@ async def interrupted(coroutine: Awaitable[T], place: int, how: How = How.SCOPE)
 async def _awaited(coroutine: Awaitable[T], place: int) -> T:
     task = asyncio.current_task()
     assert task is not None
-    return await _Counted(coroutine, place, lambda: task.cancel() and None)
+    return await _Counted(coroutine, place, task.cancel)
 
 
 def ways() -> tuple[How, ...]:

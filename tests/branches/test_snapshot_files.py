@@ -194,6 +194,7 @@ CONSTRAINTS: dict[str, Callable[[], Constraint]] = {
     "lazy": lambda: Lazy(7, Lazy("</think>", PLACE)),
     "all": lambda: All(Regex("a+"), All(Choice("a"), AnyJson())),
     "budget": lambda: ThoughtBudget((1, 2), (3,), 9, is_open=True),
+    "spelt calls": lambda: forced("pythonic", [WEATHER]),
     "calls": lambda: forced("hermes", [WEATHER], thinking=Thinking("<think>", "</think>"), is_thinking=True),
 }
 
