@@ -30,7 +30,18 @@ _PAUSE, _LONGEST_PAUSE = 8, 256
 class NgramDrafter:
     """A `Speculator` over one row's own tokens. `tokens` may be cut back, or be others, from call to call."""
 
-    __slots__ = ("_at", "_failures", "_from", "_index", "_is_lost", "_length", "_pause", "_tokens", "_until")
+    __slots__ = (
+        "_at",
+        "_failures",
+        "_from",
+        "_index",
+        "_is_asked",
+        "_is_lost",
+        "_length",
+        "_pause",
+        "_tokens",
+        "_until",
+    )
 
     def __init__(self) -> None:
         self._tokens: list[int] = []
@@ -40,6 +51,8 @@ class NgramDrafter:
         """Where the last guess was copied from, and how many tokens there were then."""
         self._is_lost = True
         """There is no last guess, or too little of it was right to go on from it."""
+        self._is_asked = False
+        """The last guess was not judged. If it never is, no token of it was legal."""
         self._length = _START
         self._failures = 0
         self._pause = _PAUSE
@@ -55,14 +68,17 @@ class NgramDrafter:
         count = len(tokens)
         if count < self._until:
             return ()
+        self._is_lost |= self._is_asked
         place = self._place(count)
         if place is None:
             return ()
         self._from, self._at = place, count
+        self._is_asked = True
         return self._copied(place, min(most, self._length))
 
     def judged(self, drafted: int, accepted: int) -> None:
         """See `Speculator.judged`."""
+        self._is_asked = False
         self._is_lost = 2 * accepted < drafted and accepted < _ENOUGH
         if accepted == drafted:
             self._length = min(2 * self._length, _MOST)
@@ -84,6 +100,7 @@ class NgramDrafter:
         twin._length, twin._failures = self._length, self._failures
         twin._pause, twin._until = self._pause, self._until
         twin._from, twin._at, twin._is_lost = self._from, self._at, self._is_lost
+        twin._is_asked = self._is_asked
         return twin
 
     def _place(self, count: int) -> int | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import models
 from anyio import fail_after
+from model_files import build
 from models import ByteTokenizer as Bytes
 
 from greenroom import Runtime, Scripted
@@ -17,11 +18,17 @@ from greenroom.backends.protocol import Backend
 from greenroom.backends.scripted import ByteTokenizer, Reply
 from greenroom.backends.scripted.tokenizer import STOP
 
-__all__ = ["KINDS", "PLAIN", "REPLY", "backend_of", "freed", "opened"]
+__all__ = ["KINDS", "OTHERS", "PLAIN", "REPLY", "backend_of", "freed", "opened"]
 
 REPLY = "The quick brown fox jumps over the lazy dog, and over the quick brown fox, again and again."
 KINDS = ("scripted", "understudy", *models.MODELS)
 """Everything a generator may run on."""
+OTHERS = ("gemma2", "llama4", "jamba", "recurrent_gemma", "longcat_flash", "deepseek_v41", "baichuan_m1")
+"""Kinds of caches that those do not have.
+
+KV that rows do not share passes over, chunks, recurrent state beside attention and beside windows, several pairs a
+layer, a cache class of a model's own, and windows, state and KV in one.
+"""
 PLAIN = ("scripted", "understudy", "llama", "qwen3")
 """Those whose KV can be cut, so that guesses can be checked."""
 
@@ -37,13 +44,14 @@ def _spoken(builder: Callable[[], tuple[Any, Bytes]]) -> Callable[[], tuple[Any,
     return lambda: (builder()[0], Spoken())
 
 
-def backend_of(kind: str) -> Backend | None:
-    """A backend that was not loaded; None is the understudy."""
+def backend_of(kind: str, **options: Any) -> Backend | None:
+    """A backend that was not loaded; None is the understudy. `options` are those of `MlxBackend`."""
     if kind == "scripted":
         return Scripted({"*": Reply(REPLY)})
     if kind == "understudy":
         return None
-    return MlxBackend.from_model(_spoken(models.MODELS[kind]), name=kind)
+    builder = models.MODELS.get(kind) or (models.gemma2 if kind == "gemma2" else lambda: build(kind, models.VOCAB))
+    return MlxBackend.from_model(_spoken(builder), name=kind, **options)
 
 
 @asynccontextmanager

@@ -323,10 +323,11 @@ def model_files() -> dict[str, str | None]:
     return found
 
 
-def build(name: str) -> tuple[Any, ByteTokenizer]:
+def build(name: str, vocab_size: int = VOCAB) -> tuple[Any, ByteTokenizer]:
     """A small model of that file, always with the same weights."""
     module = importlib.import_module(f"mlx_lm.models.{name}")
-    arguments = {**SIZES, **OWN.get(name, {}), "model_type": name}
+    sizes = {argument: vocab_size if size == VOCAB else size for argument, size in SIZES.items()}
+    arguments = {**sizes, **OWN.get(name, {}), "model_type": name}
     if "text_config" in {field.name for field in dataclasses.fields(module.ModelArgs)}:
         arguments["text_config"] = dict(arguments)
     mx.random.seed(7)

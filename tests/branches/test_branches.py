@@ -7,7 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
-from branch_models import KINDS, PLAIN, REPLY, opened
+from branch_models import PLAIN, REPLY, opened
 
 from greenroom import Chunk, Generator, Info, JsonSchema, Regex, Reply, Runtime, Sampler, Scripted, Token
 from greenroom.errors import (
@@ -40,35 +40,6 @@ async def pulled(g: Generator, count: int) -> None:
             count -= 1
             if count == 0:
                 break
-
-
-@pytest.mark.timeout(180)
-@pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("kind", KINDS)
-async def test_a_fork_at_every_position_goes_on_like_a_replay(kind: str, sampler: str) -> None:
-    """Child and parent, a rewound one and a restored one: all end as the undisturbed generation did."""
-    async with opened(kind) as runtime, runtime.context() as ctx:
-        options: dict[str, Any] = {"constrain": COMPACT, "seed": 4}
-        ctx.fill("A place:")
-        original = (await ctx.fork()).generate(SAMPLERS[sampler], **options)
-        expected = await original.collect_tokens()
-        assert original.stop_detail == "constraint"
-        for position in range(len(expected)):
-            g = (await ctx.fork()).generate(SAMPLERS[sampler], **options)
-            await pulled(g, position)
-            assert g.tokens_generated == position
-            child = await g.fork()
-            assert (child.output, child.text, child.tokens_generated) == (g.output, g.text, position)
-            snapshot = await g.snapshot()
-            assert await child.collect_tokens() == expected
-            assert await g.collect_tokens() == expected
-            await g.rewind(len(expected) - position)
-            assert await g.collect_tokens() == expected
-            restored = await snapshot.restore()
-            await g.aclose()
-            await child.aclose()
-            assert await restored.collect_tokens() == expected
-            await restored.aclose()
 
 
 @pytest.mark.parametrize("kind", ["scripted", "llama", "gemma3"])
