@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from greenroom.actors.requests import Request
+    from greenroom.actors.requests import End, Request
 
 __all__ = ["MOST_DRAFTS", "Guesses", "Speculator", "cut", "drafts_of"]
 
@@ -34,13 +34,15 @@ class Speculator(Protocol):
 class Guesses:
     """A request's guesses: who makes them, those in the pass under way, and how many were right."""
 
-    __slots__ = ("are_in_row", "given", "num_checked", "num_right", "speculator", "under_way")
+    __slots__ = ("are_in_row", "dead_end", "given", "num_checked", "num_right", "speculator", "under_way")
 
     def __init__(self, speculator: Speculator | None, given: tuple[int, ...]) -> None:
         self.speculator = speculator
         self.given = given
         """Made by the caller, for the first step."""
         self.under_way: tuple[int, ...] = ()
+        self.dead_end: tuple[int, End] | None = None
+        """Behind so many of them nothing is legal: what is drawn there counts for nothing, and the request ends."""
         self.num_checked = 0
         self.num_right = 0
         self.are_in_row = False

@@ -29,8 +29,7 @@ def masks_of(requests: Sequence[Request], model: ModelInfo) -> tuple[Masks | Non
     legal: list[bool] = np.any(bits, axis=1).tolist()
     for place, (request, error) in enumerate(zip(requests, errors, strict=True)):
         if error is not None:
-            failure = ConstraintFailed(f"the constraint of this request failed: {error}")
-            ended.append((request, End("cancelled", "scope", error=failure)))
+            ended.append((request, _failed(error)))
         elif not legal[place]:
             ended.append((request, _dead_end(request, model)))
         else:
@@ -43,14 +42,14 @@ def masks_of(requests: Sequence[Request], model: ModelInfo) -> tuple[Masks | Non
     lines: list[Bits] = []
     for place in kept:
         request = requests[place]
-        found = [bits[place : place + 1], *_behind(request, bits.shape[1])]
+        found = [bits[place : place + 1], *_behind(request, bits.shape[1], model)]
         lines += found
         rows += [request.row or 0] * len(found)
     return Masks(tuple(rows), np.concatenate(lines)), ended
 
 
-def _behind(request: Request, words: int) -> list[Bits]:
-    """The masks behind each guess. The guesses are legal, so what is wrong with a mask shows when it is needed."""
+def _behind(request: Request, words: int, model: ModelInfo) -> list[Bits]:
+    """The masks behind each guess. The guesses are legal, but what one leads to may be no more than an end."""
     constraint = request.constraint
     found: list[Bits] = []
     if constraint is None:
@@ -58,15 +57,26 @@ def _behind(request: Request, words: int) -> list[Bits]:
     for token in request.guesses.under_way:
         constraint.consume((token,))
         line = np.empty((1, words), np.uint32)
-        if fill_masks([constraint], line)[0] is not None or not line.any():
-            line[:] = np.uint32(0xFFFFFFFF)
+        error = fill_masks([constraint], line)[0]
         found.append(line)
+        if error is not None or not line.any():
+            line[:] = np.uint32(0xFFFFFFFF)
+            end = (
+                _failed(error)
+                if error is not None
+                else _dead_end(request, model, request.guesses.under_way[: len(found)])
+            )
+            request.guesses.dead_end = request.guesses.dead_end or (len(found), end)
     if found:
         constraint.rollback(len(found))
     return found
 
 
-def _dead_end(request: Request, model: ModelInfo) -> End:
-    text = model.tokenizer.decode(request.output, skip_special_tokens=False)
+def _failed(error: str) -> End:
+    return End("cancelled", "scope", error=ConstraintFailed(f"the constraint of this request failed: {error}"))
+
+
+def _dead_end(request: Request, model: ModelInfo, guesses: tuple[int, ...] = ()) -> End:
+    text = model.tokenizer.decode((*request.output, *guesses), skip_special_tokens=False)
     why = f"no token is legal behind {text!r}, and the constraints are not satisfied: they contradict each other there"
     return End("cancelled", "scope", error=DeadEnd(why, text=text))

@@ -39,12 +39,16 @@ def take(request: Request, drawn: Sequence[Sampled], now: float) -> tuple[list[P
         request.first_token = now
     request.last_token = now
     drafts, request.guesses.under_way = request.guesses.under_way, ()
+    dead_end, request.guesses.dead_end = request.guesses.dead_end, None
     request.drawn += 1
     end: End | None = None
     right = 0
     for number, sampled in enumerate(drawn):
         if not request.submit.draws:
             end = _looked(request, drawn, events)
+            break
+        if dead_end is not None and number == dead_end[0]:
+            end = dead_end[1]
             break
         count = len(request.tokens)
         end = _take_one(request, sampled, events)
