@@ -18,7 +18,7 @@ from greenroom.backends.protocol import Backend
 from greenroom.backends.scripted import ByteTokenizer, Reply
 from greenroom.backends.scripted.tokenizer import STOP
 
-__all__ = ["KINDS", "OTHERS", "PLAIN", "REPLY", "backend_of", "freed", "opened"]
+__all__ = ["KINDS", "OTHERS", "PLAIN", "REPLY", "backend_of", "freed", "idle", "opened"]
 
 REPLY = "The quick brown fox jumps over the lazy dog, and over the quick brown fox, again and again."
 KINDS = ("scripted", "understudy", *models.MODELS)
@@ -67,3 +67,9 @@ async def freed(runtime: Runtime, base: int = 0) -> None:
     with fail_after(10):
         while runtime.statistics().kv_bytes != base:
             await (await runtime.generate_task("x", max_tokens=1, template=False))[1]
+
+
+async def idle(runtime: Runtime) -> None:
+    """Until the engine has done everything that was asked before this."""
+    for _ in range(2):  # what waits for the end of a turn of the loop is sent during the first of them
+        await (await runtime.generate_task("x", max_tokens=0, template=False))[1]

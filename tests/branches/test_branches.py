@@ -6,10 +6,11 @@ import gc
 from typing import Any
 
 import anyio
+import numpy as np
 import pytest
-from branch_models import PLAIN, REPLY, opened
+from branch_models import KINDS, PLAIN, REPLY, idle, opened
 
-from greenroom import Chunk, Generator, Info, JsonSchema, Regex, Reply, Runtime, Sampler, Scripted, Token
+from greenroom import Chunk, Generator, Info, JsonSchema, Logits, Regex, Reply, Runtime, Sampler, Scripted, Token
 from greenroom.errors import (
     BackendFailed,
     ContextClosed,
@@ -42,25 +43,45 @@ async def pulled(g: Generator, count: int) -> None:
                 break
 
 
-@pytest.mark.parametrize("kind", ["scripted", "llama", "gemma3"])
-async def test_at_every_yield_the_kv_is_prompt_and_tokens(kind: str) -> None:
-    """Observed at each token: the row holds them all, but for the last, which may be pending; the text is theirs."""
-    async with opened(kind) as runtime:
-        model = runtime.model
-        async with runtime.context() as ctx:
-            g = ctx.fill("abc").generate(Sampler.greedy(), max_tokens=12)
-            async for token in g.tokens():
-                assert g.output[-1] == token.id
-                await ctx.snapshot()
-                assert g.text.startswith(runtime.tokenizer.decode(g.output).rstrip("�"))
-                held = runtime.statistics().kv_bytes
-                if model.can_rewind:
-                    while held > len(g.all_tokens) * model.kv_bytes_per_token + model.kv_bytes_per_row:
-                        await (await runtime.generate_task("x", max_tokens=0, template=False))[1]  # a turn goes by
-                        held = runtime.statistics().kv_bytes
-                    length = (held - model.kv_bytes_per_row) / max(1, model.kv_bytes_per_token)
-                    assert length in (len(g.all_tokens), len(g.all_tokens) - 1)
-            assert g.is_done
+@pytest.mark.parametrize("kind", [*KINDS, "gemma2", "jamba"])
+async def test_at_every_yield_all_belongs_to_the_token_just_yielded(kind: str) -> None:
+    """The row holds all tokens, but for the last, which may be pending; text, mask and logits are those behind it."""
+    async with opened(kind) as runtime, runtime.context() as ctx:
+        model, constraint = runtime.model, Regex("[a-z ]{9,99}")
+        matcher = await runtime.matcher(constraint)
+        g = ctx.fill("abc").generate(Sampler.multinomial(1.0), max_tokens=9, seed=2, constrain=constraint)
+        prompt = len(ctx.tokens)
+        async for token in g.tokens():
+            matcher.accept(token.id)
+            assert g.output[-1] == token.id
+            assert ctx.tokens == list(g.all_tokens)
+            assert g.text.startswith(runtime.tokenizer.decode(g.output).rstrip("�"))
+            await ctx.snapshot()  # nothing is ahead
+            await idle(runtime)
+            held, row = runtime.statistics().kv_bytes, model.kv_bytes_per_row
+            if model.can_rewind:
+                assert (held - row) / model.kv_bytes_per_token in (len(g.all_tokens) - 1, len(g.all_tokens))
+            elif model.kv_bytes_per_token:
+                assert held <= row + len(g.all_tokens) * model.kv_bytes_per_token
+            masked = await looked(await g.fork(max_tokens=99), masked=True)
+            fresh = runtime.context().fill(list(g.all_tokens)).generate(Sampler.greedy())
+            expected = await looked(fresh, masked=False)
+            np.testing.assert_array_equal(np.isfinite(masked), np.isfinite(matcher.mask(expected)))
+            if kind == "scripted":
+                continue  # its logits are of its script, which a prompt of other tokens does not have
+            allowed = np.isfinite(masked)
+            np.testing.assert_allclose(masked[allowed], expected[allowed], rtol=1e-3, atol=1e-3)
+        assert (g.stop_detail, len(ctx.tokens)) == ("max_tokens", prompt + 9)
+
+
+async def looked(g: Generator, *, masked: bool) -> Any:
+    """The logits of its next place. Closes it, and its context."""
+    step = await anext(g)
+    step.clear_sampler()
+    handle = step.probe(0, Logits(masked=masked))
+    row = (await step.execute()).logits(handle)
+    await g.context.aclose()
+    return row
 
 
 @pytest.mark.parametrize("kind", PLAIN)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -95,3 +99,18 @@ def test_who_loses_its_row_is_the_same_every_time() -> None:
 
     for _ in range(99):
         assert victims() == first
+
+
+def test_who_loses_its_row_does_not_depend_on_the_process() -> None:
+    """Nor on how it hashes."""
+    script = "import importlib.util, sys; spec = importlib.util.spec_from_file_location('pressure', sys.argv[1])\n"
+    script += "module = importlib.util.module_from_spec(spec); spec.loader.exec_module(module)\n"
+    script += "print(module.victims())"
+    folders = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)])
+    found = subprocess.run(
+        [sys.executable, "-c", script, __file__],
+        capture_output=True,
+        check=True,
+        env={**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": folders},
+    )
+    assert found.stdout == f"{victims()}\n".encode()

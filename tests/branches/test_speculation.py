@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from branch_models import PLAIN, opened
+from branch_models import PLAIN, freed, idle, opened
 
 from greenroom import (
     Drafting,
@@ -100,36 +100,43 @@ async def test_a_speculator_is_told_what_became_of_its_guesses() -> None:
         assert own.resets == 1
 
 
-@pytest.mark.parametrize("kind", PLAIN)
+@pytest.mark.parametrize("kind", [*PLAIN, "deepseek_v2"])
 async def test_stops_inside_of_right_guesses_leave_no_more_than_what_is_kept(kind: str) -> None:
-    """`max_tokens` and a stop token in the middle of a run: the next turn is as after a fresh prefill."""
+    """`max_tokens`, a stop token or a stop string in the middle of a run: the row is cut to what the context holds.
+
+    And the next turn is as after a fresh prefill.
+    """
     async with opened(kind) as runtime, runtime.context() as ctx:
+        model = runtime.model
         prompt = await runtime.prepare("Tell me a story.")
         ctx.fill(prompt)
         free = (await ctx.fork()).generate(Sampler.greedy(), max_tokens=20, default_stops=False)
         known = await free.collect_tokens()
-        stop = known[9]
-        for options in ({"max_tokens": 7}, {"stop": [stop]}, {"max_tokens": 20}):
+        await free.context.aclose()
+        text = runtime.tokenizer.decode(known[:9])
+        ways: list[dict[str, Any]] = [{"max_tokens": 7}, {"stop": [known[9]]}, {"max_tokens": 20}]
+        ways += [{"stop": [text[-3:]]}] if text.isascii() else []
+        for options in ways:
             one, other = await ctx.fork(), await ctx.fork()
-            guessed = one.generate(
-                Sampler.greedy(),
-                speculator=Knowing(known, 6),
-                default_stops=False,
-                **options,
-            )
+            guessed = one.generate(Sampler.greedy(), speculator=Knowing(known, 6), default_stops=False, **options)
             plain = other.generate(Sampler.greedy(), default_stops=False, **options)
-            assert await guessed.collect_tokens() == await plain.collect_tokens()
+            expected = await plain.collect_tokens()
+            await other.aclose()
+            await freed(runtime)
+            assert await guessed.collect_tokens() == expected
+            await idle(runtime)
+            held = (runtime.statistics().kv_bytes - model.kv_bytes_per_row) / model.kv_bytes_per_token
+            assert held in (len(one.tokens) - 1, len(one.tokens))
             assert guessed.stop_detail == plain.stop_detail
-            assert one.tokens == other.tokens
-            assert guessed.info.accepted_tokens >= min(5, len(guessed.output) - 2)
-            for each in (one, other):
-                each.fill([65, 66, 67])
-            again = [each.generate(Sampler.greedy(), max_tokens=8, default_stops=False) for each in (one, other)]
+            assert one.tokens == [*prompt, *expected]
+            assert guessed.info.accepted_tokens >= min(5, len(expected) - 2)
+            one.fill([65, 66, 67])
+            fresh = runtime.context().fill(one.tokens)
+            again = [each.generate(Sampler.greedy(), max_tokens=8, default_stops=False) for each in (one, fresh)]
             assert await again[0].collect_tokens() == await again[1].collect_tokens()
-            fresh = runtime.context().fill(one.tokens[: -len(again[0].output)])
-            assert await fresh.generate(Sampler.greedy(), max_tokens=8, default_stops=False).collect_tokens() == list(
-                again[0].output
-            )
+            await one.aclose()
+            await fresh.aclose()
+        await freed(runtime)
 
 
 async def test_a_reader_of_guessed_tokens_sees_all_of_them_at_every_yield() -> None:
