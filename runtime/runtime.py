@@ -6,49 +6,42 @@ settles what still runs, gives weights and memory back and ends the thread. It m
 
 from __future__ import annotations
 
-import secrets
-import time
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
-import msgspec
 from anyio import to_thread
 
 from greenroom import current, prompts
 from greenroom.actors.decoding import Decoder
-from greenroom.actors.messages import Shutdown, Submit
+from greenroom.actors.messages import Shutdown
 from greenroom.actors.places import Limits
 from greenroom.actors.statistics import Statistics
 from greenroom.actors.task import GenerationTask
 from greenroom.backends.protocol import Backend, ModelInfo, Tokenizer
-from greenroom.calling import NO_TOOLS, Calling, MakeDecoder
+from greenroom.calling import Calling, MakeDecoder
 from greenroom.constraints.coercion import constraint_of
-from greenroom.constraints.conjunction import All
 from greenroom.context import Context
 from greenroom.decoders import TokenDecoder
-from greenroom.errors import InvalidParameter, NotSupported, PromptTooLong, RuntimeClosed, UnknownContext
+from greenroom.errors import InvalidParameter, NotSupported, RuntimeClosed, UnknownContext
 from greenroom.generator import Generator
 from greenroom.growing import Structures
 from greenroom.growing import prepared as structures_of
-from greenroom.house import House, Prepared
+from greenroom.house import House
 from greenroom.matchers import Matcher
 from greenroom.parameters import (
     GenerateParameters,
-    kv_options,
     merged,
-    sampling,
     stop_ids,
     stop_strings,
-    validate,
-    validate_kv,
 )
 from greenroom.prompts import Prompt
 from greenroom.snapshots import Snapshot
+from greenroom.starting import Progress, started
 from greenroom.streams import EventStream, Result, TokenStream
 from greenroom.tools import Toolbox, Tools
 
@@ -61,7 +54,6 @@ MAX_STEP_TOKENS = 512
 MAX_WAITING = 1024
 """Requests in the queue: some thousand prompts of ids are tens of megabytes; more is a caller without a brake."""
 
-Progress = Callable[[int, int], object]
 T = TypeVar("T")
 
 
@@ -226,10 +218,10 @@ class Runtime:
         """
         options = merged(parameters, overrides)
         calling = Calling.of(tools, tool_choice, tool_format)
-        prepared = self._start(
+        prepared = started(
+            self.opened(),
             prompt,
             options,
-            calling.decoder,
             constrain=constrain,
             calling=calling,
             template=template,
@@ -257,10 +249,10 @@ class Runtime:
         """Like `generate`, but waits until the prompt is checked and queued, never for prefill; with the handle."""
         options = merged(parameters, overrides)
         calling = Calling.of(tools, tool_choice, tool_format)
-        prepared = self._start(
+        prepared = started(
+            self.opened(),
             prompt,
             options,
-            calling.decoder,
             constrain=constrain,
             calling=calling,
             template=template,
@@ -289,13 +281,13 @@ class Runtime:
     ) -> TokenStream:
         """Like `generate`, but yields `Token` events. `include_stop_token` yields (and counts) the stop token too."""
         options = _without_strings(merged(parameters, overrides))
-        decoder = _token_decoder(include_stop_token=include_stop_token)
         return TokenStream(
-            self._start(
+            started(
+                self.opened(),
                 prompt,
                 options,
-                decoder,
                 constrain=constrain,
+                decoder=_token_decoder(include_stop_token=include_stop_token),
                 template=template,
                 template_options=template_options,
                 progress=progress,
@@ -318,12 +310,12 @@ class Runtime:
     ) -> tuple[TokenStream, GenerationTask]:
         """Like `generate_tokens`, but waits until the prompt is checked and queued, and gives the handle."""
         options = _without_strings(merged(parameters, overrides))
-        decoder = _token_decoder(include_stop_token=include_stop_token)
-        prepared = self._start(
+        prepared = started(
+            self.opened(),
             prompt,
             options,
-            decoder,
             constrain=constrain,
+            decoder=_token_decoder(include_stop_token=include_stop_token),
             template=template,
             template_options=template_options,
             progress=progress,
@@ -485,84 +477,6 @@ class Runtime:
             if not streams:
                 return
             yield await streams.popleft().collect()
-
-    def _start(
-        self,
-        prompt: Prompt,
-        options: GenerateParameters,
-        decoder: MakeDecoder,
-        *,
-        constrain: object,
-        calling: Calling = NO_TOOLS,
-        template: bool | None,
-        template_options: Mapping[str, Any] | None,
-        progress: Progress | None,
-        context: Context | None,
-    ) -> Prepared:
-        house = self.opened()
-        model = house.model
-        prompts.check(prompt)
-        given: object = context
-        if given is not None and (not isinstance(given, Context) or given.house is not house):
-            raise InvalidParameter("context", context, "a context of this runtime")
-        if context is not None and template_options:
-            raise NotSupported("template_options behind a context", "render the messages, and fill their ids")
-        guest = None if context is None else context.invite(prompt, template=template)
-        validate(options, vocab_size=model.vocab_size)
-        validate_kv(options, model)
-        submitted = time.monotonic()
-        seed = options.seed if options.seed is not None else secrets.randbits(63)
-        given = None if constrain is None else constraint_of(constrain)
-        calling.check(constrain, model)
-        calling.budget(options.thinking_tokens, model, ())
-        if given is not None or calling.is_forced:  # its end is the turn's end
-            options = msgspec.structs.replace(options, default_stops=True)
-
-        def prepare(request: int) -> Submit:
-            ids = (
-                guest.encode()
-                if guest is not None
-                else prompts.encode(
-                    prompt,
-                    model.tokenizer,
-                    model.vocab_size,
-                    tools=calling.schemas,
-                    template=template,
-                    template_options=template_options,
-                )
-            )
-            if len(ids) >= model.context_length:
-                raise PromptTooLong(len(ids), model.context_length)
-            if len(ids) >= house.room:
-                raise PromptTooLong(len(ids), house.room, "the runtime's kv_bytes")
-            constraint = calling.constraint(model, ids) if calling.is_forced else given
-            budget = calling.budget(options.thinking_tokens, model, ids)
-            if budget is not None:
-                constraint = budget if constraint is None else All(constraint, budget)
-            compiled = None if constraint is None else house.compile(constraint)
-            made = decoder(options, model, ids, seed)
-            return Submit(
-                request=request,
-                prompt=ids,
-                sampling=sampling(options, seed=seed, stop_ids=stop_ids(options, model), prompt_tokens=len(ids)),
-                max_tokens=options.max_tokens,
-                submitted=submitted,
-                deadline=None if options.timeout is None else submitted + options.timeout,
-                reported_seed=seed,
-                decoder=made if guest is None else guest.record(made),
-                line=None if guest is None else guest.line,
-                progress=progress,
-                kv=kv_options(options),
-                constraint=None if compiled is None else compiled.start(),
-                check=None if compiled is None else compiled.check,
-                force_tokens=options.force_tokens,
-            )
-
-        prepared = house.announce(prepare)
-        if context is not None and guest is not None:
-            guest.enter(prepared.mailbox)
-            context.lodge(guest)
-        return prepared
 
 
 _DONE = object()

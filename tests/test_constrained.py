@@ -15,6 +15,7 @@ from greenroom.backends.passlog import PassLog
 from greenroom.backends.scripted import Reply, Scripted
 from greenroom.constraints import AnyJson, Bits, Choice, Compiled, Constraint, ConstraintState, JsonSchema, Regex
 from greenroom.errors import ConstraintFailed, DeadEnd, InvalidConstraint
+from greenroom.events import Chunk
 from greenroom.parameters import GenerateParameters
 from greenroom.runtime import Runtime
 from greenroom.streams import Result
@@ -370,3 +371,18 @@ async def test_any_json_is_json() -> None:
             ).collect()
             if result.info.constraint_complete:
                 json.loads(result.text)
+
+
+async def test_a_marker_in_a_json_string_is_text() -> None:
+    """A stream of JSON has no thoughts and no calls, whatever its strings spell."""
+    text = "<think> a <tool_call>"
+    async with Runtime(backend=Scripted("x")) as runtime:
+        stream = runtime.generate("x", constrain=JsonSchema({"const": text}), tools=[len_of])
+        events = (await stream.collect()).events
+        assert {type(event) for event in events} == {Chunk}
+        assert json.loads("".join([event.text for event in events if isinstance(event, Chunk)])) == text
+
+
+def len_of(text: str) -> int:
+    """The length of a text."""
+    return len(text)

@@ -1,0 +1,113 @@
+"""A plain request: what can be checked at once is; the rest is prepared on the worker thread, and queued."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from greenroom import prompts
+from greenroom.actors.messages import Submit
+from greenroom.calling import NO_TOOLS, Calling, MakeDecoder
+from greenroom.constraints.coercion import constraint_of
+from greenroom.context import Context
+from greenroom.course import Course
+from greenroom.errors import InvalidParameter, NotSupported
+from greenroom.guests import Guest
+from greenroom.house import House, Prepared
+from greenroom.parameters import GenerateParameters, kv_options, sampling, stop_ids, validate, validate_kv
+from greenroom.prompts import Prompt
+
+__all__ = ["Progress", "started"]
+
+Progress = Callable[[int, int], object]
+
+
+def started(
+    house: House,
+    prompt: Prompt,
+    options: GenerateParameters,
+    *,
+    constrain: object,
+    calling: Calling = NO_TOOLS,
+    decoder: MakeDecoder | None = None,
+    template: bool | None,
+    template_options: Mapping[str, Any] | None,
+    progress: Progress | None,
+    context: Context | None,
+) -> Prepared:
+    """See `Runtime.generate`. Without a `decoder` of its own, the request's text is read for thoughts and calls."""
+    model = house.model
+    prompts.check(prompt)
+    guest = _invited(house, prompt, context, template, template_options)
+    validate(options, vocab_size=model.vocab_size)
+    validate_kv(options, model)
+    submitted = time.monotonic()
+    seed = options.seed if options.seed is not None else secrets.randbits(63)
+    constraint = None if constrain is None else constraint_of(constrain)
+    calling.check(constrain, model)
+    calling.budget(options.thinking_tokens, model, ())
+    if constraint is not None or calling.is_forced:  # its end is the turn's end
+        options = msgspec.structs.replace(options, default_stops=True)
+    plain = Course(house, options, constraint, calling=calling)
+
+    def encoded() -> tuple[int, ...]:
+        if guest is not None:
+            return guest.encode()
+        tools = calling.schemas
+        return prompts.encode(
+            prompt,
+            model.tokenizer,
+            model.vocab_size,
+            tools=tools,
+            template=template,
+            template_options=template_options,
+        )
+
+    def prepare(request: int) -> Submit:
+        ids = encoded()
+        course = plain.behind(ids)
+        course.check(ids)
+        compiled = None if course.whole is None else house.compile(course.whole)
+        made = course.decoder(ids, seed) if decoder is None else decoder(options, model, ids, seed)
+        return Submit(
+            request=request,
+            prompt=ids,
+            sampling=sampling(options, seed=seed, stop_ids=stop_ids(options, model), prompt_tokens=len(ids)),
+            max_tokens=options.max_tokens,
+            submitted=submitted,
+            deadline=None if options.timeout is None else submitted + options.timeout,
+            reported_seed=seed,
+            decoder=made if guest is None else guest.record(made),
+            line=None if guest is None else guest.line,
+            progress=progress,
+            kv=kv_options(options),
+            constraint=None if compiled is None else compiled.start(),
+            check=None if compiled is None else compiled.check,
+            force_tokens=options.force_tokens,
+        )
+
+    prepared = house.announce(prepare)
+    if context is not None and guest is not None:
+        guest.enter(prepared.mailbox)
+        context.lodge(guest)
+    return prepared
+
+
+def _invited(
+    house: House,
+    prompt: Prompt,
+    context: object,
+    template: bool | None,
+    template_options: Mapping[str, Any] | None,
+) -> Guest | None:
+    if context is None:
+        return None
+    if not isinstance(context, Context) or context.house is not house:
+        raise InvalidParameter("context", context, "a context of this runtime")
+    if template_options:
+        raise NotSupported("template_options behind a context", "render the messages, and fill their ids")
+    return context.invite(prompt, template=template)
