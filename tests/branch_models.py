@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import models
+import sniffio
 from anyio import fail_after
 from model_files import build
 from models import ByteTokenizer as Bytes
@@ -18,8 +19,9 @@ from greenroom.backends.protocol import Backend
 from greenroom.backends.scripted import ByteTokenizer, Reply
 from greenroom.backends.scripted.tokenizer import STOP
 
-__all__ = ["KINDS", "OTHERS", "PLAIN", "REPLY", "backend_of", "freed", "idle", "opened"]
+__all__ = ["KINDS", "OTHERS", "PLAIN", "REPLY", "backend_of", "freed", "halved", "idle", "opened"]
 
+T = TypeVar("T")
 REPLY = "The quick brown fox jumps over the lazy dog, and over the quick brown fox, again and again."
 KINDS = ("scripted", "understudy", *models.MODELS)
 """Everything a generator may run on."""
@@ -59,6 +61,13 @@ async def opened(kind: str, **options: Any) -> AsyncIterator[Runtime]:
     """A runtime over it."""
     async with Runtime(backend=backend_of(kind), **options) as runtime:
         yield runtime
+
+
+def halved(kind: str, cases: Sequence[T]) -> Sequence[T]:
+    """Of `cases`, every other one on asyncio and the rest on trio; for the double, which is fast, all on both."""
+    if kind == "scripted":
+        return cases
+    return cases[sniffio.current_async_library() == "trio" :: 2]
 
 
 async def freed(runtime: Runtime, base: int = 0) -> None:

@@ -15,7 +15,7 @@ from greenroom import Context, Drafting, Generator, JsonSchema, Logits, Reply, R
 from greenroom.errors import ContextClosed
 
 LIST = JsonSchema(
-    {"type": "array", "items": {"enum": ["a", "bc", "bd"]}, "minItems": 4, "maxItems": 6}, whitespace=False
+    {"type": "array", "items": {"enum": ["a", "bc", "bd"]}, "minItems": 3, "maxItems": 3}, whitespace=False
 )
 KINDS = ("scripted", "llama", "gemma3")
 """The double; KV that can be cut; caches that cannot."""
@@ -189,7 +189,7 @@ async def test_the_same_step_is_executed_again(kind: str) -> None:
                 assert look(g) == before
             else:
                 await step.execute()
-        assert cancels >= steps >= 5
+        assert cancels >= steps >= 3
         assert list(g.output) == expected
         await g.context.aclose()
         await freed(runtime)
@@ -238,7 +238,7 @@ async def test_a_context(kind: str) -> None:
     """`flush`, `truncate`, `score` and `snapshot`: nothing is added twice, nothing is lost."""
     acts: dict[str, Callable[[Context], Awaitable[Any]]] = {
         "flush": lambda ctx: ctx.flush(),
-        "score": lambda ctx: ctx.score(list(b" and a wolf")),
+        "score": lambda ctx: ctx.score(list(b"es!")),
         "snapshot": _opened,
     }
     async with opened(kind) as runtime:

@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
-from branch_models import backend_of, freed
+from branch_models import backend_of, freed, halved
 
 from greenroom import (
     Context,
@@ -29,7 +29,7 @@ KINDS = ("scripted", "understudy", "llama", "deepseek_v2")
 """The double, the understudy, and models whose KV can be cut: with keys like values, and unlike them."""
 ALONE = ("scripted", "llama")
 """Those that run row by row too: what differs there is the width of a pass, not the cache."""
-ROWS = 40
+ROWS = 48
 OWN = 12
 """Of them, for speculators that guess all the time."""
 WRONG = 100
@@ -98,9 +98,9 @@ class Rows:
         self.held.append(ctx)
         return ctx.generate(self._sampler, seed=number, **self._options, **guesses)
 
-    async def closed(self) -> None:
+    async def closed(self, *others: Generator) -> None:
         """Every byte comes back."""
-        for ctx in self.held:
+        for ctx in (*self.held, *[other.context for other in others]):
             await ctx.aclose()
         await freed(self._runtime)
 
@@ -136,62 +136,57 @@ def neighbours(runtime: Runtime) -> list[Generator]:
 
 
 @pytest.mark.parametrize("grammar", [False, True], ids=["free", "grammar"])
-@pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("kind", KINDS)
-async def test_the_drafter_changes_no_token_among_rows_of_all_kinds(kind: str, sampler: str, grammar: bool) -> None:
+async def test_the_drafter_changes_no_token_among_rows_of_all_kinds(kind: str, grammar: bool) -> None:
     """All at once: those that guess say what they say without, the others what they say alone."""
     async with runtime_of(kind) as runtime:
-        rows = Rows(runtime, sampler, grammar=grammar)
-        expected = await together([rows.row(n) for n in range(ROWS)])
         others = neighbours(runtime)
         said = [await row.collect_tokens() for row in others]
-        batch = [rows.row(n, system_speculation=True) for n in range(ROWS)]
-        among = neighbours(runtime)
-        assert await together([*batch, *among]) == [*expected, *said]
-        assert wrong(batch) >= WRONG
-        assert wrong(among) == 0
-        for each in (*others, *among):
-            await each.context.aclose()
-        await rows.closed()
+        for sampler in halved(kind, [*SAMPLERS]):
+            rows = Rows(runtime, sampler, grammar=grammar)
+            expected = await together([rows.row(n) for n in range(ROWS)])
+            batch = [rows.row(n, system_speculation=True) for n in range(ROWS)]
+            among = neighbours(runtime)
+            assert await together([*batch, *among]) == [*expected, *said]
+            assert wrong(batch) >= WRONG
+            assert wrong(among) == 0
+            others += among
+            await rows.closed(*others)
 
 
 @pytest.mark.parametrize("grammar", [False, True], ids=["free", "grammar"])
-@pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("kind", ALONE)
-async def test_the_drafter_changes_no_token_of_a_row_alone(kind: str, sampler: str, grammar: bool) -> None:
+async def test_the_drafter_changes_no_token_of_a_row_alone(kind: str, grammar: bool) -> None:
     """One row after the other."""
     async with runtime_of(kind) as runtime:
-        rows = Rows(runtime, sampler, grammar=grammar)
-        expected = await together([rows.row(n) for n in range(ROWS)])
-        alone = [rows.row(n, system_speculation=True) for n in range(ROWS)]
-        for row, tokens in zip(alone, expected, strict=True):
-            assert await row.collect_tokens() == tokens
-        assert wrong(alone) >= WRONG
-        await rows.closed()
+        for sampler in halved(kind, [*SAMPLERS]):
+            rows = Rows(runtime, sampler, grammar=grammar)
+            expected = await together([rows.row(n) for n in range(ROWS)])
+            alone = [rows.row(n, system_speculation=True) for n in range(ROWS)]
+            for row, tokens in zip(alone, expected, strict=True):
+                assert await row.collect_tokens() == tokens
+            assert wrong(alone) >= WRONG
+            await rows.closed()
 
 
 @pytest.mark.parametrize("grammar", [False, True], ids=["free", "grammar"])
-@pytest.mark.parametrize("speculator", [Guessing, Later], ids=["at once", "awaited"])
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_speculator_of_ones_own_changes_no_token(
-    kind: str, speculator: type[Speculator], grammar: bool
-) -> None:
+async def test_a_speculator_of_ones_own_changes_no_token(kind: str, grammar: bool) -> None:
     """Awaited or not; collected, read and stepped."""
     async with runtime_of(kind) as runtime:
-        rows = Rows(runtime, "seeded", grammar=grammar)
-        expected = await together([rows.row(n) for n in range(OWN)])
-        guessed = [rows.row(n, speculator=speculator()) for n in range(OWN)]
-        among = neighbours(runtime)
-        async with anyio.create_task_group() as group:
-            for each in (*guessed[2:], *among):
-                group.start_soon(each.collect_tokens)
-            group.start_soon(_read, guessed[0])
-            group.start_soon(_stepped, guessed[1])
-        assert [list(row.output) for row in guessed] == expected
-        assert wrong(guessed) >= WRONG
-        for each in among:
-            await each.context.aclose()
-        await rows.closed()
+        for speculator in halved(kind, (Guessing, Later)):
+            rows = Rows(runtime, "seeded", grammar=grammar)
+            expected = await together([rows.row(n) for n in range(OWN)])
+            guessed = [rows.row(n, speculator=speculator()) for n in range(OWN)]
+            among = neighbours(runtime)
+            async with anyio.create_task_group() as group:
+                for each in (*guessed[2:], *among):
+                    group.start_soon(each.collect_tokens)
+                group.start_soon(_read, guessed[0])
+                group.start_soon(_stepped, guessed[1])
+            assert [list(row.output) for row in guessed] == expected
+            assert wrong(guessed) >= WRONG
+            await rows.closed(*among)
 
 
 async def _read(g: Generator) -> None:
@@ -204,19 +199,19 @@ async def _stepped(g: Generator) -> None:
         await step.execute()
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-async def test_a_second_model_changes_no_token(sampler: str) -> None:
-    """One that is another, and mostly wrong; with a grammar too."""
+async def test_a_second_model_changes_no_token() -> None:
+    """One that is another, and mostly wrong; it knows no grammar, and what is illegal of its guesses costs nothing."""
     async with runtime_of("llama") as runtime, Runtime(backend=backend_of("deepseek_v2")) as other:
-        for grammar in (False, True):
-            rows = Rows(runtime, sampler, grammar=grammar)
-            expected = await together([rows.row(n) for n in range(OWN)])
-            guessed = [rows.row(n, draft_model=other) for n in range(OWN)]
-            assert await together(guessed) == expected
-            assert grammar or wrong(guessed) >= WRONG  # it knows no grammar, and its illegal guesses cost nothing
-            await rows.closed()
-            del guessed
-            await freed(other)
+        for sampler in halved("llama", [*SAMPLERS]):
+            for grammar in (False, True):
+                rows = Rows(runtime, sampler, grammar=grammar)
+                expected = await together([rows.row(n) for n in range(2 * OWN)])
+                guessed = [rows.row(n, draft_model=other) for n in range(2 * OWN)]
+                assert await together(guessed) == expected
+                assert grammar or wrong(guessed) >= WRONG
+                await rows.closed()
+                del guessed
+                await freed(other)
 
 
 @pytest.mark.parametrize("kind", ["scripted", "llama"])
