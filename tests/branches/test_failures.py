@@ -6,10 +6,12 @@ from typing import Any
 
 import anyio
 import pytest
-from branch_models import backend_of, freed, opened
+from branch_models import backend_of, freed, idle, opened
 
 from greenroom import Generator, Regex, Reply, Runtime, Sampler, Scripted
+from greenroom.backends.mlx import MlxBackend
 from greenroom.backends.mlx.rows import Step as Submitted
+from greenroom.backends.protocol import ForwardPlan
 from greenroom.backends.scripted.failures import Method
 from greenroom.errors import BackendFailed, DeadEnd
 
@@ -89,20 +91,31 @@ async def test_of_the_double(method: Method) -> None:
         await freed(runtime)
 
 
+@pytest.mark.parametrize("method", ["forward", "read"])
 @pytest.mark.parametrize("kind", ["understudy", "llama", "gemma2", "gemma3", "mamba2", "jamba"])
-async def test_of_models(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The numbers of a pass do not come: rows share the buffers that it wrote, and are as they were all the same."""
+async def test_of_models(kind: str, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass that is not built, or whose numbers do not come: all rows stay as they were."""
     async with opened(kind) as runtime:
         expected = await ended(await rows_of(runtime))
         rows = await rows_of(runtime)
-        plain, failures = Submitted.numbers, [RuntimeError("the device is gone")]
+        await idle(runtime)
+        plain, forward = Submitted.numbers, MlxBackend.forward
+        failures = [RuntimeError("the device is gone")]
 
         def numbers(step: Submitted) -> list[int]:
             if failures and step.values is None:
                 raise failures.pop()
             return plain(step)
 
-        monkeypatch.setattr(Submitted, "numbers", numbers)
+        def built(backend: MlxBackend, plan: ForwardPlan) -> None:
+            if failures:
+                raise failures.pop()
+            forward(backend, plan)
+
+        if method == "read":
+            monkeypatch.setattr(Submitted, "numbers", numbers)
+        else:
+            monkeypatch.setattr(MlxBackend, "forward", built)
         await failing(rows)
         assert await ended(rows) == expected
         await freed(runtime)

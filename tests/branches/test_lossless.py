@@ -219,7 +219,7 @@ async def test_copying_text_is_mostly_guessed_right(kind: str) -> None:
     """Records with small edits, under a grammar that leaves a choice everywhere: half of the guesses hold, at least."""
     rng = random.Random(3)  # noqa: S311
     records, edited = (
-        "".join([f'{{"id":{n},"name":"Ann","mood":"{rng.choice(["good", "glad"])}"}}\n' for n in range(6)])
+        "".join([f'{{"id":{n},"name":"Ann","mood":"{rng.choice(["good", "glad"])}"}}\n' for n in range(12)])
         for _ in range(2)
     )
     grammar = Regex("".join([f"({re.escape(letter)}|~)" for letter in edited]))
