@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import gc
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import anyio
 import numpy as np
 import pytest
-from branch_models import backend_of, freed
+from branch_models import backend_of, freed, opened
 from interrupts import CANCELLED, interrupted, ways
 
 from greenroom import (
     Chunk,
     Context,
+    Drafting,
     GenerateParameters,
     Generator,
     Info,
@@ -31,6 +32,7 @@ from greenroom import (
     Runtime,
     Sampler,
     Snapshot,
+    Speculator,
 )
 
 PLACE = JsonSchema(
@@ -61,10 +63,19 @@ COURSES: dict[str, dict[str, Any]] = {
 }
 """What generations are made with: free and forced, with stops half seen and code points half said."""
 GUESSES = {"greedy", "place", "letters", "stops"}
-"""Those that are made with the built-in drafter, where the model's KV can be cut."""
+"""Those that are made with a drafter, the built-in one or one of ours, where the model's KV can be cut."""
 PROMPTS = (b"abcabcabc", b"a" * 70 + b"b", b"One, two, one, two, one", bytes(range(97, 123)) * 4)
 MOST = 20
 LIVE = 6
+
+
+class Guessing(Speculator):
+    """Repeats the last tokens, after a wait."""
+
+    async def draft(self, context: Drafting) -> Sequence[int]:
+        """See `Speculator.draft`."""
+        await anyio.lowlevel.checkpoint()
+        return context.tokens[-5:]
 
 
 @dataclass(frozen=True)
@@ -193,8 +204,9 @@ class Walk:
         fate = Fate(name, tuple(ctx.tokens), seed, ())
         fate = replace(fate, end=await self.oracle.end(fate, ()))
         options = dict(COURSES[name])
-        guesses = name in GUESSES and self.runtime.model.can_draft
-        g = ctx.generate(options.pop("sampler"), seed=seed, max_tokens=MOST, system_speculation=guesses, **options)
+        if name in GUESSES and self.runtime.model.can_draft:
+            options |= self.rng.choice([{"system_speculation": True}, {"speculator": Guessing()}, {}])
+        g = ctx.generate(options.pop("sampler"), seed=seed, max_tokens=MOST, **options)
         self.minds.append(Mind(g, fate))
 
     async def read(self, mind: Mind) -> None:
@@ -380,8 +392,16 @@ async def walk(kind: str, seed: int, steps: int, **options: Any) -> list[str]:
         return one.log
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("kind", ["scripted", "llama", "mamba2"])
 async def test_a_walk(kind: str) -> None:
     """Free, constrained, penalised and guessing generators, in random order."""
     assert len(await walk(kind, 1, 60)) == 60
+
+
+@pytest.mark.parametrize("kind", ["scripted", "llama", "gemma3"])
+async def test_a_walk_where_memory_is_short(kind: str) -> None:
+    """Three rows fit: whoever waits, or loses its KV, says the same."""
+    async with opened(kind) as runtime:
+        model = runtime.model
+    room = 3 * (330 * model.kv_bytes_per_token + model.kv_bytes_per_row)
+    assert len(await walk(kind, 2, 50, kv_bytes=room)) == 50
