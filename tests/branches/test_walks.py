@@ -28,6 +28,7 @@ from greenroom import (
     Info,
     JsonSchema,
     Logits,
+    Reasoning,
     Regex,
     Runtime,
     Sampler,
@@ -222,7 +223,7 @@ class Walk:
         pull = mind.g.events()
         for _ in range(self.rng.randint(1, 4)):
             event = await anext(pull, None)
-            assert isinstance(event, Chunk | Info | None)
+            assert isinstance(event, Chunk | Reasoning | Info | None), event
 
     async def step(self, mind: Mind) -> None:
         """A step or two, with probes perhaps."""
