@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import numpy as np
 import pytest
-from branch_models import KINDS, PLAIN, REPLY, opened
+from branch_models import KINDS, PLAIN, REPLY, halved, opened
 
 from greenroom import (
     Distribution,
@@ -50,7 +50,7 @@ async def test_steps_give_the_tokens_of_a_plain_generation(kind: str) -> None:
     """One pass at a time, on every kind of cache, draws what the whole request draws."""
     async with opened(kind) as runtime:
         prompt = await runtime.prepare(PROMPT)
-        for sampler in SAMPLERS.values():
+        for sampler in halved(kind, [*SAMPLERS.values()]):
             whole = runtime.generate_tokens(prompt, sampler.parameters, seed=5, max_tokens=12)
             expected = [event.id for event in (await whole.collect()).events if isinstance(event, Token)]
             async with runtime.context() as ctx:
