@@ -12,6 +12,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from anyio import CancelScope
+from anyio import Event as Tick
+
 from greenroom.actors.decoding import Payload
 from greenroom.course import Course
 from greenroom.errors import ContextClosed, StepPending, StreamInUse
@@ -54,7 +57,10 @@ class Standing:
         """Probes of every step."""
         self.is_done = state is not None and state.ending is not None
         self.is_closed = False
-        self.is_busy = False
+        self._scope: CancelScope | None = None
+        """Around what a task does with it."""
+        self._idle: Tick | None = None
+        """Set when that is over, where somebody waits for it to close."""
         self.unread: deque[Event] = deque(unread)
         """Events of the last token that `events()` has not yielded."""
         self.has_told_end = has_told_end
@@ -138,15 +144,19 @@ class Standing:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """For one task. Raises `StreamInUse` for a second one, `ContextClosed` where nobody may."""
+        """For one task. Raises `StreamInUse` for a second one, `ContextClosed` where nobody may, or may any more."""
         self.open()
-        if self.is_busy:
+        if self._scope is not None:
             raise StreamInUse("two tasks use one generator at once: fork it")
-        self.is_busy = True
-        try:
-            yield
-        finally:
-            self.is_busy = False
+        with CancelScope() as scope:
+            self._scope = scope
+            try:
+                yield
+            finally:
+                self._scope = None
+                if self._idle is not None:
+                    self._idle.set()
+        self.open()
 
     def open(self) -> None:
         """Raise `ContextClosed` where it is not."""
@@ -229,15 +239,21 @@ class Standing:
         lead, was_live = self.lead, self.is_live
         self.is_closed = True
         try:
-            if lead is not None:
-                await lead.settle()
+            if self._scope is not None:  # another task's step runs: it ends in `ContextClosed`
+                self._idle = Tick()
+                self._scope.cancel()
+                await self._idle.wait()
         finally:
-            if was_live:
-                if lead is not None and self.lead is lead:
-                    self.end_lead(lead)
-                elif self.is_busy:  # another task's step runs: it ends by itself
-                    self.context.move_line()
-                self.context.adopt(self.tokens)
+            try:
+                if lead is not None:
+                    await lead.settle()
+            finally:
+                if was_live:
+                    if lead is not None and self.lead is lead:
+                        self.end_lead(lead)
+                    elif self._scope is not None:  # cancelled in the wait: it is about to end
+                        self.context.move_line()
+                    self.context.adopt(self.tokens)
 
     def drop(self) -> None:
         """Nobody holds the generator any more. Any thread."""

@@ -296,22 +296,28 @@ async def test_closing(target: str) -> None:
 
 
 async def test_a_generator_that_another_task_closes_leaves_its_context_alone() -> None:
-    """The step under way ends in `ContextClosed`; what was filled in meanwhile stays."""
+    """The step under way ends in `ContextClosed`, and then closing does; what is filled in behind that stays."""
     backend = Scripted({"*": Reply("abcdef")})
     async with Runtime(backend=backend) as runtime, runtime.context() as ctx:
         g = ctx.fill("x").generate(Sampler.greedy(), max_tokens=1)
         step = await anext(g)
         backend.hold()
 
+        ended = False
+
         async def execute() -> None:
+            nonlocal ended
             with pytest.raises(ContextClosed):
                 await step.execute()
+            ended = True
 
         async with anyio.create_task_group() as group:
             group.start_soon(execute)
             await anyio.wait_all_tasks_blocked()
             try:
+                backend.release_all()
                 await g.aclose()
+                assert ended
                 assert bytes(ctx.fill("yy").tokens) == b"xyy"
             finally:
                 backend.release_all()
