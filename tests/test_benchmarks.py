@@ -72,12 +72,14 @@ def test_a_smoke_run_reports_figures_of_each_round(script: str, needed: dict[str
     """At tiny sizes, once; what they show is measured at full size."""
     out, image = tmp_path / "figures.json", tmp_path / "figures.png"
     command = [sys.executable, str(ROOT / "benchmarks" / script), *needed.get(script, [])]
-    command += ["--smoke", "--json", str(out), "--plot", str(image)]
+    command += ["--smoke", "--json", str(out)]
+    plots = script == "steps.py"  # all by the same code
+    command += ["--plot", str(image)] if plots else []
     subprocess.run(command, check=True, timeout=110, capture_output=True)
     figures = json.loads(out.read_text())
     assert {figure["what"] for figure in figures} >= SCRIPTS[script]
     assert all(len(figure["values"]) == 1 and figure["min"] >= 0 for figure in figures)
-    assert image.stat().st_size > 1000
+    assert not plots or image.stat().st_size > 1000
 
 
 def test_a_replay_without_its_trace_says_so(tmp_path: Path) -> None:

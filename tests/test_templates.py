@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import msgspec
 import pytest
 from callcorpus import TOOLS
@@ -172,8 +173,12 @@ def prefixes(tokenizer: ByteTokenizer) -> Iterator[MlxBackend]:
 
 
 @pytest.mark.parametrize("path", TEMPLATES)
-async def test_the_next_round_reuses_what_both_prompts_share(path: Path) -> None:
-    """To the token, from 64 on."""
+def test_the_next_round_reuses_what_both_prompts_share(path: Path) -> None:
+    """To the token, from 64 on. Which loop it is does not matter."""
+    anyio.run(_next_round, path)
+
+
+async def _next_round(path: Path) -> None:
     info = model(path)
     first, second, _ = round_of(info)
     tokenizer = info.tokenizer
