@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from anyio import to_thread
 
 from greenroom import conversation, prompts, scoring
 from greenroom.calling import Calling
+from greenroom.closing import Closing
 from greenroom.conversation import BEGINNING, Cue, Fill, Mark, Message, Piece, Seal, Told
 from greenroom.course import Course
 from greenroom.errors import ContextClosed, ContextInUse, InvalidPrompt, UnknownContext
@@ -37,7 +37,7 @@ _SHORT = 2000
 """Characters: so little is tokenized at once rather than on another thread, which costs a wake-up."""
 
 
-class Context:
+class Context(Closing):
     """Tokens from which generations start; an async context manager that gives its KV back.
 
     `fill`, the roles, `cue` and `seal` only take note; tokenizing happens at the next awaited call, or when `tokens` is
@@ -67,14 +67,6 @@ class Context:
     def __del__(self) -> None:
         if getattr(self, "_is_closed", True) is False:
             self.house.release(self.line)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     async def aclose(self) -> None:
         """Close the generator that lives here, and give the KV back. Again is nothing."""

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from greenroom import branching, collecting, loop, samplers
 from greenroom.actors.decoding import Decoder
 from greenroom.actors.mailbox import Mailbox
 from greenroom.backends.protocol import ModelInfo
 from greenroom.branching import Forks
+from greenroom.closing import Closing
 from greenroom.events import Chunk, Event, Info, StopDetail, StopReason
 from greenroom.parameters import GenerateParameters
 from greenroom.probes import Probe
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Generator"]
 
 
-class Generator:
+class Generator(Closing):
     """A generation in a context; made by `Context.generate`, by a fork, or by restoring a snapshot.
 
     It stops on the first of: `max_tokens`, a stop token or stop string (the model's own stop tokens among them), a
@@ -57,14 +57,6 @@ class Generator:
         at: Standing | None = getattr(self, "_at", None)
         if at is not None:
             at.drop()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     # What it is, without waiting.
 

@@ -7,7 +7,6 @@ finds every one. Objects that nobody takes are never made.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Mapping
-from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, overload
 
 from anyio import get_cancelled_exc_class
@@ -15,6 +14,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from greenroom.actors.bridge import Bridge
 from greenroom.background import Background
+from greenroom.closing import Closing
 from greenroom.constraints.structures import MAX_DEPTH, MAX_SIZE, Missing, Path, Snapshots, Validate
 from greenroom.errors import InvalidParameter, StreamInUse, TruncatedJson
 from greenroom.events import Info
@@ -26,7 +26,7 @@ T = TypeVar("T")
 Truncated = Literal["raise", "mark"]
 
 
-class Structures(Generic[T]):
+class Structures(Closing, Generic[T]):
     """Growing objects of a type: `async for obj in structures(source, T)`.
 
     Each is a value: later chunks never change it (what is whole is shared between them). Only objects that differ from
@@ -62,14 +62,6 @@ class Structures(Generic[T]):
 
     async def __anext__(self) -> T:
         return (await self.receive()).value
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     @property
     def latest(self) -> Structure[T] | None:

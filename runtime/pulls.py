@@ -5,11 +5,11 @@ Both commit before they yield: text, constraint, counters and seed belong to the
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import msgspec
 
+from greenroom.closing import Closing
 from greenroom.events import Event, TopLogprob
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class PulledToken(msgspec.Struct, frozen=True):
     top_logprobs: tuple[TopLogprob, ...] = ()
 
 
-class Pull(Generic[T]):
+class Pull(Closing, Generic[T]):
     """An iterator over a generator; a `break` pauses it, `async with` and `aclose` close the generator."""
 
     def __init__(self, generator: Generator) -> None:
@@ -43,14 +43,6 @@ class Pull(Generic[T]):
 
     async def __anext__(self) -> T:
         raise NotImplementedError
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     async def aclose(self) -> None:
         """Close the generator."""

@@ -6,7 +6,6 @@ A stream is a thin view of its request's mailbox. Dropping the last reference to
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast, overload
 
 import msgspec
@@ -14,6 +13,7 @@ from anyio import EndOfStream
 
 from greenroom.actors.mailbox import Mailbox
 from greenroom.actors.task import GenerationTask
+from greenroom.closing import Closing
 from greenroom.events import Chunk, Event, Info, Token
 from greenroom.growing import Structures, structures
 
@@ -31,7 +31,7 @@ class Result(msgspec.Struct, frozen=True):
     info: Info
 
 
-class Stream(Generic[E]):
+class Stream(Closing, Generic[E]):
     """Events in the model's order, then exactly one `Info`, last; or the request's error.
 
     A `break` with the stream still bound stops nothing: prefer `async with`.
@@ -56,14 +56,6 @@ class Stream(Generic[E]):
             return cast("E", await self._mailbox.receive())
         except EndOfStream:
             raise StopAsyncIteration from None
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     async def aclose(self) -> None:
         """Cancel what still runs (detail `stream_closed`), drop what was not read, and return once settled."""

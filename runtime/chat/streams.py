@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from greenroom.actors.bridge import Bridge
 from greenroom.chat.turn import Turn
+from greenroom.closing import Closing
 from greenroom.errors import CallRejected
 from greenroom.events import Chunk, Event
 
@@ -15,7 +15,7 @@ __all__ = ["EventTurn", "TextTurn"]
 T = TypeVar("T")
 
 
-class _Turn(Generic[T]):
+class _Turn(Closing, Generic[T]):
     """An async iterator and async context manager. Leaving the block, or `aclose()`, ends the turn and settles it.
 
     Dropping the last reference ends it too, without waiting; the session's next turn waits for it to settle.
@@ -32,14 +32,6 @@ class _Turn(Generic[T]):
 
     def __aiter__(self) -> Self:
         return self
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     def stop(self) -> None:
         """Ask for the end. What was said so far is still read, then `Info`; what is kept, `on_cancel` says."""
