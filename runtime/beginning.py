@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from greenroom.calling import Calling
-from greenroom.constraints.coercion import constraint_of
 from greenroom.course import Course
 from greenroom.errors import InvalidParameter, NotSupported
 from greenroom.generator import Generator
-from greenroom.parameters import GenerateParameters, kv_options, validate, validate_kv
+from greenroom.parameters import GenerateParameters, kv_options
 from greenroom.samplers import Sampler
 from greenroom.speculation import Speculation
 from greenroom.standing import Standing
@@ -40,25 +39,16 @@ def begun(
     for name, value in refused.items():
         if value is not None:
             raise NotSupported(f"{name}=")
-    model = context.house.model
     base = sampler.parameters if isinstance(sampler, Sampler) else sampler or GenerateParameters()
     if not isinstance(base, GenerateParameters):
         raise InvalidParameter("sampler", sampler, "a Sampler or GenerateParameters")
-    parameters = msgspec.structs.replace(base, **changes)
-    constraint = None if constrain is None else constraint_of(constrain)
-    if constraint is not None or calling.is_forced:  # its end is the turn's end
-        parameters = msgspec.structs.replace(parameters, default_stops=True)
-    validate(parameters, vocab_size=model.vocab_size)
-    validate_kv(parameters, model)
-    calling.check(constrain, model)
-    calling.budget(parameters.thinking_tokens, model, ())
+    course = Course.of(context.house, msgspec.structs.replace(base, **changes), constrain, calling)
     speculation = Speculation.of(
-        model,
+        course.model,
         speculator,
         system_speculation=system_speculation,
         draft_model=draft_model,
-        kv=kv_options(parameters),
+        kv=kv_options(course.parameters),
     )
-    seed = parameters.seed if parameters.seed is not None else secrets.randbits(63)
-    course = Course(context.house, parameters, constraint, calling=calling)
+    seed = course.parameters.seed if course.parameters.seed is not None else secrets.randbits(63)
     return Generator(Standing(context, course, speculation, seed=seed))

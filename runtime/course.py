@@ -18,6 +18,7 @@ from greenroom.actors.mailbox import Mailbox
 from greenroom.actors.messages import Submit
 from greenroom.backends.protocol import ModelInfo
 from greenroom.calling import NO_TOOLS, Calling
+from greenroom.constraints.coercion import constraint_of
 from greenroom.constraints.compiled import Compiled
 from greenroom.constraints.conjunction import All, parts
 from greenroom.constraints.constraint import Constraint
@@ -29,7 +30,15 @@ from greenroom.decoders import TextDecoder, TokenDecoder
 from greenroom.errors import ConstraintFailed, InvalidPrompt, PromptTooLong, RuntimeClosed
 from greenroom.events import Info
 from greenroom.house import House
-from greenroom.parameters import GenerateParameters, kv_options, sampling, stop_ids, stop_strings
+from greenroom.parameters import (
+    GenerateParameters,
+    kv_options,
+    sampling,
+    stop_ids,
+    stop_strings,
+    validate,
+    validate_kv,
+)
 from greenroom.recording import Said
 from greenroom.states import Ending, State, cut
 
@@ -49,6 +58,21 @@ class Course:
     compiled: Compiled | None = None
     calling: Calling = NO_TOOLS
     budget: ThoughtBudget | None = None
+
+    @staticmethod
+    def of(house: House, parameters: GenerateParameters, constrain: object, calling: Calling) -> Course:
+        """What a caller asked for, checked as far as that can be done at once.
+
+        Raises `InvalidParameter`, `InvalidConstraint`, `NotSupported`.
+        """
+        constraint = None if constrain is None else constraint_of(constrain)
+        if constraint is not None or calling.is_forced:  # its end is the turn's end
+            parameters = msgspec.structs.replace(parameters, default_stops=True)
+        validate(parameters, vocab_size=house.model.vocab_size)
+        validate_kv(parameters, house.model)
+        calling.check(constrain, house.model)
+        calling.budget(parameters.thinking_tokens, house.model, ())
+        return Course(house, parameters, constraint, calling=calling)
 
     @property
     def model(self) -> ModelInfo:

@@ -198,7 +198,7 @@ class House:
     async def import_kv(self, data: bytes) -> int:
         """Hold the KV that `export_kv` gave for prompts to come; how many tokens that is.
 
-        None where the backend keeps no KV of prompts, or has no room. Raises `InvalidSnapshot`, `SnapshotMismatch` and
+        0 where the backend keeps no KV of prompts, or has no room. Raises `InvalidSnapshot`, `SnapshotMismatch` and
         `RuntimeClosed`.
         """
         return await self._open_desk().bring(data)

@@ -7,18 +7,15 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import msgspec
-
 from greenroom import prompts
 from greenroom.actors.messages import Submit
 from greenroom.calling import NO_TOOLS, Calling, MakeDecoder
-from greenroom.constraints.coercion import constraint_of
 from greenroom.context import Context
 from greenroom.course import Course
 from greenroom.errors import InvalidParameter, NotSupported
 from greenroom.guests import Guest
 from greenroom.house import House, Prepared
-from greenroom.parameters import GenerateParameters, kv_options, sampling, stop_ids, validate, validate_kv
+from greenroom.parameters import GenerateParameters, kv_options, sampling, stop_ids
 from greenroom.prompts import Prompt
 
 __all__ = ["Progress", "started"]
@@ -43,26 +40,19 @@ def started(
     model = house.model
     prompts.check(prompt)
     guest = _invited(house, prompt, context, template, template_options)
-    validate(options, vocab_size=model.vocab_size)
-    validate_kv(options, model)
+    plain = Course.of(house, options, constrain, calling)
+    options = plain.parameters
     submitted = time.monotonic()
     seed = options.seed if options.seed is not None else secrets.randbits(63)
-    constraint = None if constrain is None else constraint_of(constrain)
-    calling.check(constrain, model)
-    calling.budget(options.thinking_tokens, model, ())
-    if constraint is not None or calling.is_forced:  # its end is the turn's end
-        options = msgspec.structs.replace(options, default_stops=True)
-    plain = Course(house, options, constraint, calling=calling)
 
     def encoded() -> tuple[int, ...]:
         if guest is not None:
             return guest.encode()
-        tools = calling.schemas
         return prompts.encode(
             prompt,
             model.tokenizer,
             model.vocab_size,
-            tools=tools,
+            tools=calling.schemas,
             template=template,
             template_options=template_options,
         )
