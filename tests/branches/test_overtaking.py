@@ -4,26 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from greenroom.actors.decoding import Decoded
+from silent import Silent
+
 from greenroom.actors.messages import Cancel, Ended, Submit
 from greenroom.actors.places import Limits
 from greenroom.actors.scheduler import Scheduler
 from greenroom.backends.protocol import Sampling
 from greenroom.backends.scripted import Scripted
-
-
-class Silent:
-    """A decoder that says nothing."""
-
-    def feed(self, tokens: object) -> Decoded:
-        """See `Decoder.feed`."""
-        del tokens
-        return Decoded()
-
-    def finish(self, reason: str) -> tuple[()]:
-        """See `Decoder.finish`."""
-        del reason
-        return ()
 
 
 def submit(request: int) -> Submit:

@@ -11,9 +11,9 @@ from typing import Any
 import anyio
 import pytest
 from branch_models import opened
+from silent import Silent
 
 from greenroom import Sampler
-from greenroom.actors.decoding import Decoded
 from greenroom.actors.messages import Submit
 from greenroom.actors.places import Limits
 from greenroom.actors.scheduler import Scheduler
@@ -47,20 +47,6 @@ async def test_more_branches_than_memory_holds_all_finish(kind: str) -> None:
                     assert all(kid.kv_bytes > 0 for kid in kids)
     assert found[0] == found[1]
     assert all(len(tokens) == 30 for tokens in found[0])
-
-
-class Silent:
-    """A decoder that says nothing."""
-
-    def feed(self, tokens: object) -> Decoded:
-        """See `Decoder.feed`."""
-        del tokens
-        return Decoded()
-
-    def finish(self, reason: str) -> tuple[()]:
-        """See `Decoder.finish`."""
-        del reason
-        return ()
 
 
 def victims() -> list[Edit]:
