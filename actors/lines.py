@@ -117,11 +117,14 @@ class Lines:
     def shrink(self, most: int, *, kept: int | None = None) -> list[Close]:
         """Give rows back, the least recently used first, until at most `most` bytes are held; that of `kept` stays."""
         closes = []
+        nbytes = self.nbytes
         for line in list(self._held):
-            if self.nbytes <= most:
+            if nbytes <= most:
                 break
             if line != kept:
-                closes.append(Close(self._held.pop(line).row))
+                held = self._held.pop(line)
+                nbytes -= self.bytes_of(held)
+                closes.append(Close(held.row))
         return closes
 
     def leave(self, request: Request, row: int) -> list[Edit]:

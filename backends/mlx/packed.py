@@ -147,10 +147,12 @@ class PackedStore:
         """Start an empty row with the KV of a prefix of `prompt`, of a row that is here or was; how many tokens."""
         wanted = prompt[:-1]
         kept = self._kept.store.match(self._kept.namespace, wanted) if self._kept is not None else 0
-        here = [(_common(other, wanted), other.shared, place) for place, other in enumerate(self._pools.rows())]
-        length, _, place = max(here, default=(0, 0, 0))
+        rows = self._pools.rows()
+        length, _, place = max(
+            [(_common(other, wanted), other.shared, place) for place, other in enumerate(rows)], default=(0, 0, 0)
+        )
         if length >= max(kept, BLOCK):
-            self._pools.branch(row, self._pools.rows()[place], length)
+            self._pools.branch(row, rows[place], length)
         elif self._kept is not None and (hit := self._kept.store.find(self._kept.namespace, wanted, least=BLOCK)):
             length = hit.length
             self._pools.adopt(row, length, hit.layers)

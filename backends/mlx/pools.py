@@ -118,8 +118,7 @@ class Pools:
         if pool is None:
             return
         pool.rows[row.slot or 0] = None
-        row.pool = row.slot = row.trunk = None
-        row.shared = 0
+        row.displace()
         self.changes += 1
         if not pool.count:
             self._pools.remove(pool)
@@ -216,8 +215,7 @@ class Pools:
     def clear(self) -> None:
         """Drop everything; the rows have no KV."""
         for row in self.rows():
-            row.pool = row.slot = row.trunk = None
-            row.shared = 0
+            row.displace()
         self._pools = []
 
     def _find(self, capacity: int, together: int = 1) -> tuple[Pool, int]:

@@ -141,6 +141,11 @@ class Row:
         """How many tokens its slot holds."""
         return self.length - self.shared
 
+    def displace(self) -> None:
+        """A packed store holds nothing of it any more."""
+        self.pool = self.slot = self.trunk = None
+        self.shared = 0
+
     def extend(self, ids: tuple[int, ...]) -> None:
         """Put `ids` behind the tokens in KV, in place of a pending one."""
         del self.tokens[self.length :]
