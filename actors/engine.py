@@ -20,7 +20,7 @@ from collections.abc import Callable
 from functools import partial
 from threading import Thread
 
-from greenroom.actors import threads
+from greenroom.actors import engine_thread
 from greenroom.actors.bridge import Bridge
 from greenroom.actors.inbox import Inbox
 from greenroom.actors.messages import (
@@ -42,9 +42,9 @@ from greenroom.actors.messages import (
     Submit,
     Trim,
 )
-from greenroom.actors.places import Limits
-from greenroom.actors.scheduler import Scheduler
-from greenroom.actors.statistics import Statistics, StepTimes
+from greenroom.actors.scheduler.admission import Limits
+from greenroom.actors.scheduler.scheduler import Scheduler
+from greenroom.actors.scheduler.statistics import Statistics, StepTimes
 from greenroom.backends.protocol import Backend, Feed, ForwardPlan, KeepsPrefixes, Masks, ModelInfo
 from greenroom.errors import EngineFailed
 from greenroom.events import Info
@@ -118,12 +118,12 @@ class Engine:
 
         self.failure = None
         inbox = self._inbox
-        self._thread = threads.start(main, lambda: inbox.put(Shutdown()), "greenroom-engine")
+        self._thread = engine_thread.start(main, lambda: inbox.put(Shutdown()), "greenroom-engine")
 
     def join(self) -> None:
         """Wait for the thread, which has told `closed` and is over in a moment. Any other thread."""
         if self._thread is not None:
-            threads.join(self._thread)
+            engine_thread.join(self._thread)
             self._thread = None
 
     def put(self, message: Inbound) -> None:

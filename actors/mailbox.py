@@ -12,7 +12,7 @@ from typing import Literal
 from anyio import CancelScope, EndOfStream, Event, get_cancelled_exc_class
 from anyio.lowlevel import checkpoint_if_cancelled
 
-from greenroom.actors.decoding import Payload
+from greenroom.actors.decoder import Payload
 from greenroom.actors.engine import Engine
 from greenroom.actors.messages import (
     Answer,

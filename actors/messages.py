@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from greenroom.actors.decoding import Decoder, Payload
-from greenroom.actors.drafting import Speculator
+from greenroom.actors.decoder import Decoder, Payload
+from greenroom.actors.scheduler.draft_tokens import Speculator
 from greenroom.backends.protocol import KvOptions, Sampling
 from greenroom.constraints.state import ConstraintState
 from greenroom.events import Info, StopDetail

@@ -35,7 +35,7 @@ from vocabularies import QWEN3, Words, cut, of_bytes, qwen3
 from weights import VOCAB, llama
 
 from greenroom import Info
-from greenroom.actors.statistics import StepTimes
+from greenroom.actors.scheduler.statistics import StepTimes
 from greenroom.backends.mlx import MlxBackend
 from greenroom.backends.passlog import PassLog
 from greenroom.constraints import Constraint, JsonSchema

@@ -18,7 +18,7 @@ from jsonschema import Draft202012Validator
 
 from greenroom import GenerateParameters, Runtime, ToolCall
 from greenroom.errors import GreenroomError
-from greenroom.parsers.forced import forced
+from greenroom.parsing.forced import forced
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))  # the table of type names is the tests'
 import bfcl

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from greenroom.constraints import Bits, Compiled, Constraint, ConstraintState
-from greenroom.constraints.compiled import Grammars
+from greenroom.constraints.compiler import Grammars
 
 __all__ = ["Taped"]
 

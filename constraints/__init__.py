@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from greenroom.constraints.cbison import Cbison
     from greenroom.constraints.coercion import constraint_of
-    from greenroom.constraints.compiled import Compiled, Grammars, GrammarWarning
-    from greenroom.constraints.conjunction import All, AllOf
+    from greenroom.constraints.compiler import Compiled, Grammars, GrammarWarning
     from greenroom.constraints.constraint import Constraint
-    from greenroom.constraints.grammars import Choice, Gbnf, Lark, Regex
-    from greenroom.constraints.json_schema import AnyJson, JsonSchema
-    from greenroom.constraints.lazy import Lazy
+    from greenroom.constraints.grammar_matcher import MatcherState
+    from greenroom.constraints.json_schemas.json_schema import AnyJson, JsonSchema
+    from greenroom.constraints.kinds.all_of import All, AllOf
+    from greenroom.constraints.kinds.grammars import Choice, Gbnf, Lark, Regex
+    from greenroom.constraints.kinds.lazy import Lazy
+    from greenroom.constraints.kinds.struct_tag import StructTag, Tag
     from greenroom.constraints.masks import fill_masks, is_dead_end
-    from greenroom.constraints.matcher import MatcherState
     from greenroom.constraints.state import Bits, ConstraintState
-    from greenroom.constraints.tags import StructTag, Tag
     from greenroom.constraints.vocabulary import Vocabulary
 
 __all__ = [
@@ -54,16 +54,16 @@ __all__ = [
 _HOMES = {
     "cbison": "Cbison",
     "coercion": "constraint_of",
-    "compiled": "Compiled GrammarWarning Grammars",
-    "conjunction": "All AllOf",
+    "compiler": "Compiled GrammarWarning Grammars",
     "constraint": "Constraint",
-    "grammars": "Choice Gbnf Lark Regex",
-    "json_schema": "AnyJson JsonSchema",
-    "lazy": "Lazy",
+    "grammar_matcher": "MatcherState",
+    "json_schemas.json_schema": "AnyJson JsonSchema",
+    "kinds.all_of": "All AllOf",
+    "kinds.grammars": "Choice Gbnf Lark Regex",
+    "kinds.lazy": "Lazy",
+    "kinds.struct_tag": "StructTag Tag",
     "masks": "fill_masks is_dead_end",
-    "matcher": "MatcherState",
     "state": "Bits ConstraintState",
-    "tags": "StructTag Tag",
     "vocabulary": "Vocabulary",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}

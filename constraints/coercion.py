@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from greenroom.constraints.compiled import Compiled, Grammars
-from greenroom.constraints.conjunction import All
+from greenroom.constraints.compiler import Compiled, Grammars
 from greenroom.constraints.constraint import Constraint
-from greenroom.constraints.json_schema import JsonSchema
+from greenroom.constraints.json_schemas.json_schema import JsonSchema
+from greenroom.constraints.kinds.all_of import All
 from greenroom.constraints.state import ConstraintState
 from greenroom.errors import InvalidConstraint
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from greenroom.constraints.compiled import Compiled
-from greenroom.constraints.matcher import MatcherState
-from greenroom.constraints.prototype import Prototype
+from greenroom.constraints.compiled_grammar import Prototype
+from greenroom.constraints.compiler import Compiled
+from greenroom.constraints.grammar_matcher import MatcherState
 
 if TYPE_CHECKING:
-    from greenroom.constraints.compiled import Grammars
+    from greenroom.constraints.compiler import Grammars
     from greenroom.constraints.vocabulary import Vocabulary
 
 __all__ = ["Constraint", "GrammarConstraint"]

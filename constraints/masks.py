@@ -10,13 +10,14 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from llguidance import LLExecutor
 
-from greenroom.constraints.conjunction import agree, parts
-from greenroom.constraints.matcher import MatcherState, settle
+from greenroom.constraints.grammar_matcher import MatcherState, settle
+from greenroom.constraints.kinds.all_of import agree, parts
 from greenroom.constraints.state import Bits, ConstraintState
 
-__all__ = ["fill_masks", "is_dead_end"]
+__all__ = ["banned", "fill_masks", "is_dead_end"]
 
 
 def fill_masks(states: Sequence[ConstraintState], out: Bits) -> list[str | None]:
@@ -81,3 +82,9 @@ def _outcome(state: ConstraintState, row: Bits) -> str | None:
 def _executor() -> LLExecutor:
     """One pool of threads for the process; they live as long as it does."""
     return LLExecutor()
+
+
+def banned(row: npt.NDArray[np.float32], bits: Bits) -> npt.NDArray[np.float32]:
+    """`row` with minus infinity where `bits` forbids a token."""
+    allowed = np.unpackbits(bits.view(np.uint8), bitorder="little")[: len(row)]
+    return np.where(allowed.astype(bool), row, np.float32(-np.inf))

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 
 import greenroom
-from greenroom.streams import EventStream
+from greenroom.request.streams import EventStream
 
 
 @asynccontextmanager

@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from greenroom import testing
-    from greenroom.actors.statistics import Statistics
+    from greenroom.actors.scheduler.statistics import Statistics
     from greenroom.actors.task import GenerationTask
-    from greenroom.adapters import parse_anthropic_stream, parse_hf_stream, parse_openai_stream
     from greenroom.backends.scripted import Reply, Scripted
-    from greenroom.branching import Forks
     from greenroom.chat import ChatSession, EventTurn, TextTurn
     from greenroom.constraints.cbison import (
         Cbison,
@@ -26,13 +24,13 @@ if TYPE_CHECKING:
         CbisonTokenizerProvider,
         llguidance_cbison_factory,
     )
-    from greenroom.constraints.compiled import GrammarWarning
+    from greenroom.constraints.compiler import GrammarWarning
     from greenroom.constraints.constraint import Constraint
-    from greenroom.constraints.grammars import Choice, Gbnf, Lark, Regex
-    from greenroom.constraints.json_schema import AnyJson, JsonSchema
-    from greenroom.constraints.lazy import Lazy
-    from greenroom.constraints.tags import StructTag, Tag
-    from greenroom.context import Context
+    from greenroom.constraints.json_schemas.json_schema import AnyJson, JsonSchema
+    from greenroom.constraints.kinds.grammars import Choice, Gbnf, Lark, Regex
+    from greenroom.constraints.kinds.lazy import Lazy
+    from greenroom.constraints.kinds.struct_tag import StructTag, Tag
+    from greenroom.constraints.user_matcher import Matcher
     from greenroom.errors import (
         AmbiguousRuntime,
         BackendFailed,
@@ -89,28 +87,30 @@ if TYPE_CHECKING:
         ToolCall,
         TopLogprob,
     )
-    from greenroom.generation import (
+    from greenroom.functions import (
         generate,
         generate_task,
         generate_token_task,
         generate_tokens,
         generate_tokens_task,
     )
-    from greenroom.generator import Generator
-    from greenroom.growing import Structures, structures
-    from greenroom.matchers import Matcher
-    from greenroom.parameters import GenerateParameters
-    from greenroom.parsers import ChatParser, ReasoningParser, ToolParser
-    from greenroom.probes import Distribution, Entropy, Logits, Logprob, Logprobs, Probe
-    from greenroom.pulls import PulledToken
-    from greenroom.reading import Structure
+    from greenroom.generator.api import Generator
+    from greenroom.generator.context import Context
+    from greenroom.generator.forks import Forks
+    from greenroom.generator.iterators import PulledToken
+    from greenroom.generator.snapshots import Snapshot
+    from greenroom.generator.speculator import Drafting, Speculator
+    from greenroom.generator.steps import Handle, Step, StepOutput
+    from greenroom.inputs.parameters import GenerateParameters
+    from greenroom.inputs.samplers import Sampler
+    from greenroom.inputs.tools import Tool
+    from greenroom.parsing import ChatParser, ReasoningParser, ToolParser
+    from greenroom.request.probes import Distribution, Entropy, Logits, Logprob, Logprobs, Probe
+    from greenroom.request.streams import EventStream, Result, Stream, TokenStream
     from greenroom.runtime import Runtime
-    from greenroom.samplers import Sampler
-    from greenroom.snapshots import Snapshot
-    from greenroom.speculators import Drafting, Speculator
-    from greenroom.steps import Handle, Step, StepOutput
-    from greenroom.streams import EventStream, Result, Stream, TokenStream
-    from greenroom.tools import Tool
+    from greenroom.structured.adapters import parse_anthropic_stream, parse_hf_stream, parse_openai_stream
+    from greenroom.structured.reader import Structure
+    from greenroom.structured.structures import Structures, structures
 
 __all__ = [
     "AmbiguousRuntime",
@@ -244,38 +244,38 @@ _CBISON = (
     "Cbison CbisonExport CbisonFactory CbisonMatcher CbisonTokenizer CbisonTokenizerProvider llguidance_cbison_factory"
 )
 _HOMES = {
-    "greenroom.actors.statistics": "Statistics",
+    "greenroom.actors.scheduler.statistics": "Statistics",
     "greenroom.actors.task": "GenerationTask",
-    "greenroom.adapters": "parse_anthropic_stream parse_hf_stream parse_openai_stream",
+    "greenroom.structured.adapters": "parse_anthropic_stream parse_hf_stream parse_openai_stream",
     "greenroom.backends.scripted": "Reply Scripted",
-    "greenroom.branching": "Forks",
+    "greenroom.generator.forks": "Forks",
     "greenroom.constraints.cbison": _CBISON,
     "greenroom.chat": "ChatSession EventTurn TextTurn",
-    "greenroom.constraints.compiled": "GrammarWarning",
+    "greenroom.constraints.compiler": "GrammarWarning",
     "greenroom.constraints.constraint": "Constraint",
-    "greenroom.constraints.grammars": "Choice Gbnf Lark Regex",
-    "greenroom.constraints.json_schema": "AnyJson JsonSchema",
-    "greenroom.constraints.lazy": "Lazy",
-    "greenroom.constraints.tags": "StructTag Tag",
-    "greenroom.context": "Context",
+    "greenroom.constraints.kinds.grammars": "Choice Gbnf Lark Regex",
+    "greenroom.constraints.json_schemas.json_schema": "AnyJson JsonSchema",
+    "greenroom.constraints.kinds.lazy": "Lazy",
+    "greenroom.constraints.kinds.struct_tag": "StructTag Tag",
+    "greenroom.generator.context": "Context",
     "greenroom.errors": _ERRORS,
     "greenroom.events": "Chunk Event Function Info Reasoning RejectedToolCall Token TokenEvent ToolCall TopLogprob",
-    "greenroom.generation": "generate generate_task generate_token_task generate_tokens generate_tokens_task",
-    "greenroom.generator": "Generator",
-    "greenroom.growing": "Structures structures",
-    "greenroom.matchers": "Matcher",
-    "greenroom.parameters": "GenerateParameters",
-    "greenroom.probes": "Distribution Entropy Logits Logprob Logprobs Probe",
-    "greenroom.pulls": "PulledToken",
-    "greenroom.reading": "Structure",
-    "greenroom.parsers": "ChatParser ReasoningParser ToolParser",
+    "greenroom.functions": "generate generate_task generate_token_task generate_tokens generate_tokens_task",
+    "greenroom.generator.api": "Generator",
+    "greenroom.structured.structures": "Structures structures",
+    "greenroom.constraints.user_matcher": "Matcher",
+    "greenroom.inputs.parameters": "GenerateParameters",
+    "greenroom.request.probes": "Distribution Entropy Logits Logprob Logprobs Probe",
+    "greenroom.generator.iterators": "PulledToken",
+    "greenroom.structured.reader": "Structure",
+    "greenroom.parsing": "ChatParser ReasoningParser ToolParser",
     "greenroom.runtime": "Runtime",
-    "greenroom.samplers": "Sampler",
-    "greenroom.snapshots": "Snapshot",
-    "greenroom.speculators": "Drafting Speculator",
-    "greenroom.steps": "Handle Step StepOutput",
-    "greenroom.streams": "EventStream Result Stream TokenStream",
-    "greenroom.tools": "Tool",
+    "greenroom.inputs.samplers": "Sampler",
+    "greenroom.generator.snapshots": "Snapshot",
+    "greenroom.generator.speculator": "Drafting Speculator",
+    "greenroom.generator.steps": "Handle Step StepOutput",
+    "greenroom.request.streams": "EventStream Result Stream TokenStream",
+    "greenroom.inputs.tools": "Tool",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 

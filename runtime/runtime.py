@@ -16,34 +16,35 @@ from typing import Any, Self, TypeVar, overload
 
 from anyio import to_thread
 
-from greenroom import current, prompts
-from greenroom.actors.decoding import Decoder
+from greenroom.actors.client import House
+from greenroom.actors.decoder import Decoder
 from greenroom.actors.messages import Shutdown
-from greenroom.actors.places import Limits
-from greenroom.actors.statistics import Statistics
+from greenroom.actors.scheduler.admission import Limits
+from greenroom.actors.scheduler.statistics import Statistics
 from greenroom.actors.task import GenerationTask
 from greenroom.backends.protocol import Backend, ModelInfo, Tokenizer
-from greenroom.calling import Calling, MakeDecoder
 from greenroom.constraints.coercion import constraint_of
-from greenroom.context import Context
-from greenroom.decoders import TokenDecoder
+from greenroom.constraints.user_matcher import Matcher
 from greenroom.errors import InvalidParameter, NotSupported, RuntimeClosed, UnknownContext
-from greenroom.generator import Generator
-from greenroom.growing import Structures
-from greenroom.growing import prepared as structures_of
-from greenroom.house import House
-from greenroom.matchers import Matcher
-from greenroom.parameters import (
+from greenroom.generator.api import Generator
+from greenroom.generator.context import Context
+from greenroom.generator.snapshots import Snapshot
+from greenroom.inputs import prompts
+from greenroom.inputs.parameters import (
     GenerateParameters,
     merged,
     stop_ids,
     stop_strings,
 )
-from greenroom.prompts import Prompt
-from greenroom.snapshots import Snapshot
-from greenroom.starting import Progress, started
-from greenroom.streams import EventStream, Result, TokenStream
-from greenroom.tools import Toolbox, Tools
+from greenroom.inputs.prompts import Prompt
+from greenroom.inputs.tools import Toolbox, Tools
+from greenroom.request import current
+from greenroom.request.decoders import TokenDecoder
+from greenroom.request.streams import EventStream, Result, TokenStream
+from greenroom.request.submit import Progress, started
+from greenroom.request.tool_calling import Calling, MakeDecoder
+from greenroom.structured.structures import Structures
+from greenroom.structured.structures import prepared as structures_of
 
 __all__ = ["Runtime"]
 

@@ -20,7 +20,7 @@ from mlx.utils import tree_map_with_path  # noqa: E402
 from mlx_lm.generate import generate_step  # noqa: E402
 
 from greenroom.backends.mlx import MlxBackend  # noqa: E402
-from greenroom.backends.mlx.packed import PackedStore  # noqa: E402
+from greenroom.backends.mlx.kv.packed import PackedStore  # noqa: E402
 from greenroom.backends.protocol import (  # noqa: E402
     Backend,
     Close,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from greenroom.actors.decoding import Decoded
+from greenroom.actors.decoder import Decoded
 
 __all__ = ["Silent"]
 

@@ -20,7 +20,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from greenroom import Chunk, Info, Reply, Runtime, Scripted, generate
-from greenroom.streams import EventStream
+from greenroom.request.streams import EventStream
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenroom.actors.budget import chunk, chunks
+from greenroom.actors.scheduler.prefill_budget import chunk, chunks
 
 
 def cost(size: int, start: int, span: float) -> float:

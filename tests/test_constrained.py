@@ -16,9 +16,9 @@ from greenroom.backends.scripted import Reply, Scripted
 from greenroom.constraints import AnyJson, Bits, Choice, Compiled, Constraint, ConstraintState, JsonSchema, Regex
 from greenroom.errors import ConstraintFailed, DeadEnd, InvalidConstraint
 from greenroom.events import Chunk
-from greenroom.parameters import GenerateParameters
+from greenroom.inputs.parameters import GenerateParameters
+from greenroom.request.streams import Result
 from greenroom.runtime import Runtime
-from greenroom.streams import Result
 
 ORDER: dict[str, Any] = {
     "type": "object",

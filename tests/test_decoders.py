@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenroom.actors.decoding import Stop
+from greenroom.actors.decoder import Stop
 from greenroom.backends.protocol import Sampled
-from greenroom.decoders import TextDecoder, TokenDecoder
 from greenroom.events import Chunk, Token, TopLogprob
+from greenroom.request.decoders import TextDecoder, TokenDecoder
 
 EOS = 256
 OTHER = 257

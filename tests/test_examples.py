@@ -20,7 +20,7 @@ from rich.console import Console
 from starlette.testclient import TestClient
 
 from greenroom import Info, Reply, Runtime, Scripted
-from greenroom.streams import EventStream
+from greenroom.request.streams import EventStream
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples"
 

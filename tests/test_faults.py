@@ -13,12 +13,10 @@ from typing import Any
 import anyio
 import pytest
 
-from greenroom import current
-from greenroom.actors.decoding import Decoded
+from greenroom.actors.decoder import Decoded
 from greenroom.backends.passlog import PassLog
 from greenroom.backends.protocol import Sampled
 from greenroom.backends.scripted import Reply, Scripted
-from greenroom.decoders import TextDecoder
 from greenroom.errors import (
     AmbiguousRuntime,
     BackendFailed,
@@ -37,8 +35,10 @@ from greenroom.errors import (
     TooBusy,
 )
 from greenroom.events import Info, Token
-from greenroom.generation import generate, generate_tokens
-from greenroom.parameters import GenerateParameters
+from greenroom.functions import generate, generate_tokens
+from greenroom.inputs.parameters import GenerateParameters
+from greenroom.request import current
+from greenroom.request.decoders import TextDecoder
 from greenroom.runtime import Runtime
 
 BAD: list[tuple[dict[str, Any], type[GreenroomError]]] = [

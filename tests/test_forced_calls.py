@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 
 from greenroom import RejectedToolCall, Runtime, ToolCall
 from greenroom.errors import GreenroomError
-from greenroom.parsers.forced import forced
+from greenroom.parsing.forced import forced
 
 pytestmark = pytest.mark.parametrize("anyio_backend", [("asyncio", {})], ids=["asyncio"])  # what runs is the engine
 COMPILED = 100

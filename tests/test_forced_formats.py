@@ -17,11 +17,11 @@ from tokenizers import Tokenizer
 from vocabularies import BYTES, WIDTH, ids
 
 from greenroom import ChatParser, Chunk, RejectedToolCall, Runtime, Scripted, ToolCall
-from greenroom.constraints.prototype import Prototype
+from greenroom.constraints.compiled_grammar import Prototype
 from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.errors import NotSupported
-from greenroom.parsers import formats
-from greenroom.parsers.forced import forced
+from greenroom.parsing import formats
+from greenroom.parsing.forced import forced
 
 QWEN3 = Path(__file__).resolve().parents[2] / "shared" / "assets" / "tokenizers" / "qwen3" / "tokenizer.json"
 FORMATS = formats.names()

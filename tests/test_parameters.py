@@ -10,7 +10,7 @@ import pytest
 
 from greenroom.backends.protocol import KvOptions, ModelInfo, Sampling
 from greenroom.errors import InvalidParameter, NotSupported
-from greenroom.parameters import (
+from greenroom.inputs.parameters import (
     GenerateParameters,
     kv_options,
     merged,

@@ -19,15 +19,16 @@ from models import MODELS, VOCAB, mx, sequential, swap_kv
 from greenroom.actors.engine import Engine, Turns
 from greenroom.actors.inbox import Inbox
 from greenroom.actors.messages import Cancel, Delivery, Ended, Outbound, Submit
-from greenroom.actors.places import Limits
-from greenroom.actors.scheduler import Scheduler
-from greenroom.actors.statistics import StepTimes
+from greenroom.actors.scheduler.admission import Limits
+from greenroom.actors.scheduler.scheduler import Scheduler
+from greenroom.actors.scheduler.statistics import StepTimes
 from greenroom.backends import understudy
-from greenroom.backends.mlx import MlxBackend, pools
+from greenroom.backends.mlx import MlxBackend
+from greenroom.backends.mlx.kv import pools
 from greenroom.backends.passlog import PassLog
 from greenroom.backends.protocol import Sampling
-from greenroom.decoders import TokenDecoder
 from greenroom.events import Token
+from greenroom.request.decoders import TokenDecoder
 
 REQUESTS = 200
 TIE = 1e-4

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from greenroom import ChatParser, Reasoning, ReasoningParser, RejectedToolCall, Scripted, ToolCall, ToolParser
 from greenroom.backends.protocol import ModelInfo
 from greenroom.errors import InvalidParameter
-from greenroom.parsers import formats
-from greenroom.parsers.calls import PREVIEW
+from greenroom.parsing import formats
+from greenroom.parsing.calls import PREVIEW
 
 SAMPLES = [pytest.param(sample, id=f"{sample.format}-{number}") for number, sample in enumerate(CORPUS)]
 MODEL = Scripted().load()

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from greenroom import prompts
 from greenroom.errors import InvalidPrompt, NotSupported
+from greenroom.inputs import prompts
 
 BOS = 128
 START = 129

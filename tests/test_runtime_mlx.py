@@ -9,7 +9,7 @@ from models import llama, mx, sequential
 from greenroom import Chunk, Info, Runtime, Token, generate
 from greenroom.backends.mlx import MlxBackend
 from greenroom.backends.passlog import PassLog
-from greenroom.streams import Result
+from greenroom.request.streams import Result
 
 PROMPTS = [f"Tell me a short story about a {hero}." for hero in ("fox", "sailor", "owl", "baker", "robot", "cat")]
 

@@ -16,8 +16,8 @@ from greenroom.actors.task import GenerationTask
 from greenroom.backends.passlog import PassLog
 from greenroom.backends.scripted import Reply, Scripted
 from greenroom.events import Chunk, Info
+from greenroom.request.streams import EventStream
 from greenroom.runtime import Runtime
-from greenroom.streams import EventStream
 
 NEIGHBOUR = "n" * 5
 PROMPT = "p" * 100

@@ -18,9 +18,9 @@ from greenroom import ChatParser, GenerateParameters, Runtime, Scripted, ToolCal
 from greenroom.backends.mlx import MlxBackend
 from greenroom.backends.protocol import ModelInfo
 from greenroom.backends.scripted import ByteTokenizer
-from greenroom.parsers.infer import infer_format
-from greenroom.parsers.structure import structures
-from greenroom.templates import fit, habits
+from greenroom.inputs.chat_template import fit, habits
+from greenroom.parsing.detect import infer_format
+from greenroom.parsing.structure import structures
 
 FOLDER = Path(__file__).resolve().parents[2] / "shared" / "assets" / "chat_templates"
 NO_CALLS = {

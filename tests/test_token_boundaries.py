@@ -20,7 +20,7 @@ from greenroom import ChatParser, Scripted
 from greenroom.backends import understudy
 from greenroom.backends.mlx.tokenizer import MlxTokenizer
 from greenroom.backends.protocol import ModelInfo
-from greenroom.parsers import thinking
+from greenroom.parsing import thinking
 
 ASSETS = Path(__file__).resolve().parents[2] / "shared" / "assets"
 FOLDERS = {

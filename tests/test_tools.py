@@ -13,7 +13,7 @@ from callcorpus import TOOLS
 
 from greenroom import ChatParser, Chunk, Info, Reasoning, RejectedToolCall, Runtime, Scripted, Tool, ToolCall
 from greenroom.errors import InvalidParameter, NotSupported
-from greenroom.parsers.structure import structures
+from greenroom.parsing.structure import structures
 
 CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": 2}}\n</tool_call>'
 MODEL = Scripted().load()

@@ -3,12 +3,15 @@
 import re
 from random import Random
 
+import corpus
+import names
 import pytest
+import records
+import tools
+from dialogue import Dialogue
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from greenroom.backends import understudy
-from greenroom.backends.understudy import corpus, names, records, tools
-from greenroom.backends.understudy.dialogue import Dialogue
 
 _POOLS = 12
 

@@ -2,9 +2,8 @@
 
 import json
 
+import evaluate
 import pytest
-
-from greenroom.backends.understudy import evaluate
 
 _SEED = 1
 _FLOOR = 0.65

@@ -28,15 +28,15 @@ import mlx.core as mx  # noqa: E402 - after the BLAS
 import numpy as np  # noqa: E402
 
 from greenroom.backends.mlx.inspection import Inspection, Store, inspect  # noqa: E402
+from greenroom.backends.mlx.kv.passes import Pass, reported  # noqa: E402
+from greenroom.backends.mlx.kv.stores import Stores  # noqa: E402
 from greenroom.backends.mlx.load import Loaded, load_folder, wrap  # noqa: E402
 from greenroom.backends.mlx.memory import DeviceLimits, default_kv_bytes  # noqa: E402
-from greenroom.backends.mlx.passes import Pass, reported  # noqa: E402
-from greenroom.backends.mlx.prefix_exports import exported, imported  # noqa: E402
-from greenroom.backends.mlx.prefix_files import PREFIX_FILE_BYTES, PrefixFiles  # noqa: E402
-from greenroom.backends.mlx.prefixes import PrefixStore  # noqa: E402
+from greenroom.backends.mlx.prefix_cache.export import exported, imported  # noqa: E402
+from greenroom.backends.mlx.prefix_cache.files import PREFIX_FILE_BYTES, PrefixFiles  # noqa: E402
+from greenroom.backends.mlx.prefix_cache.store import PrefixStore  # noqa: E402
 from greenroom.backends.mlx.rows import Ref, Row, Step, Work  # noqa: E402
-from greenroom.backends.mlx.sampling import Logprobs, Sampler  # noqa: E402
-from greenroom.backends.mlx.stores import Stores  # noqa: E402
+from greenroom.backends.mlx.sampling.sampler import Logprobs, Sampler  # noqa: E402
 from greenroom.backends.mlx.streams import ThreadStreams  # noqa: E402
 from greenroom.backends.protocol import (  # noqa: E402
     Close,

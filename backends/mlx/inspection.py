@@ -17,18 +17,18 @@ import msgspec
 from mlx.utils import tree_flatten
 from mlx_lm.models import cache as caches
 
-from greenroom.backends.mlx.alone import AloneStore, quantize
 from greenroom.backends.mlx.fingerprint import fingerprint
-from greenroom.backends.mlx.layers import LayerShape
+from greenroom.backends.mlx.kv.batch_cache import MergedStore
+from greenroom.backends.mlx.kv.cache_snapshots import can_snapshot
+from greenroom.backends.mlx.kv.packed import PackedStore
+from greenroom.backends.mlx.kv.padded import SlotStore
+from greenroom.backends.mlx.kv.padded_layers import LayerShape
+from greenroom.backends.mlx.kv.sequential import AloneStore, quantize
 from greenroom.backends.mlx.load import Loaded, chat_template, stop_tokens, thinking, tool_parser
 from greenroom.backends.mlx.memory import device_info, uses_cpu
-from greenroom.backends.mlx.merged import MergedStore
-from greenroom.backends.mlx.packed import PackedStore
-from greenroom.backends.mlx.prefix_files import PrefixFiles
-from greenroom.backends.mlx.prefixes import BLOCK, Kept, PrefixStore
+from greenroom.backends.mlx.prefix_cache.files import PrefixFiles
+from greenroom.backends.mlx.prefix_cache.store import BLOCK, Kept, PrefixStore
 from greenroom.backends.mlx.rows import Row, Work
-from greenroom.backends.mlx.slots import SlotStore
-from greenroom.backends.mlx.snapshots import can_snapshot
 from greenroom.backends.protocol import KvOptions, ModelInfo, Sampling
 from greenroom.errors import ModelLoadFailed
 

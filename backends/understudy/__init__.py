@@ -1,8 +1,8 @@
-"""The understudy: a small Llama that ships with the package, and the code that made it.
+"""The understudy: a small Llama that ships with the package.
 
 It stands in for a real model in demos, tests and continuous integration: it tells short stories, fills in JSON records,
-calls tools and answers small talk, and knows nothing else. This module imports neither MLX nor a tokenizer; `train` and
-`evaluate` do. Nothing here knows of requests, tasks or grammars.
+calls tools and answers small talk, and knows nothing else. This module imports neither MLX nor a tokenizer. Nothing
+here knows of requests, tasks or grammars. `training/`, at the top of the repository, holds the code that made it.
 """
 
 from pathlib import Path

@@ -14,7 +14,7 @@ from greenroom.constraints.cbison.provider import put
 from greenroom.constraints.cbison.spelling import Writer, spellings
 from greenroom.constraints.cbison.tokens import TokenSource, can_tokenize
 from greenroom.constraints.cbison.vocabularies import LLTokens
-from greenroom.constraints.prototype import unforced
+from greenroom.constraints.compiled_grammar import unforced
 from greenroom.errors import InvalidConstraint
 
 _QUIET = LLParserLimits(verbose_errors=False)  # messages without the parser's state and the tokens before

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from greenroom.constraints.cbison.factory import CbisonFactory
 from greenroom.constraints.cbison.matcher import CbisonMatcher
-from greenroom.constraints.compiled import Compiled
+from greenroom.constraints.compiler import Compiled
 from greenroom.constraints.constraint import Constraint
 from greenroom.errors import InvalidConstraint
 
 if TYPE_CHECKING:
-    from greenroom.constraints.compiled import Grammars
+    from greenroom.constraints.compiler import Grammars
 
 __all__ = ["Cbison"]
 

@@ -11,7 +11,7 @@ from anyio import create_task_group, to_thread
 
 from greenroom.chat.messages import Message, result
 from greenroom.events import ToolCall
-from greenroom.tools import Toolbox
+from greenroom.inputs.tools import Toolbox
 
 __all__ = ["Dispatch", "OnToolError", "can_run", "run"]
 

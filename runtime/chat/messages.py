@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
-from greenroom import prompts
 from greenroom.errors import InvalidPrompt
 from greenroom.events import ToolCall
+from greenroom.inputs import prompts
 
 __all__ = ["Message", "Saved", "answered", "asked", "assistant", "read", "result", "write"]
 

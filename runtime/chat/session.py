@@ -10,17 +10,17 @@ from typing import Any, Literal
 import msgspec
 from anyio import to_thread
 
-from greenroom import current
 from greenroom.chat.dispatch import Dispatch, OnToolError
 from greenroom.chat.messages import Message, Saved, answered, asked, read, write
 from greenroom.chat.streams import EventTurn, TextTurn
 from greenroom.chat.turn import Turn
 from greenroom.errors import InvalidParameter, SessionBusy
-from greenroom.parameters import GenerateParameters
-from greenroom.prompts import check
+from greenroom.inputs.parameters import GenerateParameters
+from greenroom.inputs.prompts import check
+from greenroom.inputs.tools import Toolbox, Tools
+from greenroom.request import current
+from greenroom.request.streams import EventStream
 from greenroom.runtime import Runtime
-from greenroom.streams import EventStream
-from greenroom.tools import Toolbox, Tools
 
 __all__ = ["ChatSession", "Settings"]
 

@@ -6,9 +6,9 @@ from typing import Generic, Self, TypeVar
 
 from greenroom.actors.bridge import Bridge
 from greenroom.chat.turn import Turn
-from greenroom.closing import Closing
 from greenroom.errors import CallRejected
 from greenroom.events import Chunk, Event
+from greenroom.lifetimes import Closing
 
 __all__ = ["EventTurn", "TextTurn"]
 

@@ -20,7 +20,7 @@ from greenroom.chat.messages import Message, answered, assistant
 from greenroom.errors import GreenroomError
 from greenroom.events import Chunk, Info, Reasoning, RejectedToolCall, ToolCall
 from greenroom.events import Event as AnyEvent
-from greenroom.streams import EventStream
+from greenroom.request.streams import EventStream
 
 if TYPE_CHECKING:
     from greenroom.chat.session import ChatSession

@@ -22,7 +22,7 @@ from rich.console import Console
 from greenroom.chat import ChatSession
 from greenroom.errors import GreenroomError, SnapshotMismatch
 from greenroom.events import Chunk, Event, Info, Reasoning, RejectedToolCall, ToolCall
-from greenroom.parameters import GenerateParameters
+from greenroom.inputs.parameters import GenerateParameters
 from greenroom.runtime import Runtime
 
 __all__ = ["run"]

@@ -9,9 +9,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from models import mx
 
-from greenroom.backends.mlx import masks as bitmasks
 from greenroom.backends.mlx.rows import Row, ints
-from greenroom.backends.mlx.sampling import Sampler
+from greenroom.backends.mlx.sampling import masks as bitmasks
+from greenroom.backends.mlx.sampling.sampler import Sampler
 from greenroom.backends.protocol import Masks, Sampling
 
 VOCAB = 5000

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from models import MODELS, VOCAB, Driver, driven, gemma2, mx, sequential, swap_kv
 
-from greenroom.backends.mlx.alone import AloneStore
-from greenroom.backends.mlx.packed import PackedStore
-from greenroom.backends.mlx.slots import SlotStore
+from greenroom.backends.mlx.kv.packed import PackedStore
+from greenroom.backends.mlx.kv.padded import SlotStore
+from greenroom.backends.mlx.kv.sequential import AloneStore
 from greenroom.backends.protocol import Close, Feed, Fork, Rewind, Sampling
 
 TIE = 1e-4

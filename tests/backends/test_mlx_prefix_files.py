@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import mx
 
-from greenroom.backends.mlx import prefix_files, prefix_format
-from greenroom.backends.mlx.prefix_files import PrefixFiles, PrefixFileWarning
+from greenroom.backends.mlx.prefix_cache import file_format as prefix_format
+from greenroom.backends.mlx.prefix_cache import files as prefix_files
+from greenroom.backends.mlx.prefix_cache.files import PrefixFiles, PrefixFileWarning
 
 TOKENS = (5, 6, 7, 300_000)
 ARRAYS = {"keys.0": (1, 2, 4, 3), "values.0": (1, 2, 4, 5)}

@@ -13,7 +13,7 @@ import pytest
 from models import MODELS, Driver, driven, llama, mx, sequential
 
 from greenroom.backends.mlx import MlxBackend
-from greenroom.backends.mlx.packed import PackedStore
+from greenroom.backends.mlx.kv.packed import PackedStore
 from greenroom.backends.passlog import PassLog
 from greenroom.backends.protocol import Close, Feed, Fork, ForwardPlan, Open, Sampling
 

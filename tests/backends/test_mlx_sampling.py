@@ -11,12 +11,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from models import VOCAB, driven, llama, mx
 
-from greenroom.backends.mlx import host
-from greenroom.backends.mlx import masks as bitmasks
-from greenroom.backends.mlx.draws import mixed_seeds, uniforms
 from greenroom.backends.mlx.rows import Row, ints
-from greenroom.backends.mlx.sampling import Sampler
-from greenroom.backends.mlx.topk import largest
+from greenroom.backends.mlx.sampling import cpu
+from greenroom.backends.mlx.sampling import masks as bitmasks
+from greenroom.backends.mlx.sampling.sampler import Sampler
+from greenroom.backends.mlx.sampling.topk import largest
+from greenroom.backends.mlx.sampling.uniforms import mixed_seeds, uniforms
 from greenroom.backends.protocol import Close, Feed, Masks, Sampling
 
 Floats = npt.NDArray[np.float32]
@@ -114,7 +114,7 @@ def test_draws_follow_the_distribution(sampling: Sampling) -> None:
 @settings(max_examples=60)
 def test_ties_are_kept_by_the_lowest_id(values: list[int], top_k: int, top_p: float, wide: bool) -> None:
     """Equal logits are many here; both ways through the sampler keep the same, smallest, set."""
-    from greenroom.backends.mlx import ways as module
+    from greenroom.backends.mlx.sampling import methods as module
 
     logits = np.array(values, dtype=np.float32)
     sampling = Sampling(temperature=1.0, top_k=min(top_k, len(values)), top_p=top_p)
@@ -358,11 +358,11 @@ def test_draws_on_the_host_are_those_of_the_definition(seed: int, size: int, tem
     """The first token at which the sum of the weights passes the mark, and never one of no weight."""
     logits = some_logits(seed, size)
     logits[1::3] = -np.inf
-    weights = host.weights(mx.array(logits[None]), np.array([[temperature]], np.float32))
+    weights = cpu.weights(mx.array(logits[None]), np.array([[temperature]], np.float32))
     exact = np.exp((logits.astype(np.float64) - logits.max()) / np.float32(temperature))
     assert np.allclose(weights[0], exact, rtol=1e-5)
     for mark in (0.0, 0.3, 0.999, float(np.float32(1 - 2**-23))):
-        (token,) = host.drawn(weights, np.array([[mark]], np.float32))
+        (token,) = cpu.drawn(weights, np.array([[mark]], np.float32))
         before = weights[0, :token].sum(dtype=np.float64)
         total = weights.sum(dtype=np.float64)
         assert weights[0, token] > 0

@@ -12,9 +12,10 @@ from anyio import create_task_group
 from models import Driver, driven, llama, mx, qwen3, sequential
 
 from greenroom import Runtime, Sampler
-from greenroom.backends.mlx import MlxBackend, trunks
-from greenroom.backends.mlx.packed import PackedStore
-from greenroom.backends.mlx.trunks import SHARED_LEAST
+from greenroom.backends.mlx import MlxBackend
+from greenroom.backends.mlx.kv import shared_prefix
+from greenroom.backends.mlx.kv.packed import PackedStore
+from greenroom.backends.mlx.kv.shared_prefix import SHARED_LEAST
 from greenroom.backends.protocol import Close, Feed, Fork, Open, Rewind, Sampling
 from greenroom.backends.scripted import ByteTokenizer as Bytes
 
@@ -53,7 +54,7 @@ def test_attention_over_two_parts_is_attention_over_both(*, sinks: bool, group: 
     whole = [mx.concatenate([mx.repeat(part, rows, 0), mine], 2) for part, mine in zip(parts, own, strict=True)]
     seen = mx.concatenate([mx.ones((rows, 1, 1, shared), mx.bool_), mask], 3) if is_ragged else None
     wanted = mx.fast.scaled_dot_product_attention(queries, *whole, scale=0.25, mask=seen, sinks=sink)
-    found = trunks.attention(
+    found = shared_prefix.attention(
         queries, (parts[0], parts[1]), (own[0], own[1]), scale=0.25, mask=mask if is_ragged else None, sinks=sink
     )
     assert found.shape == wanted.shape

@@ -228,7 +228,7 @@ async def test_copies_and_rewinds(kind: str, act: str) -> None:
 
 async def test_a_long_rewind_is_decoded_on_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not given up half-way."""
-    monkeypatch.setattr("greenroom.branching._LONG", 0)
+    monkeypatch.setattr("greenroom.generator.forks._LONG", 0)
     async with opened("scripted") as runtime:
         await swept(lambda: fresh(runtime, 3), COPIES["rewind"])
 

@@ -7,8 +7,8 @@ from typing import Any
 from silent import Silent
 
 from greenroom.actors.messages import Cancel, Ended, Submit
-from greenroom.actors.places import Limits
-from greenroom.actors.scheduler import Scheduler
+from greenroom.actors.scheduler.admission import Limits
+from greenroom.actors.scheduler.scheduler import Scheduler
 from greenroom.backends.protocol import Sampling
 from greenroom.backends.scripted import Scripted
 

@@ -15,8 +15,8 @@ from silent import Silent
 
 from greenroom import Sampler
 from greenroom.actors.messages import Submit
-from greenroom.actors.places import Limits
-from greenroom.actors.scheduler import Scheduler
+from greenroom.actors.scheduler.admission import Limits
+from greenroom.actors.scheduler.scheduler import Scheduler
 from greenroom.backends.protocol import Close, Edit, ForwardPlan, Sampling
 from greenroom.backends.scripted import Reply, Scripted
 

@@ -38,14 +38,14 @@ from greenroom import (
     Tag,
 )
 from greenroom.constraints import All, Compiled, Constraint
-from greenroom.constraints.compiled import Grammars
+from greenroom.constraints.compiler import Grammars
 from greenroom.constraints.constraint import GrammarConstraint
-from greenroom.constraints.thoughts import ThoughtBudget
+from greenroom.constraints.kinds.reasoning_budget import ThoughtBudget
 from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.errors import InvalidConstraint, InvalidSnapshot, NotSupported, SnapshotMismatch
-from greenroom.parsers.forced import forced
-from greenroom.parsers.thinking import Thinking
-from greenroom.sources import Source, constraint_from, source_of
+from greenroom.parsing.forced import forced
+from greenroom.parsing.thinking import Thinking
+from greenroom.request.codec import Source, constraint_from, source_of
 
 PLACE = JsonSchema(
     {

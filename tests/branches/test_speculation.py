@@ -20,7 +20,7 @@ from greenroom import (
     Sampler,
     Speculator,
 )
-from greenroom.actors.ngrams import NgramDrafter
+from greenroom.actors.scheduler.ngram_drafter import NgramDrafter
 from greenroom.errors import CallbackFailed, InvalidParameter, NotSupported
 
 RECORDS = JsonSchema(

@@ -14,8 +14,8 @@ from greenroom.backends.scripted.tokenizer import SPECIAL, STOP
 from greenroom.constraints import Cbison, Constraint, JsonSchema, Regex, Vocabulary
 from greenroom.constraints.cbison import CbisonFactory, CbisonTokenizerProvider, TokenList, llguidance_cbison_factory
 from greenroom.errors import ConstraintFailed, InvalidConstraint
+from greenroom.request.streams import Result
 from greenroom.runtime import Runtime
-from greenroom.streams import Result
 
 ORDER: dict[str, Any] = {
     "type": "object",

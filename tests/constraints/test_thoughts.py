@@ -11,7 +11,7 @@ from vocabularies import BYTES, allowed
 from greenroom import Chunk, Reasoning, Runtime
 from greenroom.backends.mlx import MlxBackend
 from greenroom.constraints import Grammars
-from greenroom.constraints.thoughts import ThoughtBudget
+from greenroom.constraints.kinds.reasoning_budget import ThoughtBudget
 from greenroom.errors import InvalidParameter, NotSupported
 
 START, END = tuple(b"<t>"), tuple(b"</t>")

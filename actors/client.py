@@ -1,0 +1,232 @@
+"""One opening of a runtime: the engine, the desk, and the thread that prepares prompts.
+
+Prompts are tokenized by one worker thread, in the order of the calls: off the event loop, and off the engine thread.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import count
+from typing import Any
+
+from anyio import CancelScope, Event, get_cancelled_exc_class
+
+from greenroom.actors.bridge import Bridge
+from greenroom.actors.engine import Engine
+from greenroom.actors.mailbox import Desk, Mailbox
+from greenroom.actors.messages import Inbound, Reject, Release, Shutdown, Submit, Trim
+from greenroom.actors.scheduler.admission import Limits
+from greenroom.actors.scheduler.statistics import Statistics
+from greenroom.backends.protocol import Backend, ModelInfo
+from greenroom.constraints.compiler import Compiled, Grammars
+from greenroom.constraints.constraint import Constraint
+from greenroom.constraints.vocabulary import Vocabulary
+from greenroom.errors import InvalidConstraint, RuntimeClosed
+
+__all__ = ["House", "Prepared"]
+
+_log = logging.getLogger("greenroom")
+
+
+class Prepared:
+    """A request that was announced: its mailbox, and whether its prompt has been prepared."""
+
+    def __init__(self, mailbox: Mailbox) -> None:
+        self.mailbox = mailbox
+        self._done = Event()
+        self._error: Exception | None = None
+
+    def resolve(self, error: Exception | None) -> None:
+        """The preparation has ended. On the event loop."""
+        self._error = error
+        self._done.set()
+
+    async def wait(self) -> None:
+        """Until the request is queued. Raises why it is not; cancelled, it settles the request first."""
+        try:
+            await self._done.wait()
+        except get_cancelled_exc_class():
+            await self.mailbox.close("scope")
+            raise
+        if self._error is not None:
+            raise self._error
+
+
+class House:
+    """Holds no reference to the `Runtime`, so that an abandoned one is collected and its engine ends."""
+
+    def __init__(
+        self, backend: Callable[[], Backend], limits: Callable[[ModelInfo], Limits], *, max_waiting: int
+    ) -> None:
+        self.engine = Engine(backend, limits, self._build_grammars)
+        self._grammars: Grammars | Exception | None = None
+        self._limits = limits
+        self._desk = Desk(self.engine, max_waiting=max_waiting)
+        self._preparer = ThreadPoolExecutor(1, thread_name_prefix="greenroom-prepare")
+        self._bridge: Bridge | None = None
+        self._model: ModelInfo | None = None
+        self._problem: BaseException | None = None
+        self._loaded = Event()
+        self._closed = Event()
+        self._is_closed = False
+        self._lines = count()
+        self._outgoing: deque[Inbound] = deque()
+        """Messages that are put into the engine's inbox together."""
+        self.saved: dict[str, Any] = {}
+        """Contexts by the names under which they were saved."""
+        self.fingerprints: dict[str, str] | None = None
+        """Of model and tokenizer, once somebody has asked for them."""
+        self.room = 0
+        """The most tokens that the KV budget holds for a row."""
+
+    async def open(self) -> None:
+        """Load. Raises what the load raised; cancelled, it waits for the load and frees what it brought."""
+        self._bridge = Bridge()
+        self.engine.start(self._bridge, self._on_loaded, self._desk.deliver, self._on_closed)
+        try:
+            await self._loaded.wait()
+        except get_cancelled_exc_class():
+            await self.close()
+            raise
+        if self._problem is not None:
+            problem, self._problem = self._problem, None
+            await self._wait_closed()
+            raise problem
+
+    async def close(self) -> None:
+        """Cancel and settle all, give everything back. Not to be interrupted: a cancellation is raised afterwards."""
+        self._preparer.shutdown(wait=False, cancel_futures=True)
+        self.engine.put(Shutdown())
+        await self._wait_closed()
+
+    async def _wait_closed(self) -> None:
+        interruption: BaseException | None = None
+        while not self._is_closed:
+            try:
+                with CancelScope(shield=True):
+                    await self._closed.wait()
+            except get_cancelled_exc_class() as error:
+                interruption = error
+        self._preparer.shutdown(wait=False, cancel_futures=True)
+        if interruption is not None:
+            raise interruption
+
+    def _build_grammars(self, model: ModelInfo) -> None:
+        """On the engine thread: it takes up to a second, in which Python does nothing else, so it is done here."""
+        try:
+            self._grammars = Grammars(Vocabulary.of(model.tokenizer, model.vocab_size, sorted(model.stop_tokens)))
+        except Exception as error:  # noqa: BLE001 - a tokenizer may be the user's own; only constraints need this
+            self._grammars = error
+
+    def compile(self, constraint: Constraint) -> Compiled:
+        """Compile for the model's vocabulary. Any thread but the event loop's. Raises `InvalidConstraint`."""
+        if isinstance(self._grammars, Grammars):
+            return self._grammars.compile(constraint)
+        raise InvalidConstraint(f"this model's tokenizer takes no constraints: {self._grammars}") from self._grammars
+
+    def _on_loaded(self, outcome: ModelInfo | BaseException) -> None:
+        if isinstance(outcome, ModelInfo):
+            self._model = outcome
+            limits = self._limits(outcome)
+            self.room = (limits.kv_bytes - outcome.kv_bytes_per_row) // max(1, outcome.kv_bytes_per_token)
+        else:
+            self._problem = outcome
+        self._loaded.set()
+
+    def _on_closed(self, problem: BaseException | None) -> None:
+        if problem is not None and self.engine.failure is None:
+            _log.error("the engine ended with %r", problem)
+        self._is_closed = True
+        self._desk.close(self.engine.failure)
+        self.engine.join()  # these were the thread's last words: nothing that is worth a thread to wait on
+        self._closed.set()
+
+    @property
+    def model(self) -> ModelInfo:
+        """The loaded model."""
+        if self._model is None:
+            raise RuntimeClosed("no model is loaded")
+        return self._model
+
+    def statistics(self) -> Statistics:
+        """The engine's counts."""
+        return self.engine.statistics
+
+    def announce(self, prepare: Callable[[int], Submit]) -> Prepared:
+        """A place in the queue for a request, whose `prepare` runs on the worker thread. Raises `TooBusy`."""
+        if self._is_closed or self._bridge is None:
+            raise RuntimeClosed("the runtime is not open")
+        prepared = Prepared(self._desk.open())
+        self._preparer.submit(_work, prepare, prepared, self.engine, self._bridge)
+        return prepared
+
+    def submit(self, make: Callable[[int], Submit]) -> Mailbox:
+        """A request that needs no preparing: it joins the queue at the end of this turn of the event loop.
+
+        Many generators that were told of their steps together ask for the next together: sent at once, the first of
+        them would get a pass of its own, for which the others would wait. Raises `TooBusy`.
+        """
+        if self._is_closed or self._bridge is None:
+            raise RuntimeClosed("the runtime is not open")
+        if self.engine.failure is not None:
+            raise self.engine.failure
+        mailbox = self._desk.open()
+        self._send(make(mailbox.request))
+        return mailbox
+
+    def _send(self, message: Inbound) -> None:
+        self._outgoing.append(message)
+        if self._bridge is None or not self._bridge.post(House._flush, self):
+            self._flush()
+
+    def _flush(self) -> None:
+        with suppress(IndexError):  # a dead loop's messages are flushed by whoever sends them
+            while True:
+                self.engine.put(self._outgoing.popleft())
+
+    async def export_kv(self, tokens: Sequence[int]) -> bytes | None:
+        """The KV that is held of the longest prefix of `tokens`, as bytes for a file; None where there is none.
+
+        Raises `RuntimeClosed`.
+        """
+        return await self._open_desk().export(tuple(tokens))
+
+    async def import_kv(self, data: bytes) -> int:
+        """Hold the KV that `export_kv` gave for prompts to come; how many tokens that is.
+
+        0 where the backend keeps no KV of prompts, or has no room. Raises `InvalidSnapshot`, `SnapshotMismatch` and
+        `RuntimeClosed`.
+        """
+        return await self._open_desk().bring(data)
+
+    def _open_desk(self) -> Desk:
+        if self._is_closed or self._bridge is None:
+            raise RuntimeClosed("the runtime is not open")
+        return self._desk
+
+    def new_line(self) -> int:
+        """The number of a line that nobody else has; see `greenroom.actors.scheduler.retained_rows`."""
+        return next(self._lines)
+
+    def release(self, line: int) -> None:
+        """Nobody will ask for this line again. Any thread."""
+        self._send(Release(line))  # behind the requests that were made on it
+
+    def trim(self, line: int, length: int) -> None:
+        """The line goes on from its first `length` tokens."""
+        self._send(Trim(line, length))
+
+
+def _work(prepare: Callable[[int], Submit], prepared: Prepared, engine: Engine, bridge: Bridge) -> None:
+    error: Exception | None = None
+    request = prepared.mailbox.request
+    try:
+        engine.put(prepare(request))
+    except Exception as problem:  # noqa: BLE001 - told to the guilty request, whatever it is
+        error = problem
+        engine.put(Reject(request, problem))
+    bridge.post(prepared.resolve, error)

@@ -1,0 +1,1 @@
+"""Who runs when: plain calls on plain values, without threads, clocks or an event loop."""

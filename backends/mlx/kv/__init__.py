@@ -1,0 +1,1 @@
+"""Where the KV of rows lives, one module a kind of store, and the forward pass over it."""

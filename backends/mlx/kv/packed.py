@@ -1,0 +1,211 @@
+"""The packed step: every token of a pass, from whatever row, in one forward and without padding.
+
+Each token is an entry of length one in the model's batch, so linear layers cost what the tokens cost. Positions go in
+as an array of offsets. Only attention must know rows: the model module's `scaled_dot_product_attention` is replaced by
+one that asks the cache, and the cache regroups the entries: rows that decode, in slots side by side and of like length,
+are one call; a row with several tokens (a prompt's chunk, a forced run) is one causal call of its own. Logits are
+computed for the entries that are sampled only.
+
+Models whose attention works otherwise are found by the probe at load time and use another store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mlx.core as mx
+
+from greenroom.backends.mlx.kv.model_hooks import hook_body, route_attention
+from greenroom.backends.mlx.kv.packed_layout import PackedLayer, Packing, alone, pools_of, runs_of, scatter, together
+from greenroom.backends.mlx.kv.padded_layers import LayerShape
+from greenroom.backends.mlx.kv.passes import Pass, inputs_of
+from greenroom.backends.mlx.kv.pools import Pools
+from greenroom.backends.mlx.prefix_cache.store import BLOCK, Kept
+from greenroom.backends.mlx.rows import Row, Spot, Work
+
+__all__ = ["PackedStore"]
+
+_REGROUP_EVERY = 64
+
+
+class PackedStore:
+    """The rows of a model with plain KV caches and mlx-lm's own attention function."""
+
+    def __init__(self, model: Any, shapes: Sequence[LayerShape], kept: Kept | None = None) -> None:
+        """`kept` is where KV of rows that leave goes, and where new rows look; None: nowhere."""
+        self._model = model
+        self._pools = Pools(shapes)
+        self._kept = kept
+        self._packing = Packing()
+        self._layers = [PackedLayer(index, self._packing) for index in range(len(shapes))]
+        self._order: tuple[tuple[int, ...], list[int]] = (), []
+        self._groups: dict[tuple[int, ...], list[tuple[int, int]]] = {}
+        self._age = 0
+        route_attention(model)
+        self._selects = hook_body(model, self._packing)
+
+    def __repr__(self) -> str:
+        return f"<PackedStore {self._pools!r}>"
+
+    @property
+    def pools(self) -> Pools:
+        """Where the rows are."""
+        return self._pools
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the buffers."""
+        return self._pools.nbytes
+
+    @property
+    def bytes_per_token(self) -> int:
+        """KV bytes of a token in all layers."""
+        return self._pools.bytes_per_token
+
+    @property
+    def bytes_copied(self) -> int:
+        """KV bytes that moving and forking rows copied so far."""
+        return self._pools.bytes_copied
+
+    def run(self, works: Sequence[Work]) -> Pass:
+        """Build one forward over all of `works`."""
+        self._pools.tidy()
+        self._pools.fit([(work.row, work.row.length + (len(work.ids) or 1)) for work in works])
+        wide = [work for work in works if len(work.ids) > 1]
+        single = self._ordered([work for work in works if len(work.ids) <= 1] if wide else works)
+        tokens = self._arrange(single, wide)
+        ends = [*range(len(single))]
+        for work in wide:
+            ends.append((ends[-1] if ends else -1) + len(work.ids))
+        result = Pass()
+        ordered = [*single, *wide]
+        draws = [(end - ago, work, ago) for end, work in zip(ends, ordered, strict=True) for ago in _draws(work)]
+        chosen = [place for place, _, _ in draws]
+        picked = chosen or ends[-1:]
+        every = len(picked) == tokens.size
+        at = None if every else mx.array(picked)
+        self._packing.chosen = at if self._selects else None
+        try:
+            logits = self._model(tokens[:, None], cache=self._layers)[:, -1]
+        finally:
+            self._packing.chosen = None
+        if at is not None and not self._selects:
+            logits = logits[at]
+        if chosen:
+            result.logits, result.inputs = logits, tokens if every else tokens[at]
+            result.order = [Spot(w.row, w.row.length + (len(w.ids) or 1) - ago) for _, w, ago in draws]
+            result.sampled = [work.row.id for work in works if work.sample]
+        else:
+            result.done = logits[..., :1]  # what it is computed from includes everything that the pass writes
+        for work in works:
+            work.row.length += len(work.ids) or 1
+        return result
+
+    def _ordered(self, works: Sequence[Work]) -> list[Work]:
+        """As their rows stand; the order is kept until a row comes, goes or moves."""
+        key = (self._pools.changes, *[work.row.id for work in works])
+        if key != self._order[0]:
+            places = {id(pool): place for place, pool in enumerate(self._pools)}
+            rank = [(places[id(work.row.pool)], work.row.slot) for work in works]
+            self._order = key, sorted(range(len(works)), key=rank.__getitem__)
+        return [works[place] for place in self._order[1]]
+
+    def _arrange(self, single: list[Work], wide: list[Work]) -> mx.array:
+        """Fill the packing; returns the entries' tokens."""
+        packing = self._packing
+        packing.scatters, packing.calls = [], []
+        rows = [work.row for work in single]
+        offsets = [row.length for row in rows]
+        for first, last in self._runs(rows):
+            packing.calls.append(together(rows[first:last], first))
+        for first, last in pools_of(rows):
+            packing.scatters.append(scatter(rows[first:last], first))
+        parts = [inputs_of(rows)] if rows else []
+        known: list[int] = []
+        for row, ids, *_ in wide:
+            at = len(offsets)
+            packing.calls.append(alone(row, at, len(ids)))
+            offsets += range(row.length, row.length + len(ids))
+            known += ids
+        if known:
+            parts.append(mx.array(known, dtype=mx.uint32))
+        packing.offset = offsets[0] if len(set(offsets)) == 1 else mx.array(offsets)
+        return parts[0] if len(parts) == 1 else mx.concatenate(parts)
+
+    def _runs(self, rows: list[Row]) -> list[tuple[int, int]]:
+        """Which neighbours share an attention call. Decided anew when rows come or go, and now and then."""
+        key = (self._pools.changes, *[row.id for row in rows])
+        self._age += 1
+        found = self._groups.get(key)
+        if found is None or self._age % _REGROUP_EVERY == 0:
+            found = runs_of(rows)
+            self._groups = {key: found}
+        return found
+
+    def begin(self, row: Row, prompt: tuple[int, ...]) -> int:
+        """Start an empty row with the KV of a prefix of `prompt`, of a row that is here or was; how many tokens."""
+        wanted = prompt[:-1]
+        kept = self._kept.store.match(self._kept.namespace, wanted) if self._kept is not None else 0
+        rows = self._pools.rows()
+        length, _, place = max(
+            [(_common(other, wanted), other.shared, place) for place, other in enumerate(rows)], default=(0, 0, 0)
+        )
+        if length >= max(kept, BLOCK):
+            self._pools.branch(row, rows[place], length)
+        elif self._kept is not None and (hit := self._kept.store.find(self._kept.namespace, wanted, least=BLOCK)):
+            length = hit.length
+            self._pools.adopt(row, length, hit.layers)
+        else:
+            return 0
+        row.extend(prompt[:length])
+        row.length = length
+        return length
+
+    def leave(self, row: Row) -> None:
+        """Keep what later prompts may begin with, and free the row's slot."""
+        if self._kept is not None and row.pool is not None and not row.lost:
+            store, namespace = self._kept
+            try:
+                known = row.known()
+                start = store.whole(namespace, known)
+                store.put(namespace, known, self._pools.viewed(row, start, len(known)), behind=start)
+            except Exception:  # noqa: BLE001 - a pass under way failed: whatever the device says, nothing was kept
+                store.clear()
+        self._pools.leave(row)
+
+    def fork(self, row: Row, source: Row) -> None:
+        """Begin `row` with all of the KV of `source`."""
+        self._pools.branch(row, source, source.length)
+
+    def rewind(self, row: Row, length: int) -> None:
+        """Tokens behind a row's length are never read; but who stands on less of a trunk is in another call."""
+        if length < row.shared:
+            self._pools.changes += 1
+
+    def state(self) -> list[mx.array]:
+        """Every buffer."""
+        return self._pools.state()
+
+    def stored(self) -> list[Row]:
+        """The rows in slots."""
+        return self._pools.rows()
+
+    def clear(self) -> None:
+        """Drop the buffers; the rows that were in them have no KV."""
+        self._pools.clear()
+        self._packing.scatters, self._packing.calls = [], []  # of the last pass: they hold its pools
+
+
+def _draws(work: Work) -> range:
+    """How many entries before its last one each of a row's draws stands."""
+    return range(work.drafts, -1, -1) if work.sample else range(0)
+
+
+def _common(row: Row, tokens: tuple[int, ...]) -> int:
+    """How many of `tokens` the row holds, from the first on."""
+    low, high = 0, min(row.length, len(tokens))
+    while low < high:  # halving, because comparing slices is fast
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if tuple(row.tokens[low:middle]) == tokens[low:middle] else (low, middle - 1)
+    return low

@@ -1,0 +1,106 @@
+"""A pass between `forward` and `sample`: what it feeds to the decode batch, and what it reports.
+
+Numbers of tokens that nobody has read stay on the device: the input of a pass is gathered there. When the same rows
+decode again, it is the very array that the last pass drew.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from greenroom.backends.mlx.rows import Ref, Row, Spot, Step
+from greenroom.backends.mlx.sampling.sampler import Logprobs
+from greenroom.backends.protocol import RowFailure
+
+__all__ = ["Pass", "inputs_of", "reported"]
+
+
+class Pass:
+    """A pass between `forward` and `sample`."""
+
+    __slots__ = ("done", "failures", "inputs", "logits", "order", "sampled", "state", "wanted")
+
+    def __init__(self) -> None:
+        self.failures: list[RowFailure] = []
+        self.sampled: list[int] = []
+        """Rows to sample, in the plan's order."""
+        self.order: list[Spot] = []
+        """Whose the logits are, row by row; a row with drafts has several, side by side."""
+        self.wanted: dict[int, tuple[int, ...]] = {}
+        """By row, of which of its draws the logits are to be copied."""
+        self.logits: mx.array | None = None
+        self.inputs: mx.array | None = None
+        self.state: list[mx.array] = []
+        """What must be evaluated beside the tokens."""
+        self.done: mx.array | None = None
+        """Where nothing is sampled: a small array that is there when the pass is over."""
+
+    @property
+    def asked(self) -> list[mx.array]:
+        """What is to be evaluated beside the tokens that are drawn."""
+        return self.state if self.done is None else [*self.state, self.done]
+
+    def selected(self) -> tuple[list[Spot], mx.array, mx.array]:
+        """The draws, their logits and what was fed there, in one order."""
+        if self.logits is None or self.inputs is None:
+            raise RuntimeError("nothing was decoded in this pass")
+        wanted = set(self.sampled)
+        places = [i for i, spot in enumerate(self.order) if spot.row.id in wanted]
+        if len(places) == len(self.order):
+            return self.order, self.logits, self.inputs
+        at = mx.array(places)
+        return [self.order[i] for i in places], self.logits[at], self.inputs[at]
+
+
+def inputs_of(rows: list[Row]) -> mx.array:
+    """The pending tokens of `rows` `[n]`, without waiting for those that nobody has read."""
+    pending = [row.pending for row in rows]
+    step = _common_step(pending)
+    if step is not None and step.tokens is not None:
+        return step.tokens
+    known: list[int] = []
+    places: list[int] = []
+    unread: dict[int, list[tuple[int, Ref]]] = {}
+    for i, token in enumerate(pending):
+        if isinstance(token, Ref) and token.step.values is None:
+            unread.setdefault(id(token.step), []).append((i, token))
+        elif token is not None:
+            places.append(i)
+            known.append(token.number() if isinstance(token, Ref) else token)
+    parts = [mx.array(known, dtype=mx.uint32)] if known else []
+    for refs in unread.values():
+        tokens = refs[0][1].step.tokens
+        if tokens is None:
+            raise RuntimeError("a step that drew nothing has no tokens to run")
+        parts.append(tokens[mx.array([ref.place for _, ref in refs])])
+        places += [i for i, _ in refs]
+    joined = parts[0] if len(parts) == 1 else mx.concatenate(parts)
+    return joined if places == sorted(places) else joined[mx.array(np.argsort(places))]
+
+
+def _common_step(pending: list[int | Ref | None]) -> Step | None:
+    """The step whose tokens, all of them and in this order, are `pending`."""
+    first = pending[0]
+    if not isinstance(first, Ref):
+        return None
+    step = first.step
+    if step.tokens is None or step.tokens.size != len(pending):
+        return None
+    matches = all(isinstance(ref, Ref) and ref[0] is step and ref[1] == i for i, ref in enumerate(pending))
+    return step if matches else None
+
+
+def reported(logprobs: Logprobs) -> dict[int, tuple[float, tuple[tuple[int, float], ...]]]:
+    """By place among the step's tokens: the drawn token's log-probability, and the likeliest with theirs."""
+    drawn: Any = logprobs.drawn.tolist()
+    if logprobs.values is None or logprobs.ids is None:
+        return {place: (drawn[k], ()) for k, place in enumerate(logprobs.at)}
+    values: Any = logprobs.values.tolist()
+    ids: Any = logprobs.ids.tolist()
+    return {
+        place: (drawn[k], tuple(zip(ids[k][:asked], values[k][:asked], strict=True)))
+        for k, (place, asked) in enumerate(zip(logprobs.at, logprobs.asked, strict=True))
+    }

@@ -1,0 +1,126 @@
+"""Passes of stores that cannot pack: each prompt's chunk is a forward of its own, then all rows decode together.
+
+The last token before a draw always goes through the decode batch, together with every other row's: so no chunk needs
+logits, and a row's first token comes the way all others do.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+from greenroom.backends.mlx.kv.cache_snapshots import restored, snapshot_of
+from greenroom.backends.mlx.kv.passes import Pass, inputs_of
+from greenroom.backends.mlx.prefix_cache.store import BLOCK, Kept
+from greenroom.backends.mlx.rows import Row, Spot, Work
+from greenroom.backends.protocol import RowFailure
+
+__all__ = ["SeparateStore", "arrays_of"]
+
+
+def arrays_of(caches: list[Any]) -> list[mx.array]:
+    """Every array in the state of `caches`."""
+    leaves: Any = tree_flatten([cache.state for cache in caches])
+    return [leaf for _, leaf in leaves if isinstance(leaf, mx.array)]
+
+
+class SeparateStore(ABC):
+    """A store with a decode batch, beside which rows run on their own caches."""
+
+    def __init__(self, model: Any, make_cache: Any, kept: Kept | None = None) -> None:
+        """`kept` is where snapshots of prompts that were run go, and where new rows look; None: nowhere."""
+        self._model = model
+        self._make_cache = make_cache
+        self._kept = kept
+
+    @abstractmethod
+    def arrange(self, rows: list[Row]) -> list[Row]:
+        """Make `rows` the decode batch; return them in its order."""
+
+    @abstractmethod
+    def decode(self, rows: list[Row], tokens: mx.array) -> mx.array:
+        """Run `tokens` `[n, 1]`, one for each row as `arrange` gave them; logits `[n, vocabulary]`."""
+
+    @abstractmethod
+    def wide(self, row: Row, ids: tuple[int, ...]) -> list[mx.array]:
+        """Run `ids` behind the tokens of a row that is in the batch; returns what must be evaluated."""
+
+    @abstractmethod
+    def state(self) -> list[mx.array]:
+        """Every array of the decode batch."""
+
+    def begin(self, row: Row, prompt: tuple[int, ...]) -> int:
+        """Start an empty row with the longest snapshot after a prefix of `prompt`; how many tokens that are."""
+        if self._kept is None:
+            return 0
+        row.prompt = len(prompt)
+        hit = self._kept.store.find_snapshot(self._kept.namespace, prompt[:-1])
+        if hit is None:
+            return 0
+        row.cache = restored(hit.snapshot, self._make_cache)
+        row.extend(prompt[: hit.length])
+        row.length = hit.length
+        return hit.length
+
+    def keep(self, row: Row) -> None:
+        """Keep the row's own caches for prompts that begin with exactly its tokens."""
+        if self._kept is None or row.cache is None or row.lost or row.length < BLOCK:
+            return
+        known = row.known()
+        if len(known) == row.length:
+            self._kept.store.put_snapshot(self._kept.namespace, known, snapshot_of(row.cache))
+
+    def run(self, works: Sequence[Work]) -> Pass:
+        """Build the forwards of `works`. What one row's chunk raises is that row's failure."""
+        result = Pass()
+        decode: list[Row] = []
+        for work in works:
+            try:
+                stays = self._chunk(work, result)
+            except Exception as error:  # noqa: BLE001 - the edge where a row's failure is told from the others'
+                result.failures.append(RowFailure(work.row.id, error))
+                continue
+            if stays:
+                decode.append(work.row)
+                if work.sample:
+                    result.sampled.append(work.row.id)
+        if decode:
+            order = self.arrange(decode)
+            tokens = inputs_of(order)
+            result.logits = self.decode(order, tokens[:, None])
+            result.inputs = tokens
+            for row in order:
+                row.length += 1
+            result.order = [Spot(row, row.length) for row in order]
+            if not result.sampled:
+                result.state.extend(self.state())
+        return result
+
+    def _chunk(self, work: Work, result: Pass) -> bool:
+        """Run all but the token that goes through the decode batch; whether there is one."""
+        row, ids, sample, *_ = work
+        if not ids:
+            return True
+        stays = sample or (len(ids) == 1 and row.slot is not None)
+        chunk = ids[:-1] if stays else ids
+        if chunk:
+            result.state.extend(self._alone(row, chunk))
+            row.length += len(chunk)
+            if row.length <= row.prompt:
+                self.keep(row)
+        return stays
+
+    def _alone(self, row: Row, ids: tuple[int, ...]) -> list[mx.array]:
+        if row.slot is not None:
+            state = self.wide(row, ids)
+            # The decode batch writes the same buffers next, and in place only if nothing reads them any more.
+            mx.eval(state)
+            return []
+        if row.cache is None:
+            row.cache = self._make_cache()
+        self._model(mx.array(ids)[None], cache=row.cache)
+        return arrays_of(row.cache)

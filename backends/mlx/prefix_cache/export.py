@@ -1,0 +1,104 @@
+"""What is held of one conversation as bytes that can be kept anywhere, and back: a part of the prefix store.
+
+The bytes are a safetensors file with all the tokens, the store's namespace and a checksum. Unlike the store's own
+files, which are looked for and ignored if they are unfit, these were asked for: what is wrong with them is raised.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+
+import mlx.core as mx
+import msgspec
+import numpy as np
+
+from greenroom.backends.mlx.prefix_cache.file_format import (
+    FORMAT,
+    Kind,
+    Metadata,
+    Saved,
+    Unusable,
+    bytes_of,
+    parsed,
+    raw,
+    read_header,
+    signed,
+    text,
+)
+from greenroom.backends.mlx.prefix_cache.store import Kept, Snapshot
+from greenroom.errors import InvalidSnapshot, SnapshotMismatch
+
+__all__ = ["exported", "imported"]
+
+_KV: Kind = "prefix"
+_CACHES: Kind = "snapshot"
+
+
+def exported(kept: Kept, tokens: Sequence[int]) -> bytes | None:
+    """The longest prefix of `tokens` that is held; None where nothing is."""
+    store, namespace = kept
+    if store.shapes:
+        hit = store.find(namespace, tokens)
+        if hit is None:
+            return None
+        arrays = {}
+        for number, (keys, values) in enumerate(hit.layers):
+            arrays[f"keys.{number}"], arrays[f"values.{number}"] = keys, values
+        return _packed(_KV, namespace, tokens[: hit.length], Snapshot(arrays))
+    found = store.find_snapshot(namespace, tokens)
+    return None if found is None else _packed(_CACHES, namespace, tokens[: found.length], found.snapshot)
+
+
+def imported(kept: Kept, data: bytes) -> int:
+    """Hold what `exported` gave; how many tokens that is, 0 where it is more than the store may hold.
+
+    Raises `InvalidSnapshot` for bytes that are no such thing, or not all of it, `SnapshotMismatch` for those of other
+    weights, or of another version of MLX.
+    """
+    try:
+        tokens, saved = _read(data, kept.namespace, _KV if kept.store.shapes else _CACHES)
+        return _held(kept, tokens, saved)
+    except (Unusable, KeyError, ValueError) as error:
+        if isinstance(error, SnapshotMismatch):
+            raise
+        raise InvalidSnapshot(f"the KV cannot be used: {error}") from error
+
+
+def _read(data: bytes, namespace: str, kind: Kind) -> tuple[list[int], Saved]:
+    _, metadata, _ = read_header(data)
+    if metadata.format == FORMAT and metadata.namespace != namespace:
+        ours = f"{metadata.namespace!r}, not {namespace!r}"
+        raise SnapshotMismatch(f"the KV was saved with other weights, or another MLX, which rounds differently: {ours}")
+    saved = parsed(data, Metadata(FORMAT, kind, namespace, metadata.tokens, "", ""), None)
+    return np.frombuffer(base64.b64decode(metadata.tokens), "<i4").tolist(), saved
+
+
+def _held(kept: Kept, tokens: list[int], saved: Saved) -> int:
+    store, namespace = kept
+    if not store.shapes:
+        store.put_snapshot(namespace, tokens, Snapshot(saved.arrays, saved.note))
+        found = store.find_snapshot(namespace, tokens)
+        return 0 if found is None else found.length
+    layers = [(saved.arrays[f"keys.{place}"], saved.arrays[f"values.{place}"]) for place in range(len(store.shapes))]
+    store.put(namespace, tokens, layers)
+    return store.match(namespace, tokens)
+
+
+def _packed(kind: Kind, namespace: str, tokens: Sequence[int], held: Snapshot) -> bytes:
+    arrays = dict(held.arrays)
+    mx.eval(arrays)
+    metadata = signed(Metadata(FORMAT, kind, namespace, text(raw(tokens)), held.note, ""), arrays)
+    described: Mapping[str, tuple[str, tuple[int, ...]]] = json.loads(metadata.arrays)
+    header: dict[str, object] = {"__metadata__": msgspec.to_builtins(metadata)}
+    parts, place = [], 0
+    for name, array in arrays.items():
+        part = bytes_of(array)
+        dtype, shape = described[name]
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": (place, place + len(part))}
+        parts.append(part)
+        place += len(part)
+    head = json.dumps(header).encode()
+    head += b" " * (-len(head) % 8)
+    return b"".join([len(head).to_bytes(8, "little"), head, *parts])

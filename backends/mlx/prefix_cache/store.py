@@ -1,0 +1,389 @@
+"""Keys and values of prompts that are over, kept for those that begin alike.
+
+KV is held in a tree of blocks. A block has 64 tokens and begins at a multiple of 64; the last one of an entry may be
+shorter. It is found under the block before it by its own tokens, compared as they are, so there is no collision that
+could hand out the wrong KV, and what entries share is held once. A radix tree would share to the token, but it would
+split and copy blocks whenever entries part; here a block never changes, in memory or in a file. The price is that
+entries which part within a block hold that block each. Part of a block can be used, as any prefix of KV can.
+
+Other caches, recurrent or rotating ones, cannot be cut. A snapshot of them is held by all of its tokens, and is used
+with exactly those.
+
+The least recently used go first. Using a block uses those before it too, and later: so the oldest block never has one
+behind it, and dropping it breaks no chain. What is held are copies, and what is handed out are arrays of their own.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
+from typing import NamedTuple
+
+import mlx.core as mx
+
+from greenroom.backends.mlx.kv.padded_layers import LayerShape
+from greenroom.backends.mlx.prefix_cache.files import Form, PrefixFiles
+
+__all__ = ["BLOCK", "Hit", "Kept", "Layers", "PrefixStore", "Snapshot", "SnapshotHit"]
+
+BLOCK = 64
+"""Tokens of a block: few enough that little is lost where entries part, enough that blocks are few."""
+Layers = Sequence[tuple[mx.array, mx.array]]
+"""Keys and values of every layer, `[1, heads, tokens, size]`."""
+_Tokens = tuple[int, ...]
+
+
+class Hit(NamedTuple):
+    """The KV of the first `length` tokens, not computed yet. Writing into its arrays changes nothing in the store."""
+
+    length: int
+    layers: Layers
+
+
+class Snapshot(NamedTuple):
+    """Caches that are used as a whole: their arrays by name, and a text in which the caller keeps all else."""
+
+    arrays: Mapping[str, mx.array]
+    note: str = ""
+
+
+class SnapshotHit(NamedTuple):
+    """The caches after exactly `length` tokens. Writing into the arrays changes nothing in the store."""
+
+    length: int
+    snapshot: Snapshot
+
+
+class _Block:
+    """KV of `tokens`, which follow those of `before`; it hangs in `siblings`, and others follow it."""
+
+    __slots__ = ("before", "following", "layers", "namespace", "nbytes", "siblings", "tokens")
+
+    def __init__(
+        self, namespace: str, before: _Block | None, siblings: dict[_Tokens, _Block], tokens: _Tokens, layers: Layers
+    ) -> None:
+        self.namespace = namespace
+        self.before = before
+        self.siblings = siblings
+        self.tokens = tokens
+        self.layers = layers
+        self.nbytes = sum(keys.nbytes + values.nbytes for keys, values in layers)
+        self.following: dict[_Tokens, _Block] = {}
+
+    def all_tokens(self) -> _Tokens:
+        """Its own tokens and all before them."""
+        parts, block = [self.tokens], self.before
+        while block is not None:
+            parts.append(block.tokens)
+            block = block.before
+        return tuple([token for part in reversed(parts) for token in part])
+
+
+class _State:
+    """A snapshot after `tokens`; it hangs in `siblings`."""
+
+    __slots__ = ("namespace", "nbytes", "siblings", "snapshot", "tokens")
+
+    def __init__(self, namespace: str, siblings: dict[_Tokens, _State], tokens: _Tokens, snapshot: Snapshot) -> None:
+        self.namespace = namespace
+        self.siblings = siblings
+        self.tokens = tokens
+        self.snapshot = snapshot
+        self.nbytes = sum(array.nbytes for array in snapshot.arrays.values())
+
+
+class PrefixStore:
+    """KV and snapshots within `budget` bytes, for one thread.
+
+    `shapes` are the layers' of all KV that comes here; a model of snapshots alone has none. A namespace names all else
+    that KV depends on: the very weights, adapter and noise seed, and how caches are made. With `files`, what is dropped
+    is written there if it is a whole block or a snapshot, and what is missing is looked for there.
+    """
+
+    def __init__(self, budget: int, shapes: Sequence[LayerShape], files: PrefixFiles | None = None) -> None:
+        self._budget = budget
+        self.shapes = tuple(shapes)
+        """Of the layers; none where snapshots are held."""
+        self._bytes_per_token = sum(shape.bytes_per_token for shape in shapes)
+        self._files = files
+        self._first: dict[str, dict[_Tokens, _Block]] = {}
+        """By namespace: the blocks with which entries begin."""
+        self._states: dict[str, dict[_Tokens, _State]] = {}
+        self._recent: OrderedDict[_Block | _State, None] = OrderedDict()
+        """The least recently used first."""
+        self.nbytes = 0
+        """Bytes of all that is held."""
+        self.hits = 0
+        self.misses = 0
+        self.hit_tokens = 0
+        """Tokens of all hits."""
+        self.evictions = 0
+        """Blocks and snapshots that were dropped for want of room."""
+
+    def __repr__(self) -> str:
+        return f"<PrefixStore held={len(self._recent)} bytes={self.nbytes} of {self._budget} hits={self.hits}>"
+
+    def match(self, namespace: str, tokens: Sequence[int]) -> int:
+        """How many of `tokens`, from the first on, have their KV in memory. Uses and counts nothing."""
+        wanted = tuple(tokens)
+        path = self._whole(namespace, wanted)
+        return len(path) * BLOCK + _alike(self._following(namespace, path), wanted[len(path) * BLOCK :])[1]
+
+    def find(self, namespace: str, tokens: Sequence[int], *, least: int = 1) -> Hit | None:
+        """KV of the longest prefix of `tokens` that is held; None where that is shorter than `least`.
+
+        The last token of a prompt must be run for its logits: ask without it.
+        """
+        wanted = tuple(tokens)
+        path = self._whole(namespace, wanted)
+        self._use(path)
+        self._load(namespace, wanted, path)
+        start = len(path) * BLOCK
+        tail, common = _alike(self._following(namespace, path), wanted[start:])
+        if start + common < max(least, 1):
+            self.misses += 1
+            return None
+        parts = [block.layers for block in path]
+        if tail is not None:
+            self._use([*path, tail])
+            parts.append([(keys[:, :, :common], values[:, :, :common]) for keys, values in tail.layers])
+        self._count(start + common)
+        return Hit(start + common, _joined(parts))
+
+    def whole(self, namespace: str, tokens: Sequence[int]) -> int:
+        """How many of `tokens` are held in whole blocks: those that `put` would not copy."""
+        return len(self._whole(namespace, tuple(tokens))) * BLOCK
+
+    def put(self, namespace: str, tokens: Sequence[int], layers: Layers, *, behind: int = 0) -> None:
+        """Keep the KV of `tokens`: copies what is not held yet, and waits for it. Too large an entry is not kept.
+
+        `layers` may leave out the first `behind` tokens, which are held in whole blocks. Raises `ValueError` unless
+        they have the store's shapes and as many tokens as follow.
+        """
+        kept = tuple(tokens)
+        self._check(layers, len(kept) - behind)
+        if len(kept) * self._bytes_per_token > self._budget:
+            return
+        path = self._whole(namespace, kept)
+        self._use(path)
+        start = len(path) * BLOCK
+        following = self._following(namespace, path)
+        tail, common = _alike(following, kept[start:])
+        if start + common == len(kept):
+            self._use([*path, tail] if tail is not None else path)
+            return
+        self._outgrow(tail, common)
+        self._make_room((len(kept) - start) * self._bytes_per_token)
+        cuts = [(at, min(at + BLOCK, len(kept))) for at in range(start, len(kept), BLOCK)]
+        parts = [[_copied(layer, at - behind, stop - behind) for layer in layers] for at, stop in cuts]
+        mx.eval(parts)
+        for (at, stop), part in zip(cuts, parts, strict=True):
+            self._hang(namespace, path, kept[at:stop], part)
+
+    def find_snapshot(self, namespace: str, tokens: Sequence[int]) -> SnapshotHit | None:
+        """The longest snapshot after a prefix of `tokens`. Ask without a prompt's last token, as for `find`."""
+        wanted = tuple(tokens)
+        states = self._states.get(namespace, {})
+        alike = [state for state in states.values() if wanted[: len(state.tokens)] == state.tokens]
+        state = max(alike, key=lambda state: len(state.tokens), default=None)
+        state = self._load_state(namespace, wanted, len(state.tokens) if state is not None else 0) or state
+        if state is None:
+            self.misses += 1
+            return None
+        self._use([state])
+        self._count(len(state.tokens))
+        return SnapshotHit(len(state.tokens), _of_its_own(state.snapshot))
+
+    def put_snapshot(self, namespace: str, tokens: Sequence[int], snapshot: Snapshot) -> None:
+        """Keep the caches after `tokens`: copies them, and waits. Replaces what was kept; too large, it is not kept."""
+        kept = tuple(tokens)
+        nbytes = sum(array.nbytes for array in snapshot.arrays.values())
+        if not kept or nbytes > self._budget:
+            return
+        before = self._states.get(namespace, {}).get(kept)
+        if before is not None:
+            self._drop(before)
+        self._make_room(nbytes)
+        snapshot = _of_its_own(snapshot)
+        mx.eval(dict(snapshot.arrays))
+        self._hang_state(namespace, kept, snapshot)
+
+    def flush(self) -> None:
+        """Write everything that files can hold, the least recently used first; it stays here too."""
+        for held in self._recent:
+            self._save(held)
+
+    def clear(self) -> None:
+        """Drop everything. Files stay, and nothing is written."""
+        self._recent.clear()
+        self._first.clear()
+        self._states.clear()
+        self.nbytes = 0
+
+    def _check(self, layers: Layers, length: int) -> None:
+        given = [(k.shape, k.dtype, v.shape, v.dtype) for k, v in layers]
+        wanted = [
+            ((1, s.heads, length, s.key_size), s.key_type, (1, s.heads, length, s.value_size), s.value_type)
+            for s in self.shapes
+        ]
+        if given != wanted:
+            raise ValueError(f"{length} tokens have KV of shapes and types {wanted}, not {given}")
+
+    def _following(self, namespace: str, path: list[_Block]) -> dict[_Tokens, _Block]:
+        return path[-1].following if path else self._first.get(namespace, {})
+
+    def _whole(self, namespace: str, tokens: _Tokens) -> list[_Block]:
+        """The whole blocks that hold the beginning of `tokens`."""
+        path: list[_Block] = []
+        for start in range(0, len(tokens) - BLOCK + 1, BLOCK):
+            block = self._following(namespace, path).get(tokens[start : start + BLOCK])
+            if block is None:
+                break
+            path.append(block)
+        return path
+
+    def _use(self, path: Sequence[_Block | _State]) -> None:
+        for held in reversed(path):
+            self._recent.move_to_end(held)
+
+    def _count(self, length: int) -> None:
+        self.hits += 1
+        self.hit_tokens += length
+
+    def _hang(self, namespace: str, path: list[_Block], tokens: _Tokens, layers: Layers) -> None:
+        """Put a block behind those of `path`, and into it."""
+        before = path[-1] if path else None
+        siblings = before.following if before is not None else self._first.setdefault(namespace, {})
+        block = siblings[tokens] = _Block(namespace, before, siblings, tokens, layers)
+        self._recent[block] = None
+        self.nbytes += block.nbytes
+        path.append(block)
+        self._use(path)
+
+    def _hang_state(self, namespace: str, tokens: _Tokens, snapshot: Snapshot) -> _State:
+        siblings = self._states.setdefault(namespace, {})
+        state = siblings[tokens] = _State(namespace, siblings, tokens, snapshot)
+        self._recent[state] = None
+        self.nbytes += state.nbytes
+        return state
+
+    def _outgrow(self, tail: _Block | None, common: int) -> None:
+        """Drop a short last block whose tokens a longer one is about to hold."""
+        if tail is not None and common == len(tail.tokens):
+            self._drop(tail)
+
+    def _make_room(self, nbytes: int) -> None:
+        while self.nbytes + nbytes > self._budget:
+            oldest = next(iter(self._recent))
+            self._drop(oldest)
+            self.evictions += 1
+            self._save(oldest)
+
+    def _drop(self, held: _Block | _State) -> None:
+        del self._recent[held]
+        self.nbytes -= held.nbytes
+        del held.siblings[held.tokens]
+        if not held.siblings:
+            for top in (self._first, self._states):
+                if top.get(held.namespace) is held.siblings:
+                    del top[held.namespace]
+
+    def _save(self, held: _Block | _State) -> None:
+        if self._files is None:
+            return
+        if isinstance(held, _State):
+            self._files.save("snapshot", held.namespace, held.tokens, held.snapshot.arrays, held.snapshot.note)
+        elif len(held.tokens) == BLOCK:
+            self._files.save("block", held.namespace, held.all_tokens(), _named(held.layers))
+
+    def _load(self, namespace: str, tokens: _Tokens, path: list[_Block]) -> None:
+        """Lengthen `path` by the blocks that files hold, as far as memory may hold all of it."""
+        if self._files is None:
+            return
+        form = _form(self.shapes)
+        for start in range(len(path) * BLOCK, len(tokens) - BLOCK + 1, BLOCK):
+            stop = start + BLOCK
+            if stop * self._bytes_per_token > self._budget:
+                return
+            saved = self._files.load("block", namespace, tokens[:stop], form)
+            if saved is None:
+                return
+            self._outgrow(*_alike(self._following(namespace, path), tokens[start:stop]))
+            self._make_room(BLOCK * self._bytes_per_token)
+            layers = [(saved.arrays[f"keys.{i}"], saved.arrays[f"values.{i}"]) for i in range(len(self.shapes))]
+            self._hang(namespace, path, tokens[start:stop], layers)
+
+    def _load_state(self, namespace: str, tokens: _Tokens, longer: int) -> _State | None:
+        """The longest snapshot that files hold after more than `longer` of `tokens`."""
+        if self._files is None:
+            return None
+        for length in self._files.lengths("snapshot", namespace):
+            if not longer < length <= len(tokens):
+                continue
+            saved = self._files.load("snapshot", namespace, tokens[:length])
+            if saved is None:
+                continue
+            nbytes = sum(array.nbytes for array in saved.arrays.values())
+            if nbytes <= self._budget:
+                self._make_room(nbytes)
+                return self._hang_state(namespace, tokens[:length], Snapshot(*saved))
+        return None
+
+
+class Kept(NamedTuple):
+    """A store, and the namespace of a model in it."""
+
+    store: PrefixStore
+    namespace: str
+
+
+def _alike(blocks: Mapping[_Tokens, _Block], tokens: _Tokens) -> tuple[_Block | None, int]:
+    """The block that begins with the most of `tokens`, and how many; None and 0 if none does."""
+    common = [(block, _common(block.tokens, tokens)) for block in blocks.values()]
+    block, length = max(common, key=itemgetter(1), default=(None, 0))
+    return (block, length) if length else (None, 0)
+
+
+def _common(one: _Tokens, other: _Tokens) -> int:
+    for place, (a, b) in enumerate(zip(one, other, strict=False)):
+        if a != b:
+            return place
+    return min(len(one), len(other))
+
+
+def _copied(layer: tuple[mx.array, mx.array], start: int, stop: int) -> tuple[mx.array, mx.array]:
+    """A copy, which keeps no larger buffer alive, but for up to 16 KiB that MLX does not mind."""
+    keys, values = layer
+    return mx.contiguous(keys[:, :, start:stop]), mx.contiguous(values[:, :, start:stop])
+
+
+def _joined(parts: Iterable[Layers]) -> Layers:
+    """Parts of a chain, one behind the other, layer by layer."""
+    joined = []
+    for layer in zip(*parts, strict=True):
+        keys, values = zip(*layer, strict=True)
+        joined.append((mx.concatenate(list(keys), axis=2), mx.concatenate(list(values), axis=2)))
+    return joined
+
+
+def _of_its_own(snapshot: Snapshot) -> Snapshot:
+    """The same with other arrays: writing into those of one does not change the other."""
+    return Snapshot({name: mx.contiguous(array) for name, array in snapshot.arrays.items()}, snapshot.note)
+
+
+def _named(layers: Layers) -> dict[str, mx.array]:
+    """Layers as a file holds them."""
+    named = {}
+    for i, (keys, values) in enumerate(layers):
+        named[f"keys.{i}"], named[f"values.{i}"] = keys, values
+    return named
+
+
+def _form(shapes: Sequence[LayerShape]) -> Form:
+    """What a file must hold for a block."""
+    form = {}
+    for i, s in enumerate(shapes):
+        form[f"keys.{i}"] = ((1, s.heads, BLOCK, s.key_size), s.key_type)
+        form[f"values.{i}"] = ((1, s.heads, BLOCK, s.value_size), s.value_type)
+    return form

@@ -1,0 +1,1 @@
+"""From logits to tokens: masks, penalties, filters and draws of a whole batch."""

@@ -1,0 +1,195 @@
+"""One request's place in a grammar, over llguidance's matcher.
+
+llguidance never raises for what a model drew: a matcher that met an illegal token, an id out of range or a limit of its
+own goes into an error state in which it looks like a finished one. So nothing reaches it that could put it there
+unseen: ids are checked first, EOS is never fed, and its error is asked for after every fill and consume.
+
+Two things that llguidance takes for errors are none here, and heal by replaying the consumed tokens on a new matcher:
+
+- No token of the vocabulary spells what may come next. That is an all-zero mask, a dead end.
+- What the grammar forces spells an added token (a JSON string "<think>"). The tokenizer then writes that token, which
+  no grammar takes for its text. From there on the grammar runs without forcing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from llguidance import LLMatcher
+
+from greenroom.constraints.compiled_grammar import Prototype, reason
+from greenroom.constraints.state import Bits, ConstraintState
+from greenroom.constraints.vocabulary import Vocabulary
+
+__all__ = ["MatcherState", "settle"]
+
+_NOTHING_FITS = "NoExtensionBias"
+
+
+class MatcherState(ConstraintState):
+    """A `ConstraintState` over an llguidance matcher. A step of 36 µs, a copy of some 10 µs."""
+
+    __slots__ = ("_dead", "_error", "_forcing", "_free_at", "_matcher", "_prototype", "_tokens")
+
+    def __init__(self, prototype: Prototype) -> None:
+        self._prototype = prototype
+        self._tokens: list[int] = []
+        self._error: str | None = None
+        self._dead = False
+        self._forcing = prototype.vocabulary.is_canonical
+        self._free_at: int | None = None
+        """How many tokens there were when it stopped forcing."""
+        self._matcher: LLMatcher = prototype.copy(forcing=self._forcing)
+
+    def __repr__(self) -> str:
+        # The matcher may be in another thread's hands just now: it is not asked.
+        return f"<MatcherState tokens={len(self._tokens)} error={self._error!r}>"
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The vocabulary of its masks."""
+        return self._prototype.vocabulary
+
+    @property
+    def matcher(self) -> LLMatcher | None:
+        """What computes the next mask; None where the mask is empty and needs no computing."""
+        return None if self._dead or self._error is not None else self._matcher
+
+    def fill_mask(self, out: Bits) -> None:
+        """See `ConstraintState.fill_mask`. Gives the GIL away while it computes."""
+        if self.matcher is not None:
+            self.matcher.unsafe_compute_mask_ptr(out.ctypes.data, out.nbytes)
+        settle([self], out[None], [0])
+
+    def consume(self, tokens: Sequence[int]) -> None:
+        """See `ConstraintState.consume`."""
+        if self._error is not None or len(tokens) == 0:
+            return
+        ids = [int(token) for token in tokens]
+        wrong = next((token for token in ids if not self._is_text(token)), None)
+        if wrong is not None:
+            self._error = f"token {wrong} cannot be consumed: it ends a turn or is not in the vocabulary"
+        elif self._dead or not self._matcher.consume_tokens(ids):
+            self._error = reason(self._matcher) or f"none of {ids} is legal after the end"
+        else:
+            self._tokens += ids
+
+    def validate(self, tokens: Sequence[int]) -> int:
+        """See `ConstraintState.validate`."""
+        if self.matcher is None:
+            return 0
+        ids = [int(token) for token in tokens]
+        stop = next((at for at, token in enumerate(ids) if not self._is_text(token)), len(ids))
+        legal: int = self._matcher.validate_tokens(ids[:stop]) if stop else 0
+        return legal
+
+    def forced_tokens(self) -> tuple[int, ...]:
+        """See `ConstraintState.forced_tokens`. None where the vocabulary cannot write them canonically."""
+        if not self._forcing or self.matcher is None:
+            return ()
+        forced: list[int] = self._matcher.compute_ff_tokens()
+        if not self.vocabulary.special.isdisjoint(forced):
+            forced = forced[: self.validate(forced)]
+        return tuple(forced)
+
+    def rollback(self, count: int) -> None:
+        """See `ConstraintState.rollback`."""
+        if not 0 <= count <= len(self._tokens):
+            raise ValueError(f"cannot take {count} tokens back, {len(self._tokens)} were consumed")
+        if count == 0 or self._error is not None:
+            return
+        kept = self._tokens[: len(self._tokens) - count]
+        was_free = self._free_at is not None and self._free_at < len(kept)
+        if self._free_at is not None and not was_free:
+            self._forcing, self._free_at = True, None
+            self._replay(kept)
+        elif self._dead:
+            self._replay(kept)
+        elif not self._matcher.rollback(count):
+            self._error = reason(self._matcher)
+        self._tokens = kept
+
+    def fork(self) -> MatcherState:
+        """See `ConstraintState.fork`."""
+        twin = object.__new__(MatcherState)
+        twin._prototype = self._prototype
+        twin._tokens = self._tokens.copy()
+        twin._error, twin._dead, twin._forcing = self._error, self._dead, self._forcing
+        twin._free_at = self._free_at
+        twin._matcher = self._matcher.deep_copy()
+        return twin
+
+    def reset(self) -> None:
+        """See `ConstraintState.reset`."""
+        self.rollback(len(self._tokens))
+
+    @property
+    def is_accepting(self) -> bool:
+        """See `ConstraintState.is_accepting`."""
+        return self.matcher is not None and bool(self._matcher.is_accepting())
+
+    @property
+    def is_stopped(self) -> bool:
+        """See `ConstraintState.is_stopped`."""
+        return self.is_accepting and bool(self._matcher.is_stopped())
+
+    @property
+    def error(self) -> str | None:
+        """See `ConstraintState.error`."""
+        return self._error
+
+    def has_mask(self, out: Bits) -> bool:
+        """After the matcher wrote `out`: whether that is a mask. At a dead end and in error `out` becomes zeros."""
+        if self.matcher is not None and self._matcher.is_error():
+            message = reason(self._matcher)
+            self._dead = message.startswith(_NOTHING_FITS)
+            self._error = None if self._dead else message
+        if self.matcher is None:
+            out[:] = 0
+        return self.matcher is not None
+
+    @property
+    def is_freed(self) -> bool:
+        """Whether it stopped forcing on the way here, which to consume the same tokens alone does not repeat."""
+        return self._free_at is not None
+
+    def misspells(self) -> bool:
+        """Whether the text that must come would be written as a special token, so that no mask is right."""
+        forced = self._matcher.compute_ff_tokens() if self._forcing else []
+        return bool(forced) and not self._matcher.validate_tokens(forced[:1])
+
+    def stop_forcing(self) -> bool:
+        """Allow every spelling of a legal text from here on. True where the mask must be filled again for that."""
+        if not self._forcing or self.matcher is None:
+            return False
+        self._forcing, self._free_at = False, len(self._tokens)
+        self._replay(self._tokens)
+        return True
+
+    def _is_text(self, token: int) -> bool:
+        return 0 <= token < self.vocabulary.n_vocab and token not in self.vocabulary.eos
+
+    def _replay(self, tokens: list[int]) -> None:
+        """A new matcher that has consumed `tokens`."""
+        self._dead = False
+        self._matcher = self._prototype.copy(forcing=self._forcing)
+        if tokens and not self._matcher.consume_tokens(tokens):
+            self._error = reason(self._matcher)
+
+
+def settle(states: Sequence[MatcherState], rows: Bits, at: Sequence[int]) -> None:
+    """Make masks of what the matchers of `states` wrote over `rows[at]`; all of one vocabulary."""
+    live = [(state, row) for state, row in zip(states, at, strict=True) if state.has_mask(rows[row])]
+    if not live:
+        return
+    vocabulary = live[0][0].vocabulary
+    where = np.array([row for _, row in live])
+    accepting = np.array([state.is_accepting for state, _ in live])
+    # An EOS in a mask is right where the state accepts; elsewhere it is like any special token.
+    doubtful = vocabulary.with_special(rows, where) & ~accepting
+    vocabulary.end_only_where(accepting, rows, where)
+    for number in np.flatnonzero(doubtful).tolist():
+        state, row = live[number]
+        if state.misspells() and state.stop_forcing():
+            state.fill_mask(rows[row])

@@ -1,0 +1,116 @@
+"""JSON schemas of Python types, in the form that a grammar can enforce."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from inspect import isroutine
+from typing import Any
+
+import msgspec
+
+from greenroom.constraints.json_schemas.type_details import add_details
+from greenroom.errors import InvalidConstraint
+
+__all__ = ["Exported", "export"]
+
+_ENFORCED_FORMATS = frozenset(["date-time", "time", "date", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"])
+_SPELLINGS = {
+    "decimal": r"^-?[0-9]+(\.[0-9]+)?$",
+    # Years and months, which a grammar's own "duration" has, are no timedelta's.
+    "duration": r"^P([0-9]{1,6}D|T[0-9]{1,6}[HMS])$",
+}
+_BASE64 = r"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
+
+
+class Exported:
+    """A type's schema and the decoder that a complete text must pass."""
+
+    def __init__(self, full: dict[str, Any], decode: Callable[[str], object]) -> None:
+        self.full = full
+        """As the type's library gave it."""
+        self.schema: dict[str, Any] = _enforceable(deepcopy(full))
+        """Normalised: no unknown keys, and without what `problem` finds afterwards."""
+        self._decode = decode
+
+    def problem(self, text: str) -> str | None:
+        """Why `text` is not the type's; None where it is."""
+        try:
+            self._decode(text)
+        except ValueError as error:  # msgspec's and pydantic's errors, and those of JSON
+            return str(error)
+        return None
+
+
+def export(source: Any) -> Exported:
+    """The schema of a pydantic model, a msgspec Struct, a dataclass, a TypedDict, or of what is made of them.
+
+    Raises `InvalidConstraint` for anything else.
+    """
+    if isinstance(source, type) and hasattr(source, "model_json_schema"):
+        model: Any = source  # pydantic's, known by its method: it need not be installed
+        return Exported(model.model_json_schema(), model.model_validate_json)
+    if isroutine(source):
+        raise InvalidConstraint(f"{source!r} is no type: no schema tells what it takes")
+    try:
+        schema = msgspec.json.schema(source)
+        add_details(source, schema)
+        return Exported(schema, msgspec.json.Decoder(source).decode)
+    except (TypeError, msgspec.ValidationError) as refusal:
+        return _by_pydantic(source, refusal)
+
+
+def _by_pydantic(source: Any, refusal: Exception) -> Exported:
+    """What msgspec does not know may hold models of pydantic's."""
+    try:
+        import pydantic
+    except ImportError:
+        raise InvalidConstraint(f"{source!r} has no JSON schema: {refusal}") from refusal
+    try:
+        adapter = pydantic.TypeAdapter(source)
+        return Exported(adapter.json_schema(), adapter.validate_json)
+    except (TypeError, pydantic.errors.PydanticUserError) as error:
+        why = str(error).split("\n", 1)[0]
+        raise InvalidConstraint(f"{source!r} has no JSON schema: {why}") from error
+
+
+def _enforceable(schema: Any) -> Any:
+    """`schema`, changed in place: closed objects, sets as lists, formats as patterns, key types as patterns."""
+    if isinstance(schema, list):
+        return [_enforceable(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    for keyword, value in schema.items():
+        if keyword in ("properties", "$defs", "patternProperties"):
+            schema[keyword] = {name: _enforceable(part) for name, part in value.items()}
+        elif keyword not in ("const", "enum", "default", "examples"):
+            schema[keyword] = _enforceable(value)
+    schema.pop("uniqueItems", None)
+    if "properties" in schema:
+        schema.setdefault("additionalProperties", False)
+    _spell(schema)
+    _name(schema)
+    return schema
+
+
+def _spell(schema: dict[str, Any]) -> None:
+    """Formats and encodings that no grammar knows become patterns, or go."""
+    known = schema.get("format")
+    if known is not None and known not in _ENFORCED_FORMATS:
+        del schema["format"]
+        if known in _SPELLINGS and schema.get("type") == "string":
+            schema.setdefault("pattern", _SPELLINGS[known])
+    if schema.get("contentEncoding") == "base64":
+        schema.setdefault("pattern", _BASE64)
+
+
+def _name(schema: dict[str, Any]) -> None:
+    """Key types of a mapping become its patterns or its properties."""
+    names = schema.pop("propertyNames", None)
+    if not isinstance(names, Mapping):
+        return
+    values = schema.get("additionalProperties", True)
+    if "pattern" in names and "patternProperties" not in schema:
+        schema |= {"patternProperties": {names["pattern"]: values}, "additionalProperties": False}
+    elif "enum" in names and "properties" not in schema:
+        schema |= {"properties": dict.fromkeys(names["enum"], values), "additionalProperties": False}

@@ -1,0 +1,1 @@
+"""The constraints a user may name, one module a kind."""

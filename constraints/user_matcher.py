@@ -1,0 +1,73 @@
+"""A constraint for a user's own loop: masks over numpy logits, and what was accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from greenroom.constraints.masks import banned
+from greenroom.constraints.state import ConstraintState
+from greenroom.errors import ConstraintFailed, InvalidParameter, TokenRefused
+
+__all__ = ["Matcher"]
+
+
+class Matcher:
+    """Where one text stands in a constraint. Not shared between tasks; `clone` it."""
+
+    def __init__(self, state: ConstraintState, vocab_size: int) -> None:
+        self._state = state
+        self._vocab_size = vocab_size
+
+    def __repr__(self) -> str:
+        return f"<Matcher {self._state!r}>"
+
+    def mask(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """A copy of `logits`, `[vocab_size]`, with minus infinity where a token is not allowed.
+
+        End tokens are allowed where the text is complete. Raises `ConstraintFailed` where the constraint broke.
+        """
+        if logits.shape != (self._vocab_size,):
+            raise InvalidParameter("logits", logits.shape, f"an array of shape ({self._vocab_size},)")
+        bits = np.empty(-(-self._vocab_size // 32), np.uint32)
+        self._state.fill_mask(bits)
+        self._check()
+        return banned(logits, bits)
+
+    def accept(self, tokens: int | Sequence[int]) -> None:
+        """Go on by a token or several. Raises `TokenRefused` for one that is not allowed, and changes nothing."""
+        ids = [int(tokens)] if isinstance(tokens, int | np.integer) else [int(token) for token in tokens]
+        legal = self._state.validate(ids)
+        if legal < len(ids):
+            raise TokenRefused(ids[legal], "the constraint does not allow it here")
+        self._state.consume(ids)
+        self._check()
+
+    def rollback(self, count: int) -> None:
+        """Take the last `count` tokens back. Raises `ValueError` where there are fewer."""
+        self._state.rollback(count)
+
+    def clone(self) -> Matcher:
+        """An independent copy."""
+        return Matcher(self._state.fork(), self._vocab_size)
+
+    @property
+    def forced(self) -> tuple[int, ...]:
+        """The tokens that must come next; often none."""
+        return self._state.forced_tokens()
+
+    @property
+    def is_accepting(self) -> bool:
+        """Whether the text is complete as it stands."""
+        return self._state.is_accepting
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether nothing can follow."""
+        return self._state.is_stopped
+
+    def _check(self) -> None:
+        if self._state.error is not None:
+            raise ConstraintFailed(f"the constraint failed: {self._state.error}")

@@ -1,0 +1,64 @@
+"""`collect_json`: the constraint that it attaches, and what it makes of the text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from greenroom.constraints.coercion import constraint_of
+from greenroom.constraints.constraint import Constraint
+from greenroom.constraints.json_schemas.json_schema import AnyJson
+from greenroom.errors import InvalidConstraint, InvalidStructure, MalformedJson, TruncatedJson
+from greenroom.request.config import Course
+from greenroom.request.generation import State, follow, redecoded
+
+__all__ = ["constrained", "parsed", "wanted"]
+
+
+def wanted(schema: Any, *, has_other: bool) -> Constraint | None:
+    """What the text must be; None where the generator's own constraint says it. Raises `InvalidConstraint`."""
+    if schema is None:
+        return None if has_other else AnyJson()
+    if isinstance(schema, str):
+        try:
+            return constraint_of(json.loads(schema))
+        except ValueError as cause:
+            raise InvalidConstraint(f"the schema is no JSON: {cause}") from cause
+    return constraint_of(schema)
+
+
+async def constrained(course: Course, state: State, more: Constraint) -> tuple[Course, State]:
+    """The same generation under `more` too. Raises `InvalidConstraint` where what was written contradicts it."""
+    constraint = constraint_of([course.constraint, more]) if course.constraint is not None else more
+    parameters = msgspec.structs.replace(course.parameters, default_stops=True)
+    course = await replace(course, parameters=parameters, constraint=constraint, compiled=None).compile()
+    begun = course.compiled.start() if course.compiled is not None else None
+    if begun is not None and state.output:
+        follow(begun, state.output, course.model.vocab_size)
+        if begun.error is not None:
+            raise InvalidConstraint(f"{state.text!r} was written already, and contradicts it: {begun.error}")
+    return course, redecoded(replace(state, constraint=begun), course.decoder)
+
+
+def parsed(text: str, schema: Any, parse: Callable[[str], Any] | None, *, is_whole: bool) -> Any:
+    """The text as an object. Raises `TruncatedJson`, `MalformedJson`, `InvalidStructure`, and what `parse` raises."""
+    if parse is not None:
+        return parse(text)
+    try:
+        value = json.loads(text)
+    except ValueError as cause:
+        if not is_whole:
+            raise TruncatedJson(len(text)) from cause
+        raise MalformedJson(f"the text is no JSON: {cause}", len(text)) from cause
+    if schema is None or isinstance(schema, str | Mapping | Constraint):
+        return value
+    try:
+        if hasattr(schema, "model_validate"):
+            return schema.model_validate(value)
+        return msgspec.convert(value, schema)
+    except ValueError as cause:  # pydantic's and msgspec's validation errors are
+        raise InvalidStructure((), str(cause), len(text)) from cause

@@ -1,0 +1,71 @@
+"""Who guesses for a generator: nobody, code of the user's on the event loop, or a drafter on the engine thread."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from greenroom.actors.scheduler.draft_tokens import MOST_DRAFTS
+from greenroom.actors.scheduler.draft_tokens import Speculator as EngineSpeculator
+from greenroom.actors.scheduler.ngram_drafter import NgramDrafter
+from greenroom.backends.protocol import KvOptions, ModelInfo
+from greenroom.errors import InvalidParameter, NotSupported
+from greenroom.generator.draft_model import ModelDrafter
+from greenroom.generator.speculator import Speculator, drafted
+from greenroom.inputs.parameters import is_penalised
+from greenroom.request.config import Course
+from greenroom.request.generation import State
+
+if TYPE_CHECKING:
+    from greenroom.runtime import Runtime
+
+__all__ = ["Speculation"]
+
+
+class Speculation(NamedTuple):
+    """At most one of the two."""
+
+    user: Speculator | None = None
+    engine: EngineSpeculator | None = None
+
+    @staticmethod
+    def of(
+        model: ModelInfo,
+        speculator: Any,
+        *,
+        system_speculation: bool,
+        draft_model: Runtime | None,
+        kv: KvOptions | None = None,
+    ) -> Speculation:
+        """What was asked for. Raises `InvalidParameter` for two of them, `NotSupported` where the row's KV cannot."""
+        asked = {"speculator": speculator, "system_speculation": system_speculation or None, "draft_model": draft_model}
+        named = [name for name, value in asked.items() if value is not None]
+        if not named:
+            return Speculation()
+        if len(named) > 1:
+            raise InvalidParameter(named[1], asked[named[1]], f"left out where {named[0]} is given")
+        if not model.can_draft:
+            raise NotSupported(f"{named[0]}=", f"the caches of {model.name} cannot take wrong guesses back")
+        if kv is not None:
+            raise NotSupported(f"{named[0]}=", "a bounded or quantized row cannot take wrong guesses back")
+        if system_speculation:
+            return Speculation(engine=NgramDrafter())
+        if draft_model is not None:
+            return Speculation(user=ModelDrafter(draft_model, model))
+        if not isinstance(speculator, Speculator):
+            raise InvalidParameter("speculator", speculator, "a Speculator")
+        return Speculation(user=speculator)
+
+    def fork(self) -> Speculation:
+        """For a branch."""
+        return Speculation(
+            None if self.user is None else self.user.fork(), None if self.engine is None else self.engine.fork()
+        )
+
+    async def drafts(self, course: Course, state: State) -> tuple[int, ...]:
+        """The user's guesses behind `state`; none where the engine asks for them itself."""
+        if self.user is None or is_penalised(course.parameters):  # such rows do not check guesses
+            return ()
+        most = course.parameters.max_tokens
+        room = min(course.model.context_length, course.house.room) - len(state.tokens) - 1
+        room = room if most is None else min(room, most - state.generated - 1)
+        return await drafted(self.user, state.tokens, state.start, min(room, MOST_DRAFTS))

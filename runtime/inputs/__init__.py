@@ -1,0 +1,1 @@
+"""What a request brings: parameters, prompts, chat templates and tools, checked once."""

@@ -1,0 +1,137 @@
+"""What can be asked of a model, and how it becomes token ids.
+
+`check` finds at once what is wrong without a tokenizer; `encode` does the rest and may take long, so it runs off the
+loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from greenroom.backends.protocol import Tokenizer
+from greenroom.errors import GreenroomError, InvalidPrompt, NotSupported
+from greenroom.inputs.chat_template import fit
+
+__all__ = ["Prompt", "check", "encode"]
+
+Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
+"""A user's message, token ids that are taken as they are, or a conversation."""
+
+
+def check(prompt: Prompt) -> None:
+    """Raise `InvalidPrompt` for what no tokenizer could make good.
+
+    That is: another type, no content, a mixture of ids and messages, an id below 0, a message without a role, a str
+    that is not Unicode text (a lone surrogate).
+    """
+    _kind(prompt)
+
+
+def encode(
+    prompt: Prompt,
+    tokenizer: Tokenizer,
+    vocab_size: int,
+    *,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    template: bool | None = None,
+    template_options: Mapping[str, Any] | None = None,
+) -> tuple[int, ...]:
+    """The ids to run: at least one, each from 0 to `vocab_size` - 1.
+
+    A str is a user message through the model's template where it has one; `template=False` takes it as raw text, with
+    the model's leading special tokens, `template=True` insists on the template. A list of ints is taken as it is, a
+    list of messages always goes through the template, with `tools` and the template's own variables in
+    `template_options`; calls in messages are given in the way that the template wants.
+
+    Raises `InvalidPrompt` for all that `check` finds, for no ids or an id outside of the vocabulary, where a template
+    is needed and the model has none, where the template fails (with its error as the cause), and for `template` or
+    `template_options` where no template is used: they would be ignored.
+    """
+    kind = _kind(prompt)
+    asked: object = template
+    if asked is not None and not isinstance(asked, bool):
+        raise NotSupported(f"template={asked!r}", "it is None, True or False")
+    if kind is int:
+        ids: Sequence[Any] = prompt
+        uses_template = False
+        if template:
+            raise InvalidPrompt("token ids are run as they are, but template=True asks for the chat template")
+    else:
+        has_template = tokenizer.has_chat_template
+        if kind is dict and template is False:
+            raise InvalidPrompt("messages go through the chat template, but template=False forbids it")
+        uses_template = kind is dict or template is True or (template is None and has_template)
+        if uses_template and not has_template:
+            raise InvalidPrompt("this model has no chat template: pass text or token ids")
+        messages: Any = [{"role": "user", "content": prompt}] if kind is str else prompt
+        ids = _render(messages, tokenizer, tools, template_options) if uses_template else _text(prompt, tokenizer)
+    if template_options and not uses_template:
+        raise InvalidPrompt("template_options were given, but this prompt goes through no chat template")
+    if not ids:
+        raise InvalidPrompt("the prompt has no tokens")
+    if min(ids) < 0 or max(ids) >= vocab_size:
+        wrong = next(token for token in ids if not 0 <= token < vocab_size)
+        raise InvalidPrompt(f"token ids must be from 0 to {vocab_size - 1}, got {wrong}")
+    return tuple(ids)
+
+
+def _kind(prompt: object) -> type[str | int | dict[str, Any]]:
+    """Which of the three kinds a prompt is: `str`, `int` for ids, `dict` for messages."""
+    if isinstance(prompt, str):
+        _check_text(prompt)
+        return str
+    if not isinstance(prompt, Sequence) or isinstance(prompt, bytes | bytearray | memoryview):
+        hint = ": put the message into a list" if isinstance(prompt, Mapping) else ""
+        raise InvalidPrompt(
+            f"a prompt is a str, a list of ints or a list of messages, not {type(prompt).__name__}{hint}"
+        )
+    if not prompt:
+        raise InvalidPrompt("the prompt is empty")
+    if isinstance(prompt[0], Mapping):
+        _check_messages(prompt)
+        return dict
+    if set(map(type, prompt)) != {int}:  # one pass in C over what may be a hundred thousand ids
+        for place, token in enumerate(prompt):
+            if not isinstance(token, int) or isinstance(token, bool):
+                raise InvalidPrompt(f"item {place} of the prompt must be a token id like the others, got {token!r}")
+    if min(prompt) < 0:
+        raise InvalidPrompt(f"token ids must be at least 0, got {min(prompt)}")
+    return int
+
+
+def _check_text(prompt: str) -> None:
+    if not prompt:
+        raise InvalidPrompt("the prompt is empty")
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as cause:
+        raise InvalidPrompt(f"the prompt is not Unicode text: {cause}") from cause
+
+
+def _check_messages(prompt: Sequence[Any]) -> None:
+    for place, message in enumerate(prompt):
+        if not isinstance(message, Mapping):
+            raise InvalidPrompt(f"item {place} of the prompt must be a message like the others, got {message!r}")
+        role = message.get("role")
+        if not isinstance(role, str) or not role:
+            raise InvalidPrompt(f"message {place} must have a role, such as 'user'")
+
+
+def _text(prompt: Any, tokenizer: Tokenizer) -> list[int]:
+    return tokenizer.encode(prompt)
+
+
+def _render(
+    messages: Sequence[Mapping[str, Any]],
+    tokenizer: Tokenizer,
+    tools: Sequence[Mapping[str, Any]] | None,
+    options: Mapping[str, Any] | None,
+) -> list[int]:
+    try:
+        return tokenizer.render(fit(messages, tokenizer), tools=tools, **(options or {}))
+    except GreenroomError:
+        raise
+    except Exception as cause:
+        # A template is a program of the model's authors: it may raise anything over messages it does not like.
+        raise InvalidPrompt(f"the chat template failed, {type(cause).__name__}: {cause}") from cause

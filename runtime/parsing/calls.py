@@ -1,0 +1,123 @@
+"""From what a model wrote to a `ToolCall`, or to a `RejectedToolCall` that says why not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Mapping
+from copy import copy
+from typing import Any, NamedTuple
+
+from greenroom.events import Function, RejectedToolCall, ToolCall
+from greenroom.inputs.tools import Tool, Toolbox
+
+__all__ = ["PREVIEW", "Calls", "Written"]
+
+PREVIEW = 200
+"""Characters of a rejected call that are fit for a log line: its beginning and its end."""
+
+
+class Written(NamedTuple):
+    """One call as read: the model's text of it, and its parts, or why there are none."""
+
+    raw: str
+    call: Mapping[str, Any] | None
+    problem: str = ""
+
+
+class Calls:
+    """Checks the calls of one message against the tools, and gives them ids.
+
+    An id of the model's own is kept where it is the first of that id. Others follow from `salt` and the call's place,
+    so that one generation, run again, gives the same ids; without a `salt` they are random. Without `keeps_ids` the
+    model's own (that merely count) are not used. `nine` makes ids of nine letters and digits, which Mistral's templates
+    insist on. With `untyped`, arguments were written as texts: one that its schema does not take as a text, and takes
+    as the JSON that it spells, is that.
+    """
+
+    def __init__(
+        self,
+        tools: Toolbox,
+        *,
+        salt: str | None = None,
+        nine: bool = False,
+        keeps_ids: bool = True,
+        untyped: bool = False,
+    ) -> None:
+        self._tools = tools
+        self._untyped = untyped
+        self._salt = secrets.token_hex(8) if salt is None else salt
+        self._nine = nine
+        self._keeps_ids = keeps_ids
+        self._ids: set[str] = set()
+        self._count = 0
+
+    def fork(self) -> Calls:
+        """An independent copy."""
+        twin = copy(self)
+        twin._ids = set(self._ids)  # noqa: SLF001 - its own kind
+        return twin
+
+    def event(self, written: Written, *, cut: str = "") -> ToolCall | RejectedToolCall:
+        """What to tell of a call. `cut` says how its frame was left open: then a call that cannot be read was cut."""
+        if written.call is None:
+            reason = "incomplete_output" if cut else "malformed_syntax"
+            detail = "; ".join(part for part in (cut, written.problem) if part)
+            return _rejected(reason, written.raw, None, detail)
+        return self._checked(written.raw, written.call)
+
+    def _checked(self, raw: str, call: Mapping[str, Any]) -> ToolCall | RejectedToolCall:
+        name = call.get("name")
+        if not isinstance(name, str) or not name:
+            return _rejected("missing_tool_name", raw, None, f"the name is {name!r}")
+        tool = self._tools.get(name)
+        if tool is None:
+            return _rejected("undeclared_tool", raw, name, f"declared are {', '.join(self._tools.names()) or 'none'}")
+        arguments = _object(call.get("arguments"))
+        if arguments is None:
+            return _rejected("invalid_arguments", raw, name, "the arguments are no JSON object")
+        problem = tool.problem(arguments)
+        if problem is not None and self._untyped:
+            arguments = {key: _typed(tool, key, value) for key, value in arguments.items()}
+            problem = tool.problem(arguments)
+        if problem is not None:
+            return _rejected("invalid_arguments", raw, name, problem)
+        return ToolCall(Function(name, arguments), self._id(call.get("id") if self._keeps_ids else None), raw)
+
+    def _id(self, given: object) -> str:
+        own = given if isinstance(given, str) and given and given not in self._ids else ""
+        while not own or own in self._ids:
+            self._count += 1
+            digest = hashlib.blake2b(f"{self._salt}/{self._count}".encode(), digest_size=12).hexdigest()
+            own = digest[:9] if self._nine else f"call_{digest}"
+        self._ids.add(own)
+        return own
+
+
+def _object(arguments: object) -> dict[str, Any] | None:
+    """Arguments as a dict: some models write them as JSON in a string, some leave out an empty object."""
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments)
+        except ValueError:
+            return None
+    if arguments is None:
+        return {}
+    return dict(arguments) if isinstance(arguments, Mapping) else None
+
+
+def _typed(tool: Tool, key: str, value: Any) -> Any:
+    if not isinstance(value, str) or tool.takes(key, value):
+        return value
+    try:
+        decoded = json.loads(value)
+    except ValueError:
+        return value
+    return decoded if tool.takes(key, decoded) else value
+
+
+def _rejected(reason: Any, raw: str, name: str | None, detail: str) -> RejectedToolCall:
+    half = PREVIEW // 2
+    preview = raw if len(raw) <= PREVIEW else f"{raw[:half]} … {raw[-half:]}"
+    return RejectedToolCall(reason, preview, raw, name, detail)

@@ -1,0 +1,112 @@
+"""How one model writes: its format of calls and its markers of thinking, put together for one request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import copy
+from weakref import WeakKeyDictionary
+
+import msgspec
+
+from greenroom.backends.protocol import ModelInfo, Tokenizer
+from greenroom.errors import InvalidParameter
+from greenroom.inputs.tools import Toolbox
+from greenroom.parsing import harmony
+from greenroom.parsing.detect import DEFAULT, infer_format, infer_thinking
+from greenroom.parsing.formats import ALIASES, HARMONY, Format, find
+from greenroom.parsing.marker_stream import Pieces
+from greenroom.parsing.reader import MessageReader, Reader, Style
+from greenroom.parsing.thinking import Thinking
+
+__all__ = ["Dialect"]
+
+STYLES = ("events", "text", "drop")
+_KNOWN: WeakKeyDictionary[Tokenizer, dict[tuple[str | None, bool], Dialect]] = WeakKeyDictionary()
+"""By tokenizer, so by model: to ask a tokenizer for all markers takes longer than a request should."""
+_TAIL = 32
+"""Ids at the end of a prompt in which a marker that the template opened is looked for: a marker has a few."""
+
+
+class Dialect(msgspec.Struct, frozen=True):
+    """What a model's markers are. `name` is the format of calls; `form` is None for Harmony, and where unused."""
+
+    name: str
+    form: Format | None
+    thinking: Thinking | None
+
+    @classmethod
+    def of(cls, model: ModelInfo, *, tool_format: str | None = None, has_tools: bool = True) -> Dialect:
+        """The model's own, or with the format named. Raises `InvalidParameter` for an unknown one."""
+        known = _KNOWN.setdefault(model.tokenizer, {})
+        key = (tool_format, has_tools)
+        if key not in known:
+            known[key] = cls._told(model, tool_format, has_tools=has_tools)
+        return known[key]
+
+    @classmethod
+    def _told(cls, model: ModelInfo, tool_format: str | None, *, has_tools: bool) -> Dialect:
+        name = tool_format or infer_format(model)
+        name = ALIASES.get(name, name) if name is not None else None
+        if name == HARMONY:
+            return cls(HARMONY, None, None)
+        thinking = infer_thinking(model)
+        if name is None and not has_tools:
+            return cls(DEFAULT, None, thinking)
+        needs_form = has_tools or name in _DROPPING
+        return cls(name or DEFAULT, find(name or DEFAULT) if needs_form else None, thinking)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is nothing to tell apart: no thinking, no format, no markers."""
+        return self.name != HARMONY and self.form is None and self.thinking is None
+
+    def pieces(self, tokenizer: Tokenizer, *, has_tools: bool) -> Pieces:
+        """The text of ids, with this dialect's markers."""
+        return Pieces(tokenizer, self._wanted(has_tools=has_tools))
+
+    def reader(
+        self, tools: Toolbox | None, *, style: Style = "events", salt: str | None = None, prompt_tail: str = ""
+    ) -> MessageReader:
+        """Reads one message. `prompt_tail` is the prompt's last text: what it opened is open from the beginning."""
+        if style not in STYLES:
+            raise InvalidParameter("reasoning", style, "'events', 'text' or 'drop'")
+        reader: MessageReader
+        if self.name == HARMONY:
+            reader = harmony.HarmonyReader(tools, style=style, salt=salt)
+        else:
+            reader = Reader(self.form, self.thinking, tools, style=style, salt=salt)
+        opened = self.opened(prompt_tail)
+        if opened:
+            reader = copy(reader)
+            reader.feed(opened)  # a marker alone tells nothing but, with style "text", itself
+        return reader
+
+    def tail(self, ids: Sequence[int], tokenizer: Tokenizer) -> str:
+        """The text of a prompt's end, special tokens spelt out."""
+        return tokenizer.decode(ids[-_TAIL:], skip_special_tokens=False)
+
+    def opened(self, tail: str) -> str:
+        """The markers at the end of a prompt's text with which the message has begun already."""
+        if self.name == HARMONY:
+            place = tail.rfind("<|start|>assistant")
+            return tail[place:] if place >= 0 and "<|message|>" not in tail[place:] else ""
+        if self.thinking is not None and tail.rstrip().endswith(self.thinking.start):
+            return self.thinking.start
+        begins = self.form.begins if self.form is not None else ""
+        return begins if begins and tail.endswith(begins) else ""
+
+    def _wanted(self, *, has_tools: bool) -> tuple[str, ...]:
+        if self.name == HARMONY:
+            return harmony.MARKS
+        form = self.form
+        marks = tuple(self.thinking) if self.thinking is not None else ()
+        if form is None:
+            return marks
+        if not has_tools:
+            return marks + form.drops
+        opens = tuple(marker.text for marker in form.opens)
+        return marks + form.drops + opens + form.inner + form.closes
+
+
+_DROPPING = frozenset({"command_r7b", "functionary_v3_2", "kimi_k3", "llama4_pythonic"})
+"""Formats whose markers stand in texts without calls too."""

@@ -1,0 +1,232 @@
+"""Values by a JSON schema, as rules: in JSON between tags, as Python's literals, in Gemma's syntax.
+
+For JSON by itself there is llguidance's own, which enforces more keywords; this one knows what must not stand in a
+string. Keywords that are not enforced here are left to the check of the arguments.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from greenroom.constraints.json_schemas.json_schema import JsonSchema
+from greenroom.parsing.plain import Plain
+from greenroom.parsing.rules import Item, Rules, pattern
+from greenroom.parsing.schemas import alternatives, bounded, defined
+
+__all__ = ["FUNCTION_GEMMA", "GEMMA", "PYTHON", "Literals", "Syntax", "json_between"]
+
+_SCALARS = ({"type": "string"}, {"type": "number"}, {"type": "boolean"}, {"type": "null"})
+"""What any value may be: nested ones have no end that a model must come to."""
+
+
+_WORDS = (True, False, None)
+_NEVER = "/[^\\s\\S]/"
+"""What no text is."""
+_TOLD = {"properties": "object", "items": "array"}
+"""What kind of value is meant where a schema does not say."""
+
+
+class Syntax(msgspec.Struct, frozen=True, kw_only=True):
+    """How values are spelt. `quotes` stand around a string, `words` are true, false and null.
+
+    `escapes` says that characters of a string may be escaped as in JSON; else it holds what `plain` allows. Keys of
+    objects stand in quotes with `quoted_keys`, else they are words. `flat` ones have no lists and no objects.
+    """
+
+    quotes: str
+    words: tuple[str, str, str]
+    plain: Plain
+    comma: str
+    colon: str
+    escapes: bool = False
+    quoted_keys: bool = False
+    flat: bool = False
+
+    def spell(self, value: Any) -> str | None:
+        """A value's text; None for one that cannot be written."""
+        if isinstance(value, str):
+            return self._string(value)
+        if isinstance(value, Sequence):
+            return self._joined("[", [self.spell(each) for each in value], "]")
+        if isinstance(value, Mapping):
+            return self._joined("{", [self._pair(str(key), each) for key, each in value.items()], "}")
+        return next((word for word, each in zip(self.words, _WORDS, strict=True) if value is each), json.dumps(value))
+
+    def _joined(self, begin: str, parts: Sequence[str | None], end: str) -> str | None:
+        return None if self.flat or None in parts else begin + self.comma.join(filter(None, parts)) + end
+
+    def key(self, name: str) -> str | None:
+        """A key's text; None for one that cannot be written."""
+        if self.quoted_keys:
+            return self._string(name)
+        return name if re.fullmatch(r"\w+", name) else None
+
+    def _string(self, text: str) -> str | None:
+        if self.escapes:
+            return json.dumps(text, ensure_ascii=False)
+        return f"{self.quotes}{text}{self.quotes}" if not text or self.plain.fits(text) else None
+
+    def _pair(self, key: str, value: Any) -> str | None:
+        name, spelt = self.key(key), self.spell(value)
+        return None if name is None or spelt is None else f"{name}{self.colon}{spelt}"
+
+
+PYTHON = Syntax(
+    quotes='"',
+    words=("True", "False", "None"),
+    plain=Plain(marks=("<|tool_call_start|>", "<|tool_call_end|>")),
+    comma=", ",
+    colon=": ",
+    escapes=True,
+    quoted_keys=True,
+)
+GEMMA = Syntax(
+    quotes='<|"|>',
+    words=("true", "false", "null"),
+    plain=Plain(marks=('<|"|>', "<tool_call|>", "<|tool_call>", "\0")),
+    comma=",",
+    colon=":",
+)
+FUNCTION_GEMMA = Syntax(
+    quotes="<escape>",
+    words=("true", "false", "null"),
+    plain=Plain(marks=("<escape>", "}", "<start_function_call>")),
+    comma=",",
+    colon=":",
+    flat=True,
+)
+"""mlx-lm's reader ends an argument at the first comma, and the call at the first brace."""
+
+
+def json_between(marks: tuple[str, ...]) -> Syntax:
+    """JSON whose strings hold none of `marks`: a reader that looks for these does not look for strings."""
+    return msgspec.structs.replace(PYTHON, words=("true", "false", "null"), plain=Plain(marks=marks))
+
+
+class Literals:
+    """Values by schemas that are parts of one `root`, in one syntax. Each gives an expression, or None for no way."""
+
+    def __init__(self, rules: Rules, syntax: Syntax, root: Mapping[str, Any]) -> None:
+        self._rules = rules
+        self._syntax = syntax
+        self._root = root
+        self._known: dict[str, str | None] = {}
+        """The rules of references, so that a schema may refer to itself."""
+        self._kinds: Mapping[str, Callable[[Mapping[str, Any]], str | None]] = {
+            "any": self._any,
+            "array": self._list,
+            "boolean": self._boolean,
+            "integer": self._number,
+            "null": self._null,
+            "number": self._number,
+            "object": self._object,
+            "string": self._string,
+        }
+
+    def value(self, schema: Any) -> str | None:
+        """Any value that fits."""
+        pointer = schema.get("$ref") if isinstance(schema, Mapping) and len(schema) == 1 else None
+        if pointer is None:
+            return self._either(schema)
+        if pointer not in self._known:
+            self._known[pointer], known = self._rules.later()
+            expression = self._either(schema)
+            known(expression or _NEVER)
+            if expression is None:
+                self._known[pointer] = None
+        return self._known[pointer]
+
+    def _either(self, schema: Any) -> str | None:
+        ways = [self._one(one) for one in alternatives(schema, self._root)]
+        found = [way for way in ways if way is not None]
+        return self._rules.rule(" | ".join(f"({way})" for way in found)) if found else None
+
+    def _one(self, schema: Mapping[str, Any]) -> str | None:
+        if "enum" in schema or "const" in schema:
+            values = schema["enum"] if "enum" in schema else [schema["const"]]
+            spelt = [text for text in map(self._syntax.spell, values) if text is not None]
+            return " | ".join(map(self._rules.literal, spelt)) or None
+        kind = schema.get("type") or next((kind for word, kind in _TOLD.items() if word in schema), "any")
+        if kind in ("array", "object") and self._syntax.flat:
+            return None
+        return self._kinds[kind](schema)
+
+    def _any(self, _: Mapping[str, Any]) -> str | None:
+        return self._either({"anyOf": list(_SCALARS)})
+
+    def _number(self, schema: Mapping[str, Any]) -> str:
+        return self._rules.json(_json(schema, self._root))
+
+    def _boolean(self, _: Mapping[str, Any]) -> str:
+        return " | ".join(map(self._rules.literal, self._syntax.words[:2]))
+
+    def _null(self, _: Mapping[str, Any]) -> str:
+        return self._rules.literal(self._syntax.words[2])
+
+    def _string(self, schema: Mapping[str, Any]) -> str | None:
+        if not self._syntax.escapes:
+            body = self._syntax.plain.terminal(self._rules, schema)
+            quotes = self._syntax.quotes
+            return None if body is None else f"{self._rules.literal(quotes)} {self._rules.until(body, quotes)}"
+        if "pattern" in schema or "format" in schema:
+            return self._rules.json(_json(schema, self._root))
+        low, high = schema.get("minLength", 0), schema.get("maxLength", "")
+        marks = " | ".join(map(pattern, self._syntax.plain.marks))
+        inside = rf'/"([^"\\\x00-\x1f\x7f]|\\[nrt"\\]){{{low},{high}}}"/'
+        return self._rules.token(f"{inside} & ~{self._rules.token(f'/(?s:.*)/ ({marks}) /(?s:.*)/')}")
+
+    def _list(self, schema: Mapping[str, Any]) -> str | None:
+        first = [self.value(each) for each in schema.get("prefixItems", ())]
+        least, most = schema.get("minItems", 0), schema.get("maxItems")
+        rest = (
+            None if schema.get("items", {}) is False or (first and "items" not in schema) else schema.get("items", {})
+        )
+        further = self.value(rest) if rest is not None else None
+        if None in first:
+            return None
+        items: list[Item] = [(each, place < least) for place, each in enumerate(filter(None, first))]
+        if further is not None and (most is None or most > len(first)):
+            items.append((self._repeated(further, least - len(first), most and most - len(first)), least > len(first)))
+        elif least > len(first):
+            return None
+        return f'"[" {self._rules.listed(items, self._syntax.comma)} "]"'
+
+    def _repeated(self, item: str, least: int, most: int | None) -> str:
+        """One item or more, at least and at most so many."""
+        comma = self._rules.literal(self._syntax.comma)
+        bounds = f"{{{max(0, least - 1)},{'' if most is None else most - 1}}}"
+        return self._rules.rule(f"{item} ({comma} {item}){bounds}")
+
+    def _object(self, schema: Mapping[str, Any]) -> str | None:
+        required = frozenset(schema.get("required", ()))
+        named = {**{name: {} for name in required}, **(schema.get("properties") or {})}
+        items: list[Item] = []
+        for name, part in named.items():
+            key, value = self._syntax.key(name), self.value(part)
+            if key is not None and value is not None:
+                pair = f"{self._rules.literal(key + self._syntax.colon)} {value}"
+                items.append((self._rules.rule(pair), name in required))
+            elif name in required:
+                return None
+        more = schema.get("additionalProperties", {})
+        if not named and more is not False and (pairs := self._pairs(more)) is not None:
+            items.append((pairs, bool(schema.get("minProperties"))))
+        return f'"{{" {self._rules.listed(items, self._syntax.comma)} "}}"'
+
+    def _pairs(self, schema: Any) -> str | None:
+        """One pair or more, under any names."""
+        value = self.value(schema)
+        quote = '"' if self._syntax.quoted_keys else ""
+        key = self._rules.token(rf"/{quote}\w{{1,64}}{quote}/")
+        return (
+            None if value is None else self._repeated(f"{key} {self._rules.literal(self._syntax.colon)} {value}", 0, 16)
+        )
+
+
+def _json(schema: Any, root: Mapping[str, Any]) -> JsonSchema:
+    return JsonSchema(bounded(defined(schema, root)), separators=(", ", ": "), lenient=True)

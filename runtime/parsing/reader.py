@@ -1,0 +1,293 @@
+"""Text to events: thinking, calls and plain text, told apart by their markers.
+
+One `Reader` reads one message, piece by piece; what it tells does not depend on how the text was cut into pieces, but
+for where a `Chunk` or a `Reasoning` ends and the next one begins.
+
+    text -- thinking's marker --> thinking -- its end marker --> text
+    text -- a call's marker ----> call ------ its end ---------> text
+
+White space around the markers of thinking belongs to them. White space between two calls belongs to the second one's
+`raw`. Nothing else is dropped but the markers.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import Literal, Protocol
+
+from greenroom.events import Chunk, Reasoning, RejectedToolCall, StopReason, ToolCall
+from greenroom.inputs.tools import Toolbox
+from greenroom.parsing.call_frames import Frame, State
+from greenroom.parsing.calls import Calls, Written
+from greenroom.parsing.formats import Format
+from greenroom.parsing.markers import BLANK, Marker, Markers
+from greenroom.parsing.thinking import Thinking
+
+__all__ = ["MessageReader", "Piece", "Reader", "Style"]
+
+Piece = Chunk | Reasoning | ToolCall | RejectedToolCall
+Style = Literal["events", "text", "drop"]
+"""What becomes of thinking: `Reasoning` events, text with its markers as the model wrote it, or nothing."""
+
+
+class MessageReader(Protocol):
+    """Reads one message."""
+
+    def feed(self, text: str) -> list[Piece]:
+        """Take the next piece."""
+
+    def finish(self, reason: StopReason) -> list[Piece]:
+        """The message is over: what was held back."""
+
+    def fork(self) -> MessageReader:
+        """An independent copy."""
+
+
+class Reader:
+    """Reads messages whose calls and thinking stand between markers. `tools` None: calls are not looked for."""
+
+    def __init__(
+        self,
+        form: Format | None,
+        thinking: Thinking | None,
+        tools: Toolbox | None,
+        *,
+        style: Style = "events",
+        salt: str | None = None,
+    ) -> None:
+        self._form = form if tools is not None else None
+        self._tools = tools if tools is not None else Toolbox(())
+        self._thinking = thinking
+        self._style: Style = style
+        ways = {} if form is None else {"nine": form.nine, "keeps_ids": form.keeps_ids, "untyped": form.untyped}
+        self._calls = Calls(self._tools, salt=salt, **ways)
+        self._markers = Markers(_markers(self._form, form, thinking))
+        self._held = ""
+        self._before = ""
+        """The text in front of what is held, as far as its last line; a letter stands for all lines before."""
+        self._is_thinking = False
+        self._skips = False
+        """White space is to be dropped until something else comes."""
+        self._after_call = False
+        self._frame: Frame | None = None
+        self._lead = ""
+        """White space between the last call and the frame."""
+        self._events: list[Piece] = []
+
+    def feed(self, text: str) -> list[Piece]:
+        """See `MessageReader.feed`."""
+        return self._run(text, None)
+
+    def finish(self, reason: StopReason) -> list[Piece]:
+        """See `MessageReader.finish`. A call that is still open is read where it may be, else rejected."""
+        return self._run("", reason)
+
+    def fork(self) -> Reader:
+        """See `MessageReader.fork`."""
+        twin = copy(self)
+        twin._calls = self._calls.fork()  # noqa: SLF001 - its own kind
+        twin._frame = self._frame and self._frame.fork()  # noqa: SLF001
+        twin._events = []  # noqa: SLF001
+        return twin
+
+    def _run(self, text: str, final: StopReason | None) -> list[Piece]:
+        self._held += text
+        while True:
+            if self._frame is not None:
+                goes_on = self._step_call(final)
+            elif self._is_thinking:
+                goes_on = self._step_thinking(final)
+            else:
+                goes_on = self._step_text(final)
+            if not goes_on:
+                break
+        events, self._events = self._events, []
+        return events
+
+    # Text.
+
+    def _step_text(self, final: StopReason | None) -> bool:
+        """Tell what is sure to be text. True if a marker was met."""
+        blank = self._blank if self._after_call else BLANK
+        found = self._markers.find(self._held, before=self._before, final=final is not None, blank=blank)
+        text, self._held = self._held[: found.free], self._held[found.free :]
+        if found.marker is not None and found.marker.kind == "call":
+            self._open_call(text, found.marker)
+            return True
+        is_over = final is not None or found.marker is not None
+        text = self._between_calls(text, is_over=is_over)
+        self._tell(text)
+        if found.marker is None:
+            return False
+        self._held = self._held[len(found.marker.text) :]
+        if found.marker.kind == "think":
+            self._is_thinking = self._skips = True
+        self._verbatim(found.marker)
+        return True
+
+    def _between_calls(self, text: str, *, is_over: bool) -> str:
+        """Hold white space behind a call until it is clear whether another call follows."""
+        if not self._after_call:
+            return text
+        whole = self._lead + text
+        if not is_over and not whole.strip(self._blank):
+            self._lead = whole
+            return ""
+        self._lead = ""
+        self._after_call = False
+        return whole
+
+    @property
+    def _blank(self) -> str:
+        """What may stand between two calls."""
+        return BLANK + ";" if self._form is not None and self._form.is_bare else BLANK
+
+    def _verbatim(self, marker: Marker) -> None:
+        """With `style="text"` the markers of thinking are text like any other."""
+        thinking = self._thinking
+        if self._style == "text" and thinking is not None and marker.text in thinking:
+            self._say(marker.text)
+            self._skips = False
+
+    def _tell(self, text: str) -> None:
+        if self._skips:
+            text = text.lstrip()
+            self._skips = not text
+        self._say(text)
+
+    def _say(self, text: str) -> None:
+        if not text:
+            return
+        last = self._events[-1] if self._events else None
+        if isinstance(last, Chunk):
+            self._events[-1] = Chunk(last.text + text)
+        else:
+            self._events.append(Chunk(text))
+        whole = self._before + text
+        head, newline, line = whole.rpartition("\n")
+        self._before = ("x\n" if head.strip() else "\n") + line if newline else whole
+
+    # Thinking.
+
+    def _step_thinking(self, final: StopReason | None) -> bool:
+        """Tell what is sure to be thinking. True at its end."""
+        end = self._thinking.end if self._thinking is not None else ""
+        place = self._held.find(end)
+        if place >= 0:
+            self._think(self._held[:place], closes=True)
+            self._held = self._held[place + len(end) :]
+            self._is_thinking = False
+            self._skips = True
+            self._verbatim(Marker(end, "think"))
+            return True
+        free = len(self._held) if final is not None else _free(self._held, end)
+        if self._style != "text" and final is None:
+            free = len(self._held[:free].rstrip())
+        text, self._held = self._held[:free], self._held[free:]
+        self._think(text, closes=False)
+        return False
+
+    def _think(self, text: str, *, closes: bool) -> None:
+        if self._style == "text":
+            self._skips = False
+            self._say(text)
+            return
+        if self._skips:
+            text = text.lstrip()
+        if closes:
+            text = text.rstrip()
+        if not text:
+            return
+        self._skips = False
+        if self._style == "events":
+            self._events.append(Reasoning(text))
+
+    # Calls.
+
+    def _open_call(self, text: str, marker: Marker) -> None:
+        if self._form is None:
+            return
+        whole = self._lead + text
+        if self._after_call and not whole.strip(self._blank):
+            self._lead = whole
+        else:
+            self._lead = ""
+            self._tell(whole)
+        self._after_call = self._skips = False
+        self._frame = self._form.frame(marker.text)
+
+    def _step_call(self, final: StopReason | None) -> bool:
+        """Collect. True if the frame has ended, or was none."""
+        frame = self._frame
+        if frame is None or self._form is None:
+            return False
+        text, self._held = self._held, ""
+        state = frame.push(text)
+        if state == "open" and final is not None:
+            state = frame.give_up()
+            if state == "open":
+                frame.end, state = len(frame.text), "cut"
+        if state == "open":
+            return False
+        self._close(frame, self._form, state, final)
+        return True
+
+    def _close(self, frame: Frame, form: Format, state: State, final: StopReason | None) -> None:
+        self._frame = None
+        lead, self._lead = self._lead, ""
+        if state == "text":
+            self._not_a_call(lead, frame.text, 1)
+            return
+        raw, self._held = frame.text[: frame.end], frame.text[frame.end :]
+        is_last = final is not None and not self._held
+        cut = ""
+        if state == "cut":
+            cut = _CUT[final] if is_last and final is not None else "its end marker is missing"
+        written = self._written(raw, form, cut, final if is_last else None)
+        if not written:
+            self._not_a_call(lead, raw + self._held, len(raw))
+            return
+        written[0] = written[0]._replace(raw=lead + written[0].raw)
+        self._events += [self._calls.event(each, cut=cut if is_last and final != "stop" else "") for each in written]
+        self._after_call = True
+        self._before = ""
+
+    def _written(self, raw: str, form: Format, cut: str, final: StopReason | None) -> list[Written]:
+        """A frame without its end is read where an incomplete one cannot pass for another."""
+        if cut and (not form.is_strict or final in ("length", "cancelled")):
+            if form.is_bare and not any(name in raw for name in self._tools.names()):
+                return []
+            return [Written(raw, None, cut)]
+        try:
+            return form.read(raw, self._tools)
+        except Exception as error:  # noqa: BLE001 - brackets a thousand deep, say: whatever it is, the text is kept
+            return [Written(raw, None, f"{type(error).__name__}: {error}")]
+
+    def _not_a_call(self, lead: str, text: str, length: int) -> None:
+        """The first `length` characters are text; what follows is looked at again."""
+        self._say(lead + text[:length])
+        self._held = text[length:]
+        self._after_call = False
+
+
+_CUT: dict[StopReason, str] = {
+    "stop": "the answer ended inside of the call",
+    "length": "the answer was cut off by its length",
+    "cancelled": "the answer was cancelled",
+}
+
+
+def _markers(active: Format | None, form: Format | None, thinking: Thinking | None) -> tuple[Marker, ...]:
+    opens = active.opens if active is not None else ()
+    drops = tuple(Marker(text, "drop") for text in (form.drops if form is not None else ()))
+    if thinking is None:
+        return opens + drops
+    return (*opens, *drops, Marker(thinking.start, "think"), Marker(thinking.end, "drop"))
+
+
+def _free(text: str, marker: str) -> int:
+    """How much of `text` cannot belong to `marker`."""
+    for start in range(max(0, len(text) - len(marker) + 1), len(text)):
+        if marker.startswith(text[start:]):
+            return start
+    return len(text)

@@ -1,0 +1,105 @@
+"""Lark text that grows by rules, with JSON schemas as grammars beside it: what a forced call is written in."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from greenroom.constraints.json_schemas.json_schema import JsonSchema
+from greenroom.constraints.kinds.struct_tag import named, spelt
+from greenroom.constraints.vocabulary import Vocabulary
+
+__all__ = ["Item", "Rules", "pattern"]
+
+Item = tuple[str, bool]
+"""An expression, and whether it has to be there."""
+
+
+class Rules:
+    """Collects rules for one vocabulary. Every method gives an expression that stands for what it was given."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._lines: list[str] = []
+        self._parts: list[dict[str, Any]] = []
+
+    def text(self, start: str) -> str:
+        """The grammar, in llguidance's form."""
+        lark = "\n".join([f"start: {start}", *self._lines])
+        return json.dumps({"grammars": [{"name": "calls", "lark_grammar": lark}, *self._parts]})
+
+    def literal(self, text: str) -> str:
+        """This text; special tokens in it as such."""
+        return spelt(text, self._vocabulary)
+
+    def special(self, text: str) -> bool:
+        """Whether `text` is one special token."""
+        return text in self._vocabulary.special_tokens
+
+    def json(self, schema: JsonSchema) -> str:
+        """A value by that schema."""
+        name = f"json_{len(self._parts)}"
+        self._parts.append(named(schema.grammar(self._vocabulary), name))
+        return f"@{name}"
+
+    def rule(self, expression: str) -> str:
+        """A rule of its own."""
+        name = f"rule_{len(self._lines)}"
+        self._lines.append(f"{name}: {expression or self.empty()}")
+        return name
+
+    def later(self) -> tuple[str, Callable[[str], None]]:
+        """A rule that may be referred to before it is known, and what makes it known."""
+        place = len(self._lines)
+        name = f"rule_{place}"
+        self._lines.append("")
+
+        def known(expression: str) -> None:
+            self._lines[place] = f"{name}: {expression or self.empty()}"
+
+        return name, known
+
+    def token(self, expression: str, *, lazy: bool = False) -> str:
+        """A lexeme, of terminals and regular expressions. A `lazy` one is over as soon as it may be."""
+        name = f"{'rule' if lazy else 'TOKEN'}_{len(self._lines)}"
+        self._lines.append(f"{name}{'[lazy]' if lazy else ''}: {expression}")
+        return name
+
+    def until(self, body: str, end: str) -> str:
+        """What the terminal `body` allows, up to the literal `end`, which it must not contain.
+
+        Where a special token comes first, nothing in a text can be taken for it.
+        """
+        marks = sorted(filter(end.__contains__, self._vocabulary.special_tokens), key=end.index)
+        if not marks:
+            return self.token(f"{body} {self.literal(end)}", lazy=True)
+        head = end[: end.index(marks[0])]
+        text = self.token(f"{body} {self.literal(head)}") if head else body
+        return f"{text} {self.literal(end.removeprefix(head))}"
+
+    def empty(self) -> str:
+        """Nothing."""
+        return '""'
+
+    def listed(self, items: Sequence[Item], separator: str = "", *, some: bool = False) -> str | None:
+        """The items in their order, with `separator` between two; those that need not be there may be left out.
+
+        With `some`, at least one is there: None where there is none.
+        """
+        between = self.literal(separator) if separator else ""
+        started, first = self.empty(), None if some else self.empty()
+        # What may follow if an item came already, and if none did.
+        for expression, is_required in reversed(items):
+            behind, begin = f"{between} {expression} {started}", f"{expression} {started}"
+            or_not = f" | ({first})" if first is not None else ""
+            started = self.rule(behind if is_required else f"({behind}) | ({started})")
+            first = self.rule(begin if is_required else f"({begin}){or_not}")
+        return first
+
+
+def pattern(text: str) -> str:
+    """A regular expression of Lark's that matches `text` alone."""
+    escaped = re.sub(r"([\\.+*?()|\[\]{}^$#&~/-])", r"\\\1", text)
+    return "/" + escaped.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t") + "/"

@@ -1,0 +1,1 @@
+"""One request from its configuration to its events."""

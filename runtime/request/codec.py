@@ -1,0 +1,241 @@
+"""Constraints as data, for files: what each is made of, and back.
+
+The set is closed. What is not in it is code: a constraint of the user's own, a foreign engine's, a state that the user
+made, a schema whose Python type decides more than its masks do.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import fields
+
+import msgspec
+
+from greenroom.constraints.constraint import Constraint, GrammarConstraint
+from greenroom.constraints.json_schemas.json_schema import AnyJson, JsonSchema
+from greenroom.constraints.kinds.all_of import All
+from greenroom.constraints.kinds.grammars import Choice, Gbnf, Lark, Regex
+from greenroom.constraints.kinds.lazy import Lazy
+from greenroom.constraints.kinds.reasoning_budget import ThoughtBudget
+from greenroom.constraints.kinds.struct_tag import StructTag, Tag
+from greenroom.constraints.state import ConstraintState
+from greenroom.errors import InvalidConstraint, NotSupported
+from greenroom.parsing.forced import ForcedCalls, JsonCall, SpeltCall
+from greenroom.parsing.spelling import SPELLINGS
+from greenroom.parsing.thinking import Thinking
+
+__all__ = ["Budget", "Source", "budget_from", "budget_of", "constraint_from", "source_of"]
+
+
+class _Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"):
+    """One kind of constraint, by the names of its own fields."""
+
+
+class _Regex(_Source, frozen=True, tag="regex"):
+    pattern: str
+
+
+class _Lark(_Source, frozen=True, tag="lark"):
+    text: str
+
+
+class _Gbnf(_Source, frozen=True, tag="gbnf"):
+    text: str
+
+
+class _AnyJson(_Source, frozen=True, tag="any_json"):
+    whitespace: bool | str | None
+    separators: tuple[str, str] | None
+
+
+class Budget(_Source, frozen=True, tag="thought_budget"):
+    """A bound on thoughts, which stands beside a constraint too."""
+
+    start: tuple[int, ...]
+    end: tuple[int, ...]
+    most: int
+    is_open: bool
+
+
+class _Schema(_Source, frozen=True, tag="json_schema"):
+    text: str
+    options: str
+
+
+class _Choice(_Source, frozen=True, tag="choice"):
+    options: tuple[str, ...]
+
+
+class _Tag(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    begin: str
+    content: Source
+    end: str
+    trigger: str | None
+
+
+class _Tags(_Source, frozen=True, tag="struct_tag"):
+    tags: tuple[_Tag, ...]
+    required: bool
+
+
+class _Lazy(_Source, frozen=True, tag="lazy"):
+    trigger: str | int
+    constraint: Source
+
+
+class _All(_Source, frozen=True, tag="all"):
+    parts: tuple[Source, ...]
+
+
+class _JsonCall(_Source, frozen=True, tag="json_call"):
+    begin: str
+    arguments: _Schema
+    end: str
+
+
+class _SpeltCall(_Source, frozen=True, tag="spelt_call"):
+    tool_format: str
+    name: str
+    schema: str
+    opened: str
+
+
+class _Calls(_Source, frozen=True, tag="forced_calls"):
+    calls: tuple[_JsonCall | _SpeltCall, ...]
+    thinking: Thinking | None
+    is_thinking: bool
+
+
+Source = _Regex | _Lark | _Gbnf | _AnyJson | Budget | _Schema | _Choice | _Tags | _Lazy | _All | _Calls
+"""A constraint in a file."""
+
+_PLAIN: dict[type[Constraint], type[_Source]] = {
+    Regex: _Regex,
+    Lark: _Lark,
+    Gbnf: _Gbnf,
+    AnyJson: _AnyJson,
+    ThoughtBudget: Budget,
+}
+"""Those whose fields are data as they stand."""
+_MADE_OF: dict[type[_Source], type[Constraint]] = {source: kind for kind, source in _PLAIN.items()}
+
+
+def source_of(constraint: Constraint) -> Source:
+    """What `constraint` is made of. Raises `NotSupported`, which names it, for one that is code."""
+    kind = type(constraint)
+    if kind in _PLAIN:
+        values = {field.name: getattr(constraint, field.name) for field in fields(constraint)}  # type: ignore[arg-type]
+        found: Source = _PLAIN[kind](**values)  # type: ignore[assignment]
+        return found
+    if kind in _NESTED:
+        return _nested(constraint)
+    held = getattr(constraint, "state", None)
+    named = repr(held if isinstance(held, ConstraintState) else constraint)
+    raise NotSupported(f"a file of a generation under {named}", "that constraint is code: it is not in the file")
+
+
+_NESTED = frozenset({JsonSchema, Choice, StructTag, Lazy, All, ForcedCalls})
+
+
+def _nested(constraint: Constraint) -> Source:
+    match constraint:
+        case JsonSchema():
+            return _schema(constraint)
+        case Choice(options=options):
+            return _Choice(options)
+        case StructTag(tags=tags, required=required):
+            return _Tags(tuple([_Tag(t.begin, source_of(t.content), t.end, t.trigger) for t in tags]), required)
+        case Lazy(trigger=trigger, constraint=inner):
+            return _Lazy(trigger, source_of(inner))
+        case All(parts=parts):
+            return _All(tuple([source_of(part) for part in parts]))
+        case ForcedCalls(calls=calls, thinking=thinking, is_thinking=is_thinking):
+            return _Calls(tuple([_call(call) for call in calls]), thinking, is_thinking)
+        case _:
+            raise NotSupported(f"a file of a generation under {constraint!r}")
+
+
+def _call(call: JsonCall | SpeltCall) -> _JsonCall | _SpeltCall:
+    if isinstance(call, JsonCall):
+        return _JsonCall(call.begin, _schema(call.arguments), call.end)
+    return _SpeltCall(call.tool_format, call.name, call.schema, call.opened)
+
+
+def _schema(schema: JsonSchema) -> _Schema:
+    if schema.source is not None:
+        why = "its type checks what was written, and is code: give the JSON schema of the type"
+        raise NotSupported(f"a file of a generation under {schema!r}", why)
+    return _Schema(schema.text, schema.options)
+
+
+def constraint_from(source: Source) -> Constraint:
+    """The constraint that `source` was made of. Raises `InvalidConstraint` for one that no constraint gives."""
+    kind = _MADE_OF.get(type(source))
+    if kind is not None:
+        return kind(**msgspec.structs.asdict(source))
+    if isinstance(source, _Schema):
+        return _schema_from(source)
+    return Choice(*source.options) if isinstance(source, _Choice) else _compound(source)
+
+
+def _compound(source: Source) -> Constraint:
+    match source:
+        case _Tags(tags=tags, required=required):
+            return StructTag(*[_tag_from(tag) for tag in tags], required=required)
+        case _Lazy(trigger=trigger, constraint=inner):
+            return Lazy(trigger, constraint_from(inner))
+        case _All(parts=parts):
+            return All(*[constraint_from(part) for part in parts])
+        case _Calls(calls=calls, thinking=thinking, is_thinking=is_thinking):
+            return ForcedCalls(tuple([_call_from(call) for call in calls]), thinking, is_thinking)
+        case _:
+            raise InvalidConstraint(f"{source!r} is no constraint of ours")
+
+
+def budget_of(budget: ThoughtBudget) -> Budget:
+    """The same of a bound on thoughts."""
+    return Budget(budget.start, budget.end, budget.most, budget.is_open)
+
+
+def budget_from(source: Budget) -> ThoughtBudget:
+    """And back."""
+    return ThoughtBudget(source.start, source.end, source.most, source.is_open)
+
+
+def _tag_from(tag: _Tag) -> Tag:
+    content = constraint_from(tag.content)
+    if not isinstance(content, GrammarConstraint):
+        raise InvalidConstraint(f"{content!r} is no content of a tag")
+    return Tag(tag.begin, content, tag.end, tag.trigger)
+
+
+def _call_from(call: _JsonCall | _SpeltCall) -> JsonCall | SpeltCall:
+    if isinstance(call, _JsonCall):
+        return JsonCall(call.begin, _schema_from(call.arguments), call.end)
+    if call.tool_format not in SPELLINGS:
+        raise InvalidConstraint(f"{call.tool_format!r} is no format of calls that we can spell")
+    return SpeltCall(call.tool_format, call.name, call.schema, call.opened)
+
+
+def _schema_from(source: _Schema) -> JsonSchema:
+    """By the arguments that give these options; what comes of them is compared."""
+    try:
+        options = json.loads(source.options)
+        separators = (options["item_separator"], options["key_separator"]) if "item_separator" in options else None
+        made = JsonSchema(
+            source.text,
+            whitespace=options.get("whitespace_pattern", options.get("whitespace_flexible")),
+            separators=None if separators is None else (_plain(separators[0]), _plain(separators[1])),
+            lenient=options.get("lenient", False),
+        )
+    except (ValueError, TypeError, AttributeError, KeyError) as cause:
+        raise InvalidConstraint(f"{source.options!r} are no options of a JSON schema") from cause
+    if (made.text, made.options) != (source.text, source.options):
+        raise InvalidConstraint(f"{source!r} is no JSON schema of ours")
+    return made
+
+
+def _plain(pattern: str) -> str:
+    """The text that a regular expression of one text stands for."""
+    return re.sub(r"\\(.)", r"\1", pattern)

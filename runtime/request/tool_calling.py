@@ -1,0 +1,118 @@
+"""What `tools=`, `tool_choice=` and `tool_format=` ask of one request, and the decoder that comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
+
+import msgspec
+
+from greenroom.actors.decoder import Decoder
+from greenroom.backends.protocol import ModelInfo
+from greenroom.constraints.constraint import Constraint
+from greenroom.constraints.kinds.reasoning_budget import ThoughtBudget
+from greenroom.errors import InvalidParameter, NotSupported
+from greenroom.inputs.parameters import GenerateParameters, stop_ids, stop_strings
+from greenroom.inputs.tools import Toolbox, Tools
+from greenroom.parsing.dialect import Dialect
+from greenroom.parsing.forced import forced
+from greenroom.request.decoders import TextDecoder
+
+__all__ = ["NO_TOOLS", "Calling", "MakeDecoder"]
+
+MakeDecoder = Callable[[GenerateParameters, ModelInfo, Sequence[int], int], Decoder]
+"""Parameters, model, the prompt's ids and the seed to the request's decoder."""
+
+
+class Calling(msgspec.Struct, frozen=True):
+    """The tools that a request shows, whether its calls are looked for, and which of them are forced."""
+
+    shown: Any = None
+    parsed: Any = None
+    tool_format: str | None = None
+    choice: str = "auto"
+
+    @classmethod
+    def of(cls, tools: Tools | None, tool_choice: str, tool_format: str | None) -> Self:
+        """Checked. Raises `InvalidParameter` for what is no tool or no choice."""
+        box = Toolbox(tools) if tools else None
+        names = () if box is None else box.names()
+        if tool_choice not in (("auto", "none", "required", *names) if names else ("auto", "none")):
+            expected = ", ".join(("'auto', 'none', 'required'", *map(repr, names))) if names else "'auto' without tools"
+            raise InvalidParameter("tool_choice", tool_choice, expected)
+        return cls(box, None if tool_choice == "none" else box, tool_format, tool_choice)
+
+    @property
+    def is_forced(self) -> bool:
+        """Whether there has to be a call."""
+        return self.choice not in ("auto", "none")
+
+    def check(self, constrain: object, model: ModelInfo) -> None:
+        """Raise what can be known without the prompt.
+
+        That is `NotSupported` for a forced call beside `constrain`, and for a tool that the format cannot write;
+        `InvalidConstraint` for a schema that cannot be enforced.
+        """
+        if self.is_forced and constrain is not None:
+            raise NotSupported(f"tool_choice={self.choice!r} beside constrain=", "a forced call is a constraint itself")
+        if self.is_forced:
+            self.constraint(model, ())
+
+    def constraint(self, model: ModelInfo, ids: Sequence[int]) -> Constraint:
+        """The calls that the choice forces, behind the prompt's `ids`."""
+        dialect = Dialect.of(model, tool_format=self.tool_format)
+        opened = dialect.opened(dialect.tail(ids, model.tokenizer))
+        thinking = dialect.thinking
+        is_thinking = thinking is not None and opened == thinking.start
+        return forced(
+            dialect.name,
+            list(self.parsed),
+            None if self.choice == "required" else self.choice,
+            thinking=thinking,
+            is_thinking=is_thinking,
+            opened="" if is_thinking else opened,
+        )
+
+    def budget(self, most: int | None, model: ModelInfo, ids: Sequence[int]) -> ThoughtBudget | None:
+        """A bound of `most` tokens on each thought behind the prompt's `ids`; None where none is asked for.
+
+        Raises `NotSupported` where the model has no markers of thoughts.
+        """
+        if most is None:
+            return None
+        dialect = Dialect.of(model, tool_format=self.tool_format)
+        thinking = dialect.thinking
+        if thinking is None:
+            raise NotSupported("thinking_tokens=", "this model has no markers of thoughts")
+        start, end = [
+            tuple(model.tokenizer.encode(marker, add_special_tokens=False)) for marker in (thinking.start, thinking.end)
+        ]
+        is_open = dialect.opened(dialect.tail(ids, model.tokenizer)) == thinking.start
+        return ThoughtBudget(start, end, most, is_open)
+
+    @property
+    def schemas(self) -> list[Mapping[str, Any]] | None:
+        """What the template is given."""
+        return None if self.shown is None else self.shown.schemas
+
+    def decoder(self, options: GenerateParameters, model: ModelInfo, ids: Sequence[int], seed: int) -> Decoder:
+        """A `TextDecoder`, with a reader where the model has anything to tell apart. Ids of calls follow the seed."""
+        box: Toolbox | None = self.parsed
+        dialect = Dialect.of(model, tool_format=self.tool_format, has_tools=box is not None)
+        stream, reader = model.tokenizer.stream(), None
+        if not dialect.is_plain:
+            stream = dialect.pieces(model.tokenizer, has_tools=box is not None)
+            tail = dialect.tail(ids, model.tokenizer)
+            salt = f"{seed}/{len(ids)}"
+            reader = dialect.reader(box, style=options.reasoning, salt=salt, prompt_tail=tail)
+        return TextDecoder(
+            stream,
+            stop_ids=stop_ids(options, model),
+            eos=model.stop_tokens,
+            stop_strings=stop_strings(options),
+            keep_tokens=options.logprobs is not None,
+            reader=reader,
+        )
+
+
+NO_TOOLS = Calling()

@@ -1,0 +1,1 @@
+"""Typed objects that grow while their JSON streams."""

@@ -1,0 +1,119 @@
+"""Reads a source of text in the background and keeps the newest state of the object that grows from it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable
+from typing import Any, Generic, TypeVar
+
+import msgspec
+from anyio import move_on_after
+
+from greenroom.constraints.structures import MISSING, Done, Snapshots
+from greenroom.errors import TruncatedJson, UnsupportedType
+from greenroom.events import Chunk, Info, Reasoning, RejectedToolCall, Token, ToolCall
+from greenroom.structured.background_task import Background, Signal
+
+__all__ = ["Feed", "Structure", "close"]
+
+T = TypeVar("T")
+_SILENT = (Reasoning, ToolCall, RejectedToolCall, Token)
+CLOSE_SECONDS = 10
+"""How long a source may take to close: a generation needs one pass, a connection a round trip."""
+
+
+class Structure(msgspec.Struct, Generic[T], frozen=True):
+    """One moment of a growing object.
+
+    `is_complete`: `value` is the whole, validated unless `validate` is "never"; nothing follows. `done` says which
+    paths were whole, in the document's keys. `error` is set on the last moment of a text that ended early, where
+    `truncated` is "mark"; if there was nothing to show, its `value` is `MISSING`.
+    """
+
+    value: T
+    is_complete: bool
+    done: Done
+    error: TruncatedJson | None = None
+
+
+class Feed:
+    """What the task that reads and the iterator that yields share. On the event loop alone."""
+
+    def __init__(self, source: AsyncIterable[Any], snapshots: Snapshots[Any], *, every_chunk: bool) -> None:
+        self.source = source
+        self.snapshots = snapshots
+        self.error: Exception | None = None
+        self.info: Info | None = None
+        self.is_over = False
+        self.has_news = False
+        self._every_chunk = every_chunk
+        self._waiter: Signal | None = None
+
+    def __repr__(self) -> str:
+        return f"<Feed {self.snapshots!r}{' over' if self.is_over else ''}>"
+
+    async def read(self, task: Background) -> None:
+        """Read the source to its end, one chunk a turn of the loop where somebody waits for each."""
+        iterator: Any = None
+        try:
+            iterator = aiter(self.source)
+            async for item in iterator:
+                self._take(item)
+                if self.has_news:
+                    self._wake()
+                    await task.pause()
+                    await self._taken(task)
+            self.has_news |= self.snapshots.finish()
+        except Exception as error:  # noqa: BLE001 - whatever the source raises is the consumer's
+            self.error = error
+        finally:
+            await close(iterator)
+            self.is_over = True
+            self._wake()
+
+    def _take(self, item: Any) -> None:
+        if isinstance(item, Chunk):
+            item = item.text
+        if isinstance(item, (str, bytes)):
+            try:
+                self.has_news |= self.snapshots.feed(item) or self._every_chunk
+            except Exception:
+                self.has_news = True  # what came before the fault is shown
+                raise
+        elif isinstance(item, Info):
+            self.info = item
+        elif not isinstance(item, _SILENT):
+            raise UnsupportedType(f"the source yields {item!r}: structures are made of str, bytes or Chunks")
+
+    async def _taken(self, task: Background) -> None:
+        """Let who was woken run: trio does not say who runs first."""
+        while self.has_news and self._waiter is not None:
+            await task.pause()
+
+    def _wake(self) -> None:
+        if self._waiter is not None:
+            self._waiter.set()
+
+    async def wait(self, task: Background) -> None:
+        """Return when there is news, or the end."""
+        self._waiter = task.signal()
+        try:
+            await self._waiter.wait()
+        finally:
+            self._waiter = None
+
+    def moment(self, *, is_marked: bool = False) -> Structure[Any] | None:
+        """The object as it is now; None while there is nothing to show. `is_marked`: it is the last, with its error."""
+        self.has_news = False
+        value = self.snapshots.snapshot()
+        if value is MISSING and not is_marked:
+            return None
+        error = self.error if is_marked and isinstance(self.error, TruncatedJson) else None
+        return Structure(value, self.snapshots.is_complete, self.snapshots.done, error)
+
+
+async def close(source: Any) -> None:
+    """Close a generator or a stream, if it is one: through any cancellation, but not for ever."""
+    aclose = getattr(source, "aclose", None)
+    if aclose is not None:
+        with move_on_after(CLOSE_SECONDS, shield=True):
+            await aclose()

@@ -1,0 +1,246 @@
+"""Typed objects that grow while their JSON streams: `structures(source, T)` and `stream.structures(T)`.
+
+A task of its own reads the source and parses. So a consumer that is slow finds the newest object, and one that is fast
+finds every one. Objects that nobody takes are never made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Callable, Mapping
+from typing import Any, Generic, Literal, Self, TypeVar, overload
+
+from anyio import get_cancelled_exc_class
+from anyio.lowlevel import checkpoint_if_cancelled
+
+from greenroom.actors.bridge import Bridge
+from greenroom.constraints.structures import MAX_DEPTH, MAX_SIZE, Missing, Path, Snapshots, Validate
+from greenroom.errors import InvalidParameter, StreamInUse, TruncatedJson
+from greenroom.events import Info
+from greenroom.lifetimes import Closing
+from greenroom.structured.background_task import Background
+from greenroom.structured.reader import Feed, Structure, close
+
+__all__ = ["Marked", "Structures", "Truncated", "structures"]
+
+T = TypeVar("T")
+Truncated = Literal["raise", "mark"]
+
+
+class Structures(Closing, Generic[T]):
+    """Growing objects of a type: `async for obj in structures(source, T)`.
+
+    Each is a value: later chunks never change it (what is whole is shared between them). Only objects that differ from
+    the one before are yielded. The last one is complete, or the loop raises after it: `TruncatedJson` where the text
+    ended early (with `truncated="mark"` the loop just ends), `MalformedJson`, `JsonTooLarge`, `InvalidStructure`, or
+    whatever the source raised.
+
+    Leaving `async with`, a cancellation that lands in the loop's own wait, and dropping the last reference end the
+    source too. A `break` with it still bound does not.
+    """
+
+    def __init__(
+        self, source: AsyncIterable[Any], snapshots: Snapshots[T], *, truncated: Truncated, every_chunk: bool
+    ) -> None:
+        self._feed = Feed(source, snapshots, every_chunk=every_chunk)
+        self._marks = truncated == "mark"
+        self._task: Background | None = None
+        self._bridge: Bridge | None = None
+        self._latest: Structure[T] | None = None
+        self._is_ended = False
+        self._has_reader = False
+
+    def __repr__(self) -> str:
+        return f"<Structures {self._feed!r}>"
+
+    def __del__(self) -> None:
+        task, bridge = getattr(self, "_task", None), getattr(self, "_bridge", None)
+        if task is not None and bridge is not None and not task.is_over:
+            bridge.post(Background.cancel, task)  # from whatever thread this is
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        return (await self.receive()).value
+
+    @property
+    def latest(self) -> Structure[T] | None:
+        """The last object that was yielded, with its marks."""
+        return self._latest
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the last object that was yielded is the whole."""
+        return self._latest is not None and self._latest.is_complete
+
+    @property
+    def done(self) -> frozenset[Path]:
+        """The paths that were whole in the last object that was yielded, in the document's keys."""
+        return self._latest.done.paths if self._latest is not None else frozenset()
+
+    @property
+    def error(self) -> TruncatedJson | None:
+        """Why the text ended early, once it has."""
+        return self._feed.error if isinstance(self._feed.error, TruncatedJson) else None
+
+    @property
+    def info(self) -> Info | None:
+        """The closing event of the generation, where the source is a stream of ours that has ended."""
+        return self._feed.info
+
+    def marked(self) -> Marked[T]:
+        """The same objects, each with its marks: `async for moment in structures(...).marked()`."""
+        return Marked(self)
+
+    async def receive(self, *, with_marks: bool = False) -> Structure[T]:
+        """The next object. Raises `StopAsyncIteration` behind the last.
+
+        `with_marks`: where the text ended early and that is a mark, the last one comes even if only its mark is new.
+        """
+        if self._has_reader:
+            raise StreamInUse("two tasks read one stream of structures at once: give each a stream of its own")
+        self._has_reader = True
+        try:
+            found = await self._found(with_marks=with_marks)
+        except get_cancelled_exc_class():
+            await self.aclose()
+            raise
+        finally:
+            self._has_reader = False
+        self._latest = found
+        return found
+
+    async def _found(self, *, with_marks: bool) -> Structure[T]:
+        feed = self._feed
+        if self._task is None and not self._is_ended:
+            self._bridge = Bridge()
+            self._task = Background(feed.read)
+        elif feed.has_news:
+            await checkpoint_if_cancelled()
+        while self._task is not None and not self._is_ended:
+            if feed.has_news and not feed.is_over and (moment := feed.moment()) is not None:
+                return moment
+            if feed.is_over:
+                return self._last(with_marks=with_marks)
+            await feed.wait(self._task)
+        raise StopAsyncIteration
+
+    def _last(self, *, with_marks: bool) -> Structure[T]:
+        """What is there once the source has ended."""
+        feed = self._feed
+        is_truncated = self._marks and isinstance(feed.error, TruncatedJson)
+        if feed.has_news or (is_truncated and with_marks):
+            moment = feed.moment(is_marked=is_truncated)
+            self._is_ended = is_truncated
+            if moment is not None and (with_marks or not is_truncated or self._is_shown(moment)):
+                return moment
+        self._is_ended = True
+        if feed.error is not None and not is_truncated:
+            raise feed.error
+        raise StopAsyncIteration
+
+    @staticmethod
+    def _is_shown(moment: Structure[T]) -> bool:
+        from greenroom.constraints.structures import MISSING
+
+        return moment.value is not MISSING
+
+    async def aclose(self) -> None:
+        """End the source and return once it has ended. What was not read is dropped."""
+        self._is_ended = True
+        if self._task is not None:
+            self._task.cancel()
+            await self._task.wait()
+        else:
+            await close(self._feed.source)
+
+
+class Marked(Generic[T]):
+    """The moments of a growing object, each with its marks. The last one is complete, or has its error."""
+
+    def __init__(self, structures: Structures[T]) -> None:
+        self._structures = structures
+
+    def __repr__(self) -> str:
+        return f"<Marked {self._structures!r}>"
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Structure[T]:
+        return await self._structures.receive(with_marks=True)
+
+
+@overload
+def structures(
+    source: AsyncIterable[Any],
+    kind: type[T],
+    *,
+    missing: Missing = ...,
+    partial_strings: bool = ...,
+    validate: Validate = ...,
+    truncated: Truncated = ...,
+    every_chunk: bool = ...,
+    max_depth: int = ...,
+    max_size: int = ...,
+) -> Structures[T]: ...
+
+
+@overload
+def structures(
+    source: AsyncIterable[Any],
+    kind: Any,
+    *,
+    missing: Missing = ...,
+    partial_strings: bool = ...,
+    validate: Validate = ...,
+    truncated: Truncated = ...,
+    every_chunk: bool = ...,
+    max_depth: int = ...,
+    max_size: int = ...,
+) -> Structures[Any]: ...
+
+
+def structures(
+    source: AsyncIterable[Any],
+    kind: Any,
+    *,
+    missing: Missing = "default",
+    partial_strings: bool = True,
+    validate: Validate = "closed",
+    truncated: Truncated = "raise",
+    every_chunk: bool = False,
+    max_depth: int = MAX_DEPTH,
+    max_size: int = MAX_SIZE,
+) -> Structures[Any]:
+    """Growing objects of the type `kind`, from any async iterable of str, bytes, or greenroom's own events.
+
+    `kind`: a pydantic model, a msgspec Struct, a dataclass, a TypedDict, a list, dict or union of them, or a JSON
+    schema as a dict. `missing`, `partial_strings`, `validate`, `max_depth` and `max_size` are `Snapshots`'.
+    `truncated`: what a text that ends early does, "raise" or "mark". `every_chunk`: yield for each chunk, changed
+    or not.
+
+    Raises `UnsupportedType` and `InvalidParameter` at the call. Nothing is read before the first
+    `async for`.
+    """
+    options = {
+        "missing": missing,
+        "partial_strings": partial_strings,
+        "validate": validate,
+        "truncated": truncated,
+        "every_chunk": every_chunk,
+        "max_depth": max_depth,
+        "max_size": max_size,
+    }
+    return prepared(kind, options)(source)
+
+
+def prepared(kind: Any, options: Mapping[str, Any]) -> Callable[[AsyncIterable[Any]], Structures[Any]]:
+    """`structures` of a kind, for a source that is to come: what can be refused is refused here."""
+    chosen = dict(options)
+    truncated: Truncated = chosen.pop("truncated", "raise")
+    every_chunk: bool = chosen.pop("every_chunk", False)
+    if truncated not in ("raise", "mark"):
+        raise InvalidParameter("truncated", truncated, "'raise' or 'mark'")
+    snapshots: Snapshots[Any] = Snapshots(kind, **chosen)
+    return lambda source: Structures(source, snapshots, truncated=truncated, every_chunk=every_chunk)
