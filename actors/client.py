@@ -17,22 +17,22 @@ from anyio import CancelScope, Event, get_cancelled_exc_class
 
 from greenroom.actors.bridge import Bridge
 from greenroom.actors.engine import Engine
-from greenroom.actors.mailbox import Desk, Mailbox
+from greenroom.actors.mailbox import Dispatcher, Mailbox
 from greenroom.actors.messages import Inbound, Reject, Release, Shutdown, Submit, Trim
 from greenroom.actors.scheduler.admission import Limits
 from greenroom.actors.scheduler.statistics import Statistics
 from greenroom.backends.protocol import Backend, ModelInfo
-from greenroom.constraints.compiler import Compiled, Grammars
+from greenroom.constraints.compiler import CompiledConstraint, ConstraintCompiler
 from greenroom.constraints.constraint import Constraint
 from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.errors import InvalidConstraint, RuntimeClosed
 
-__all__ = ["House", "Prepared"]
+__all__ = ["EngineClient", "PendingRequest"]
 
 _log = logging.getLogger("greenroom")
 
 
-class Prepared:
+class PendingRequest:
     """A request that was announced: its mailbox, and whether its prompt has been prepared."""
 
     def __init__(self, mailbox: Mailbox) -> None:
@@ -56,16 +56,16 @@ class Prepared:
             raise self._error
 
 
-class House:
+class EngineClient:
     """Holds no reference to the `Runtime`, so that an abandoned one is collected and its engine ends."""
 
     def __init__(
         self, backend: Callable[[], Backend], limits: Callable[[ModelInfo], Limits], *, max_waiting: int
     ) -> None:
         self.engine = Engine(backend, limits, self._build_grammars)
-        self._grammars: Grammars | Exception | None = None
+        self._grammars: ConstraintCompiler | Exception | None = None
         self._limits = limits
-        self._desk = Desk(self.engine, max_waiting=max_waiting)
+        self._desk = Dispatcher(self.engine, max_waiting=max_waiting)
         self._preparer = ThreadPoolExecutor(1, thread_name_prefix="greenroom-prepare")
         self._bridge: Bridge | None = None
         self._model: ModelInfo | None = None
@@ -118,13 +118,15 @@ class House:
     def _build_grammars(self, model: ModelInfo) -> None:
         """On the engine thread: it takes up to a second, in which Python does nothing else, so it is done here."""
         try:
-            self._grammars = Grammars(Vocabulary.of(model.tokenizer, model.vocab_size, sorted(model.stop_tokens)))
+            self._grammars = ConstraintCompiler(
+                Vocabulary.of(model.tokenizer, model.vocab_size, sorted(model.stop_tokens))
+            )
         except Exception as error:  # noqa: BLE001 - a tokenizer may be the user's own; only constraints need this
             self._grammars = error
 
-    def compile(self, constraint: Constraint) -> Compiled:
+    def compile(self, constraint: Constraint) -> CompiledConstraint:
         """Compile for the model's vocabulary. Any thread but the event loop's. Raises `InvalidConstraint`."""
-        if isinstance(self._grammars, Grammars):
+        if isinstance(self._grammars, ConstraintCompiler):
             return self._grammars.compile(constraint)
         raise InvalidConstraint(f"this model's tokenizer takes no constraints: {self._grammars}") from self._grammars
 
@@ -156,11 +158,11 @@ class House:
         """The engine's counts."""
         return self.engine.statistics
 
-    def announce(self, prepare: Callable[[int], Submit]) -> Prepared:
+    def announce(self, prepare: Callable[[int], Submit]) -> PendingRequest:
         """A place in the queue for a request, whose `prepare` runs on the worker thread. Raises `TooBusy`."""
         if self._is_closed or self._bridge is None:
             raise RuntimeClosed("the runtime is not open")
-        prepared = Prepared(self._desk.open())
+        prepared = PendingRequest(self._desk.open())
         self._preparer.submit(_work, prepare, prepared, self.engine, self._bridge)
         return prepared
 
@@ -180,7 +182,7 @@ class House:
 
     def _send(self, message: Inbound) -> None:
         self._outgoing.append(message)
-        if self._bridge is None or not self._bridge.post(House._flush, self):
+        if self._bridge is None or not self._bridge.post(EngineClient._flush, self):
             self._flush()
 
     def _flush(self) -> None:
@@ -203,7 +205,7 @@ class House:
         """
         return await self._open_desk().bring(data)
 
-    def _open_desk(self) -> Desk:
+    def _open_desk(self) -> Dispatcher:
         if self._is_closed or self._bridge is None:
             raise RuntimeClosed("the runtime is not open")
         return self._desk
@@ -221,7 +223,7 @@ class House:
         self._send(Trim(line, length))
 
 
-def _work(prepare: Callable[[int], Submit], prepared: Prepared, engine: Engine, bridge: Bridge) -> None:
+def _work(prepare: Callable[[int], Submit], prepared: PendingRequest, engine: Engine, bridge: Bridge) -> None:
     error: Exception | None = None
     request = prepared.mailbox.request
     try:

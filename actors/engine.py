@@ -45,11 +45,11 @@ from greenroom.actors.messages import (
 from greenroom.actors.scheduler.admission import Limits
 from greenroom.actors.scheduler.scheduler import Scheduler
 from greenroom.actors.scheduler.statistics import Statistics, StepTimes
-from greenroom.backends.protocol import Backend, Feed, ForwardPlan, KeepsPrefixes, Masks, ModelInfo
+from greenroom.backends.protocol import Backend, Feed, ForwardPlan, Masks, ModelInfo, PrefixExporter
 from greenroom.errors import EngineFailed
 from greenroom.events import Info
 
-__all__ = ["Engine", "Outbox", "Turns"]
+__all__ = ["Engine", "EngineLoop", "Outbox"]
 
 Outbox = Callable[[tuple[Outbound | Answer, ...]], None]
 """Called on the event loop with everything that one turn tells."""
@@ -104,7 +104,7 @@ class Engine:
                 if self._ready is not None:
                     self._ready(info)
                 bridge.post(loaded, info)
-                Turns(self, backend, self._inbox, bridge, outbox).until_shutdown(scheduler)
+                EngineLoop(self, backend, self._inbox, bridge, outbox).until_shutdown(scheduler)
             except BaseException as error:  # noqa: BLE001 - the thread's last words
                 problem = error
             finally:
@@ -131,7 +131,7 @@ class Engine:
         self._inbox.put(message)
 
 
-class Turns:
+class EngineLoop:
     """One life of the engine thread, turn by turn; nothing in it needs a thread of its own."""
 
     def __init__(self, engine: Engine, backend: Backend, inbox: Inbox, bridge: Bridge, outbox: Outbox) -> None:
@@ -266,7 +266,7 @@ class Turns:
 
     def _answer(self, errand: Export | Import) -> Answer:
         backend = self._backend
-        keeper = backend if isinstance(backend, KeepsPrefixes) else None
+        keeper = backend if isinstance(backend, PrefixExporter) else None
         match errand:
             case Export(request=request, tokens=tokens):
                 try:

@@ -31,7 +31,7 @@ from greenroom.actors.messages import (
 from greenroom.errors import GreenroomError, RuntimeClosed, StreamInUse, TooBusy
 from greenroom.events import Info, StopDetail
 
-__all__ = ["Desk", "Mailbox", "Status"]
+__all__ = ["Dispatcher", "Mailbox", "Status"]
 
 Status = Literal["queued", "running", "finished", "cancelled", "failed"]
 
@@ -199,7 +199,7 @@ class _Errand:
         self.answered.set()
 
 
-class Desk:
+class Dispatcher:
     """Gives requests their numbers and sorts the engine's deliveries into mailboxes. On the event loop alone."""
 
     def __init__(self, engine: Engine, *, max_waiting: int) -> None:
@@ -213,7 +213,7 @@ class Desk:
         self._queued = 0
 
     def __repr__(self) -> str:
-        return f"<Desk open={len(self._mailboxes)} queued={self._queued}>"
+        return f"<Dispatcher open={len(self._mailboxes)} queued={self._queued}>"
 
     @property
     def queued(self) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from greenroom.backends.protocol import Backend, Edit, FillMasks, ForwardPlan, Held, Masks, ModelInfo, StepResult
+from greenroom.backends.protocol import Backend, Edit, EditResult, FillMasks, ForwardPlan, Masks, ModelInfo, StepResult
 
 __all__ = ["PassLog"]
 
@@ -34,7 +34,7 @@ class PassLog:
         """See `Backend.load`."""
         return self.backend.load()
 
-    def edit(self, edits: Sequence[Edit]) -> Held:
+    def edit(self, edits: Sequence[Edit]) -> EditResult:
         """See `Backend.edit`."""
         return self.backend.edit(edits)
 

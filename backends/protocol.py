@@ -30,16 +30,16 @@ __all__ = [
     "Backend",
     "Close",
     "Edit",
+    "EditResult",
     "Feed",
     "FillMasks",
     "Fork",
     "ForwardPlan",
-    "Held",
-    "KeepsPrefixes",
     "KvOptions",
     "Masks",
     "ModelInfo",
     "Open",
+    "PrefixExporter",
     "Rewind",
     "RowFailure",
     "Sampled",
@@ -185,8 +185,8 @@ class Open(msgspec.Struct, frozen=True):
 
     `expects` is a hint: so many tokens the row will soon hold, as far as is known. `kv` only as `ModelInfo` allows it.
     `prompt` is what the row will be fed first: where the backend holds KV of a prefix of it, the row begins with that
-    prefix instead of empty, and `Held.reused` says so; the last token of `prompt` is always left to be fed. `start`
-    says where in it the output begins, where that is not its end: what stands behind was generated before.
+    prefix instead of empty, and `EditResult.reused` says so; the last token of `prompt` is always left to be fed.
+    `start` says where in it the output begins, where that is not its end: what stands behind was generated before.
     """
 
     row: int
@@ -242,7 +242,7 @@ class Feed(msgspec.Struct, frozen=True):
     logits: tuple[int, ...] = ()
 
 
-class Held(msgspec.Struct, frozen=True, kw_only=True):
+class EditResult(msgspec.Struct, frozen=True, kw_only=True):
     """What is held after edits: bytes of open rows' KV and of kept prefixes, and what rows began with.
 
     `reused` has (row, tokens) for each row that was opened with a prefix of its prompt. `shared` has (row, tokens) for
@@ -320,7 +320,7 @@ class Backend(Protocol):
     def load(self) -> ModelInfo:
         """Bring the model in. Raises `ModelNotFound`, `ModelLoadFailed` or `MissingExtra`; then nothing is held."""
 
-    def edit(self, edits: Sequence[Edit]) -> Held:
+    def edit(self, edits: Sequence[Edit]) -> EditResult:
         """Apply `edits` in order and return what is held then (empty `edits` just asks).
 
         A closed row's bytes are gone from the sum at once, though a pass that holds it may still run.
@@ -346,7 +346,7 @@ class Backend(Protocol):
 
 
 @runtime_checkable
-class KeepsPrefixes(Protocol):
+class PrefixExporter(Protocol):
     """What a backend can that holds the KV of prompts that are over. Two more methods, on the engine thread too."""
 
     def export_prefix(self, tokens: Sequence[int]) -> bytes | None:

@@ -26,7 +26,7 @@ from harness import Bench, Case, Peer, arguments, run
 from llguidance import LLMatcher
 from records import Record
 
-from greenroom.constraints import Cbison, ConstraintState, Grammars, JsonSchema, Vocabulary
+from greenroom.constraints import Cbison, ConstraintCompiler, ConstraintState, JsonSchema, Vocabulary
 from greenroom.constraints.cbison import CbisonFactory, llguidance_cbison_factory
 
 PERSON = {
@@ -100,7 +100,7 @@ def ways(vocabulary: Vocabulary, schema: dict[str, Any], stack: ExitStack) -> It
     row = np.zeros(vocabulary.words, np.uint32)
     signed = row.view(np.int32)[None]
     text = json.dumps(schema)
-    grammars = Grammars(vocabulary)
+    grammars = ConstraintCompiler(vocabulary)
     first = LLMatcher(vocabulary.inner, LLMatcher.grammar_from_json_schema(text), log_level=0)
     yield (
         "direct",

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from greenroom.constraints import Bits, Compiled, Constraint, ConstraintState
-from greenroom.constraints.compiler import Grammars
+from greenroom.constraints import Bits, CompiledConstraint, Constraint, ConstraintState
+from greenroom.constraints.compiler import ConstraintCompiler
 
 __all__ = ["Taped"]
 
@@ -21,9 +21,9 @@ class Taped(Constraint):
         self._constraint = constraint
         self._tape = Tape()
 
-    def compile(self, grammars: Grammars) -> Compiled:
+    def compile(self, grammars: ConstraintCompiler) -> CompiledConstraint:
         """See `Constraint.compile`."""
-        return Compiled(Player(grammars.compile(self._constraint).start(), self._tape))
+        return CompiledConstraint(Player(grammars.compile(self._constraint).start(), self._tape))
 
 
 class Tape:

@@ -1,7 +1,7 @@
 """What may be said: constraints, their grammars, the states of requests in them, and masks.
 
-This package does not know MLX, tasks, or the scheduler. Its three lifetimes: a `Vocabulary` per tokenizer, a `Compiled`
-constraint per grammar, a `ConstraintState` per request. Names are handed on when they are asked for, so that importing
+This package does not know MLX, tasks, or the scheduler. Its three lifetimes: a `Vocabulary` per tokenizer, a
+`CompiledConstraint` per grammar, a `ConstraintState` per request. Names are handed on when they are asked for, so that importing
 a part loads that part alone.
 """
 
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from greenroom.constraints.cbison import Cbison
     from greenroom.constraints.coercion import constraint_of
-    from greenroom.constraints.compiler import Compiled, Grammars, GrammarWarning
+    from greenroom.constraints.compiler import CompiledConstraint, ConstraintCompiler, GrammarWarning
     from greenroom.constraints.constraint import Constraint
-    from greenroom.constraints.grammar_matcher import MatcherState
+    from greenroom.constraints.grammar_matcher import GrammarMatcher
     from greenroom.constraints.json_schemas.json_schema import AnyJson, JsonSchema
     from greenroom.constraints.kinds.all_of import All, AllOf
     from greenroom.constraints.kinds.grammars import Choice, Gbnf, Lark, Regex
@@ -32,16 +32,16 @@ __all__ = [
     "Bits",
     "Cbison",
     "Choice",
-    "Compiled",
+    "CompiledConstraint",
     "Constraint",
+    "ConstraintCompiler",
     "ConstraintState",
     "Gbnf",
+    "GrammarMatcher",
     "GrammarWarning",
-    "Grammars",
     "JsonSchema",
     "Lark",
     "Lazy",
-    "MatcherState",
     "Regex",
     "StructTag",
     "Tag",
@@ -54,9 +54,9 @@ __all__ = [
 _HOMES = {
     "cbison": "Cbison",
     "coercion": "constraint_of",
-    "compiler": "Compiled GrammarWarning Grammars",
+    "compiler": "CompiledConstraint ConstraintCompiler GrammarWarning",
     "constraint": "Constraint",
-    "grammar_matcher": "MatcherState",
+    "grammar_matcher": "GrammarMatcher",
     "json_schemas.json_schema": "AnyJson JsonSchema",
     "kinds.all_of": "All AllOf",
     "kinds.grammars": "Choice Gbnf Lark Regex",

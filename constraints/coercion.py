@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from greenroom.constraints.compiler import Compiled, Grammars
+from greenroom.constraints.compiler import CompiledConstraint, ConstraintCompiler
 from greenroom.constraints.constraint import Constraint
 from greenroom.constraints.json_schemas.json_schema import JsonSchema
 from greenroom.constraints.kinds.all_of import All
@@ -46,6 +46,6 @@ class _Begun(Constraint):
 
     state: ConstraintState
 
-    def compile(self, grammars: Grammars) -> Compiled:  # noqa: ARG002 - made for a vocabulary already
+    def compile(self, grammars: ConstraintCompiler) -> CompiledConstraint:  # noqa: ARG002 - made for a vocabulary already
         """See `Constraint.compile`."""
-        return Compiled(self.state.fork())
+        return CompiledConstraint(self.state.fork())

@@ -14,13 +14,13 @@ from llguidance import LLMatcher, LLParserLimits
 from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.errors import InvalidConstraint
 
-__all__ = ["Prototype", "reason"]
+__all__ = ["CompiledGrammar", "reason"]
 
 _QUIET = LLParserLimits(verbose_errors=False)  # a message without the parser's state and the tokens before
 _UNFORCED = '%llguidance {"no_forcing": true}\n'
 
 
-class Prototype:
+class CompiledGrammar:
     """A validated grammar in llguidance's own form (Lark text, or JSON with `grammars`). Gives the GIL away to compile.
 
     Raises `InvalidConstraint` where the grammar does not compile, or no token of the vocabulary can begin its text.
@@ -34,7 +34,7 @@ class Prototype:
         self.warnings: tuple[str, ...] = tuple(self._matcher.get_grammar_warnings())
 
     def __repr__(self) -> str:
-        return f"<Prototype {self._grammar[:60]!r}>"
+        return f"<CompiledGrammar {self._grammar[:60]!r}>"
 
     def copy(self, *, forcing: bool = True) -> LLMatcher:
         """A matcher at the start, for one owner. Without `forcing` its masks allow every spelling of a legal text."""

@@ -16,7 +16,7 @@ from greenroom.errors import InvalidConstraint
 if TYPE_CHECKING:
     from greenroom.constraints.constraint import Constraint
 
-__all__ = ["Compiled", "GrammarWarning", "Grammars"]
+__all__ = ["CompiledConstraint", "ConstraintCompiler", "GrammarWarning"]
 
 CAPACITY = 128
 """Compiled constraints that are kept: some 200 KB each, so about 25 MB; an agent's tools and schemas are fewer."""
@@ -26,7 +26,7 @@ class GrammarWarning(UserWarning):
     """A constraint enforces less than it says; the message says what is left out. Given once, when it is compiled."""
 
 
-class Compiled:
+class CompiledConstraint:
     """A constraint ready to start, in as many requests as one likes, from any thread."""
 
     def __init__(
@@ -42,7 +42,7 @@ class Compiled:
         """What the grammar leaves out of the constraint, in its engine's words."""
 
     def __repr__(self) -> str:
-        return f"<Compiled {self._prototype!r} warnings={len(self.warnings)}>"
+        return f"<CompiledConstraint {self._prototype!r} warnings={len(self.warnings)}>"
 
     def start(self) -> ConstraintState:
         """A state at the start, for one request."""
@@ -53,7 +53,7 @@ class Compiled:
         return None if self._check is None else self._check(tokens)
 
 
-class Grammars:
+class ConstraintCompiler:
     """Compiles constraints for one vocabulary and keeps the ones used last. Thread-safe; compiling gives the GIL away.
 
     Compiling takes milliseconds, for hard grammars a second: call it off the event loop.
@@ -62,16 +62,16 @@ class Grammars:
     def __init__(self, vocabulary: Vocabulary, capacity: int = CAPACITY) -> None:
         self.vocabulary = vocabulary
         self._capacity = capacity
-        self._kept: OrderedDict[Constraint, Future[Compiled]] = OrderedDict()
+        self._kept: OrderedDict[Constraint, Future[CompiledConstraint]] = OrderedDict()
         self._lock = Lock()
 
     def __repr__(self) -> str:
-        return f"<Grammars kept={len(self._kept)} vocabulary={self.vocabulary!r}>"
+        return f"<ConstraintCompiler kept={len(self._kept)} vocabulary={self.vocabulary!r}>"
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def compile(self, constraint: Constraint) -> Compiled:
+    def compile(self, constraint: Constraint) -> CompiledConstraint:
         """`constraint` compiled, from the store where an equal one was compiled before.
 
         Gives a `GrammarWarning` for each of its `warnings` when it is compiled. Raises `InvalidConstraint` where it
@@ -93,7 +93,7 @@ class Grammars:
             self._settle(constraint, future)
         return future.result()
 
-    def _settle(self, constraint: Constraint, future: Future[Compiled]) -> None:
+    def _settle(self, constraint: Constraint, future: Future[CompiledConstraint]) -> None:
         try:
             future.set_result(self._compiled(constraint))
         except BaseException as error:  # noqa: BLE001 - who waits for the same grammar gets it too
@@ -102,7 +102,7 @@ class Grammars:
                     del self._kept[constraint]
             future.set_exception(error)
 
-    def _compiled(self, constraint: Constraint) -> Compiled:
+    def _compiled(self, constraint: Constraint) -> CompiledConstraint:
         try:
             compiled = constraint.compile(self)
         except InvalidConstraint:

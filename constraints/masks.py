@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from llguidance import LLExecutor
 
-from greenroom.constraints.grammar_matcher import MatcherState, settle
+from greenroom.constraints.grammar_matcher import GrammarMatcher, settle
 from greenroom.constraints.kinds.all_of import agree, parts
 from greenroom.constraints.state import Bits, ConstraintState
 
@@ -50,7 +50,7 @@ def is_dead_end(state: ConstraintState, row: Bits) -> bool:
 
 
 def _fill(states: Sequence[ConstraintState], rows: Bits) -> list[str | None]:
-    matchers = [(state, row) for row, state in enumerate(states) if isinstance(state, MatcherState)]
+    matchers = [(state, row) for row, state in enumerate(states) if isinstance(state, GrammarMatcher)]
     _compute([(state.matcher, row) for state, row in matchers if state.matcher is not None], rows)
     settle([state for state, _ in matchers], rows, [row for _, row in matchers])
     return [_outcome(state, row) for state, row in zip(states, rows, strict=True)]
@@ -68,7 +68,7 @@ def _outcome(state: ConstraintState, row: Bits) -> str | None:
     """The state's error; a state that is no matcher fills its row first."""
     error: str | None
     try:
-        if not isinstance(state, MatcherState):
+        if not isinstance(state, GrammarMatcher):
             state.fill_mask(row)
         error = state.error
     except Exception as failure:  # noqa: BLE001 - a user's state may raise anything, and only its row pays

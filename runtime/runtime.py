@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar, overload
 
 from anyio import to_thread
 
-from greenroom.actors.client import House
+from greenroom.actors.client import EngineClient
 from greenroom.actors.decoder import Decoder
 from greenroom.actors.messages import Shutdown
 from greenroom.actors.scheduler.admission import Limits
@@ -42,7 +42,7 @@ from greenroom.request import current
 from greenroom.request.decoders import TokenDecoder
 from greenroom.request.streams import EventStream, Result, TokenStream
 from greenroom.request.submit import Progress, started
-from greenroom.request.tool_calling import Calling, MakeDecoder
+from greenroom.request.tool_calling import MakeDecoder, ToolCalling
 from greenroom.structured.structures import Structures
 from greenroom.structured.structures import prepared as structures_of
 
@@ -110,7 +110,7 @@ class Runtime:
         self._max_step_tokens = max_step_tokens
         self._max_waiting = max_waiting
         self._kv_bytes = kv_bytes
-        self._house: House | None = None
+        self._house: EngineClient | None = None
         self._is_entering = False
 
     def __repr__(self) -> str:
@@ -126,7 +126,7 @@ class Runtime:
         try:
             backend = partial(_backend, self._backend, self._model, self._prefixes)
             limits = partial(_limits, self._max_rows, self._max_step_tokens, self._kv_bytes)
-            house = House(backend, limits, max_waiting=self._max_waiting)
+            house = EngineClient(backend, limits, max_waiting=self._max_waiting)
             finalizer = weakref.finalize(self, house.engine.put, Shutdown())
             try:
                 await house.open()
@@ -150,7 +150,7 @@ class Runtime:
         self._finalizer.detach()
         await house.close()
 
-    def opened(self) -> House:
+    def opened(self) -> EngineClient:
         """What is behind it, for this package. Raises `RuntimeClosed`, `EngineFailed`."""
         if self._house is None:
             raise RuntimeClosed(f"{self!r} is not entered: use it inside `async with`")
@@ -218,7 +218,7 @@ class Runtime:
         `InvalidConstraint`) is raised at the first await.
         """
         options = merged(parameters, overrides)
-        calling = Calling.of(tools, tool_choice, tool_format)
+        calling = ToolCalling.of(tools, tool_choice, tool_format)
         prepared = started(
             self.opened(),
             prompt,
@@ -249,7 +249,7 @@ class Runtime:
     ) -> tuple[EventStream, GenerationTask]:
         """Like `generate`, but waits until the prompt is checked and queued, never for prefill; with the handle."""
         options = merged(parameters, overrides)
-        calling = Calling.of(tools, tool_choice, tool_format)
+        calling = ToolCalling.of(tools, tool_choice, tool_format)
         prepared = started(
             self.opened(),
             prompt,

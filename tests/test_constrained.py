@@ -13,7 +13,16 @@ import pytest
 
 from greenroom.backends.passlog import PassLog
 from greenroom.backends.scripted import Reply, Scripted
-from greenroom.constraints import AnyJson, Bits, Choice, Compiled, Constraint, ConstraintState, JsonSchema, Regex
+from greenroom.constraints import (
+    AnyJson,
+    Bits,
+    Choice,
+    CompiledConstraint,
+    Constraint,
+    ConstraintState,
+    JsonSchema,
+    Regex,
+)
 from greenroom.errors import ConstraintFailed, DeadEnd, InvalidConstraint
 from greenroom.events import Chunk
 from greenroom.inputs.parameters import GenerateParameters
@@ -221,12 +230,12 @@ class Vocal(Constraint):
 
     breaks: str = ""
 
-    def compile(self, grammars: object) -> Compiled:  # noqa: ARG002 - it needs no vocabulary
+    def compile(self, grammars: object) -> CompiledConstraint:  # noqa: ARG002 - it needs no vocabulary
         """See `Constraint`."""
         if self.breaks == "compile":
             raise OSError("out of vowels")
         check = (lambda _: "out of vowels") if self.breaks == "check" else None
-        return Compiled(Vowels(self.breaks), check=check)
+        return CompiledConstraint(Vowels(self.breaks), check=check)
 
 
 async def test_a_constraint_of_ones_own_binds() -> None:

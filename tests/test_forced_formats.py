@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from vocabularies import BYTES, WIDTH, ids
 
 from greenroom import ChatParser, Chunk, RejectedToolCall, Runtime, Scripted, ToolCall
-from greenroom.constraints.compiled_grammar import Prototype
+from greenroom.constraints.compiled_grammar import CompiledGrammar
 from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.errors import NotSupported
 from greenroom.parsing import formats
@@ -130,7 +130,7 @@ def tool(parameters: dict[str, Any], name: str = "do_it") -> dict[str, Any]:
 
 def walked(grammar: str, dice: random.Random, most: int = 4000) -> str:
     """A legal text, byte by byte at random; inside of strings by what is likely to hurt, and to end them."""
-    matcher = Prototype(BYTES, grammar).copy()
+    matcher = CompiledGrammar(BYTES, grammar).copy()
     text = bytearray()
 
     def take(piece: bytes) -> bool:
@@ -222,7 +222,7 @@ def test_markers_that_are_tokens_are_written_as_tokens() -> None:
     for tool_format, text in written.items():
         tokens = tokenizer.encode(text).ids
         assert tokenizer.token_to_id("<tool_call>") in tokens
-        matcher = Prototype(vocabulary, forced(tool_format, [tool(arguments)]).grammar(vocabulary)).copy()
+        matcher = CompiledGrammar(vocabulary, forced(tool_format, [tool(arguments)]).grammar(vocabulary)).copy()
         assert matcher.try_consume_tokens(tokens) == len(tokens), tool_format
         assert matcher.is_accepting()
         check(tool_format, text, [tool(arguments)])

@@ -16,7 +16,7 @@ from zlib import crc32
 import pytest
 from models import MODELS, VOCAB, mx, sequential, swap_kv
 
-from greenroom.actors.engine import Engine, Turns
+from greenroom.actors.engine import Engine, EngineLoop
 from greenroom.actors.inbox import Inbox
 from greenroom.actors.messages import Cancel, Delivery, Ended, Outbound, Submit
 from greenroom.actors.scheduler.admission import Limits
@@ -87,7 +87,7 @@ def run(backend: PassLog, mix: Mix, limits: Limits, spoil: Callable[[int], None]
     info = backend.load()
     scheduler = Scheduler(info, limits)
     inbox = Inbox()
-    turns = Turns(Engine(lambda: backend, lambda _: limits), backend, inbox, Loop(), outbox)  # type: ignore[arg-type]
+    turns = EngineLoop(Engine(lambda: backend, lambda _: limits), backend, inbox, Loop(), outbox)  # type: ignore[arg-type]
     waiting = list(mix.submits)
     turn = 0
     while len(ended) < len(tokens):

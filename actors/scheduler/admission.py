@@ -13,10 +13,10 @@ import msgspec
 
 from greenroom.actors.messages import Release, Submit, Trim
 from greenroom.actors.scheduler.request import Request, State
-from greenroom.actors.scheduler.retained_rows import Lines, Sharing, common
-from greenroom.backends.protocol import Close, Edit, Held, ModelInfo, Open, Rewind
+from greenroom.actors.scheduler.retained_rows import RetainedRows, Sharing, common
+from greenroom.backends.protocol import Close, Edit, EditResult, ModelInfo, Open, Rewind
 
-__all__ = ["Limits", "Places"]
+__all__ = ["Admission", "Limits"]
 
 HORIZON = 1024
 """Output tokens expected of a request at admission, at the most; who writes more is covered by replay."""
@@ -35,7 +35,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     kv_bytes: int
 
 
-class Places:
+class Admission:
     """The rows of all requests, and the queue before them; a part of the scheduler."""
 
     def __init__(self, info: ModelInfo, limits: Limits) -> None:
@@ -45,7 +45,7 @@ class Places:
         """Not admitted yet, or to be replayed: those stand in front."""
         self.by_row: dict[int, Request] = {}
         self._sharing = Sharing()
-        self._lines = Lines(info, self._sharing)
+        self._lines = RetainedRows(info, self._sharing)
         self._given_back: list[Edit] = []
         """Of lines that were given up, or cut."""
         self._next_row = 0
@@ -54,7 +54,7 @@ class Places:
         self.reserved_bytes = 0
 
     def __repr__(self) -> str:
-        return f"<Places rows={len(self.by_row)} waiting={len(self.waiting)} {self._lines!r}>"
+        return f"<Admission rows={len(self.by_row)} waiting={len(self.waiting)} {self._lines!r}>"
 
     def join(self, message: Submit) -> Request:
         """A new request, at the end of the queue."""
@@ -92,7 +92,7 @@ class Places:
         self._shrink(edits)
         return self._admit(edits) if self.waiting or edits else []
 
-    def held(self, held: Held) -> None:
+    def held(self, held: EditResult) -> None:
         """What is held after the edits."""
         self.kv_bytes = held.kv_bytes
         self._sharing.heard(held)

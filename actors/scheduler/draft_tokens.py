@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from greenroom.actors.scheduler.request import End, Request
 
-__all__ = ["MOST_DRAFTS", "Guesses", "Speculator", "cut", "drafts_of"]
+__all__ = ["MOST_DRAFTS", "DraftState", "Speculator", "cut", "drafts_of"]
 
 MOST_DRAFTS = 32
 """Guesses in a step: past this a pass costs more than the passes that it saves."""
@@ -31,7 +31,7 @@ class Speculator(Protocol):
         """An independent copy in the same state."""
 
 
-class Guesses:
+class DraftState:
     """A request's guesses: who makes them, those in the pass under way, and how many were right."""
 
     __slots__ = ("are_in_row", "dead_end", "given", "num_checked", "num_right", "speculator", "under_way")

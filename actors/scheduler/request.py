@@ -17,7 +17,7 @@ from __future__ import annotations
 from enum import Enum
 
 from greenroom.actors.messages import Submit
-from greenroom.actors.scheduler.draft_tokens import Guesses
+from greenroom.actors.scheduler.draft_tokens import DraftState
 from greenroom.events import Info, StopDetail, StopReason
 
 __all__ = ["CREDIT", "MOVES", "End", "Request", "State"]
@@ -92,7 +92,7 @@ class Request:
         """Submitted passes that hold the row and were not read."""
         self.unread = 0
         """Tokens drawn by submitted passes and not read."""
-        self.guesses = Guesses(submit.speculating(), submit.drafts)
+        self.guesses = DraftState(submit.speculating(), submit.drafts)
         self.drawn = 0
         """Steps in which a token was drawn."""
         self.stale = 0

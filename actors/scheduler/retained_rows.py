@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from greenroom.actors.scheduler.request import Request
-from greenroom.backends.protocol import Close, Edit, Held, KvOptions, ModelInfo, Rewind
+from greenroom.backends.protocol import Close, Edit, EditResult, KvOptions, ModelInfo, Rewind
 
-__all__ = ["HeldRow", "Lines", "Sharing", "common"]
+__all__ = ["RetainedRow", "RetainedRows", "Sharing", "common"]
 
 
 class Sharing:
@@ -29,13 +29,13 @@ class Sharing:
         """Tokens of the row that cost nothing of their own."""
         return 0 if row is None else self._tokens.get(row, 0)
 
-    def heard(self, held: Held) -> None:
+    def heard(self, held: EditResult) -> None:
         """So it is after an edit."""
         self._tokens = dict(held.shared)
         self.nbytes = held.shared_bytes
 
 
-class HeldRow(NamedTuple):
+class RetainedRow(NamedTuple):
     """An open row that no request uses: the backend's number of it, and the tokens in its KV."""
 
     row: int
@@ -45,20 +45,20 @@ class HeldRow(NamedTuple):
     """Where the output begins: a bounded or quantized row holds a prompt otherwise than what was drawn."""
 
 
-class Lines:
+class RetainedRows:
     """The held rows, by line."""
 
     def __init__(self, model: ModelInfo, sharing: Sharing) -> None:
         self._model = model
         self._sharing = sharing
-        self._held: dict[int, HeldRow] = {}
+        self._held: dict[int, RetainedRow] = {}
         """The least recently used first."""
         self._released: set[int] = set()
         """Lines that were given up while a request ran on them."""
         self._busy: set[int] = set()
 
     def __repr__(self) -> str:
-        return f"<Lines held={len(self._held)} busy={len(self._busy)}>"
+        return f"<RetainedRows held={len(self._held)} busy={len(self._busy)}>"
 
     def __len__(self) -> int:
         return len(self._held)
@@ -68,19 +68,19 @@ class Lines:
         """What the held rows hold."""
         return sum(self.bytes_of(held) for held in self._held.values())
 
-    def bytes_of(self, held: HeldRow) -> int:
+    def bytes_of(self, held: RetainedRow) -> int:
         """What a held row holds for itself."""
         return (
             max(0, len(held.tokens) - self._sharing.of(held.row)) * self._model.kv_bytes_per_token
             + self._model.kv_bytes_per_row
         )
 
-    def take(self, line: int) -> HeldRow | None:
+    def take(self, line: int) -> RetainedRow | None:
         """The line's row, which a request uses from now on; None where none is held."""
         self._busy.add(line)
         return self._held.pop(line, None)
 
-    def give(self, line: int, held: HeldRow) -> Close | None:
+    def give(self, line: int, held: RetainedRow) -> Close | None:
         """The request is over: hold its row. Returns its close where the line was given up meanwhile."""
         if self.drop(line):
             return Close(held.row)
@@ -139,7 +139,7 @@ class Lines:
             self.drop(line)
             return [Close(row)]
         length = min(request.fed, len(tokens))
-        close = self.give(line, HeldRow(row, tokens[:length], request.submit.kv, request.start))
+        close = self.give(line, RetainedRow(row, tokens[:length], request.submit.kv, request.start))
         if close is not None:
             return [close]
         return [Rewind(row, length)] if surplus else []

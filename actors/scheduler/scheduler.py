@@ -36,13 +36,13 @@ from greenroom.actors.messages import (
     Submit,
     Trim,
 )
-from greenroom.actors.scheduler.admission import Limits, Places
+from greenroom.actors.scheduler.admission import Admission, Limits
 from greenroom.actors.scheduler.batch import feeds_of
 from greenroom.actors.scheduler.grammar_masks import masks_of
 from greenroom.actors.scheduler.postprocess import begin, callback_failed, take, unmet
 from greenroom.actors.scheduler.request import End, Request, State
 from greenroom.actors.scheduler.statistics import Statistics, StepTimes
-from greenroom.backends.protocol import Edit, Feed, Held, Masks, ModelInfo, StepResult
+from greenroom.backends.protocol import Edit, EditResult, Feed, Masks, ModelInfo, StepResult
 from greenroom.errors import BackendFailed, GenerationFailed
 from greenroom.events import Info
 
@@ -62,7 +62,7 @@ class Scheduler:
     def __init__(self, info: ModelInfo, limits: Limits) -> None:
         self._model = info
         self._step_tokens = limits.step_tokens
-        self._places = Places(info, limits)
+        self._places = Admission(info, limits)
         self._requests: dict[int, Request] = {}
         self._told: list[Outbound] = []
         self._early: dict[int, Cancel] = {}
@@ -143,7 +143,7 @@ class Scheduler:
             request.awaited += 1 if message.on else -1
 
     def give_back(self, message: Release | Trim) -> None:
-        """See `Places.give_back`."""
+        """See `Admission.give_back`."""
         self._places.give_back(message)
 
     def cancel_all(self) -> None:
@@ -243,7 +243,7 @@ class Scheduler:
         waiting = sum((r.constraint is not None and r.forces) or r.guesses.speculator is not None for r in decoding)
         return waiting > 0 and 2 * waiting >= len(decoding)
 
-    def held(self, held: Held) -> None:
+    def held(self, held: EditResult) -> None:
         """What is held after the edits, as the backend counts it, and which rows began with part of their prompt."""
         self._places.held(held)
         self._prefix_bytes = held.prefix_bytes

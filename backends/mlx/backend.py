@@ -2,7 +2,7 @@
 
 A prompt is run alone, chunk by chunk, on mlx-lm's own caches. The last token before a draw always goes through the
 decode batch, together with every other row's: so no chunk needs logits, and a row's first token comes the way all
-others do. The decode batch lives in a store: `SlotStore` for plain KV caches, `MergedStore` for all others.
+others do. The decode batch lives in a store: `PaddedStore` for plain KV caches, `BatchCacheStore` for all others.
 
 Numbers stay on the device between passes: the tokens drawn by one pass are the input of the next, read or not. A pass
 is dispatched in `sample`, where masks have to be filled up to its logits before they are. The slots are written in
@@ -27,7 +27,7 @@ blas.prepare()
 import mlx.core as mx  # noqa: E402 - after the BLAS
 import numpy as np  # noqa: E402
 
-from greenroom.backends.mlx.inspection import Inspection, Store, inspect  # noqa: E402
+from greenroom.backends.mlx.inspection import ModelProfile, Store, inspect  # noqa: E402
 from greenroom.backends.mlx.kv.passes import Pass, reported  # noqa: E402
 from greenroom.backends.mlx.kv.stores import Stores  # noqa: E402
 from greenroom.backends.mlx.load import Loaded, load_folder, wrap  # noqa: E402
@@ -35,17 +35,17 @@ from greenroom.backends.mlx.memory import DeviceLimits, default_kv_bytes  # noqa
 from greenroom.backends.mlx.prefix_cache.export import exported, imported  # noqa: E402
 from greenroom.backends.mlx.prefix_cache.files import PREFIX_FILE_BYTES, PrefixFiles  # noqa: E402
 from greenroom.backends.mlx.prefix_cache.store import PrefixStore  # noqa: E402
-from greenroom.backends.mlx.rows import Ref, Row, Step, Work  # noqa: E402
+from greenroom.backends.mlx.rows import Row, RowWork, SubmittedPass, TokenRef  # noqa: E402
 from greenroom.backends.mlx.sampling.sampler import Logprobs, Sampler  # noqa: E402
 from greenroom.backends.mlx.streams import ThreadStreams  # noqa: E402
 from greenroom.backends.protocol import (  # noqa: E402
     Close,
     Edit,
+    EditResult,
     Feed,
     FillMasks,
     Fork,
     ForwardPlan,
-    Held,
     Masks,
     ModelInfo,
     Open,
@@ -61,7 +61,7 @@ Factory = Callable[[], tuple[Any, Any]]
 
 
 class _Draws(NamedTuple):
-    """What `sample` made of the logits; see `Step`."""
+    """What `sample` made of the logits; see `SubmittedPass`."""
 
     report: tuple[tuple[int, int], ...]
     tokens: mx.array | None
@@ -130,12 +130,12 @@ class MlxBackend:
 
     def _reset(self) -> None:
         self._model: Any = None
-        self._inspection: Inspection | None = None
+        self._inspection: ModelProfile | None = None
         self._limits: DeviceLimits | None = None
         self._streams: ThreadStreams | None = None
         self._stores: Stores | None = None
         self._rows: dict[int, Row] = {}
-        self._steps: deque[Step] = deque()
+        self._steps: deque[SubmittedPass] = deque()
         self._pass: Pass | None = None
         self._sampler: tuple[tuple[int, ...], Sampler] | None = None
         self._vocab_size = 0
@@ -172,7 +172,7 @@ class MlxBackend:
         self._stores = Stores(self._inspection)
         return self._inspection.info
 
-    def edit(self, edits: Sequence[Edit]) -> Held:
+    def edit(self, edits: Sequence[Edit]) -> EditResult:
         """See `Backend.edit`."""
         reused: list[tuple[int, int]] = []
         for edit in edits:
@@ -191,7 +191,7 @@ class MlxBackend:
                         self._rows[row].sampling = sampling
                         self._sampler = None
         stores = self._held()
-        return Held(
+        return EditResult(
             kv_bytes=self._kv_bytes(),
             prefix_bytes=stores.prefix_bytes,
             reused=tuple(reused),
@@ -219,7 +219,7 @@ class MlxBackend:
             self._pass.failures += failures
         self._pass.wanted = {work.row.id: work.logits for work in works if work.logits}
 
-    def _work(self, feed: Feed) -> Work:
+    def _work(self, feed: Feed) -> RowWork:
         row = self._rows[feed.row]
         ids = feed.ids
         if row.lost:
@@ -231,11 +231,11 @@ class MlxBackend:
             row.extend(ids)
         elif row.pending is None:
             raise RuntimeError(f"{row!r} has no token to run")
-        return Work(row, ids, feed.sample, feed.drafts, feed.logits)
+        return RowWork(row, ids, feed.sample, feed.drafts, feed.logits)
 
-    def _sorted_out(self, works: list[Work]) -> tuple[list[Work], list[RowFailure]]:
+    def _sorted_out(self, works: list[RowWork]) -> tuple[list[RowWork], list[RowFailure]]:
         """After a pass could not be built: which rows with several tokens are to blame, tried one by one."""
-        innocent: list[Work] = []
+        innocent: list[RowWork] = []
         failures: list[RowFailure] = []
         for work in works:
             length = work.row.length
@@ -258,7 +258,7 @@ class MlxBackend:
             self._start(current)
             masks = masks()
         drawn = self._drawn(current, masks) if current.sampled else _NOTHING
-        step = Step(
+        step = SubmittedPass(
             drawn.report,
             drawn.tokens,
             drawn.logprobs,
@@ -269,7 +269,7 @@ class MlxBackend:
         mx.async_eval([*current.asked, *drawn.arrays()])
         last = dict(drawn.report)  # of several draws, a row goes on from the last one
         for number, place in last.items():
-            self._rows[number].push(Ref(step, place))
+            self._rows[number].push(TokenRef(step, place))
         self._steps.append(step)
 
     def _start(self, current: Pass) -> None:
@@ -329,14 +329,14 @@ class MlxBackend:
         return StepResult(tuple(sampled), failures, self._kv_bytes())
 
     def export_prefix(self, tokens: Sequence[int]) -> bytes | None:
-        """See `KeepsPrefixes.export_prefix`."""
+        """See `PrefixExporter.export_prefix`."""
         found = self._inspection
         if found is None or found.kept is None:
             return None
         return exported(found.kept, tokens)
 
     def import_prefix(self, data: bytes) -> int:
-        """See `KeepsPrefixes.import_prefix`."""
+        """See `PrefixExporter.import_prefix`."""
         found = self._inspection
         if found is None or found.kept is None:
             return 0

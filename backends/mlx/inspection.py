@@ -18,23 +18,23 @@ from mlx.utils import tree_flatten
 from mlx_lm.models import cache as caches
 
 from greenroom.backends.mlx.fingerprint import fingerprint
-from greenroom.backends.mlx.kv.batch_cache import MergedStore
+from greenroom.backends.mlx.kv.batch_cache import BatchCacheStore
 from greenroom.backends.mlx.kv.cache_snapshots import can_snapshot
 from greenroom.backends.mlx.kv.packed import PackedStore
-from greenroom.backends.mlx.kv.padded import SlotStore
+from greenroom.backends.mlx.kv.padded import PaddedStore
 from greenroom.backends.mlx.kv.padded_layers import LayerShape
-from greenroom.backends.mlx.kv.sequential import AloneStore, quantize
+from greenroom.backends.mlx.kv.sequential import SequentialStore, quantize
 from greenroom.backends.mlx.load import Loaded, chat_template, stop_tokens, thinking, tool_parser
 from greenroom.backends.mlx.memory import device_info, uses_cpu
 from greenroom.backends.mlx.prefix_cache.files import PrefixFiles
 from greenroom.backends.mlx.prefix_cache.store import BLOCK, Kept, PrefixStore
-from greenroom.backends.mlx.rows import Row, Work
+from greenroom.backends.mlx.rows import Row, RowWork
 from greenroom.backends.protocol import KvOptions, ModelInfo, Sampling
 from greenroom.errors import ModelLoadFailed
 
-__all__ = ["Inspection", "Store", "inspect"]
+__all__ = ["ModelProfile", "Store", "inspect"]
 
-Store = PackedStore | SlotStore | MergedStore | AloneStore
+Store = PackedStore | PaddedStore | BatchCacheStore | SequentialStore
 
 _LENGTH_KEYS = (
     "max_position_embeddings",
@@ -53,7 +53,7 @@ _EXP_ON_CPU = 600
 _PROBES = ((1, 2, 3, 4, 5), (2, 1))
 
 
-class Inspection:
+class ModelProfile:
     """The plain facts in `info`, and how to make and count the model's caches."""
 
     def __init__(
@@ -82,7 +82,7 @@ class Inspection:
         """
         if options is None:
             return self._store(self.kept)
-        return AloneStore(self._model, partial(self._cache, options), options)
+        return SequentialStore(self._model, partial(self._cache, options), options)
 
     def _cache(self, options: KvOptions | None) -> list[Any]:
         if options is None or options.max_size is None:
@@ -157,7 +157,7 @@ class _Cost:
 
 def inspect(
     loaded: Loaded, name: str, memory: int, prefix_bytes: int | None, files: PrefixFiles | None = None
-) -> Inspection:
+) -> ModelProfile:
     """Probe the model. Costs a few passes over a handful of tokens, and leaves no KV behind.
 
     Raises `ModelLoadFailed` where the model cannot run: some need a device that is not here.
@@ -186,8 +186,8 @@ def inspect(
     del probe, logits
     kinds: tuple[Callable[[Kept | None], Store], ...] = (
         *(_plain_stores(model, make_cache, shapes) if plain else ()),
-        *(() if _cuts_blocks(model) else (partial(MergedStore, model, make_cache),)),
-        partial(AloneStore, model, make_cache, None),
+        *(() if _cuts_blocks(model) else (partial(BatchCacheStore, model, make_cache),)),
+        partial(SequentialStore, model, make_cache, None),
     )
     store = next(kind for kind in kinds if kind is kinds[-1] or _agrees(kind, model, make_cache, vocab_size))
     weights = fingerprint(model, loaded.config)
@@ -220,7 +220,7 @@ def inspect(
         chat_template=chat_template(loaded),
         thinking=thinking(loaded),
     )
-    return Inspection(info, model=model, make_cache=make_cache, store=store, cost=cost, kept=kept)
+    return ModelProfile(info, model=model, make_cache=make_cache, store=store, cost=cost, kept=kept)
 
 
 def _shape(cache: Any) -> LayerShape:
@@ -238,7 +238,7 @@ def _plain_stores(
     model: Any, make_cache: Callable[[], list[Any]], shapes: list[LayerShape]
 ) -> tuple[Callable[[Kept | None], Store], ...]:
     """Stores for plain KV caches, the best one first."""
-    return (partial(PackedStore, model, shapes), partial(SlotStore, model, make_cache, shapes))
+    return (partial(PackedStore, model, shapes), partial(PaddedStore, model, make_cache, shapes))
 
 
 def _cuts_blocks(model: Any) -> bool:
@@ -269,9 +269,9 @@ def _agrees(
         return False
 
 
-def _work(row: Row, ids: tuple[int, ...], *, sample: bool = True) -> Work:
+def _work(row: Row, ids: tuple[int, ...], *, sample: bool = True) -> RowWork:
     row.extend(ids)
-    return Work(row, ids, sample)
+    return RowWork(row, ids, sample)
 
 
 def _context_length(config: Mapping[str, Any]) -> int:

@@ -1,7 +1,7 @@
 """What the backend remembers of a row, and the steps that hold its newest tokens.
 
-A row's tokens are one list: prompt and forced ids as ints, sampled ones as a `Ref` into the step that drew them, until
-somebody needs the number. So the step that follows needs no number, and reading a step costs nothing per row.
+A row's tokens are one list: prompt and forced ids as ints, sampled ones as a `TokenRef` into the step that drew them,
+until somebody needs the number. So the step that follows needs no number, and reading a step costs nothing per row.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from greenroom.backends.protocol import KvOptions, RowFailure, Sampling
 
-__all__ = ["Ref", "Row", "Spot", "Step", "Work", "ints"]
+__all__ = ["DrawSite", "Row", "RowWork", "SubmittedPass", "TokenRef", "ints"]
 
 _SETTLE_EVERY = 256
 
@@ -25,7 +25,7 @@ def ints(array: mx.array) -> list[int]:
     return numbers
 
 
-class Step:
+class SubmittedPass:
     """One submitted pass: its tokens `[n]`, on the device until read, and which row each of them belongs to."""
 
     __slots__ = ("done", "failures", "logits", "logprobs", "report", "tokens", "values")
@@ -68,10 +68,10 @@ class Step:
         return dict(zip(places, np.array(logits), strict=True))
 
 
-class Ref(NamedTuple):
+class TokenRef(NamedTuple):
     """A token that `step` draws, the one at `place`."""
 
-    step: Step
+    step: SubmittedPass
     place: int
 
     def number(self) -> int:
@@ -114,7 +114,7 @@ class Row:
         self.length = 0
         self.prompt = 0
         """Tokens of the prompt with which it was opened, where the store asked."""
-        self.tokens: list[int | Ref] = []
+        self.tokens: list[int | TokenRef] = []
         self.settled = 0
         """Everything before this index is an int already."""
         self.cache: list[Any] | None = None
@@ -132,7 +132,7 @@ class Row:
         return f"<Row {self.id} length={self.length} pending={self.pending is not None} slot={self.slot}>"
 
     @property
-    def pending(self) -> int | Ref | None:
+    def pending(self) -> int | TokenRef | None:
         """The token that was drawn last and not run yet."""
         return self.tokens[self.length] if len(self.tokens) > self.length else None
 
@@ -151,7 +151,7 @@ class Row:
         del self.tokens[self.length :]
         self.tokens.extend(ids)
 
-    def push(self, ref: Ref) -> None:
+    def push(self, ref: TokenRef) -> None:
         """`ref` becomes the pending token. References to steps long read are turned into numbers now and then."""
         self.tokens.append(ref)
         if len(self.tokens) - self.settled > _SETTLE_EVERY:
@@ -161,7 +161,7 @@ class Row:
         """The tokens `start` to `stop` as ints, waiting for steps where they are not read."""
         for i in range(max(start, self.settled), stop):
             token = self.tokens[i]
-            if isinstance(token, Ref):
+            if isinstance(token, TokenRef):
                 self.tokens[i] = token.number()
         if start <= self.settled < stop:
             self.settled = stop
@@ -190,7 +190,7 @@ class Row:
             self.trunk = None
 
 
-class Work(NamedTuple):
+class RowWork(NamedTuple):
     """A row's part of a pass: `ids` to run behind its tokens (none: the pending one), and what to draw; see `Feed`."""
 
     row: Row
@@ -200,7 +200,7 @@ class Work(NamedTuple):
     logits: tuple[int, ...] = ()
 
 
-class Spot(NamedTuple):
+class DrawSite(NamedTuple):
     """A place at which a row draws: behind its first `position` tokens."""
 
     row: Row

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from greenroom.backends.protocol import (
     Edit,
+    EditResult,
     FillMasks,
     ForwardPlan,
-    Held,
     Masks,
     ModelInfo,
     RowFailure,
@@ -114,12 +114,12 @@ class Scripted(Holding):
         self._thread = threading.get_ident()
         return self._info
 
-    def edit(self, edits: Sequence[Edit]) -> Held:
+    def edit(self, edits: Sequence[Edit]) -> EditResult:
         """See `Backend.edit`."""
         self._check("edit")
         for edit in edits:
             self._rows.edit(edit)
-        return Held(kv_bytes=self._rows.kv_bytes)
+        return EditResult(kv_bytes=self._rows.kv_bytes)
 
     def forward(self, plan: ForwardPlan) -> None:
         """See `Backend.forward`. A plan that is refused changes nothing."""

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from greenroom.constraints.cbison.factory import CbisonFactory
 from greenroom.constraints.cbison.matcher import CbisonMatcher
-from greenroom.constraints.compiler import Compiled
+from greenroom.constraints.compiler import CompiledConstraint
 from greenroom.constraints.constraint import Constraint
 from greenroom.errors import InvalidConstraint
 
 if TYPE_CHECKING:
-    from greenroom.constraints.compiler import Grammars
+    from greenroom.constraints.compiler import ConstraintCompiler
 
 __all__ = ["Cbison"]
 
@@ -37,7 +37,7 @@ class Cbison(Constraint):
         if not isinstance(self.factory, CbisonFactory):
             raise InvalidConstraint(f"Cbison needs a CbisonFactory, got {self.factory!r}")
 
-    def compile(self, grammars: Grammars) -> Compiled:
+    def compile(self, grammars: ConstraintCompiler) -> CompiledConstraint:
         """See `Constraint.compile`. Raises `FactoryClosed` too."""
         self.factory.check_width(grammars.vocabulary.n_vocab)
         prepared = Prepared(self.factory, self.kind, self.text, grammars.vocabulary.eos)
@@ -76,11 +76,11 @@ class Prepared:
         return self._factory.matcher(self._kind, self._text, eos_ids=self._eos_ids)
 
 
-class _CompiledCbison(Compiled):
+class _CompiledCbison(CompiledConstraint):
     def __init__(self, prepared: Prepared, warnings: tuple[str, ...]) -> None:
         super().__init__(prepared.first, warnings=warnings)
         self._prepared = prepared
 
     def start(self) -> CbisonMatcher:
-        """See `Compiled.start`."""
+        """See `CompiledConstraint.start`."""
         return self._prepared.start()

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from greenroom.constraints.compiler import Compiled, Grammars
+from greenroom.constraints.compiler import CompiledConstraint, ConstraintCompiler
 from greenroom.constraints.constraint import Constraint
-from greenroom.constraints.grammar_matcher import MatcherState
+from greenroom.constraints.grammar_matcher import GrammarMatcher
 from greenroom.constraints.kinds.lazy import LazyState
 from greenroom.constraints.state import Bits, ConstraintState
 from greenroom.errors import InvalidConstraint
@@ -28,7 +28,7 @@ class All(Constraint):
         if not parts or not all(isinstance(part, Constraint) for part in parts):
             raise InvalidConstraint(f"All needs constraints, got {parts!r}")
 
-    def compile(self, grammars: Grammars) -> Compiled:
+    def compile(self, grammars: ConstraintCompiler) -> CompiledConstraint:
         """See `Constraint.compile`."""
         parts = [grammars.compile(part) for part in self.parts]
 
@@ -36,7 +36,7 @@ class All(Constraint):
             return next((problem for part in parts if (problem := part.check(tokens))), None)
 
         warnings = [message for part in parts for message in part.warnings]
-        return Compiled(AllOf([part.start() for part in parts]), warnings=warnings, check=check)
+        return CompiledConstraint(AllOf([part.start() for part in parts]), warnings=warnings, check=check)
 
 
 class AllOf(ConstraintState):
@@ -147,5 +147,5 @@ def agree(members: Sequence[ConstraintState]) -> bool:
 
     Two that force the same text may have forced different tokens: an AND of nothing is a dead end only if it stays so.
     """
-    released = [member.stop_forcing() for member in members if isinstance(member, MatcherState)]
+    released = [member.stop_forcing() for member in members if isinstance(member, GrammarMatcher)]
     return any(released)

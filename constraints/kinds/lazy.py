@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from greenroom.constraints.compiler import Compiled, Grammars
+from greenroom.constraints.compiler import CompiledConstraint, ConstraintCompiler
 from greenroom.constraints.constraint import Constraint
 from greenroom.constraints.kinds.trigger import CROSSES, Trigger
 from greenroom.constraints.state import Bits, ConstraintState
@@ -31,7 +31,7 @@ class Lazy(Constraint):
         if isinstance(trigger, bool) or not isinstance(trigger, str | int) or trigger == "":
             raise InvalidConstraint(f"a trigger is a string that is not empty, or a token's id; got {self.trigger!r}")
 
-    def compile(self, grammars: Grammars) -> Compiled:
+    def compile(self, grammars: ConstraintCompiler) -> CompiledConstraint:
         """See `Constraint.compile`."""
         vocabulary = grammars.vocabulary
         if isinstance(self.trigger, int) and not vocabulary.token_bytes(self.trigger):
@@ -47,7 +47,7 @@ class Lazy(Constraint):
                     return inner.check(tokens[count:])
             return None
 
-        return Compiled(LazyState(trigger, inner.start()), warnings=inner.warnings, check=check)
+        return CompiledConstraint(LazyState(trigger, inner.start()), warnings=inner.warnings, check=check)
 
 
 class LazyState(ConstraintState):

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from greenroom.constraints.compiler import Compiled, Grammars
+from greenroom.constraints.compiler import CompiledConstraint, ConstraintCompiler
 from greenroom.constraints.constraint import Constraint
 from greenroom.constraints.state import Bits, ConstraintState
 from greenroom.constraints.vocabulary import Vocabulary
 
-__all__ = ["ThoughtBudget"]
+__all__ = ["ReasoningBudget"]
 
 
 @dataclass(frozen=True)
-class ThoughtBudget(Constraint):
+class ReasoningBudget(Constraint):
     """Anything, but for thoughts longer than `most` tokens, which are ended.
 
     A thought stands between the tokens `start` and `end`; `is_open` says that one is open already.
@@ -25,9 +25,9 @@ class ThoughtBudget(Constraint):
     most: int
     is_open: bool = False
 
-    def compile(self, grammars: Grammars) -> Compiled:
+    def compile(self, grammars: ConstraintCompiler) -> CompiledConstraint:
         """See `Constraint.compile`."""
-        return Compiled(_State(self, grammars.vocabulary))
+        return CompiledConstraint(_State(self, grammars.vocabulary))
 
 
 class _State(ConstraintState):
@@ -35,7 +35,7 @@ class _State(ConstraintState):
 
     __slots__ = ("_budget", "_lengths", "_tokens", "_vocabulary")
 
-    def __init__(self, budget: ThoughtBudget, vocabulary: Vocabulary) -> None:
+    def __init__(self, budget: ReasoningBudget, vocabulary: Vocabulary) -> None:
         self._budget = budget
         self._vocabulary = vocabulary
         self._tokens: list[int] = []
@@ -43,7 +43,7 @@ class _State(ConstraintState):
         """How many tokens the open thought had at the start and behind each token; None where none was open."""
 
     def __repr__(self) -> str:
-        return f"<ThoughtBudget tokens={len(self._tokens)} of {self._budget.most}>"
+        return f"<ReasoningBudget tokens={len(self._tokens)} of {self._budget.most}>"
 
     def fill_mask(self, out: Bits) -> None:
         """See `ConstraintState.fill_mask`."""

@@ -8,14 +8,14 @@ from greenroom.backends.protocol import Sampled
 from greenroom.constraints.state import ConstraintState
 from greenroom.errors import InvalidParameter, TokenRefused
 from greenroom.inputs.parameters import stop_ids
-from greenroom.request.config import Course
-from greenroom.request.generation import Ending, State, advanced
-from greenroom.request.recorder import Said
+from greenroom.request.config import GenerationConfig
+from greenroom.request.generation import Ending, Generation, advanced
+from greenroom.request.recorder import RecordedToken
 
 __all__ = ["accepted"]
 
 
-def accepted(course: Course, state: State, tokens: Sequence[int]) -> State:
+def accepted(course: GenerationConfig, state: Generation, tokens: Sequence[int]) -> Generation:
     """`state` behind `tokens`, up to the first that ends the generation. Raises, changing nothing, `TokenRefused`."""
     if len(tokens) == 0:
         raise InvalidParameter("tokens", tokens, "at least one token")
@@ -23,13 +23,13 @@ def accepted(course: Course, state: State, tokens: Sequence[int]) -> State:
     constraint = None if state.constraint is None else state.constraint.fork()
     stops = stop_ids(course.parameters, course.model)
     most = course.parameters.max_tokens
-    said: list[Said] = []
+    said: list[RecordedToken] = []
     ending: Ending | None = None
     for token in tokens:
         _check(token, course, constraint, is_stop=token in stops)
         sampled = Sampled(0, int(token))
         decoded = decoder.feed((sampled,))
-        said.append(Said(sampled, decoded.events, decoded.stop))
+        said.append(RecordedToken(sampled, decoded.events, decoded.stop))
         if constraint is not None and said[-1].is_kept:
             constraint.consume((int(token),))
         if decoded.stop is not None:
@@ -48,7 +48,7 @@ def accepted(course: Course, state: State, tokens: Sequence[int]) -> State:
     return after
 
 
-def _check(token: object, course: Course, constraint: ConstraintState | None, *, is_stop: bool) -> None:
+def _check(token: object, course: GenerationConfig, constraint: ConstraintState | None, *, is_stop: bool) -> None:
     size = course.model.vocab_size
     try:
         number = int(token)  # type: ignore[call-overload]

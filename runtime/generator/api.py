@@ -15,7 +15,7 @@ from greenroom.actors.mailbox import Mailbox
 from greenroom.backends.protocol import ModelInfo
 from greenroom.events import Chunk, Event, Info, StopDetail, StopReason
 from greenroom.generator import collect, forks, loop
-from greenroom.generator.cursor import Standing
+from greenroom.generator.cursor import Cursor
 from greenroom.generator.forks import Forks
 from greenroom.generator.iterators import EventPull, TokenPull
 from greenroom.generator.snapshots import Snapshot
@@ -25,7 +25,7 @@ from greenroom.inputs.parameters import GenerateParameters
 from greenroom.inputs.samplers import Sampler
 from greenroom.lifetimes import Closing
 from greenroom.request.probes import Probe
-from greenroom.request.recorder import Said
+from greenroom.request.recorder import RecordedToken
 
 if TYPE_CHECKING:
     from greenroom.generator.context import Context
@@ -43,7 +43,7 @@ class Generator(Closing):
     One task uses a generator at a time. Forks share every pass with all else that runs.
     """
 
-    def __init__(self, standing: Standing, *, owns_context: bool = False) -> None:
+    def __init__(self, standing: Cursor, *, owns_context: bool = False) -> None:
         self._at = standing
         self._owns_context = owns_context
         self.parent: weakref.ref[Generator] | None = None
@@ -55,7 +55,7 @@ class Generator(Closing):
         return f"<Generator {state} tokens_generated={self.tokens_generated} of {self.context!r}>"
 
     def __del__(self) -> None:
-        at: Standing | None = getattr(self, "_at", None)
+        at: Cursor | None = getattr(self, "_at", None)
         if at is not None:
             at.drop()
 
@@ -250,7 +250,7 @@ class Generator(Closing):
     # For others in this package.
 
     @property
-    def standing(self) -> Standing:
+    def standing(self) -> Cursor:
         """What is behind it."""
         return self._at
 
@@ -273,7 +273,7 @@ class Generator(Closing):
         own = None if drawn is None or drawn == self.sampler else drawn.parameters
         return await loop.run_step(self._at, step, own)
 
-    async def pull(self) -> Said | None:
+    async def pull(self) -> RecordedToken | None:
         """The next token that stays; None behind the last. For `tokens`."""
         return await loop.pull(self._at)
 

@@ -13,8 +13,8 @@ from greenroom.constraints.coercion import constraint_of
 from greenroom.constraints.constraint import Constraint
 from greenroom.constraints.json_schemas.json_schema import AnyJson
 from greenroom.errors import InvalidConstraint, InvalidStructure, MalformedJson, TruncatedJson
-from greenroom.request.config import Course
-from greenroom.request.generation import State, follow, redecoded
+from greenroom.request.config import GenerationConfig
+from greenroom.request.generation import Generation, follow, redecoded
 
 __all__ = ["constrained", "parsed", "wanted"]
 
@@ -31,7 +31,9 @@ def wanted(schema: Any, *, has_other: bool) -> Constraint | None:
     return constraint_of(schema)
 
 
-async def constrained(course: Course, state: State, more: Constraint) -> tuple[Course, State]:
+async def constrained(
+    course: GenerationConfig, state: Generation, more: Constraint
+) -> tuple[GenerationConfig, Generation]:
     """The same generation under `more` too. Raises `InvalidConstraint` where what was written contradicts it."""
     constraint = constraint_of([course.constraint, more]) if course.constraint is not None else more
     parameters = msgspec.structs.replace(course.parameters, default_stops=True)

@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, Any, Self
 
 from anyio import to_thread
 
-from greenroom.actors.client import House
+from greenroom.actors.client import EngineClient
 from greenroom.errors import ContextClosed, ContextInUse, InvalidPrompt, UnknownContext
 from greenroom.generator.snapshots import Snapshot
 from greenroom.inputs import prompts, segments
 from greenroom.inputs.parameters import GenerateParameters, integer
 from greenroom.inputs.prompts import Prompt
 from greenroom.inputs.samplers import Sampler
-from greenroom.inputs.segments import BEGINNING, Cue, Fill, Mark, Message, Piece, Seal, Told
+from greenroom.inputs.segments import BEGINNING, Checkpoint, Cue, Fill, Message, Seal, Segment, TurnState
 from greenroom.inputs.tools import Tools
 from greenroom.lifetimes import Closing
 from greenroom.request import score
-from greenroom.request.config import Course
-from greenroom.request.context_lease import Guest, pieces_of
+from greenroom.request.config import GenerationConfig
+from greenroom.request.context_lease import ContextLease, pieces_of
 from greenroom.request.run import look
-from greenroom.request.tool_calling import Calling
+from greenroom.request.tool_calling import ToolCalling
 
 if TYPE_CHECKING:
     from greenroom.generator.api import Generator
@@ -46,7 +46,9 @@ class Context(Closing):
     `fork`, `save`, `snapshot` and `aclose` raises `ContextInUse`.
     """
 
-    def __init__(self, house: House, tokens: tuple[int, ...] = (), marks: Sequence[Mark] = BEGINNING) -> None:
+    def __init__(
+        self, house: EngineClient, tokens: tuple[int, ...] = (), marks: Sequence[Checkpoint] = BEGINNING
+    ) -> None:
         """`marks` is what was told at which length, from the beginning on; the last one holds at the end."""
         self.house = house
         self.line = house.new_line()
@@ -55,9 +57,9 @@ class Context(Closing):
         self._tokens = tokens
         self._marks = list(marks)
         """Where a cut falls between two, the one before it holds."""
-        self._pieces: list[Piece] = []
+        self._pieces: list[Segment] = []
         self._live: weakref.ref[Generator] | None = None
-        self._guest: Guest | None = None
+        self._guest: ContextLease | None = None
         """A stream that goes on from here."""
         self._is_closed = False
 
@@ -142,7 +144,7 @@ class Context(Closing):
             raise InvalidPrompt(f"a message of {role!r} is a str, not {type(content).__name__}")
         return self._note(Message(role, content))
 
-    def _note(self, piece: Piece) -> Self:
+    def _note(self, piece: Segment) -> Self:
         self._free()
         self._pieces.append(piece)
         return self
@@ -231,7 +233,7 @@ class Context(Closing):
             system_speculation=system_speculation,
             draft_model=draft_model,
             refused={"adapter": adapter, "zo_seed": zo_seed, "horizon": horizon},
-            calling=Calling.of(tools, tool_choice, tool_format),
+            calling=ToolCalling.of(tools, tool_choice, tool_format),
         )
 
     # Copies.
@@ -263,7 +265,7 @@ class Context(Closing):
     # For generators, in this package.
 
     @property
-    def marks(self) -> tuple[Mark, ...]:
+    def marks(self) -> tuple[Checkpoint, ...]:
         """What was told at which length."""
         return tuple(self._marks)
 
@@ -336,13 +338,13 @@ class Context(Closing):
         """Its tokens, without what was not tokenized yet."""
         return self._tokens
 
-    def invite(self, prompt: Prompt, *, template: bool | None) -> Guest:
+    def invite(self, prompt: Prompt, *, template: bool | None) -> ContextLease:
         """A stream's request that is to go on from here. Raises `ContextInUse`."""
         self._free()
         own = tuple(self._pieces)
-        return Guest(self, (*own, *pieces_of(prompt, self.house.model.tokenizer, template=template)), own)
+        return ContextLease(self, (*own, *pieces_of(prompt, self.house.model.tokenizer, template=template)), own)
 
-    def lodge(self, guest: Guest) -> None:
+    def lodge(self, guest: ContextLease) -> None:
         """It is announced: the context is its until it is settled."""
         self._guest = guest
         self._pieces.clear()
@@ -352,8 +354,8 @@ class Context(Closing):
         self.house.release(self.line)
         self.line = self.house.new_line()
 
-    def _course(self) -> Course:
-        return Course(self.house, GenerateParameters(temperature=0.0, seed=0))
+    def _course(self) -> GenerationConfig:
+        return GenerationConfig(self.house, GenerateParameters(temperature=0.0, seed=0))
 
     async def _settle(self) -> None:
         """Tokenize what was not yet; on another thread where that takes a while."""
@@ -365,12 +367,12 @@ class Context(Closing):
         if self._pieces and self._pieces[0] is pieces[0]:  # else somebody asked for `tokens` meanwhile
             self._take(found, len(pieces))
 
-    def spelled(self, pieces: tuple[Piece, ...]) -> tuple[tuple[int, ...], Told]:
+    def spelled(self, pieces: tuple[Segment, ...]) -> tuple[tuple[int, ...], TurnState]:
         """The tokens of `pieces` behind those that are here. Any thread."""
         model = self.house.model
         return segments.spelled(pieces, model.tokenizer, model.vocab_size, length=len(self._tokens), told=self.told)
 
-    def _take(self, found: tuple[tuple[int, ...], Told], count: int) -> None:
+    def _take(self, found: tuple[tuple[int, ...], TurnState], count: int) -> None:
         tokens, self.told = found
         self._tokens += tokens
         del self._pieces[:count]

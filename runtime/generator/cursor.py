@@ -18,30 +18,30 @@ from anyio import Event as Tick
 from greenroom.actors.decoder import Payload
 from greenroom.errors import ContextClosed, StepPending, StreamInUse
 from greenroom.events import Event, Info
-from greenroom.generator.read_ahead import Lead, Lent, Stepping
+from greenroom.generator.read_ahead import Lent, ReadAhead, Stepping
 from greenroom.generator.speculation import Speculation
-from greenroom.request.config import Course
-from greenroom.request.generation import State
-from greenroom.request.recorder import Said
+from greenroom.request.config import GenerationConfig
+from greenroom.request.generation import Generation
+from greenroom.request.recorder import RecordedToken
 
 if TYPE_CHECKING:
     from greenroom.generator.context import Context
     from greenroom.generator.steps import Handle, Step
 
-__all__ = ["Standing"]
+__all__ = ["Cursor"]
 
 
-class Standing:
+class Cursor:
     """`state` is None until something is awaited: then the context's tokens are known, and the constraint compiled."""
 
     def __init__(
         self,
         context: Context,
-        course: Course,
+        course: GenerationConfig,
         speculation: Speculation,
         *,
         seed: int,
-        state: State | None = None,
+        state: Generation | None = None,
         unread: Sequence[Event] = (),
         has_told_end: bool = False,
     ) -> None:
@@ -49,7 +49,7 @@ class Standing:
         self.course = course
         self.speculation = speculation
         self.state = state
-        self.lead: Lead | None = None
+        self.lead: ReadAhead | None = None
         """What runs ahead of a reader."""
         self.step: Step | None = None
         """The one that was handed out, until it is executed, or accepted where it draws nothing."""
@@ -71,7 +71,7 @@ class Standing:
 
     def __repr__(self) -> str:
         state = "closed" if self.is_closed else "done" if self.is_done else "live"
-        return f"<Standing {state} tokens={len(self.tokens)} lead={self.lead!r} step={self.step!r}>"
+        return f"<Cursor {state} tokens={len(self.tokens)} lead={self.lead!r} step={self.step!r}>"
 
     # What can be told without waiting.
 
@@ -86,7 +86,7 @@ class Standing:
         return not self.is_done and not self.is_closed
 
     @property
-    def ahead(self) -> list[Said]:
+    def ahead(self) -> list[RecordedToken]:
         """What was read since the state."""
         return [] if self.lead is None else self.lead.taken
 
@@ -173,7 +173,7 @@ class Standing:
 
     # Moves.
 
-    async def here(self) -> State:
+    async def here(self) -> Generation:
         """The state where the reader stands; whatever runs ahead of it is settled first."""
         self.open()
         if self.state is None:
@@ -188,16 +188,16 @@ class Standing:
             self.end_lead(lead)
         return self.state
 
-    async def _begun(self) -> State:
+    async def _begun(self) -> Generation:
         tokens = await self.context.settled()
         self.course.check(tokens)
         self.course = await self.course.behind(tokens).compile()
         compiled = self.course.compiled
         constraint = None if compiled is None else compiled.start()
-        state = State(tokens, len(tokens), self._seed, self.course.decoder(tokens, self._seed), constraint)
+        state = Generation(tokens, len(tokens), self._seed, self.course.decoder(tokens, self._seed), constraint)
         return replace(state, ending=self.course.ending(state))
 
-    async def on(self) -> State:
+    async def on(self) -> Generation:
         """The same, where it is about to go on: its time begins with the first step, and may be over."""
         state = await self.here()
         if self.deadline is None:
@@ -206,12 +206,12 @@ class Standing:
         self.commit(state)
         return state
 
-    def commit(self, state: State) -> None:
+    def commit(self, state: Generation) -> None:
         """Stand at `state` from now on. Raises `ContextClosed` where another task has closed it meanwhile."""
         self.open()
         self._stand(state)
 
-    def _stand(self, state: State) -> None:
+    def _stand(self, state: Generation) -> None:
         self.state = state
         if state.ending is not None:
             self.finish()
@@ -222,7 +222,7 @@ class Standing:
             self.is_done = True
             self.context.adopt(self.state.tokens)
 
-    def end_lead(self, lead: Lead) -> None:
+    def end_lead(self, lead: ReadAhead) -> None:
         """Nothing runs any more: stand where the reader stood, unless another task has ended it."""
         if self.lead is not lead:
             return

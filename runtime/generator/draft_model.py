@@ -14,7 +14,7 @@ from greenroom.backends.protocol import ModelInfo
 from greenroom.errors import InvalidParameter
 from greenroom.generator.speculator import Drafting, Speculator
 from greenroom.inputs.parameters import GenerateParameters
-from greenroom.request.config import Course
+from greenroom.request.config import GenerationConfig
 from greenroom.request.run import take
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class ModelDrafter(Speculator):
             raise InvalidParameter("draft_model", runtime, expected)
         self._runtime = runtime
         self._model = model
-        self._course = Course(house, GenerateParameters(temperature=0.0, seed=0, default_stops=False))
+        self._course = GenerationConfig(house, GenerateParameters(temperature=0.0, seed=0, default_stops=False))
         self._line = house.new_line()
         self._guesses: tuple[int, ...] = ()
         """The last ones, until it is told how the text went on."""

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from anyio import to_thread
 
 from greenroom.errors import InvalidParameter
-from greenroom.generator.cursor import Standing
+from greenroom.generator.cursor import Cursor
 from greenroom.inputs import samplers
 from greenroom.inputs.parameters import GenerateParameters, integer
 from greenroom.inputs.samplers import Sampler
-from greenroom.request.config import Course
-from greenroom.request.generation import State, redecoded, rewound
+from greenroom.request.config import GenerationConfig
+from greenroom.request.generation import Generation, redecoded, rewound
 
 if TYPE_CHECKING:
     from greenroom.generator.api import Generator
@@ -137,7 +137,7 @@ def check_seed(seed: object) -> None:
 
 def _branch(
     parent: Generator,
-    state: State,
+    state: Generation,
     *,
     seed: int | None = None,
     max_tokens: int | None = None,
@@ -158,7 +158,7 @@ def _branch(
         state = replace(state, ending=None)
     state = replace(state, ending=course.ending(state))
     is_longer = was_over and state.ending is None
-    standing = Standing(
+    standing = Cursor(
         Context(at.context.house, state.tokens, at.context.marks),
         course,
         at.speculation.fork(),
@@ -175,8 +175,8 @@ def _branch(
 
 
 def _course(
-    course: Course, seed: int | None, max_tokens: int | None, sampler: Sampler | None
-) -> tuple[Course, int | None]:
+    course: GenerationConfig, seed: int | None, max_tokens: int | None, sampler: Sampler | None
+) -> tuple[GenerationConfig, int | None]:
     """The parent's with these in place, checked; and the seed, which a sampler may bring."""
     changes: dict[str, Any] = {}
     if sampler is not None:

@@ -16,13 +16,13 @@ from greenroom.backends.protocol import ModelInfo
 from greenroom.errors import StepPending, StepUsed
 from greenroom.events import Event
 from greenroom.generator.accepting import accepted
-from greenroom.generator.cursor import Standing
-from greenroom.generator.read_ahead import Lead, Lent, Running, Stepping
+from greenroom.generator.cursor import Cursor
+from greenroom.generator.read_ahead import Lent, ReadAhead, Running, Stepping
 from greenroom.generator.speculator import judged
 from greenroom.generator.steps import Step, StepOutput
 from greenroom.inputs.parameters import GenerateParameters
-from greenroom.request.generation import State
-from greenroom.request.recorder import Said
+from greenroom.request.generation import Generation
+from greenroom.request.recorder import RecordedToken
 from greenroom.request.run import Turn, look, take
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ __all__ = ["accept", "check_step", "lend", "next_step", "pull", "pull_event", "r
 # By hand.
 
 
-async def next_step(at: Standing, generator: Generator) -> Step | None:
+async def next_step(at: Cursor, generator: Generator) -> Step | None:
     """See `Generator.__anext__`; None where nothing follows."""
     with at.alone():
         at.no_step()
@@ -45,14 +45,14 @@ async def next_step(at: Standing, generator: Generator) -> Step | None:
         return at.step
 
 
-def check_step(at: Standing, step: Step) -> None:
+def check_step(at: Cursor, step: Step) -> None:
     """Raise `StepUsed` for a step that is not the one at hand, `ContextClosed` where there is none any more."""
     at.open()
     if at.step is not step:
         raise StepUsed(f"{step!r} was given up: the generator went on without it")
 
 
-async def run_step(at: Standing, step: Step, own: GenerateParameters | None) -> StepOutput:
+async def run_step(at: Cursor, step: Step, own: GenerateParameters | None) -> StepOutput:
     """Run the step at hand, drawing as `own` says (None: as the generator does), if it draws."""
     with at.alone():
         state = await at.here()
@@ -70,7 +70,7 @@ async def run_step(at: Standing, step: Step, own: GenerateParameters | None) -> 
         return output
 
 
-def accept(at: Standing, tokens: Sequence[int]) -> tuple[int, ...]:
+def accept(at: Cursor, tokens: Sequence[int]) -> tuple[int, ...]:
     """See `Generator.accept`."""
     step, state = at.step, at.state
     at.open()
@@ -89,14 +89,14 @@ def accept(at: Standing, tokens: Sequence[int]) -> tuple[int, ...]:
 # By a reader.
 
 
-async def pull(at: Standing) -> Said | None:
+async def pull(at: Cursor) -> RecordedToken | None:
     """The next token that stays; None behind the last."""
     with at.alone():
         at.no_step()
         return await _pulled(at)
 
 
-async def pull_event(at: Standing) -> Event | None:
+async def pull_event(at: Cursor) -> Event | None:
     """The next event; None behind the last."""
     with at.alone():
         at.no_step()
@@ -113,7 +113,7 @@ async def pull_event(at: Standing) -> Event | None:
                 at.unread.extend((*at.tail, at.info))  # type: ignore[arg-type]
 
 
-async def _pulled(at: Standing) -> Said | None:
+async def _pulled(at: Cursor) -> RecordedToken | None:
     while True:
         lead = at.lead
         if lead is None:
@@ -132,11 +132,11 @@ async def _pulled(at: Standing) -> Said | None:
             return said
 
 
-def _ahead_of(at: Standing, state: State) -> Lead:
+def _ahead_of(at: Cursor, state: Generation) -> ReadAhead:
     if at.speculation.user is None:
         return Running(at.course, state, at.context.line, at.speculation.engine, at.deadline)
 
-    async def step(state: State) -> Turn:
+    async def step(state: Generation) -> Turn:
         state = at.course.overdue(state, at.deadline)
         if state.ending is not None:
             return Turn(state)
@@ -147,7 +147,7 @@ def _ahead_of(at: Standing, state: State) -> Lead:
     return Stepping(at.course, state, step)
 
 
-async def lend(at: Standing, decoder: Callable[[GenerateParameters, ModelInfo], Decoder]) -> Mailbox:
+async def lend(at: Cursor, decoder: Callable[[GenerateParameters, ModelInfo], Decoder]) -> Mailbox:
     """Go on in one request that a stream reads."""
     with at.alone():
         at.no_step()
@@ -160,7 +160,7 @@ async def lend(at: Standing, decoder: Callable[[GenerateParameters, ModelInfo], 
 # To the end.
 
 
-async def run_out(at: Standing) -> None:
+async def run_out(at: Cursor) -> None:
     """Run until nothing follows."""
     with at.alone():
         at.no_step()
@@ -178,8 +178,8 @@ async def run_out(at: Standing) -> None:
 
 
 async def _taken(
-    at: Standing,
-    state: State,
+    at: Cursor,
+    state: Generation,
     drafts: tuple[int, ...],
     *,
     logits: int = 0,
@@ -196,6 +196,6 @@ async def _taken(
     )
 
 
-def _judge(at: Standing, tokens: Sequence[int], wrong: int) -> None:
+def _judge(at: Cursor, tokens: Sequence[int], wrong: int) -> None:
     if at.speculation.user is not None:
         judged(at.speculation.user, tokens, wrong)

@@ -17,28 +17,28 @@ from greenroom.actors.decoder import Decoder
 from greenroom.actors.scheduler.draft_tokens import Speculator as EngineSpeculator
 from greenroom.errors import GreenroomError, RuntimeClosed
 from greenroom.events import Info
-from greenroom.request.config import Course
-from greenroom.request.generation import State, advanced
-from greenroom.request.recorder import Recorder, Said
+from greenroom.request.config import GenerationConfig
+from greenroom.request.generation import Generation, advanced
+from greenroom.request.recorder import RecordedToken, RecordingDecoder
 from greenroom.request.run import Turn
 
-__all__ = ["Lead", "Lent", "Running", "Stepping"]
+__all__ = ["Lent", "ReadAhead", "Running", "Stepping"]
 
 
-class Lead(Protocol):
+class ReadAhead(Protocol):
     """A generation that goes on for a reader."""
 
     @property
-    def taken(self) -> list[Said]:
+    def taken(self) -> list[RecordedToken]:
         """The tokens since the state at which it begins."""
 
-    async def next(self) -> Said | None:
+    async def next(self) -> RecordedToken | None:
         """The next token; None behind the last. Raises the request's error. Cancelled, it may be called again."""
 
     async def settle(self) -> None:
         """Give up what runs. Through any cancellation; one that came meanwhile is raised afterwards."""
 
-    def here(self) -> State:
+    def here(self) -> Generation:
         """The state behind the tokens that were taken. Nothing runs any more."""
 
     def drop(self) -> bool:
@@ -49,12 +49,17 @@ class Running:
     """One request that runs on by itself."""
 
     def __init__(
-        self, course: Course, state: State, line: int, speculator: EngineSpeculator | None, deadline: float | None
+        self,
+        course: GenerationConfig,
+        state: Generation,
+        line: int,
+        speculator: EngineSpeculator | None,
+        deadline: float | None,
     ) -> None:
-        self.taken: list[Said] = []
+        self.taken: list[RecordedToken] = []
         self._course = course
         self._base = state
-        self._recorder = Recorder(state.decoder.fork(), tells=True)
+        self._recorder = RecordingDecoder(state.decoder.fork(), tells=True)
         self._constraint = None if state.constraint is None else state.constraint.fork()
         self._mailbox = course.request(
             state, line, self._recorder, self._constraint, speculator=speculator, deadline=deadline
@@ -63,8 +68,8 @@ class Running:
     def __repr__(self) -> str:
         return f"<Running taken={len(self.taken)} {self._mailbox!r}>"
 
-    async def next(self) -> Said | None:
-        """See `Lead.next`."""
+    async def next(self) -> RecordedToken | None:
+        """See `ReadAhead.next`."""
         try:
             message: Any = await self._mailbox.receive()
         except EndOfStream:
@@ -73,16 +78,16 @@ class Running:
             if message.stop_detail == "shutdown":
                 raise RuntimeClosed("the runtime was left while this generation ran")
             return None
-        said = cast("Said", message)
+        said = cast("RecordedToken", message)
         self.taken.append(said)
         return said
 
     async def settle(self) -> None:
-        """See `Lead.settle`."""
+        """See `ReadAhead.settle`."""
         await self._mailbox.close("handle")
 
-    def here(self) -> State:
-        """See `Lead.here`."""
+    def here(self) -> Generation:
+        """See `ReadAhead.here`."""
         info = self._mailbox.info
         if info is None:
             raise RuntimeError(f"{self!r} is not settled")
@@ -102,7 +107,7 @@ class Running:
         return replace(state, ending=self._course.ending(state))
 
     def drop(self) -> bool:
-        """See `Lead.drop`."""
+        """See `ReadAhead.drop`."""
         if self._mailbox.is_settled:
             return False
         self._mailbox.drop()
@@ -112,21 +117,23 @@ class Running:
 class Stepping:
     """Step by step, each asked for on the event loop: what a speculator of the user's needs."""
 
-    def __init__(self, course: Course, state: State, step: Callable[[State], Awaitable[Turn]]) -> None:
-        self.taken: list[Said] = []
+    def __init__(
+        self, course: GenerationConfig, state: Generation, step: Callable[[Generation], Awaitable[Turn]]
+    ) -> None:
+        self.taken: list[RecordedToken] = []
         self._course = course
         self._base = state
-        self._since: list[Said] = []
+        self._since: list[RecordedToken] = []
         """What was taken of the last step, which began at the base."""
         self._whole = state
-        self._queue: deque[Said] = deque()
+        self._queue: deque[RecordedToken] = deque()
         self._step = step
 
     def __repr__(self) -> str:
         return f"<Stepping taken={len(self.taken)} ahead={len(self._queue)}>"
 
-    async def next(self) -> Said | None:
-        """See `Lead.next`."""
+    async def next(self) -> RecordedToken | None:
+        """See `ReadAhead.next`."""
         while not self._queue:
             if self._whole.ending is not None:
                 return None
@@ -142,32 +149,34 @@ class Stepping:
         return said
 
     async def settle(self) -> None:
-        """See `Lead.settle`. Nothing runs between steps."""
+        """See `ReadAhead.settle`. Nothing runs between steps."""
 
     @property
     def is_ahead(self) -> bool:
         """Whether more was drawn than was taken."""
         return bool(self._queue)
 
-    def here(self) -> State:
-        """See `Lead.here`."""
+    def here(self) -> Generation:
+        """See `ReadAhead.here`."""
         if not self._queue:
             return self._whole
         state = self._course.cut(self._base, self._since, self._whole.constraint)
         return replace(state, counts=self._whole.counts)
 
     def drop(self) -> bool:
-        """See `Lead.drop`."""
+        """See `ReadAhead.drop`."""
         return False
 
 
 class Lent:
     """One request that a stream reads: whatever it recorded counts, read or not."""
 
-    def __init__(self, course: Course, state: State, line: int, decoder: Decoder, deadline: float | None) -> None:
+    def __init__(
+        self, course: GenerationConfig, state: Generation, line: int, decoder: Decoder, deadline: float | None
+    ) -> None:
         self._course = course
         self._base = state
-        self._recorder = Recorder(decoder, passes_on=True)
+        self._recorder = RecordingDecoder(decoder, passes_on=True)
         self._constraint = None if state.constraint is None else state.constraint.fork()
         self.mailbox = course.request(state, line, self._recorder, self._constraint, deadline=deadline)
 
@@ -175,12 +184,12 @@ class Lent:
         return f"<Lent {self.mailbox!r}>"
 
     @property
-    def taken(self) -> list[Said]:
-        """See `Lead.taken`: what was recorded."""
+    def taken(self) -> list[RecordedToken]:
+        """See `ReadAhead.taken`: what was recorded."""
         return self._recorder.said.copy()
 
-    async def next(self) -> Said | None:
-        """See `Lead.next`: what the stream was told is not told again, nor its error. Cancelled, it lives on."""
+    async def next(self) -> RecordedToken | None:
+        """See `ReadAhead.next`: what the stream was told is not told again, nor its error. Cancelled, it lives on."""
         try:
             await self.mailbox.wait()
         except Exception:
@@ -189,11 +198,11 @@ class Lent:
         return None
 
     async def settle(self) -> None:
-        """See `Lead.settle`."""
+        """See `ReadAhead.settle`."""
         await self.mailbox.close("handle")
 
-    def here(self) -> State:
-        """See `Lead.here`."""
+    def here(self) -> Generation:
+        """See `ReadAhead.here`."""
         info = self.mailbox.info
         if info is None:
             raise RuntimeError(f"{self!r} is not settled")
@@ -203,5 +212,5 @@ class Lent:
         return replace(state, ending=self._course.ending(state))
 
     def drop(self) -> bool:
-        """See `Lead.drop`: the stream may still be read."""
+        """See `ReadAhead.drop`: the stream may still be read."""
         return not self.mailbox.is_settled

@@ -19,16 +19,16 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors import numpy as tensors
 
-from greenroom.actors.client import House
+from greenroom.actors.client import EngineClient
 from greenroom.errors import GreenroomError, InvalidRequest, InvalidSnapshot, NotSupported, SnapshotMismatch
 from greenroom.events import Event, Token
 from greenroom.inputs.parameters import GenerateParameters, validate, validate_kv
-from greenroom.inputs.segments import Mark
+from greenroom.inputs.segments import Checkpoint
 from greenroom.request.codec import Budget, Source, budget_from, budget_of, constraint_from, source_of
-from greenroom.request.config import Course
+from greenroom.request.config import GenerationConfig
 from greenroom.request.decoders import TextDecoder
-from greenroom.request.generation import Counts, Ending, State, replayed
-from greenroom.request.tool_calling import Calling
+from greenroom.request.generation import Counts, Ending, Generation, replayed
+from greenroom.request.tool_calling import ToolCalling
 
 __all__ = ["Found", "Going", "read", "write"]
 
@@ -38,8 +38,8 @@ _FORMAT = "greenroom snapshot 2"
 class Going(NamedTuple):
     """A generation as it stands: what it is made with, where it is, and what its reader has not had."""
 
-    course: Course
-    state: State
+    course: GenerationConfig
+    state: Generation
     unread: tuple[Event, ...]
     has_told_end: bool
     guesses: bool
@@ -50,7 +50,7 @@ class Found(NamedTuple):
     """What a file holds: of a generation, or of a context."""
 
     tokens: tuple[int, ...]
-    marks: tuple[Mark, ...]
+    marks: tuple[Checkpoint, ...]
     going: Going | None
 
 
@@ -81,10 +81,10 @@ class _Generation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 _GENERATION = msgspec.json.Decoder(_Generation | None)
-_MARKS = msgspec.json.Decoder(tuple[Mark, ...])
+_MARKS = msgspec.json.Decoder(tuple[Checkpoint, ...])
 
 
-def write(path: Path, house: House, found: Found) -> None:
+def write(path: Path, house: EngineClient, found: Found) -> None:
     """Write a file; an older one is replaced once all is written. Raises `NotSupported` for what is code."""
     metadata = {
         "format": _FORMAT,
@@ -124,7 +124,7 @@ def _described(going: Going) -> _Generation:
     )
 
 
-def read(path: Path, house: House) -> Found:
+def read(path: Path, house: EngineClient) -> Found:
     """Read a file for the model of `house`. Compiles and feeds: not on the event loop.
 
     Raises `InvalidSnapshot`, `SnapshotMismatch`, `OSError`.
@@ -150,7 +150,7 @@ def read(path: Path, house: House) -> Found:
     return Found(tokens, marks, None if generation is None else _going(path, house, generation, tokens))
 
 
-def _going(path: Path, house: House, saved: _Generation, tokens: tuple[int, ...]) -> Going:
+def _going(path: Path, house: EngineClient, saved: _Generation, tokens: tuple[int, ...]) -> Going:
     """The generation, its matcher and its decoder fed with the tokens."""
     if not 0 < saved.start <= len(tokens) or saved.seed < 0 or saved.forks < 0:
         raise InvalidSnapshot(f"{path} begins its generation at token {saved.start} of {len(tokens)}")
@@ -159,14 +159,14 @@ def _going(path: Path, house: House, saved: _Generation, tokens: tuple[int, ...]
         validate_kv(saved.parameters, house.model)
         constraint = None if saved.constraint is None else constraint_from(saved.constraint)
         budget = None if saved.budget is None else budget_from(saved.budget)
-        calling = Calling.of(saved.calls.tools, saved.calls.choice, saved.calls.tool_format)
-        course = Course(house, saved.parameters, constraint, calling=calling, budget=budget)
+        calling = ToolCalling.of(saved.calls.tools, saved.calls.choice, saved.calls.tool_format)
+        course = GenerationConfig(house, saved.parameters, constraint, calling=calling, budget=budget)
         decoder = course.decoder(tokens[: saved.start], saved.seed)
         compiled = None if course.whole is None else house.compile(course.whole)
     except (InvalidRequest, NotSupported) as cause:
         raise InvalidSnapshot(f"{path} has a generation that cannot go on here: {cause}") from cause
     matcher = None if compiled is None else compiled.start()
-    began = State(tokens[: saved.start], saved.start, saved.seed, decoder, matcher)
+    began = Generation(tokens[: saved.start], saved.start, saved.seed, decoder, matcher)
     state = replayed(began, tokens[saved.start :], vocab_size=house.model.vocab_size)
     if isinstance(decoder, TextDecoder):
         decoder.hold(saved.held)
@@ -182,7 +182,7 @@ def _compare(path: Path, saved: Mapping[str, Any], ours: Mapping[str, str]) -> N
             raise SnapshotMismatch(f"{path} was saved with another {what}: {saved.get(what)!r}, not {ours[what]!r}")
 
 
-def fingerprints(house: House) -> dict[str, str]:
+def fingerprints(house: EngineClient) -> dict[str, str]:
     """What tells a model and a tokenizer from others. Takes up to a second for a large tokenizer, once."""
     if house.fingerprints is None:
         model = house.model

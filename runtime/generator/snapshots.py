@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Self
 
 from anyio import to_thread
 
-from greenroom.actors.client import House
+from greenroom.actors.client import EngineClient
 from greenroom.errors import NotSupported
 from greenroom.generator import forks, snapshot_files
-from greenroom.generator.cursor import Standing
+from greenroom.generator.cursor import Cursor
 from greenroom.generator.snapshot_files import Found, Going
 from greenroom.generator.speculation import Speculation
-from greenroom.inputs.segments import Mark
+from greenroom.inputs.segments import Checkpoint
 
 if TYPE_CHECKING:
     from greenroom.generator.api import Generator
@@ -28,9 +28,9 @@ class Snapshot:
 
     def __init__(
         self,
-        house: House,
+        house: EngineClient,
         tokens: tuple[int, ...],
-        marks: tuple[Mark, ...],
+        marks: tuple[Checkpoint, ...],
         *,
         generator: Generator | None = None,
     ) -> None:
@@ -97,7 +97,7 @@ class Snapshot:
         tokens, marks, going = await to_thread.run_sync(snapshot_files.read, Path(path), house)
         if going is None:
             return cls(house, tokens, marks)
-        standing = Standing(
+        standing = Cursor(
             Context(house, tokens, marks),
             going.course,
             Speculation.of(house.model, None, system_speculation=going.guesses, draft_model=None),

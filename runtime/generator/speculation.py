@@ -12,8 +12,8 @@ from greenroom.errors import InvalidParameter, NotSupported
 from greenroom.generator.draft_model import ModelDrafter
 from greenroom.generator.speculator import Speculator, drafted
 from greenroom.inputs.parameters import is_penalised
-from greenroom.request.config import Course
-from greenroom.request.generation import State
+from greenroom.request.config import GenerationConfig
+from greenroom.request.generation import Generation
 
 if TYPE_CHECKING:
     from greenroom.runtime import Runtime
@@ -61,7 +61,7 @@ class Speculation(NamedTuple):
             None if self.user is None else self.user.fork(), None if self.engine is None else self.engine.fork()
         )
 
-    async def drafts(self, course: Course, state: State) -> tuple[int, ...]:
+    async def drafts(self, course: GenerationConfig, state: Generation) -> tuple[int, ...]:
         """The user's guesses behind `state`; none where the engine asks for them itself."""
         if self.user is None or is_penalised(course.parameters):  # such rows do not check guesses
             return ()

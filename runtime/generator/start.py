@@ -10,12 +10,12 @@ import msgspec
 
 from greenroom.errors import InvalidParameter, NotSupported
 from greenroom.generator.api import Generator
-from greenroom.generator.cursor import Standing
+from greenroom.generator.cursor import Cursor
 from greenroom.generator.speculation import Speculation
 from greenroom.inputs.parameters import GenerateParameters, kv_options
 from greenroom.inputs.samplers import Sampler
-from greenroom.request.config import Course
-from greenroom.request.tool_calling import Calling
+from greenroom.request.config import GenerationConfig
+from greenroom.request.tool_calling import ToolCalling
 
 if TYPE_CHECKING:
     from greenroom.generator.context import Context
@@ -29,7 +29,7 @@ def begun(
     changes: Mapping[str, Any],
     *,
     constrain: object,
-    calling: Calling,
+    calling: ToolCalling,
     speculator: Any,
     system_speculation: bool,
     draft_model: Any,
@@ -42,7 +42,7 @@ def begun(
     base = sampler.parameters if isinstance(sampler, Sampler) else sampler or GenerateParameters()
     if not isinstance(base, GenerateParameters):
         raise InvalidParameter("sampler", sampler, "a Sampler or GenerateParameters")
-    course = Course.of(context.house, msgspec.structs.replace(base, **changes), constrain, calling)
+    course = GenerationConfig.of(context.house, msgspec.structs.replace(base, **changes), constrain, calling)
     speculation = Speculation.of(
         course.model,
         speculator,
@@ -51,4 +51,4 @@ def begun(
         kv=kv_options(course.parameters),
     )
     seed = course.parameters.seed if course.parameters.seed is not None else secrets.randbits(63)
-    return Generator(Standing(context, course, speculation, seed=seed))
+    return Generator(Cursor(context, course, speculation, seed=seed))

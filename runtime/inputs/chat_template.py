@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 from greenroom.backends.protocol import Tokenizer
 
-__all__ = ["Habits", "fit", "habits"]
+__all__ = ["TemplateTraits", "fit", "habits"]
 
 _log = logging.getLogger("greenroom")
 
@@ -39,7 +39,7 @@ _TOOL = {
 _ID = "probe0123"  # nine letters and digits: some templates insist
 
 
-class Habits(NamedTuple):
+class TemplateTraits(NamedTuple):
     """How calls are to be handed to one template. `empty` is the content where there is no text: "", None or absent."""
 
     writes_calls: bool = False
@@ -53,10 +53,10 @@ class Habits(NamedTuple):
     """The template tells the model which tools there are."""
 
 
-_KNOWN: WeakKeyDictionary[Tokenizer, Habits] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[Tokenizer, TemplateTraits] = WeakKeyDictionary()
 
 
-def habits(tokenizer: Tokenizer) -> Habits:
+def habits(tokenizer: Tokenizer) -> TemplateTraits:
     """The habits of the tokenizer's template. Renders up to eight small conversations, the first time."""
     known = _KNOWN.get(tokenizer)
     if known is None:
@@ -74,7 +74,7 @@ def fit(messages: Sequence[Mapping[str, Any]], tokenizer: Tokenizer) -> Sequence
     return [_fitted(message, known) if message.get("tool_calls") else message for message in messages]
 
 
-def _fitted(message: Mapping[str, Any], known: Habits) -> dict[str, Any]:
+def _fitted(message: Mapping[str, Any], known: TemplateTraits) -> dict[str, Any]:
     fitted = dict(message)
     fitted["tool_calls"] = [_call(call, as_text=known.as_text) for call in message["tool_calls"]]
     if not fitted.get("content") or not known.keeps_text:
@@ -94,14 +94,14 @@ def _call(call: Mapping[str, Any], *, as_text: bool) -> dict[str, Any]:
     return {**call, "function": function}
 
 
-def _found(tokenizer: Tokenizer) -> Habits:
+def _found(tokenizer: Tokenizer) -> TemplateTraits:
     shows = _shows_tools(tokenizer)
     for as_text, empty in itertools.product((False, True), ("", None, _ABSENT)):
-        found = Habits(True, as_text, empty, shows_tools=shows)
+        found = TemplateTraits(True, as_text, empty, shows_tools=shows)
         if _is_right(_rendered(tokenizer, found, ""), as_text=as_text):
             text = _rendered(tokenizer, found, _TEXT)
             return found._replace(keeps_text=_is_right(text, as_text=as_text) and _TEXT in (text or ""))
-    return Habits(shows_tools=shows)
+    return TemplateTraits(shows_tools=shows)
 
 
 def _shows_tools(tokenizer: Tokenizer) -> bool:
@@ -112,7 +112,7 @@ def _shows_tools(tokenizer: Tokenizer) -> bool:
         return False
 
 
-def _rendered(tokenizer: Tokenizer, known: Habits, text: str) -> str | None:
+def _rendered(tokenizer: Tokenizer, known: TemplateTraits, text: str) -> str | None:
     """The text of the assistant's call and of the result, as the template writes them; None where it fails."""
     call = {"id": _ID, "type": "function", "function": {"name": _NAME, "arguments": _ARGUMENTS}}
     asked: list[Mapping[str, Any]] = [{"role": "user", "content": "Hello."}]

@@ -15,7 +15,7 @@ from greenroom.backends.protocol import Tokenizer
 from greenroom.errors import GreenroomError, InvalidPrompt, NotSupported
 from greenroom.inputs import prompts
 
-__all__ = ["BEGINNING", "NOTHING", "Cue", "Fill", "Mark", "Message", "Piece", "Seal", "Told", "spelled"]
+__all__ = ["BEGINNING", "NOTHING", "Checkpoint", "Cue", "Fill", "Message", "Seal", "Segment", "TurnState", "spelled"]
 
 _STAND_INS = ("north", "seven")
 """They begin and end differently, in any vocabulary."""
@@ -42,28 +42,28 @@ class Seal(NamedTuple):
     """The end of it."""
 
 
-Piece = Fill | Message | Cue | Seal
+Segment = Fill | Message | Cue | Seal
 
 
-class Told(NamedTuple):
+class TurnState(NamedTuple):
     """Of the messages so far: whose was the last, and whether it is a reply that nobody closed."""
 
     role: str | None = None
     is_open: bool = False
 
 
-NOTHING = Told()
+NOTHING = TurnState()
 """No message yet."""
 
-Mark = tuple[int, Told]
+Checkpoint = tuple[int, TurnState]
 """A length, and what was told there."""
-BEGINNING: tuple[Mark, ...] = ((0, NOTHING),)
+BEGINNING: tuple[Checkpoint, ...] = ((0, NOTHING),)
 """The marks of an empty context."""
 
 
 def spelled(
-    pieces: Sequence[Piece], tokenizer: Tokenizer, vocab_size: int, *, length: int, told: Told
-) -> tuple[tuple[int, ...], Told]:
+    pieces: Sequence[Segment], tokenizer: Tokenizer, vocab_size: int, *, length: int, told: TurnState
+) -> tuple[tuple[int, ...], TurnState]:
     """The tokens of `pieces` behind `length` others, and what was told then.
 
     Raises `InvalidPrompt`, and `NotSupported` where the template writes no message behind others.
@@ -78,7 +78,7 @@ def spelled(
             place += 1
         elif isinstance(piece, Seal):
             found += writer.closing("assistant")
-            told = Told("assistant")
+            told = TurnState("assistant")
             place += 1
         else:
             run = _run(pieces, place)
@@ -88,11 +88,11 @@ def spelled(
             if told.is_open and run:
                 found += writer.closing("assistant")
             found += writer.written(run, told.role, has_cue=has_cue)
-            told = Told("assistant", is_open=True) if has_cue else Told(run[-1].role)
+            told = TurnState("assistant", is_open=True) if has_cue else TurnState(run[-1].role)
     return tuple(found), told
 
 
-def _run(pieces: Sequence[Piece], place: int) -> list[Message]:
+def _run(pieces: Sequence[Segment], place: int) -> list[Message]:
     """The messages that stand together from `place` on: a template may write them as one."""
     run: list[Message] = []
     for piece in pieces[place:]:

@@ -17,7 +17,7 @@ from greenroom.constraints.json_schemas.json_schema import AnyJson, JsonSchema
 from greenroom.constraints.kinds.all_of import All
 from greenroom.constraints.kinds.grammars import Choice, Gbnf, Lark, Regex
 from greenroom.constraints.kinds.lazy import Lazy
-from greenroom.constraints.kinds.reasoning_budget import ThoughtBudget
+from greenroom.constraints.kinds.reasoning_budget import ReasoningBudget
 from greenroom.constraints.kinds.struct_tag import StructTag, Tag
 from greenroom.constraints.state import ConstraintState
 from greenroom.errors import InvalidConstraint, NotSupported
@@ -115,7 +115,7 @@ _PLAIN: dict[type[Constraint], type[_Source]] = {
     Lark: _Lark,
     Gbnf: _Gbnf,
     AnyJson: _AnyJson,
-    ThoughtBudget: Budget,
+    ReasoningBudget: Budget,
 }
 """Those whose fields are data as they stand."""
 _MADE_OF: dict[type[_Source], type[Constraint]] = {source: kind for kind, source in _PLAIN.items()}
@@ -193,14 +193,14 @@ def _compound(source: Source) -> Constraint:
             raise InvalidConstraint(f"{source!r} is no constraint of ours")
 
 
-def budget_of(budget: ThoughtBudget) -> Budget:
+def budget_of(budget: ReasoningBudget) -> Budget:
     """The same of a bound on thoughts."""
     return Budget(budget.start, budget.end, budget.most, budget.is_open)
 
 
-def budget_from(source: Budget) -> ThoughtBudget:
+def budget_from(source: Budget) -> ReasoningBudget:
     """And back."""
-    return ThoughtBudget(source.start, source.end, source.most, source.is_open)
+    return ReasoningBudget(source.start, source.end, source.most, source.is_open)
 
 
 def _tag_from(tag: _Tag) -> Tag:

@@ -1,6 +1,7 @@
 """What a generation is made with, and the requests that carry it on.
 
-A `Course` is the part of a generation that does not change from token to token; a `State` is the part that does.
+A `GenerationConfig` is the part of a generation that does not change from token to token; a `Generation` is the part
+that does.
 """
 
 from __future__ import annotations
@@ -12,19 +13,19 @@ from dataclasses import dataclass, replace
 import msgspec
 from anyio import get_cancelled_exc_class, to_thread
 
-from greenroom.actors.client import House
+from greenroom.actors.client import EngineClient
 from greenroom.actors.decoder import Decoder
 from greenroom.actors.mailbox import Mailbox
 from greenroom.actors.messages import Submit
 from greenroom.actors.scheduler.draft_tokens import Speculator as EngineSpeculator
 from greenroom.backends.protocol import ModelInfo
 from greenroom.constraints.coercion import constraint_of
-from greenroom.constraints.compiler import Compiled
+from greenroom.constraints.compiler import CompiledConstraint
 from greenroom.constraints.constraint import Constraint
-from greenroom.constraints.grammar_matcher import MatcherState
+from greenroom.constraints.grammar_matcher import GrammarMatcher
 from greenroom.constraints.json_schemas.json_schema import AnyJson, JsonSchema
 from greenroom.constraints.kinds.all_of import All, parts
-from greenroom.constraints.kinds.reasoning_budget import ThoughtBudget
+from greenroom.constraints.kinds.reasoning_budget import ReasoningBudget
 from greenroom.constraints.state import ConstraintState
 from greenroom.errors import ConstraintFailed, InvalidPrompt, PromptTooLong, RuntimeClosed
 from greenroom.events import Info
@@ -38,29 +39,31 @@ from greenroom.inputs.parameters import (
     validate_kv,
 )
 from greenroom.request.decoders import TextDecoder, TokenDecoder
-from greenroom.request.generation import Ending, State, cut
-from greenroom.request.recorder import Said
-from greenroom.request.tool_calling import NO_TOOLS, Calling
+from greenroom.request.generation import Ending, Generation, cut
+from greenroom.request.recorder import RecordedToken
+from greenroom.request.tool_calling import NO_TOOLS, ToolCalling
 
-__all__ = ["Course", "settled"]
+__all__ = ["GenerationConfig", "settled"]
 
 
 @dataclass(frozen=True)
-class Course:
+class GenerationConfig:
     """`parameters` hold the sampler too; `compiled` is the constraint's, once somebody has waited for it.
 
     `calling` says which calls are looked for in what the model writes, `budget` how long its thoughts may be.
     """
 
-    house: House
+    house: EngineClient
     parameters: GenerateParameters
     constraint: Constraint | None = None
-    compiled: Compiled | None = None
-    calling: Calling = NO_TOOLS
-    budget: ThoughtBudget | None = None
+    compiled: CompiledConstraint | None = None
+    calling: ToolCalling = NO_TOOLS
+    budget: ReasoningBudget | None = None
 
     @staticmethod
-    def of(house: House, parameters: GenerateParameters, constrain: object, calling: Calling) -> Course:
+    def of(
+        house: EngineClient, parameters: GenerateParameters, constrain: object, calling: ToolCalling
+    ) -> GenerationConfig:
         """What a caller asked for, checked as far as that can be done at once.
 
         Raises `InvalidParameter`, `InvalidConstraint`, `NotSupported`.
@@ -72,18 +75,18 @@ class Course:
         validate_kv(parameters, house.model)
         calling.check(constrain, house.model)
         calling.budget(parameters.thinking_tokens, house.model, ())
-        return Course(house, parameters, constraint, calling=calling)
+        return GenerationConfig(house, parameters, constraint, calling=calling)
 
     @property
     def model(self) -> ModelInfo:
         """The model that runs it."""
         return self.house.model
 
-    def with_parameters(self, **changes: object) -> Course:
+    def with_parameters(self, **changes: object) -> GenerationConfig:
         """Another way to go on from the same states."""
         return replace(self, parameters=msgspec.structs.replace(self.parameters, **changes))
 
-    def behind(self, prompt: Sequence[int]) -> Course:
+    def behind(self, prompt: Sequence[int]) -> GenerationConfig:
         """With what a prompt says of the constraint: which calls are forced, and whether a thought is open."""
         constraint = self.calling.constraint(self.model, prompt) if self.calling.is_forced else self.constraint
         budget = self.calling.budget(self.parameters.thinking_tokens, self.model, prompt)
@@ -100,7 +103,7 @@ class Course:
         given = [part for part in (self.constraint, self.budget) if part is not None]
         return All(*given) if len(given) > 1 else given[0] if given else None
 
-    async def compile(self) -> Course:
+    async def compile(self) -> GenerationConfig:
         """With the constraint compiled. Raises `InvalidConstraint`."""
         whole = self.whole
         if whole is None or self.compiled is not None:
@@ -128,10 +131,10 @@ class Course:
         given = self.constraint.parts if isinstance(self.constraint, All) else (self.constraint,)
         return any(isinstance(part, JsonSchema | AnyJson) for part in given)
 
-    def bare(self, tokens: tuple[int, ...], start: int | None = None) -> State:
+    def bare(self, tokens: tuple[int, ...], start: int | None = None) -> Generation:
         """`tokens`, those from `start` on generated, for passes whose text nobody wants."""
         start = len(tokens) if start is None else start
-        return State(tokens, start, 0, TokenDecoder(stop_ids=frozenset(), eos=frozenset()))
+        return Generation(tokens, start, 0, TokenDecoder(stop_ids=frozenset(), eos=frozenset()))
 
     def check(self, tokens: Sequence[int]) -> None:
         """Raise `InvalidPrompt` or `PromptTooLong` for a prompt that cannot be run."""
@@ -142,18 +145,18 @@ class Course:
         if len(tokens) >= self.house.room:
             raise PromptTooLong(len(tokens), self.house.room, "the runtime's kv_bytes")
 
-    def cut(self, state: State, said: Sequence[Said], ahead: ConstraintState | None) -> State:
+    def cut(self, state: Generation, said: Sequence[RecordedToken], ahead: ConstraintState | None) -> Generation:
         """`state` after `said`, tokens that stay, of a request whose constraint went `ahead` and was given up."""
-        is_freed = ahead is not None and any(isinstance(p, MatcherState) and p.is_freed for p in parts(ahead))
+        is_freed = ahead is not None and any(isinstance(p, GrammarMatcher) and p.is_freed for p in parts(ahead))
         kept = [each for each in said if each.is_kept]
         return cut(state, kept, vocab_size=self.model.vocab_size if is_freed else None)
 
-    def unmet(self, state: State) -> ConstraintFailed | None:
+    def unmet(self, state: Generation) -> ConstraintFailed | None:
         """Why a complete output fails what masks could not enforce."""
         problem = None if self.compiled is None else self.compiled.check(state.output)
         return None if problem is None else ConstraintFailed(f"the output is complete and does not fit: {problem}")
 
-    def ending(self, state: State) -> Ending | None:
+    def ending(self, state: Generation) -> Ending | None:
         """Why nothing can follow `state`; None where something can."""
         if state.ending is not None:
             return state.ending
@@ -179,7 +182,7 @@ class Course:
         timeout = self.parameters.timeout
         return None if timeout is None else time.monotonic() + timeout
 
-    def overdue(self, state: State, deadline: float | None) -> State:
+    def overdue(self, state: Generation, deadline: float | None) -> Generation:
         """`state`, ended where the time is over."""
         if state.ending is not None or deadline is None or time.monotonic() < deadline:
             return state
@@ -187,7 +190,7 @@ class Course:
 
     def request(
         self,
-        state: State,
+        state: Generation,
         line: int,
         decoder: Decoder,
         constraint: ConstraintState | None,
@@ -235,7 +238,7 @@ class Course:
         return self.house.submit(make)
 
 
-def _behind(compiled: Compiled, before: tuple[int, ...]) -> Callable[[tuple[int, ...]], str | None]:
+def _behind(compiled: CompiledConstraint, before: tuple[int, ...]) -> Callable[[tuple[int, ...]], str | None]:
     """The check of a whole output, where a request brings the last part of it."""
     return lambda tokens: compiled.check((*before, *tokens))
 

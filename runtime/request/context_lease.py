@@ -9,41 +9,41 @@ from greenroom.actors.decoder import Decoder
 from greenroom.actors.mailbox import Mailbox
 from greenroom.backends.protocol import Tokenizer
 from greenroom.errors import InvalidPrompt
-from greenroom.inputs.segments import NOTHING, Cue, Fill, Message, Piece, Told
-from greenroom.request.recorder import Recorder
+from greenroom.inputs.segments import NOTHING, Cue, Fill, Message, Segment, TurnState
+from greenroom.request.recorder import RecordingDecoder
 
 if TYPE_CHECKING:
     from greenroom.generator.context import Context
     from greenroom.inputs.prompts import Prompt
 
-__all__ = ["Guest", "pieces_of"]
+__all__ = ["ContextLease", "pieces_of"]
 
 
-class Guest:
+class ContextLease:
     """The stream's request, as the context sees it. `encode` and `record` are called on the worker thread."""
 
-    def __init__(self, context: Context, pieces: tuple[Piece, ...], own: tuple[Piece, ...]) -> None:
+    def __init__(self, context: Context, pieces: tuple[Segment, ...], own: tuple[Segment, ...]) -> None:
         """`pieces` is the prompt, `own` what of it the context had noted already."""
         self.own = own
-        self.told: Told = NOTHING
+        self.told: TurnState = NOTHING
         self.line = context.line
         self._context = context
         self._pieces = pieces
         self._prompt: tuple[int, ...] = ()
-        self._recorder: Recorder | None = None
+        self._recorder: RecordingDecoder | None = None
         self._mailbox: Mailbox | None = None
 
     def __repr__(self) -> str:
-        return f"<Guest {self._mailbox!r}>"
+        return f"<ContextLease {self._mailbox!r}>"
 
     def encode(self) -> tuple[int, ...]:
         """All tokens of the prompt, the context's before it."""
         self._prompt, self.told = self._context.spelled(self._pieces)
         return self._context.held + self._prompt
 
-    def record(self, decoder: Decoder) -> Recorder:
+    def record(self, decoder: Decoder) -> RecordingDecoder:
         """`decoder`, noted down."""
-        self._recorder = Recorder(decoder, passes_on=True)
+        self._recorder = RecordingDecoder(decoder, passes_on=True)
         return self._recorder
 
     def enter(self, mailbox: Mailbox) -> None:
@@ -69,7 +69,7 @@ class Guest:
             await self._mailbox.close("scope")
 
 
-def pieces_of(prompt: Prompt, tokenizer: Tokenizer, *, template: bool | None) -> tuple[Piece, ...]:
+def pieces_of(prompt: Prompt, tokenizer: Tokenizer, *, template: bool | None) -> tuple[Segment, ...]:
     """A prompt behind others: a message and a cue where there is a chat template, else raw. Raises `InvalidPrompt`."""
     if isinstance(prompt, str):
         uses = tokenizer.has_chat_template if template is None else template

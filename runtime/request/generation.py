@@ -18,9 +18,9 @@ from greenroom.backends.protocol import Sampled
 from greenroom.constraints.state import ConstraintState
 from greenroom.errors import ConstraintFailed
 from greenroom.events import Chunk, Info, StopDetail, StopReason
-from greenroom.request.recorder import Said
+from greenroom.request.recorder import RecordedToken
 
-__all__ = ["Counts", "Ending", "State", "advanced", "cut", "follow", "redecoded", "replayed", "rewound"]
+__all__ = ["Counts", "Ending", "Generation", "advanced", "cut", "follow", "redecoded", "replayed", "rewound"]
 
 
 class Ending(NamedTuple):
@@ -65,7 +65,7 @@ Fresh = Callable[[Sequence[int], int], Decoder]
 
 
 @dataclass(frozen=True)
-class State:
+class Generation:
     """`tokens` is what the row holds, the last one perhaps pending; those from `start` on were generated."""
 
     tokens: tuple[int, ...]
@@ -91,8 +91,13 @@ class State:
 
 
 def advanced(
-    state: State, said: Sequence[Said], *, decoder: Decoder, constraint: ConstraintState | None, ending: Ending | None
-) -> State:
+    state: Generation,
+    said: Sequence[RecordedToken],
+    *,
+    decoder: Decoder,
+    constraint: ConstraintState | None,
+    ending: Ending | None,
+) -> Generation:
     """`state` after `said`, where `decoder` and `constraint` have taken them."""
     tokens = [each.token for each in said if each.is_kept]
     return replace(
@@ -105,7 +110,7 @@ def advanced(
     )
 
 
-def cut(state: State, said: Sequence[Said], *, vocab_size: int | None) -> State:
+def cut(state: Generation, said: Sequence[RecordedToken], *, vocab_size: int | None) -> Generation:
     """`state` after `said`, tokens that stay, which a request had recorded before it was given up.
 
     With `vocab_size` the constraint is asked for its masks again: see `follow`.
@@ -113,7 +118,7 @@ def cut(state: State, said: Sequence[Said], *, vocab_size: int | None) -> State:
     if not said:
         return state
     decoder = state.decoder.fork()
-    again = [Said(each.sampled, decoder.feed((each.sampled,)).events, None) for each in said]
+    again = [RecordedToken(each.sampled, decoder.feed((each.sampled,)).events, None) for each in said]
     constraint = None if state.constraint is None else state.constraint.fork()
     if constraint is not None:
         follow(constraint, [each.token for each in again], vocab_size)
@@ -134,16 +139,16 @@ def follow(constraint: ConstraintState, tokens: Sequence[int], vocab_size: int |
         constraint.consume((token,))
 
 
-def replayed(state: State, tokens: Sequence[int], *, vocab_size: int) -> State:
+def replayed(state: Generation, tokens: Sequence[int], *, vocab_size: int) -> Generation:
     """`state` after `tokens`, all of which stay; its own parts are used up."""
     if state.constraint is not None:
         follow(state.constraint, tokens, vocab_size)
     fed = [Sampled(0, token) for token in tokens]
-    said = [Said(sampled, state.decoder.feed((sampled,)).events, None) for sampled in fed]
+    said = [RecordedToken(sampled, state.decoder.feed((sampled,)).events, None) for sampled in fed]
     return advanced(state, said, decoder=state.decoder, constraint=state.constraint, ending=None)
 
 
-def redecoded(state: State, fresh: Fresh) -> State:
+def redecoded(state: Generation, fresh: Fresh) -> Generation:
     """`state` with another decoder, which may depend on its seed."""
     decoder, text = fresh(state.tokens[: state.start], state.seed), ""
     for token in state.output:
@@ -152,7 +157,7 @@ def redecoded(state: State, fresh: Fresh) -> State:
     return replace(state, decoder=decoder, text=text)
 
 
-def rewound(state: State, count: int, fresh: Fresh, seed: int | None) -> State:
+def rewound(state: Generation, count: int, fresh: Fresh, seed: int | None) -> Generation:
     """`state` without the last `count` tokens that were generated."""
     constraint = None if state.constraint is None else state.constraint.fork()
     if constraint is not None:

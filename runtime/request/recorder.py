@@ -14,10 +14,10 @@ from greenroom.actors.decoder import Decoded, Decoder, Payload, Stop
 from greenroom.backends.protocol import Sampled
 from greenroom.events import Chunk, StopReason
 
-__all__ = ["Look", "Recorder", "Said"]
+__all__ = ["LogitsCollector", "RecordedToken", "RecordingDecoder"]
 
 
-class Said(msgspec.Struct, frozen=True):
+class RecordedToken(msgspec.Struct, frozen=True):
     """One token that was recorded: what it told, whether it ended the row, and what was asked for beside it."""
 
     sampled: Sampled
@@ -45,15 +45,16 @@ class Said(msgspec.Struct, frozen=True):
         return self.sampled.logits
 
 
-class Recorder:
+class RecordingDecoder:
     """A decoder around another, which outlives the request: `finish` leaves what it holds back where it is.
 
-    With `tells`, each `Said` is delivered as if it were an event; with `passes_on`, the inner decoder's events are.
+    With `tells`, each `RecordedToken` is delivered as if it were an event; with `passes_on`, the inner decoder's events
+    are.
     """
 
     def __init__(self, decoder: Decoder, *, tells: bool = False, passes_on: bool = False) -> None:
         self.decoder = decoder
-        self.said: list[Said] = []
+        self.said: list[RecordedToken] = []
         self._tells = tells
         self._passes_on = passes_on
 
@@ -62,7 +63,7 @@ class Recorder:
         events: list[Payload] = []
         for sampled in tokens:
             decoded = self.decoder.feed((sampled,))
-            said = Said(sampled, decoded.events, decoded.stop)
+            said = RecordedToken(sampled, decoded.events, decoded.stop)
             self.said.append(said)
             if self._tells:
                 events.append(cast("Payload", said))  # the mailbox does not look at what it carries
@@ -76,14 +77,14 @@ class Recorder:
         """See `Decoder.finish`."""
         return self.decoder.fork().finish(reason) if self._passes_on else ()
 
-    def fork(self) -> Recorder:
+    def fork(self) -> RecordingDecoder:
         """See `Decoder.fork`."""
-        twin = Recorder(self.decoder.fork(), tells=self._tells, passes_on=self._passes_on)
+        twin = RecordingDecoder(self.decoder.fork(), tells=self._tells, passes_on=self._passes_on)
         twin.said = self.said.copy()
         return twin
 
 
-class Look:
+class LogitsCollector:
     """The decoder of a request that draws nothing: it keeps the draws for their logits."""
 
     def __init__(self) -> None:
@@ -98,6 +99,6 @@ class Look:
         """See `Decoder.finish`."""
         return ()
 
-    def fork(self) -> Look:
+    def fork(self) -> LogitsCollector:
         """See `Decoder.fork`."""
-        return Look()
+        return LogitsCollector()

@@ -8,9 +8,9 @@ from typing import Any
 
 from greenroom.actors.scheduler.draft_tokens import Speculator as EngineSpeculator
 from greenroom.inputs.parameters import GenerateParameters
-from greenroom.request.config import Course, settled
-from greenroom.request.generation import State, advanced
-from greenroom.request.recorder import Look, Recorder, Said
+from greenroom.request.config import GenerationConfig, settled
+from greenroom.request.generation import Generation, advanced
+from greenroom.request.recorder import LogitsCollector, RecordedToken, RecordingDecoder
 
 __all__ = ["Turn", "look", "take"]
 
@@ -19,8 +19,8 @@ __all__ = ["Turn", "look", "take"]
 class Turn:
     """`rows` are the raw logits by number of the draw, `before` what was recorded in front of the first of them."""
 
-    state: State
-    said: tuple[Said, ...] = ()
+    state: Generation
+    said: tuple[RecordedToken, ...] = ()
     rows: tuple[Any, ...] = ()
     before: tuple[int, ...] = ()
     drafted: int = 0
@@ -33,8 +33,8 @@ class Turn:
 
 
 async def take(
-    course: Course,
-    state: State,
+    course: GenerationConfig,
+    state: Generation,
     line: int,
     *,
     steps: int | None = 1,
@@ -50,7 +50,7 @@ async def take(
 
     Cancelled or failed, it has changed nothing, and may be taken again.
     """
-    recorder = Recorder(state.decoder.fork())
+    recorder = RecordingDecoder(state.decoder.fork())
     constraint = None if state.constraint is None else state.constraint.fork()
     mailbox = course.request(
         state,
@@ -83,9 +83,11 @@ async def take(
     )
 
 
-async def look(course: Course, state: State, line: int, *, logits: int = 1, drafts: Sequence[int] = ()) -> Turn:
+async def look(
+    course: GenerationConfig, state: Generation, line: int, *, logits: int = 1, drafts: Sequence[int] = ()
+) -> Turn:
     """Run what `state` holds, and `drafts` behind it, and draw nothing; the first `logits` rows are copied."""
-    looking = Look()
+    looking = LogitsCollector()
     constraint = None if state.constraint is None else state.constraint.fork()
     mailbox = course.request(
         state, line, looking, constraint, steps=1, draws=False, logits=tuple(range(logits)), drafts=tuple(drafts)

@@ -9,15 +9,15 @@ from typing import Any
 from anyio import to_thread
 
 from greenroom.actors.scheduler.draft_tokens import MOST_DRAFTS
-from greenroom.request.config import Course
-from greenroom.request.generation import State
+from greenroom.request.config import GenerationConfig
+from greenroom.request.generation import Generation
 from greenroom.request.probes import logprobs_of
 from greenroom.request.run import look
 
 __all__ = ["score"]
 
 
-async def score(course: Course, state: State, ids: Sequence[int], line: int) -> list[float]:
+async def score(course: GenerationConfig, state: Generation, ids: Sequence[int], line: int) -> list[float]:
     """Of each of `ids` behind `state` and those before it. `line` holds more than `state` afterwards."""
     own = course.model.can_rewind  # else what is run here would cost the line its row
     line = line if own else course.house.new_line()
@@ -28,7 +28,7 @@ async def score(course: Course, state: State, ids: Sequence[int], line: int) -> 
             course.house.release(line)
 
 
-async def _scored(course: Course, state: State, ids: tuple[int, ...], line: int) -> list[float]:
+async def _scored(course: GenerationConfig, state: Generation, ids: tuple[int, ...], line: int) -> list[float]:
     found: list[float] = []
     most = MOST_DRAFTS if course.model.can_draft else 0
     while len(found) < len(ids):

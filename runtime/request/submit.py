@@ -7,16 +7,16 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from greenroom.actors.client import House, Prepared
+from greenroom.actors.client import EngineClient, PendingRequest
 from greenroom.actors.messages import Submit
 from greenroom.errors import InvalidParameter, NotSupported
 from greenroom.generator.context import Context
 from greenroom.inputs import prompts
 from greenroom.inputs.parameters import GenerateParameters, kv_options, sampling, stop_ids
 from greenroom.inputs.prompts import Prompt
-from greenroom.request.config import Course
-from greenroom.request.context_lease import Guest
-from greenroom.request.tool_calling import NO_TOOLS, Calling, MakeDecoder
+from greenroom.request.config import GenerationConfig
+from greenroom.request.context_lease import ContextLease
+from greenroom.request.tool_calling import NO_TOOLS, MakeDecoder, ToolCalling
 
 __all__ = ["Progress", "started"]
 
@@ -24,23 +24,23 @@ Progress = Callable[[int, int], object]
 
 
 def started(
-    house: House,
+    house: EngineClient,
     prompt: Prompt,
     options: GenerateParameters,
     *,
     constrain: object,
-    calling: Calling = NO_TOOLS,
+    calling: ToolCalling = NO_TOOLS,
     decoder: MakeDecoder | None = None,
     template: bool | None,
     template_options: Mapping[str, Any] | None,
     progress: Progress | None,
     context: Context | None,
-) -> Prepared:
+) -> PendingRequest:
     """See `Runtime.generate`. Without a `decoder` of its own, the request's text is read for thoughts and calls."""
     model = house.model
     prompts.check(prompt)
     guest = _invited(house, prompt, context, template, template_options)
-    plain = Course.of(house, options, constrain, calling)
+    plain = GenerationConfig.of(house, options, constrain, calling)
     options = plain.parameters
     submitted = time.monotonic()
     seed = options.seed if options.seed is not None else secrets.randbits(63)
@@ -88,12 +88,12 @@ def started(
 
 
 def _invited(
-    house: House,
+    house: EngineClient,
     prompt: Prompt,
     context: object,
     template: bool | None,
     template_options: Mapping[str, Any] | None,
-) -> Guest | None:
+) -> ContextLease | None:
     if context is None:
         return None
     if not isinstance(context, Context) or context.house is not house:

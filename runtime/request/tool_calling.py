@@ -10,7 +10,7 @@ import msgspec
 from greenroom.actors.decoder import Decoder
 from greenroom.backends.protocol import ModelInfo
 from greenroom.constraints.constraint import Constraint
-from greenroom.constraints.kinds.reasoning_budget import ThoughtBudget
+from greenroom.constraints.kinds.reasoning_budget import ReasoningBudget
 from greenroom.errors import InvalidParameter, NotSupported
 from greenroom.inputs.parameters import GenerateParameters, stop_ids, stop_strings
 from greenroom.inputs.tools import Toolbox, Tools
@@ -18,13 +18,13 @@ from greenroom.parsing.dialect import Dialect
 from greenroom.parsing.forced import forced
 from greenroom.request.decoders import TextDecoder
 
-__all__ = ["NO_TOOLS", "Calling", "MakeDecoder"]
+__all__ = ["NO_TOOLS", "MakeDecoder", "ToolCalling"]
 
 MakeDecoder = Callable[[GenerateParameters, ModelInfo, Sequence[int], int], Decoder]
 """Parameters, model, the prompt's ids and the seed to the request's decoder."""
 
 
-class Calling(msgspec.Struct, frozen=True):
+class ToolCalling(msgspec.Struct, frozen=True):
     """The tools that a request shows, whether its calls are looked for, and which of them are forced."""
 
     shown: Any = None
@@ -73,7 +73,7 @@ class Calling(msgspec.Struct, frozen=True):
             opened="" if is_thinking else opened,
         )
 
-    def budget(self, most: int | None, model: ModelInfo, ids: Sequence[int]) -> ThoughtBudget | None:
+    def budget(self, most: int | None, model: ModelInfo, ids: Sequence[int]) -> ReasoningBudget | None:
         """A bound of `most` tokens on each thought behind the prompt's `ids`; None where none is asked for.
 
         Raises `NotSupported` where the model has no markers of thoughts.
@@ -88,7 +88,7 @@ class Calling(msgspec.Struct, frozen=True):
             tuple(model.tokenizer.encode(marker, add_special_tokens=False)) for marker in (thinking.start, thinking.end)
         ]
         is_open = dialect.opened(dialect.tail(ids, model.tokenizer)) == thinking.start
-        return ThoughtBudget(start, end, most, is_open)
+        return ReasoningBudget(start, end, most, is_open)
 
     @property
     def schemas(self) -> list[Mapping[str, Any]] | None:
@@ -115,4 +115,4 @@ class Calling(msgspec.Struct, frozen=True):
         )
 
 
-NO_TOOLS = Calling()
+NO_TOOLS = ToolCalling()

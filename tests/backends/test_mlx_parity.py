@@ -15,8 +15,8 @@ import pytest
 from models import MODELS, VOCAB, Driver, driven, gemma2, mx, sequential, swap_kv
 
 from greenroom.backends.mlx.kv.packed import PackedStore
-from greenroom.backends.mlx.kv.padded import SlotStore
-from greenroom.backends.mlx.kv.sequential import AloneStore
+from greenroom.backends.mlx.kv.padded import PaddedStore
+from greenroom.backends.mlx.kv.sequential import SequentialStore
 from greenroom.backends.protocol import Close, Feed, Fork, Rewind, Sampling
 
 TIE = 1e-4
@@ -123,7 +123,9 @@ def test_rows_in_any_company_get_the_tokens_of_mlx_lm_alone(name: str) -> None:
         assert held == 0
 
 
-@pytest.mark.parametrize(("name", "kind"), [("llama", PackedStore), ("qwen3", PackedStore), ("deepseek_v3", SlotStore)])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("llama", PackedStore), ("qwen3", PackedStore), ("deepseek_v3", PaddedStore)]
+)
 def test_models_of_plain_kv_use_the_best_store_that_fits(name: str, kind: type) -> None:
     """The load-time probe must not send such a model to a slower store."""
     with driven(MODELS[name], name) as (_, backend):
@@ -134,7 +136,7 @@ def test_a_model_that_cannot_be_batched_runs_its_rows_one_by_one() -> None:
     """Gemma 2 caps its scores by hand, and its grouped heads take no mask for several rows; the tokens are right."""
     prompts = ((5, 9, 200, 31), (1, 2), tuple(range(10, 28)))
     with driven(gemma2, "gemma2") as (driver, backend):
-        assert isinstance(backend.store, AloneStore)
+        assert isinstance(backend.store, SequentialStore)
         for i in range(3):
             driver.open(i)
         driver.turn(*(Feed(i, prompts[i]) for i in range(3)))

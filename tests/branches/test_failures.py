@@ -10,7 +10,7 @@ from branch_models import backend_of, freed, halved, idle, opened
 
 from greenroom import Generator, Regex, Reply, Runtime, Sampler, Scripted
 from greenroom.backends.mlx import MlxBackend
-from greenroom.backends.mlx.rows import Step as Submitted
+from greenroom.backends.mlx.rows import SubmittedPass as Submitted
 from greenroom.backends.protocol import ForwardPlan
 from greenroom.backends.scripted.failures import Method
 from greenroom.errors import BackendFailed, DeadEnd

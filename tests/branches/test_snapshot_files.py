@@ -37,10 +37,10 @@ from greenroom import (
     StructTag,
     Tag,
 )
-from greenroom.constraints import All, Compiled, Constraint
-from greenroom.constraints.compiler import Grammars
+from greenroom.constraints import All, CompiledConstraint, Constraint
+from greenroom.constraints.compiler import ConstraintCompiler
 from greenroom.constraints.constraint import GrammarConstraint
-from greenroom.constraints.kinds.reasoning_budget import ThoughtBudget
+from greenroom.constraints.kinds.reasoning_budget import ReasoningBudget
 from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.errors import InvalidConstraint, InvalidSnapshot, NotSupported, SnapshotMismatch
 from greenroom.parsing.forced import forced
@@ -193,7 +193,7 @@ CONSTRAINTS: dict[str, Callable[[], Constraint]] = {
     "tags": lambda: StructTag(Tag("<a>", PLACE, "</a>"), Tag("<ab>", Regex("x+"), "", "<a"), required=True),
     "lazy": lambda: Lazy(7, Lazy("</think>", PLACE)),
     "all": lambda: All(Regex("a+"), All(Choice("a"), AnyJson())),
-    "budget": lambda: ThoughtBudget((1, 2), (3,), 9, is_open=True),
+    "budget": lambda: ReasoningBudget((1, 2), (3,), 9, is_open=True),
     "spelt calls": lambda: forced("pythonic", [WEATHER]),
     "calls": lambda: forced("hermes", [WEATHER], thinking=Thinking("<think>", "</think>"), is_thinking=True),
 }
@@ -210,7 +210,7 @@ def test_every_constraint_of_ours_is_data(name: str) -> None:
 class Even(Constraint):
     """Code."""
 
-    def compile(self, grammars: Grammars) -> Compiled:
+    def compile(self, grammars: ConstraintCompiler) -> CompiledConstraint:
         """See `Constraint.compile`."""
         return grammars.compile(Regex("([ab][ab])*"))
 

@@ -15,7 +15,7 @@ import pytest
 from branch_models import halved, opened
 
 from greenroom import Chunk, JsonSchema, Reasoning, Regex, Runtime, Sampler, Scripted, Snapshot
-from greenroom.constraints import Constraint, MatcherState
+from greenroom.constraints import Constraint, GrammarMatcher
 
 SCHEMA = {
     "type": "object",
@@ -39,7 +39,7 @@ async def test_copies_force_what_the_original_forces(constraint: str, tmp_path: 
             original = (await ctx.fork()).generate(sampler, **options)
             expected = await original.collect_tokens()
             matcher = original.standing.state and original.standing.state.constraint
-            assert isinstance(matcher, MatcherState)
+            assert isinstance(matcher, GrammarMatcher)
             assert matcher.is_freed
             g = (await ctx.fork()).generate(sampler, **options)
             copies = [(await ctx.fork()).generate(sampler, system_speculation=True, **options)]
@@ -65,7 +65,7 @@ async def test_a_rolled_back_matcher_forces_again() -> None:
     """What it stopped doing behind a place is not undone in front of it."""
     async with opened("understudy") as runtime:
         matcher = runtime.opened().compile(CONSTRAINTS["text"]).start()
-        assert isinstance(matcher, MatcherState)
+        assert isinstance(matcher, GrammarMatcher)
         matcher.consume(runtime.tokenizer.encode("abc", add_special_tokens=False))
         forced = matcher.forced_tokens()
         assert matcher.stop_forcing()

@@ -20,7 +20,7 @@ from cbison_engines import (
     toy_factory,
 )
 
-from greenroom.constraints import Cbison, Constraint, Grammars, JsonSchema, Regex, Vocabulary, fill_masks
+from greenroom.constraints import Cbison, Constraint, ConstraintCompiler, JsonSchema, Regex, Vocabulary, fill_masks
 from greenroom.constraints.cbison import CbisonFactory, CbisonMatcher, llguidance_cbison_factory
 from greenroom.errors import FactoryClosed, FactoryInUse, InvalidConstraint
 
@@ -29,9 +29,9 @@ WIDTH = NUM_TOKENS + 70
 
 
 @pytest.fixture(scope="module")
-def grammars() -> Grammars:
+def grammars() -> ConstraintCompiler:
     """Constraints compiled for the same tokens."""
-    return Grammars(Vocabulary.from_tokens(TOKENS, special={TOOL}, n_vocab=WIDTH, eos=[EOS, EOT]))
+    return ConstraintCompiler(Vocabulary.from_tokens(TOKENS, special={TOOL}, n_vocab=WIDTH, eos=[EOS, EOT]))
 
 
 def rows(num: int) -> np.ndarray[tuple[int, int], np.dtype[np.uint32]]:
@@ -52,7 +52,7 @@ def rows(num: int) -> np.ndarray[tuple[int, int], np.dtype[np.uint32]]:
     ],
 )
 def test_a_step_of_a_batch_is_that_of_our_own_constraint(
-    grammars: Grammars, engine: str, ours: Constraint, theirs: tuple[str, str], text: bytes
+    grammars: ConstraintCompiler, engine: str, ours: Constraint, theirs: tuple[str, str], text: bytes
 ) -> None:
     """Foreign and own rows in one call of the engine's side give the same masks, token by token."""
     with ENGINES[engine]() as factory:
@@ -70,7 +70,7 @@ def test_a_step_of_a_batch_is_that_of_our_own_constraint(
         states[1].close()  # type: ignore[attr-defined]
 
 
-def test_requests_share_what_was_compiled_and_nothing_else(grammars: Grammars) -> None:
+def test_requests_share_what_was_compiled_and_nothing_else(grammars: ConstraintCompiler) -> None:
     """Each starts at the start, also after the engine's first matcher was freed."""
     with toy_factory() as factory:
         compiled = grammars.compile(Cbison(factory, "regex", "ab*"))
@@ -87,7 +87,7 @@ def test_requests_share_what_was_compiled_and_nothing_else(grammars: Grammars) -
             state.close()
 
 
-def test_what_waits_for_requests_does_not_keep_a_factory_open(grammars: Grammars) -> None:
+def test_what_waits_for_requests_does_not_keep_a_factory_open(grammars: ConstraintCompiler) -> None:
     """A compiled constraint of a closed factory says so."""
     factory = toy_factory()
     compiled = grammars.compile(Cbison(factory, "regex", "a"))
@@ -99,7 +99,7 @@ def test_what_waits_for_requests_does_not_keep_a_factory_open(grammars: Grammars
         grammars.compile(Cbison(factory, "regex", "ab"))
 
 
-def test_a_request_that_is_dropped_frees_its_matcher(grammars: Grammars) -> None:
+def test_a_request_that_is_dropped_frees_its_matcher(grammars: ConstraintCompiler) -> None:
     """Nobody has to close what a runtime holds."""
     with toy_factory() as factory:
         compiled = grammars.compile(Cbison(factory, "regex", "a"))
@@ -111,15 +111,19 @@ def test_a_request_that_is_dropped_frees_its_matcher(grammars: Grammars) -> None
         assert factory.num_matchers == before
 
 
-def test_a_constraint_that_cannot_be_is_refused(grammars: Grammars) -> None:
+def test_a_constraint_that_cannot_be_is_refused(grammars: ConstraintCompiler) -> None:
     """No factory, a grammar that does not compile, an engine with too many tokens or without the model's EOS."""
     with pytest.raises(InvalidConstraint, match="CbisonFactory"):
         Cbison(1234, "regex", "a")  # type: ignore[arg-type]
     with toy_factory() as factory:
         refused = [
             (grammars, "(a", "unclosed"),
-            (Grammars(Vocabulary.from_tokens(TOKENS[:EOS], special=[], n_vocab=EOS, eos=[0])), "a", "logits"),
-            (Grammars(Vocabulary.from_tokens(TOKENS, special=[], n_vocab=WIDTH, eos=[EOS, WIDTH - 1])), "a", "EOS"),
+            (ConstraintCompiler(Vocabulary.from_tokens(TOKENS[:EOS], special=[], n_vocab=EOS, eos=[0])), "a", "logits"),
+            (
+                ConstraintCompiler(Vocabulary.from_tokens(TOKENS, special=[], n_vocab=WIDTH, eos=[EOS, WIDTH - 1])),
+                "a",
+                "EOS",
+            ),
         ]
         for store, text, why in refused:
             with pytest.raises(InvalidConstraint, match=why):
@@ -127,7 +131,7 @@ def test_a_constraint_that_cannot_be_is_refused(grammars: Grammars) -> None:
 
 
 @pytest.mark.parametrize("native", [True, False])
-def test_our_vocabulary_can_be_exported(grammars: Grammars, native: bool) -> None:
+def test_our_vocabulary_can_be_exported(grammars: ConstraintCompiler, native: bool) -> None:
     """With all its EOS; nothing is forced where it cannot tokenize."""
     with (
         llguidance_cbison_factory(grammars.vocabulary, native=native) as export,

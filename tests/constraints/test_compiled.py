@@ -15,10 +15,10 @@ from greenroom.constraints import (
     All,
     AnyJson,
     Choice,
-    Compiled,
+    CompiledConstraint,
     Constraint,
+    ConstraintCompiler,
     Gbnf,
-    Grammars,
     JsonSchema,
     Lark,
     Lazy,
@@ -37,11 +37,11 @@ class Counting(Constraint):
         self.compiled = 0
         self._body = body
 
-    def compile(self, grammars: Grammars) -> Compiled:
+    def compile(self, grammars: ConstraintCompiler) -> CompiledConstraint:
         """As "a" does."""
         self.compiled += 1
         self._body()
-        return Compiled(grammars.compile(Regex("a")).start())
+        return CompiledConstraint(grammars.compile(Regex("a")).start())
 
 
 class Unhashable(Counting):
@@ -67,7 +67,7 @@ MAKERS: list[Callable[[], Constraint]] = [
 @pytest.mark.parametrize("make", MAKERS)
 def test_equal_constraints_are_compiled_once(make: Callable[[], Constraint]) -> None:
     """Known by their content; states of one do not touch each other."""
-    grammars = Grammars(BYTES)
+    grammars = ConstraintCompiler(BYTES)
     assert make() == make()
     compiled = grammars.compile(make())
     assert grammars.compile(make()) is compiled
@@ -83,7 +83,7 @@ def test_options_tell_schemas_apart() -> None:
 
 def test_the_ones_used_last_are_kept() -> None:
     """No more than the store may hold; a use counts."""
-    grammars = Grammars(BYTES, capacity=3)
+    grammars = ConstraintCompiler(BYTES, capacity=3)
     first = grammars.compile(Regex("0"))
     for number in range(1, 3):
         grammars.compile(Regex(str(number)))
@@ -101,7 +101,7 @@ def test_threads_that_want_the_same_grammar_share_one_compilation() -> None:
         entered.set()
         assert leave.wait(10)
 
-    grammars, constraint = Grammars(BYTES), Counting(body)
+    grammars, constraint = ConstraintCompiler(BYTES), Counting(body)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(grammars.compile, constraint)
         assert entered.wait(10)
@@ -119,7 +119,7 @@ def test_a_failure_is_not_kept() -> None:
         for error in attempts:
             raise error
 
-    grammars, constraint = Grammars(BYTES), Counting(body)
+    grammars, constraint = ConstraintCompiler(BYTES), Counting(body)
     with pytest.raises(InvalidConstraint, match="by hand") as caught:
         grammars.compile(constraint)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
@@ -129,7 +129,7 @@ def test_a_failure_is_not_kept() -> None:
 
 def test_a_constraint_without_a_hash_is_compiled_each_time() -> None:
     """Nothing is kept of it."""
-    grammars, constraint = Grammars(BYTES), Unhashable()
+    grammars, constraint = ConstraintCompiler(BYTES), Unhashable()
     for _ in range(2):
         grammars.compile(constraint)
     assert constraint.compiled == 2
@@ -148,7 +148,7 @@ def test_a_constraint_without_a_hash_is_compiled_each_time() -> None:
 def test_a_grammar_that_does_not_compile_says_why(constraint: Constraint, why: str) -> None:
     """Without the parser's inner state."""
     with pytest.raises(InvalidConstraint, match=why) as caught:
-        Grammars(BYTES).compile(constraint)
+        ConstraintCompiler(BYTES).compile(constraint)
     assert "verbose" not in str(caught.value)
     assert "<state>" not in str(caught.value)
 
@@ -156,7 +156,7 @@ def test_a_grammar_that_does_not_compile_says_why(constraint: Constraint, why: s
 def test_a_text_that_no_token_can_begin_does_not_compile() -> None:
     """The vocabulary of three tokens knows no "c"."""
     with pytest.raises(InvalidConstraint, match="no token can begin"):
-        Grammars(THREE).compile(Regex("c"))
+        ConstraintCompiler(THREE).compile(Regex("c"))
 
 
 @pytest.mark.parametrize("make", [Regex, Lark, Gbnf, Choice])
@@ -172,7 +172,7 @@ def test_what_is_no_text_is_refused(make: Callable[[Any], Constraint]) -> None:
 def test_gbnf_grammars_of_llama_cpp_compile(shared: Path, name: str) -> None:
     """As they are."""
     path = shared / "assets" / "structured" / "grammars" / "llama.cpp" / f"{name}.gbnf"
-    assert allowed(Grammars(BYTES).compile(Gbnf(path.read_text())).start())
+    assert allowed(ConstraintCompiler(BYTES).compile(Gbnf(path.read_text())).start())
 
 
 @pytest.mark.parametrize(
@@ -193,8 +193,8 @@ def test_what_a_user_passes_becomes_one_constraint(value: Any, expected: Constra
 
 def test_a_state_of_the_users_own_is_a_constraint() -> None:
     """Each request starts from where it stood."""
-    state = Grammars(THREE).compile(Regex("ab")).start()
-    compiled = Grammars(THREE).compile(constraint_of(state))
+    state = ConstraintCompiler(THREE).compile(Regex("ab")).start()
+    compiled = ConstraintCompiler(THREE).compile(constraint_of(state))
     compiled.start().consume([A])
     assert allowed(compiled.start()) == {A, AB}
 

@@ -12,7 +12,7 @@ from statistics import median
 import numpy as np
 import pytest
 
-from greenroom.constraints import AnyJson, Grammars, JsonSchema, Regex, Vocabulary, fill_masks
+from greenroom.constraints import AnyJson, ConstraintCompiler, JsonSchema, Regex, Vocabulary, fill_masks
 from greenroom.constraints.state import Bits
 
 ORDER = {
@@ -47,7 +47,7 @@ def timed(call: Callable[[], object]) -> float:
 def times(shared: Path) -> dict[str, list[float]]:
     """Seconds of every call that holds the GIL, by name, over rows that differ and move on."""
     path = shared / "assets" / "tokenizers" / "qwen3" / "tokenizer.json"
-    grammars = Grammars(Vocabulary.from_json(path.read_text(), 151936, [151645, 151643]))
+    grammars = ConstraintCompiler(Vocabulary.from_json(path.read_text(), 151936, [151645, 151643]))
     kinds = [grammars.compile(kind) for kind in (JsonSchema(ORDER), AnyJson(), Regex("(.|\n)*"), JsonSchema(list[int]))]
     states = [kinds[row % len(kinds)].start() for row in range(ROWS)]
     out = np.zeros((ROWS, grammars.vocabulary.words), np.uint32)

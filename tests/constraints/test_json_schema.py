@@ -17,10 +17,17 @@ import pydantic
 import pytest
 from vocabularies import BYTES
 
-from greenroom.constraints import AnyJson, Compiled, Constraint, Grammars, GrammarWarning, JsonSchema
+from greenroom.constraints import (
+    AnyJson,
+    CompiledConstraint,
+    Constraint,
+    ConstraintCompiler,
+    GrammarWarning,
+    JsonSchema,
+)
 from greenroom.errors import InvalidConstraint, UnsupportedKeyword
 
-GRAMMARS = Grammars(BYTES)
+GRAMMARS = ConstraintCompiler(BYTES)
 
 
 def accepts(constraint: Constraint, text: str) -> bool:
@@ -253,12 +260,12 @@ def test_what_is_no_schema_or_fits_nothing_is_refused(schema: Any, why: str) -> 
 def test_lenient_leaves_out_what_cannot_be_enforced_and_warns() -> None:
     """Once, when it is compiled; the compiled constraint keeps the messages."""
     constraint = JsonSchema({"type": "array", "uniqueItems": True, "items": {"format": "zip"}}, lenient=True)
-    grammars = Grammars(BYTES)
+    grammars = ConstraintCompiler(BYTES)
     with pytest.warns(GrammarWarning) as caught:
         compiled = grammars.compile(constraint)
     assert len(caught) == len(compiled.warnings) == 2
     assert "uniqueItems" in compiled.warnings[0]
-    assert isinstance(grammars.compile(constraint), Compiled)
+    assert isinstance(grammars.compile(constraint), CompiledConstraint)
 
 
 def test_counts_may_be_written_as_floats() -> None:

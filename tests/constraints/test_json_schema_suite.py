@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from greenroom.constraints import Compiled, Grammars, JsonSchema, Vocabulary
+from greenroom.constraints import CompiledConstraint, ConstraintCompiler, JsonSchema, Vocabulary
 from greenroom.errors import InvalidConstraint, UnsupportedKeyword
 
 HERE = Path(__file__).parent
@@ -30,10 +30,10 @@ Case = tuple[str, str, str]
 
 
 @pytest.fixture(scope="module")
-def grammars(shared: Path) -> Grammars:
+def grammars(shared: Path) -> ConstraintCompiler:
     """For Qwen3's tokenizer and the width of its logits."""
     folder = shared / "assets" / "tokenizers" / "qwen3"
-    return Grammars(Vocabulary.from_json((folder / "tokenizer.json").read_text(), 151936, [151645, 151643]))
+    return ConstraintCompiler(Vocabulary.from_json((folder / "tokenizer.json").read_text(), 151936, [151645, 151643]))
 
 
 def groups(shared: Path, folder: str) -> Iterator[tuple[str, Any, Any]]:
@@ -54,7 +54,7 @@ def refusals(shared: Path, folder: str) -> Iterator[tuple[Any, InvalidConstraint
             yield schema, error
 
 
-def accepts(compiled: Compiled, vocabulary: Vocabulary, instance: object) -> bool:
+def accepts(compiled: CompiledConstraint, vocabulary: Vocabulary, instance: object) -> bool:
     """Whether the instance's JSON text is complete and legal token by token."""
     state = compiled.start()
     state.consume(vocabulary.tokenize(json.dumps(instance, ensure_ascii=False).encode()))
@@ -62,7 +62,9 @@ def accepts(compiled: Compiled, vocabulary: Vocabulary, instance: object) -> boo
 
 
 @pytest.mark.parametrize("folder", DRAFTS)
-def test_an_instance_is_accepted_exactly_when_it_is_valid(shared: Path, grammars: Grammars, folder: str) -> None:
+def test_an_instance_is_accepted_exactly_when_it_is_valid(
+    shared: Path, grammars: ConstraintCompiler, folder: str
+) -> None:
     """But for the exceptions of this folder, each of which is still one. Schemas that are refused are none."""
     differing: set[Case] = set()
     judged = refused = 0

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vocabularies import AB, BYTES, END, THREE, WIDTH, A, B, allowed, filled, ids
 
-from greenroom.constraints import Choice, ConstraintState, Grammars, JsonSchema, Lazy, Regex, Vocabulary
+from greenroom.constraints import Choice, ConstraintCompiler, ConstraintState, JsonSchema, Lazy, Regex, Vocabulary
 from greenroom.constraints.kinds.trigger import CROSSES, Trigger
 from greenroom.errors import InvalidConstraint
 
@@ -19,7 +19,7 @@ MANY = Vocabulary.from_tokens(WORDS, special=(), n_vocab=WIDTH, eos=[9])
 
 def start(lazy: Lazy, vocabulary: Vocabulary = BYTES) -> ConstraintState:
     """A state at the start."""
-    return Grammars(vocabulary).compile(lazy).start()
+    return ConstraintCompiler(vocabulary).compile(lazy).start()
 
 
 def test_before_the_trigger_everything_is_legal_and_after_it_the_constraint_decides() -> None:
@@ -93,7 +93,7 @@ def test_the_trigger_is_found_where_the_text_first_holds_it(what: str, tokens: l
 @given(st.lists(st.sampled_from([A, B, AB]), max_size=10), st.integers(0, 10))
 def test_rolling_back_over_the_trigger_equals_a_replay(tokens: list[int], back: int) -> None:
     """From inside the constraint to before the trigger, and on from there."""
-    lazy = Grammars(THREE).compile(Lazy("ab", Regex("(ab|ba)*")))
+    lazy = ConstraintCompiler(THREE).compile(Lazy("ab", Regex("(ab|ba)*")))
     state = lazy.start()
     tokens = tokens[: state.validate(tokens)]
     state.consume(tokens)
@@ -112,7 +112,7 @@ def test_rolling_back_over_the_trigger_equals_a_replay(tokens: list[int], back: 
 
 def test_what_follows_the_trigger_is_checked_afterwards() -> None:
     """A set in the JSON after it; without a trigger there is nothing to check."""
-    compiled = Grammars(BYTES).compile(Lazy(">", JsonSchema(set[int])))
+    compiled = ConstraintCompiler(BYTES).compile(Lazy(">", JsonSchema(set[int])))
     assert compiled.check([*b"a>[1,2]"]) is None
     assert compiled.check([*b"[1,1]"]) is None
     assert "must differ" in str(compiled.check([*b"a>[1,1]"]))
@@ -128,4 +128,4 @@ def test_a_trigger_is_text_or_an_id(trigger: object) -> None:
 def test_a_trigger_must_be_in_the_vocabulary() -> None:
     """When it is compiled."""
     with pytest.raises(InvalidConstraint, match="no token 299"):
-        Grammars(BYTES).compile(Lazy(299, Regex("a")))
+        ConstraintCompiler(BYTES).compile(Lazy(299, Regex("a")))

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vocabularies import AB, END, THREE, WIDTH, A, B, filled, ids
 
-from greenroom.constraints import AllOf, ConstraintState, Grammars, Lazy, Regex, fill_masks, is_dead_end
+from greenroom.constraints import AllOf, ConstraintCompiler, ConstraintState, Lazy, Regex, fill_masks, is_dead_end
 from greenroom.constraints.state import Bits
 
-GRAMMARS = Grammars(THREE)
+GRAMMARS = ConstraintCompiler(THREE)
 PATTERNS = ("a*", "(ab)*", "(a|b){3}", "ab|ba", "b*a", "(aab|b)*")
 TEXTS = st.lists(st.sampled_from([A, B, AB]), max_size=6)
 

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vocabularies import AB, BYTES, END, THREE, A, B, allowed, filled
 
-from greenroom.constraints import Choice, Constraint, ConstraintState, Grammars, Lark, Regex, Vocabulary
+from greenroom.constraints import Choice, Constraint, ConstraintCompiler, ConstraintState, Lark, Regex, Vocabulary
 
 
 def start(constraint: Constraint, vocabulary: Vocabulary = THREE) -> ConstraintState:
     """A state at the start."""
-    return Grammars(vocabulary).compile(constraint).start()
+    return ConstraintCompiler(vocabulary).compile(constraint).start()
 
 
 def ends(state: ConstraintState) -> tuple[bool, bool]:

@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 from vocabularies import BYTES, allowed
 
-from greenroom.constraints import Choice, ConstraintState, Gbnf, Grammars, JsonSchema, Lark, Regex, StructTag, Tag
+from greenroom.constraints import (
+    Choice,
+    ConstraintCompiler,
+    ConstraintState,
+    Gbnf,
+    JsonSchema,
+    Lark,
+    Regex,
+    StructTag,
+    Tag,
+)
 from greenroom.errors import InvalidConstraint
 
 TOOL = BYTES.special_tokens["<tool>"]
@@ -14,7 +24,7 @@ CALL = Tag('<tool>{"name":"f","arguments":', JsonSchema({"type": "object", "requ
 
 def after(tags: StructTag, text: str) -> ConstraintState:
     """The state after `text`, whose special tokens are such."""
-    state = Grammars(BYTES).compile(tags).start()
+    state = ConstraintCompiler(BYTES).compile(tags).start()
     state.consume(BYTES.tokenize(text.encode()))
     return state
 
@@ -71,7 +81,9 @@ def test_every_kind_of_grammar_can_be_a_content(content: Lark | Gbnf | Regex | C
 
 def test_contents_are_checked_afterwards() -> None:
     """Each call's JSON, the first that fails is told."""
-    compiled = Grammars(BYTES).compile(StructTag(Tag("<tool>", JsonSchema(set[int]), ";"), Tag("[", Regex("1"))))
+    compiled = ConstraintCompiler(BYTES).compile(
+        StructTag(Tag("<tool>", JsonSchema(set[int]), ";"), Tag("[", Regex("1")))
+    )
     assert compiled.check(BYTES.tokenize(b"[1] <tool>[1,2]; and <tool>[3];")) is None
     assert "must differ" in str(compiled.check(BYTES.tokenize(b"[1] <tool>[1,2]; and <tool>[3,3];")))
 

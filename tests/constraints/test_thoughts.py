@@ -10,8 +10,8 @@ from vocabularies import BYTES, allowed
 
 from greenroom import Chunk, Reasoning, Runtime
 from greenroom.backends.mlx import MlxBackend
-from greenroom.constraints import Grammars
-from greenroom.constraints.kinds.reasoning_budget import ThoughtBudget
+from greenroom.constraints import ConstraintCompiler
+from greenroom.constraints.kinds.reasoning_budget import ReasoningBudget
 from greenroom.errors import InvalidParameter, NotSupported
 
 START, END = tuple(b"<t>"), tuple(b"</t>")
@@ -20,7 +20,7 @@ START, END = tuple(b"<t>"), tuple(b"</t>")
 @given(st.lists(st.sampled_from([*b"<t>/x"]), max_size=40), st.integers(0, 4), st.booleans())
 def test_no_thought_outgrows_its_budget(written: list[int], most: int, is_open: bool) -> None:
     """Whatever the model writes, as far as it may; outside of thoughts it is free. Undoing changes nothing."""
-    state = ThoughtBudget(START, END, most, is_open).compile(Grammars(BYTES)).start()
+    state = ReasoningBudget(START, END, most, is_open).compile(ConstraintCompiler(BYTES)).start()
     text = list(START) if is_open else []
     for token in written:
         forced = state.forced_tokens()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from vocabularies import BYTES, allowed, ids
 
 from greenroom.backends.scripted.tokenizer import END, ByteTokenizer
-from greenroom.constraints import AllOf, Choice, Grammars, Lark, Regex, Vocabulary
+from greenroom.constraints import AllOf, Choice, ConstraintCompiler, Lark, Regex, Vocabulary
 from greenroom.errors import InvalidConstraint
 
 SPELT = [b"a", b"b", b"c", b" ", b"ab", b"abc", b"bc", b"c ab", b"</s>"]
@@ -64,13 +64,13 @@ def test_a_fast_tokenizers_json_is_enough() -> None:
     assert vocabulary.decode([0xC3, 0xA9, 257]) == "é<tool>"
     assert vocabulary.is_canonical
     assert ids(vocabulary.known.copy()) == set(range(258))
-    assert allowed(Grammars(vocabulary).compile(Regex("(.|\n)*")).start()).isdisjoint(range(257, 320))
+    assert allowed(ConstraintCompiler(vocabulary).compile(Regex("(.|\n)*")).start()).isdisjoint(range(257, 320))
 
 
 def test_every_eos_is_one_whether_the_tokenizer_knows_it_or_not() -> None:
     """A plain text token and an id past the tokenizer among them: legal at the end, and never before it."""
     vocabulary = Vocabulary.from_json(byte_level(), 300, [256, ord("."), 299])
-    state = Grammars(vocabulary).compile(Regex("a[.b]?")).start()
+    state = ConstraintCompiler(vocabulary).compile(Regex("a[.b]?")).start()
     assert allowed(state) == {ord("a")}
     state.consume(b"a")
     assert allowed(state) == {256, ord("."), 299, ord("b")}
@@ -82,7 +82,7 @@ def test_forced_text_is_spelt_to_the_letter() -> None:
     composed = byte_level(normalizer={"type": "Sequence", "normalizers": [{"type": "NFC"}]})
     vocabulary = Vocabulary.from_json(composed, 300, [256])
     text = "a\u0308x"
-    assert bytes(Grammars(vocabulary).compile(Choice(text)).start().forced_tokens()) == text.encode()
+    assert bytes(ConstraintCompiler(vocabulary).compile(Choice(text)).start().forced_tokens()) == text.encode()
     assert bytes(vocabulary.tokenize(text.encode())) == text.encode()
 
 
@@ -90,7 +90,7 @@ def test_forced_text_is_spelt_to_the_letter() -> None:
 def test_text_that_spells_an_added_token_can_be_forced(text: str) -> None:
     """The tokenizer writes such text as its added token, with which no grammar goes on."""
     vocabulary = Vocabulary.from_json(byte_level(), 300, [256])
-    state = Grammars(vocabulary).compile(Choice(text)).start()
+    state = ConstraintCompiler(vocabulary).compile(Choice(text)).start()
     written: list[int] = []
     while not state.is_stopped:
         [token] = allowed(state)
@@ -146,7 +146,7 @@ def test_an_encoder_that_raises_or_lies_does_no_harm() -> None:
 
     vocabulary = Vocabulary.from_tokens(SPELT, special=[], n_vocab=300, eos=[8], encode=encode)
     for text in ("abab", "bab"):
-        state = Grammars(vocabulary).compile(Choice(text)).start()
+        state = ConstraintCompiler(vocabulary).compile(Choice(text)).start()
         while not state.is_stopped:
             state.consume(sorted(allowed(state))[:1])
         assert state.error is None
@@ -156,7 +156,7 @@ def test_the_scripted_double_and_the_understudy_have_vocabularies() -> None:
     """Through the tokenizers' own `vocabulary()`; special tokens by name."""
     double = Vocabulary.of(ByteTokenizer(), 263, [END])
     assert double.special_tokens["<tool_call>"] == 261
-    assert Grammars(double).compile(Lark('start: <tool_call> "ab"')).start().forced_tokens() == (261, 97, 98)
+    assert ConstraintCompiler(double).compile(Lark('start: <tool_call> "ab"')).start().forced_tokens() == (261, 97, 98)
     text = (resources.files("greenroom.backends.understudy") / "model" / "tokenizer.json").read_text()
 
     class Fast:
@@ -178,7 +178,7 @@ def test_an_and_is_stuck_only_where_no_common_text_goes_on(
     one: list[str], other: list[str], draw: random.Random
 ) -> None:
     """Though each member forces tokens of its own choice for what must come."""
-    grammars = Grammars(MERGED)
+    grammars = ConstraintCompiler(MERGED)
     state = AllOf([grammars.compile(Choice(*texts)).start() for texts in (one, other)])
     text = b""
     while legal := allowed(state) - {8}:

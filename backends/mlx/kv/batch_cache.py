@@ -12,14 +12,14 @@ from typing import Any
 
 import mlx.core as mx
 
-from greenroom.backends.mlx.kv.two_phase import SeparateStore, arrays_of
+from greenroom.backends.mlx.kv.two_phase import TwoPhaseStore, arrays_of
 from greenroom.backends.mlx.prefix_cache.store import Kept
 from greenroom.backends.mlx.rows import Row
 
-__all__ = ["MergedStore"]
+__all__ = ["BatchCacheStore"]
 
 
-class MergedStore(SeparateStore):
+class BatchCacheStore(TwoPhaseStore):
     """The rows of a model with any caches that mlx-lm makes."""
 
     def __init__(self, model: Any, make_cache: Any, kept: Kept | None = None) -> None:
@@ -31,7 +31,7 @@ class MergedStore(SeparateStore):
         """KV bytes that regrouping copied."""
 
     def __repr__(self) -> str:
-        return f"<MergedStore rows={len(self._order)} mergeable={self._mergeable}>"
+        return f"<BatchCacheStore rows={len(self._order)} mergeable={self._mergeable}>"
 
     @property
     def nbytes(self) -> int:

@@ -9,7 +9,7 @@ import mlx.core as mx
 from mlx.nn.layers.base import Module
 from mlx_lm.models import base
 
-from greenroom.backends.mlx.kv.packed_layout import PackedLayer, Packing
+from greenroom.backends.mlx.kv.packed_layout import PackedLayer, PackedLayout
 
 __all__ = ["hook_body", "route_attention"]
 
@@ -42,7 +42,7 @@ def _attention(  # noqa: PLR0917 - mlx-lm's signature
     return cache.attend(queries, scale, sinks)
 
 
-def hook_body(model: Any, packing: Packing) -> bool:
+def hook_body(model: Any, packing: PackedLayout) -> bool:
     """Let what is below the head hand on only the entries that are sampled. False where there is no such part."""
     for path in _BODIES:
         part = model
@@ -58,7 +58,7 @@ class _Body:
     """Mixed into the class of a model's body."""
 
     @staticmethod
-    def hook(part: Any, packing: Packing) -> None:
+    def hook(part: Any, packing: PackedLayout) -> None:
         """Give the instance a class of its own that selects; hooked again, it follows the newer packing."""
         kind: Any = type(part)
         plain = getattr(kind, "_plain", kind)

@@ -17,12 +17,20 @@ from typing import Any
 import mlx.core as mx
 
 from greenroom.backends.mlx.kv.model_hooks import hook_body, route_attention
-from greenroom.backends.mlx.kv.packed_layout import PackedLayer, Packing, alone, pools_of, runs_of, scatter, together
+from greenroom.backends.mlx.kv.packed_layout import (
+    PackedLayer,
+    PackedLayout,
+    alone,
+    pools_of,
+    runs_of,
+    scatter,
+    together,
+)
 from greenroom.backends.mlx.kv.padded_layers import LayerShape
 from greenroom.backends.mlx.kv.passes import Pass, inputs_of
 from greenroom.backends.mlx.kv.pools import Pools
 from greenroom.backends.mlx.prefix_cache.store import BLOCK, Kept
-from greenroom.backends.mlx.rows import Row, Spot, Work
+from greenroom.backends.mlx.rows import DrawSite, Row, RowWork
 
 __all__ = ["PackedStore"]
 
@@ -37,7 +45,7 @@ class PackedStore:
         self._model = model
         self._pools = Pools(shapes)
         self._kept = kept
-        self._packing = Packing()
+        self._packing = PackedLayout()
         self._layers = [PackedLayer(index, self._packing) for index in range(len(shapes))]
         self._order: tuple[tuple[int, ...], list[int]] = (), []
         self._groups: dict[tuple[int, ...], list[tuple[int, int]]] = {}
@@ -68,7 +76,7 @@ class PackedStore:
         """KV bytes that moving and forking rows copied so far."""
         return self._pools.bytes_copied
 
-    def run(self, works: Sequence[Work]) -> Pass:
+    def run(self, works: Sequence[RowWork]) -> Pass:
         """Build one forward over all of `works`."""
         self._pools.tidy()
         self._pools.fit([(work.row, work.row.length + (len(work.ids) or 1)) for work in works])
@@ -94,7 +102,7 @@ class PackedStore:
             logits = logits[at]
         if chosen:
             result.logits, result.inputs = logits, tokens if every else tokens[at]
-            result.order = [Spot(w.row, w.row.length + (len(w.ids) or 1) - ago) for _, w, ago in draws]
+            result.order = [DrawSite(w.row, w.row.length + (len(w.ids) or 1) - ago) for _, w, ago in draws]
             result.sampled = [work.row.id for work in works if work.sample]
         else:
             result.done = logits[..., :1]  # what it is computed from includes everything that the pass writes
@@ -102,7 +110,7 @@ class PackedStore:
             work.row.length += len(work.ids) or 1
         return result
 
-    def _ordered(self, works: Sequence[Work]) -> list[Work]:
+    def _ordered(self, works: Sequence[RowWork]) -> list[RowWork]:
         """As their rows stand; the order is kept until a row comes, goes or moves."""
         key = (self._pools.changes, *[work.row.id for work in works])
         if key != self._order[0]:
@@ -111,7 +119,7 @@ class PackedStore:
             self._order = key, sorted(range(len(works)), key=rank.__getitem__)
         return [works[place] for place in self._order[1]]
 
-    def _arrange(self, single: list[Work], wide: list[Work]) -> mx.array:
+    def _arrange(self, single: list[RowWork], wide: list[RowWork]) -> mx.array:
         """Fill the packing; returns the entries' tokens."""
         packing = self._packing
         packing.scatters, packing.calls = [], []
@@ -197,7 +205,7 @@ class PackedStore:
         self._packing.scatters, self._packing.calls = [], []  # of the last pass: they hold its pools
 
 
-def _draws(work: Work) -> range:
+def _draws(work: RowWork) -> range:
     """How many entries before its last one each of a row's draws stands."""
     return range(work.drafts, -1, -1) if work.sample else range(0)
 

@@ -14,10 +14,10 @@ import mlx.core as mx
 
 from greenroom.backends.mlx.kv import shared_prefix
 from greenroom.backends.mlx.kv.pools import Pool
-from greenroom.backends.mlx.kv.shared_prefix import Trunk
+from greenroom.backends.mlx.kv.shared_prefix import SharedPrefix
 from greenroom.backends.mlx.rows import Row
 
-__all__ = ["PackedLayer", "Packing", "alone", "pools_of", "runs_of", "scatter", "together"]
+__all__ = ["PackedLayer", "PackedLayout", "alone", "pools_of", "runs_of", "scatter", "together"]
 
 _FEW = 32
 """Tokens of a row in a pass: for so few, forced or guessed, the trunk is read where it is rather than copied."""
@@ -25,14 +25,14 @@ _CALL_COST = 128
 """What one more attention call costs, in tokens of KV that one row would read in the same time."""
 
 
-class Stand(NamedTuple):
+class PrefixSpan(NamedTuple):
     """What rows hold in common before the tokens of their slots: the first `shared` tokens of a trunk."""
 
-    trunk: Trunk
+    trunk: SharedPrefix
     shared: int
 
 
-class Together(NamedTuple):
+class BatchedCall(NamedTuple):
     """Entries `first` to `last` are one token each of the rows in the slots from `slot` on."""
 
     pool: Pool
@@ -41,10 +41,10 @@ class Together(NamedTuple):
     slot: int
     width: int
     mask: mx.array | None
-    stand: Stand | None
+    stand: PrefixSpan | None
 
 
-class Alone(NamedTuple):
+class CausalCall(NamedTuple):
     """Entries `first` to `last` are tokens of the row in `slot`, which holds `start` tokens there before them.
 
     With a `mask`, of which of the slot's tokens each of them sees, they are looked at as rows on a trunk.
@@ -55,7 +55,7 @@ class Alone(NamedTuple):
     last: int
     slot: int
     start: int
-    stand: Stand | None
+    stand: PrefixSpan | None
     mask: mx.array | None
 
 
@@ -69,13 +69,13 @@ class Scatter(NamedTuple):
     offsets: Any
 
 
-class Packing:
+class PackedLayout:
     """How the entries of the pass that is being built stand to rows."""
 
     def __init__(self) -> None:
         self.offset: int | mx.array = 0
         self.scatters: list[Scatter] = []
-        self.calls: list[Together | Alone] = []
+        self.calls: list[BatchedCall | CausalCall] = []
         self.chosen: mx.array | None = None
         """Entries whose logits are wanted; None: all."""
 
@@ -83,7 +83,7 @@ class Packing:
 class PackedLayer:
     """One layer of a pass, in the shape that mlx-lm's model classes expect of a cache."""
 
-    def __init__(self, index: int, packing: Packing) -> None:
+    def __init__(self, index: int, packing: PackedLayout) -> None:
         self._index = index
         self._packing = packing
 
@@ -104,7 +104,7 @@ class PackedLayer:
             pool.keys[index][slots, :, offsets] = keys[first:last, :, 0]
             pool.values[index][slots, :, offsets] = values[first:last, :, 0]
         for call in self._packing.calls:
-            if isinstance(call, Alone):
+            if isinstance(call, CausalCall):
                 part = slice(call.first, call.last)
                 call.pool.write(index, call.slot, call.start, keys[part].swapaxes(0, 2), values[part].swapaxes(0, 2))
         return keys, values
@@ -114,13 +114,13 @@ class PackedLayer:
         parts = []
         for call in self._packing.calls:
             part = queries[call.first : call.last]
-            if isinstance(call, Together):
+            if isinstance(call, BatchedCall):
                 parts.append(self._together(call, part, scale, sinks))
             else:
                 parts.append(self._alone(call, part, scale, sinks))
         return parts[0] if len(parts) == 1 else mx.concatenate(parts)
 
-    def _together(self, call: Together, queries: mx.array, scale: float, sinks: mx.array | None) -> mx.array:
+    def _together(self, call: BatchedCall, queries: mx.array, scale: float, sinks: mx.array | None) -> mx.array:
         index, stand = self._index, call.stand
         rows = slice(call.slot, call.slot + call.last - call.first)
         own = call.pool.keys[index][rows, :, : call.width], call.pool.values[index][rows, :, : call.width]
@@ -129,7 +129,7 @@ class PackedLayer:
         trunk = stand.trunk.part(index, 0, stand.shared)
         return shared_prefix.attention(queries, trunk, own, scale=scale, mask=call.mask, sinks=sinks)
 
-    def _alone(self, call: Alone, queries: mx.array, scale: float, sinks: mx.array | None) -> mx.array:
+    def _alone(self, call: CausalCall, queries: mx.array, scale: float, sinks: mx.array | None) -> mx.array:
         index, stand = self._index, call.stand
         row, stop = slice(call.slot, call.slot + 1), call.start + call.last - call.first
         keys, values = call.pool.keys[index][row, :, :stop], call.pool.values[index][row, :, :stop]
@@ -144,12 +144,12 @@ class PackedLayer:
         return found.swapaxes(0, 2)
 
 
-def stand_of(row: Row) -> Stand | None:
+def stand_of(row: Row) -> PrefixSpan | None:
     """What the row has before the tokens of its slot."""
-    return Stand(row.trunk, row.shared) if row.trunk is not None else None
+    return PrefixSpan(row.trunk, row.shared) if row.trunk is not None else None
 
 
-def together(rows: list[Row], first: int) -> Together:
+def together(rows: list[Row], first: int) -> BatchedCall:
     """The call of neighbours, whose entries begin at `first`."""
     lengths = [row.own + 1 for row in rows]
     width = max(lengths)
@@ -157,16 +157,16 @@ def together(rows: list[Row], first: int) -> Together:
     if min(lengths) < width:
         mask = (mx.arange(width) < mx.array(lengths)[:, None])[:, None, None, :]
     pool, slot = rows[0].pool, rows[0].slot
-    return Together(pool, first, first + len(rows), slot or 0, width, mask, stand_of(rows[0]))
+    return BatchedCall(pool, first, first + len(rows), slot or 0, width, mask, stand_of(rows[0]))
 
 
-def alone(row: Row, first: int, count: int) -> Alone:
+def alone(row: Row, first: int, count: int) -> CausalCall:
     """The call of a row's `count` tokens, whose entries begin at `first`."""
     stand = stand_of(row)
     mask = None
     if stand is not None and count <= _FEW:
         mask = (mx.arange(row.own + count) <= mx.arange(row.own, row.own + count)[:, None])[:, None, None, :]
-    return Alone(row.pool, first, first + count, row.slot or 0, row.own, stand, mask)
+    return CausalCall(row.pool, first, first + count, row.slot or 0, row.own, stand, mask)
 
 
 def scatter(rows: list[Row], first: int) -> Scatter:

@@ -19,17 +19,17 @@ from typing import Any
 import mlx.core as mx
 
 from greenroom.backends.mlx.kv.padded_layers import Layer, LayerShape, SlotView
-from greenroom.backends.mlx.kv.two_phase import SeparateStore
+from greenroom.backends.mlx.kv.two_phase import TwoPhaseStore
 from greenroom.backends.mlx.prefix_cache.store import BLOCK, Kept
 from greenroom.backends.mlx.rows import Row
 
-__all__ = ["SlotStore"]
+__all__ = ["PaddedStore"]
 
 _CAPACITY_STEP = 64
 _SHRINK_AT = 4
 
 
-class SlotStore(SeparateStore):
+class PaddedStore(TwoPhaseStore):
     """The rows of a model all of whose caches are `KVCache`, but whose attention cannot be packed."""
 
     def __init__(self, model: Any, make_cache: Any, shapes: Sequence[LayerShape], kept: Kept | None = None) -> None:
@@ -46,7 +46,7 @@ class SlotStore(SeparateStore):
 
     def __repr__(self) -> str:
         rows = sum(row is not None for row in self._order)
-        return f"<SlotStore rows={rows} slots={self._slots} capacity={self._capacity}>"
+        return f"<PaddedStore rows={rows} slots={self._slots} capacity={self._capacity}>"
 
     @property
     def nbytes(self) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from greenroom.backends.mlx.rows import Ref, Row, Spot, Step
+from greenroom.backends.mlx.rows import DrawSite, Row, SubmittedPass, TokenRef
 from greenroom.backends.mlx.sampling.sampler import Logprobs
 from greenroom.backends.protocol import RowFailure
 
@@ -27,7 +27,7 @@ class Pass:
         self.failures: list[RowFailure] = []
         self.sampled: list[int] = []
         """Rows to sample, in the plan's order."""
-        self.order: list[Spot] = []
+        self.order: list[DrawSite] = []
         """Whose the logits are, row by row; a row with drafts has several, side by side."""
         self.wanted: dict[int, tuple[int, ...]] = {}
         """By row, of which of its draws the logits are to be copied."""
@@ -43,7 +43,7 @@ class Pass:
         """What is to be evaluated beside the tokens that are drawn."""
         return self.state if self.done is None else [*self.state, self.done]
 
-    def selected(self) -> tuple[list[Spot], mx.array, mx.array]:
+    def selected(self) -> tuple[list[DrawSite], mx.array, mx.array]:
         """The draws, their logits and what was fed there, in one order."""
         if self.logits is None or self.inputs is None:
             raise RuntimeError("nothing was decoded in this pass")
@@ -63,13 +63,13 @@ def inputs_of(rows: list[Row]) -> mx.array:
         return step.tokens
     known: list[int] = []
     places: list[int] = []
-    unread: dict[int, list[tuple[int, Ref]]] = {}
+    unread: dict[int, list[tuple[int, TokenRef]]] = {}
     for i, token in enumerate(pending):
-        if isinstance(token, Ref) and token.step.values is None:
+        if isinstance(token, TokenRef) and token.step.values is None:
             unread.setdefault(id(token.step), []).append((i, token))
         elif token is not None:
             places.append(i)
-            known.append(token.number() if isinstance(token, Ref) else token)
+            known.append(token.number() if isinstance(token, TokenRef) else token)
     parts = [mx.array(known, dtype=mx.uint32)] if known else []
     for refs in unread.values():
         tokens = refs[0][1].step.tokens
@@ -81,15 +81,15 @@ def inputs_of(rows: list[Row]) -> mx.array:
     return joined if places == sorted(places) else joined[mx.array(np.argsort(places))]
 
 
-def _common_step(pending: list[int | Ref | None]) -> Step | None:
+def _common_step(pending: list[int | TokenRef | None]) -> SubmittedPass | None:
     """The step whose tokens, all of them and in this order, are `pending`."""
     first = pending[0]
-    if not isinstance(first, Ref):
+    if not isinstance(first, TokenRef):
         return None
     step = first.step
     if step.tokens is None or step.tokens.size != len(pending):
         return None
-    matches = all(isinstance(ref, Ref) and ref[0] is step and ref[1] == i for i, ref in enumerate(pending))
+    matches = all(isinstance(ref, TokenRef) and ref[0] is step and ref[1] == i for i, ref in enumerate(pending))
     return step if matches else None
 
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 import mlx.core as mx
 
 from greenroom.backends.mlx.kv.padded_layers import LayerShape
-from greenroom.backends.mlx.kv.shared_prefix import SHARED_LEAST, Trunk
+from greenroom.backends.mlx.kv.shared_prefix import SHARED_LEAST, SharedPrefix
 from greenroom.backends.mlx.prefix_cache.store import Layers
 from greenroom.backends.mlx.rows import Row
 
@@ -90,7 +90,7 @@ class Pools:
         slots = sum(len(pool.rows) * pool.capacity for pool in self._pools)
         return (slots + sum(trunk.length for trunk in self.trunks())) * self.bytes_per_token
 
-    def trunks(self) -> list[Trunk]:
+    def trunks(self) -> list[SharedPrefix]:
         """What rows have in common and is held once."""
         return list({id(row.trunk): row.trunk for row in self.rows() if row.trunk is not None}.values())
 
@@ -100,7 +100,7 @@ class Pools:
 
     def state(self) -> list[mx.array]:
         """Every buffer."""
-        held: list[Pool | Trunk] = [*self._pools, *self.trunks()]
+        held: list[Pool | SharedPrefix] = [*self._pools, *self.trunks()]
         return [array for each in held for array in (*each.keys, *each.values)]
 
     def fit(self, rows: Sequence[tuple[Row, int]]) -> None:
@@ -137,14 +137,14 @@ class Pools:
         if shared:
             row.trunk, row.shared = trunk, shared
 
-    def _trunk(self, row: Row, length: int) -> Trunk:
+    def _trunk(self, row: Row, length: int) -> SharedPrefix:
         """A copy of the first tokens of `row`."""
         layers = [(mx.contiguous(keys), mx.contiguous(values)) for keys, values in self.viewed(row, 0, length)]
         mx.eval(layers)
         self.bytes_copied += length * self.bytes_per_token
-        return Trunk(layers)
+        return SharedPrefix(layers)
 
-    def _stand_on(self, row: Row, trunk: Trunk) -> None:
+    def _stand_on(self, row: Row, trunk: SharedPrefix) -> None:
         """Hold what `trunk` has there, and the rest in a slot that fits it."""
         start, stop = trunk.length - row.shared, row.own
         expected = max(row.length + 1, row.expects) - trunk.length

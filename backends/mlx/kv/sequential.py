@@ -12,12 +12,12 @@ from typing import Any
 
 import mlx.core as mx
 
-from greenroom.backends.mlx.kv.two_phase import SeparateStore, arrays_of
+from greenroom.backends.mlx.kv.two_phase import TwoPhaseStore, arrays_of
 from greenroom.backends.mlx.prefix_cache.store import Kept
 from greenroom.backends.mlx.rows import Row
 from greenroom.backends.protocol import KvOptions
 
-__all__ = ["AloneStore", "quantize"]
+__all__ = ["SequentialStore", "quantize"]
 
 
 def quantize(caches: list[Any], options: KvOptions | None) -> None:
@@ -29,7 +29,7 @@ def quantize(caches: list[Any], options: KvOptions | None) -> None:
             caches[index] = cache.to_quantized(group_size=options.group_size, bits=options.bits)
 
 
-class AloneStore(SeparateStore):
+class SequentialStore(TwoPhaseStore):
     """Rows that run one by one, each on its own caches."""
 
     def __init__(self, model: Any, make_cache: Any, options: KvOptions | None = None, kept: Kept | None = None) -> None:
@@ -37,16 +37,16 @@ class AloneStore(SeparateStore):
         self._options = options
 
     def __repr__(self) -> str:
-        return f"<AloneStore {self._options!r}>"
+        return f"<SequentialStore {self._options!r}>"
 
     def arrange(self, rows: list[Row]) -> list[Row]:
-        """See `SeparateStore`."""
+        """See `TwoPhaseStore`."""
         for row in rows:
             row.cache = row.cache or self._make_cache()
         return rows
 
     def decode(self, rows: list[Row], tokens: mx.array) -> mx.array:
-        """See `SeparateStore`; a row's own failure cannot be told from the others' here."""
+        """See `TwoPhaseStore`; a row's own failure cannot be told from the others' here."""
         logits = []
         for place, row in enumerate(rows):
             caches = row.cache or []

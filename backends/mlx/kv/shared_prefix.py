@@ -14,13 +14,13 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
-__all__ = ["SHARED_LEAST", "Trunk", "attention"]
+__all__ = ["SHARED_LEAST", "SharedPrefix", "attention"]
 
 SHARED_LEAST = 256
 """Tokens: a shorter beginning is copied into each row, for then one attention call over whole rows costs less."""
 
 
-class Trunk:
+class SharedPrefix:
     """Keys and values `[1, heads, length, size]` of each layer. Nobody writes into them; rows use all or the first."""
 
     __slots__ = ("keys", "length", "values")
@@ -31,7 +31,7 @@ class Trunk:
         self.length: int = self.keys[0].shape[2]
 
     def __repr__(self) -> str:
-        return f"<Trunk length={self.length}>"
+        return f"<SharedPrefix length={self.length}>"
 
     def part(self, layer: int, start: int, stop: int) -> tuple[mx.array, mx.array]:
         """Views of some of its tokens."""

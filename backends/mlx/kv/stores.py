@@ -9,9 +9,9 @@ from collections.abc import Collection, Iterable, Sequence
 
 import mlx.core as mx
 
-from greenroom.backends.mlx.inspection import Inspection, Store
+from greenroom.backends.mlx.inspection import ModelProfile, Store
 from greenroom.backends.mlx.kv.passes import Pass
-from greenroom.backends.mlx.rows import Row, Work
+from greenroom.backends.mlx.rows import Row, RowWork
 from greenroom.backends.protocol import KvOptions
 
 __all__ = ["Stores"]
@@ -20,7 +20,7 @@ __all__ = ["Stores"]
 class Stores:
     """Which store a row is in follows from the options with which it was opened."""
 
-    def __init__(self, inspection: Inspection) -> None:
+    def __init__(self, inspection: ModelProfile) -> None:
         self._inspection = inspection
         self.main = inspection.store(None)
         """For rows without options."""
@@ -45,11 +45,11 @@ class Stores:
         """The row's store."""
         return self.main if row.kv is None else self._others[row.kv]
 
-    def run(self, works: Sequence[Work]) -> Pass:
+    def run(self, works: Sequence[RowWork]) -> Pass:
         """Build the pass."""
         if not self._others:
             return self.main.run(works)
-        kinds: dict[KvOptions | None, list[Work]] = {}
+        kinds: dict[KvOptions | None, list[RowWork]] = {}
         for work in works:
             kinds.setdefault(work.row.kv, []).append(work)
         passes = [self.of(part[0].row).run(part) for part in kinds.values()]
@@ -88,7 +88,7 @@ class Stores:
                 store.clear()
 
 
-def _joined(passes: list[Pass], works: Sequence[Work]) -> Pass:
+def _joined(passes: list[Pass], works: Sequence[RowWork]) -> Pass:
     result = Pass()
     for part in passes:
         result.failures += part.failures

@@ -16,10 +16,10 @@ from mlx.utils import tree_flatten
 from greenroom.backends.mlx.kv.cache_snapshots import restored, snapshot_of
 from greenroom.backends.mlx.kv.passes import Pass, inputs_of
 from greenroom.backends.mlx.prefix_cache.store import BLOCK, Kept
-from greenroom.backends.mlx.rows import Row, Spot, Work
+from greenroom.backends.mlx.rows import DrawSite, Row, RowWork
 from greenroom.backends.protocol import RowFailure
 
-__all__ = ["SeparateStore", "arrays_of"]
+__all__ = ["TwoPhaseStore", "arrays_of"]
 
 
 def arrays_of(caches: list[Any]) -> list[mx.array]:
@@ -28,7 +28,7 @@ def arrays_of(caches: list[Any]) -> list[mx.array]:
     return [leaf for _, leaf in leaves if isinstance(leaf, mx.array)]
 
 
-class SeparateStore(ABC):
+class TwoPhaseStore(ABC):
     """A store with a decode batch, beside which rows run on their own caches."""
 
     def __init__(self, model: Any, make_cache: Any, kept: Kept | None = None) -> None:
@@ -74,7 +74,7 @@ class SeparateStore(ABC):
         if len(known) == row.length:
             self._kept.store.put_snapshot(self._kept.namespace, known, snapshot_of(row.cache))
 
-    def run(self, works: Sequence[Work]) -> Pass:
+    def run(self, works: Sequence[RowWork]) -> Pass:
         """Build the forwards of `works`. What one row's chunk raises is that row's failure."""
         result = Pass()
         decode: list[Row] = []
@@ -95,12 +95,12 @@ class SeparateStore(ABC):
             result.inputs = tokens
             for row in order:
                 row.length += 1
-            result.order = [Spot(row, row.length) for row in order]
+            result.order = [DrawSite(row, row.length) for row in order]
             if not result.sampled:
                 result.state.extend(self.state())
         return result
 
-    def _chunk(self, work: Work, result: Pass) -> bool:
+    def _chunk(self, work: RowWork, result: Pass) -> bool:
         """Run all but the token that goes through the decode batch; whether there is one."""
         row, ids, sample, *_ = work
         if not ids:

@@ -11,7 +11,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from greenroom.backends.mlx.rows import Ref, Row
+from greenroom.backends.mlx.rows import Row, TokenRef
 
 __all__ = ["Bans", "Bias", "Penalties", "is_penalised"]
 
@@ -111,7 +111,7 @@ class Penalties:
 
     def _gather(self) -> mx.array:
         history = np.full((len(self._rows), self._width), -1, dtype=np.int32)
-        unread: list[tuple[int, int, Ref]] = []
+        unread: list[tuple[int, int, TokenRef]] = []
         for i, (_, row) in enumerate(self._rows):
             tokens = row.tokens[max(0, row.length - self._width) : row.length]
             for column, token in enumerate(tokens, self._width - len(tokens)):
