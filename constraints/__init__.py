@@ -1,8 +1,8 @@
 """What may be said: constraints, their grammars, the states of requests in them, and masks.
 
 This package does not know MLX, tasks, or the scheduler. Its three lifetimes: a `Vocabulary` per tokenizer, a
-`CompiledConstraint` per grammar, a `ConstraintState` per request. Names are handed on when they are asked for, so that importing
-a part loads that part alone.
+`CompiledConstraint` per grammar, a `ConstraintState` per request. Names are handed on when they are asked for, so that
+importing a part loads that part alone.
 """
 
 from __future__ import annotations
