@@ -46,6 +46,7 @@ from greenroom.errors import InvalidConstraint, InvalidSnapshot, NotSupported, S
 from greenroom.parsing.forced import forced
 from greenroom.parsing.thinking import Thinking
 from greenroom.request.codec import Source, constraint_from, source_of
+from greenroom.request.current import session_of
 
 PLACE = JsonSchema(
     {
@@ -227,13 +228,13 @@ async def test_what_is_code_is_refused_by_name(tmp_path: Path) -> None:
     """At the save, which leaves no file; within another constraint too. A schema that is data is named as the way."""
     path = tmp_path / "g"
     async with opened("scripted") as runtime:
-        matcher = runtime.opened().compile(Regex("a+")).start()
+        matcher = session_of(runtime).client.compile(Regex("a+")).start()
         refused: Sequence[tuple[Any, str]] = [
             (Even(), "Even"),
             (Own("a+"), "Own"),
             ([Regex("a+"), Lazy("x", Even())], "Even"),
             (list[int], "list"),
-            (matcher, "MatcherState"),
+            (matcher, "GrammarMatcher"),
         ]
         for constrain, named in refused:
             snapshot = await runtime.context().fill("x").generate(constrain=constrain).snapshot()
