@@ -27,14 +27,14 @@ blas.prepare()
 import mlx.core as mx  # noqa: E402 - after the BLAS
 import numpy as np  # noqa: E402
 
-from greenroom.backends.mlx.inspection import ModelProfile, Store, inspect  # noqa: E402
-from greenroom.backends.mlx.kv.passes import Pass, reported  # noqa: E402
-from greenroom.backends.mlx.kv.stores import Stores  # noqa: E402
+from greenroom.backends.mlx.inspection import ModelProfile, inspect  # noqa: E402
+from greenroom.backends.mlx.kv.passes import Pass  # noqa: E402
+from greenroom.backends.mlx.kv.stores import Store, Stores  # noqa: E402
 from greenroom.backends.mlx.load import Loaded, load_folder, wrap  # noqa: E402
 from greenroom.backends.mlx.memory import DeviceLimits, default_kv_bytes  # noqa: E402
 from greenroom.backends.mlx.prefix_cache.export import exported, imported  # noqa: E402
 from greenroom.backends.mlx.prefix_cache.files import PREFIX_FILE_BYTES, PrefixFiles  # noqa: E402
-from greenroom.backends.mlx.prefix_cache.store import PrefixStore  # noqa: E402
+from greenroom.backends.mlx.prefix_cache.store import Kept, PrefixStore  # noqa: E402
 from greenroom.backends.mlx.rows import Row, RowWork, SubmittedPass, TokenRef  # noqa: E402
 from greenroom.backends.mlx.sampling.sampler import Logprobs, Sampler  # noqa: E402
 from greenroom.backends.mlx.streams import ThreadStreams  # noqa: E402
@@ -130,10 +130,9 @@ class MlxBackend:
 
     def _reset(self) -> None:
         self._model: Any = None
-        self._inspection: ModelProfile | None = None
+        self._profile: ModelProfile | None = None
         self._limits: DeviceLimits | None = None
         self._streams: ThreadStreams | None = None
-        self._stores: Stores | None = None
         self._rows: dict[int, Row] = {}
         self._steps: deque[SubmittedPass] = deque()
         self._pass: Pass | None = None
@@ -141,18 +140,22 @@ class MlxBackend:
         self._vocab_size = 0
 
     def __repr__(self) -> str:
-        return f"<MlxBackend {self._name!r} rows={len(self._rows)} under_way={len(self._steps)} {self._stores!r}>"
+        stores = self._profile.stores if self._profile is not None else None
+        return f"<MlxBackend {self._name!r} rows={len(self._rows)} under_way={len(self._steps)} {stores!r}>"
 
     @property
     def store(self) -> Store | None:
         """Where decoding rows are, for tests and statistics; None while nothing is loaded."""
-        return self._stores.main if self._stores is not None else None
+        return self._profile.stores.main if self._profile is not None else None
 
     @property
     def prefixes(self) -> PrefixStore | None:
         """What is kept of prompts that are over, for tests and statistics; None while nothing is."""
-        kept = self._inspection.kept if self._inspection is not None else None
-        return kept.store if kept is not None else None
+        return self._kept.store if self._kept is not None else None
+
+    @property
+    def _kept(self) -> Kept | None:
+        return self._profile.stores.kept if self._profile is not None else None
 
     def load(self) -> ModelInfo:
         """See `Backend.load`. Loading twice is an error of the caller's."""
@@ -164,13 +167,12 @@ class MlxBackend:
             self._model = loaded.model
             memory = self._memory_bytes if self._memory_bytes is not None else default_kv_bytes()
             self._limits = DeviceLimits(memory)
-            self._inspection = inspect(loaded, self._name, memory, self._prefix_bytes, self._files)
+            self._profile = inspect(loaded, self._name, memory, self._prefix_bytes, self._files)
         except BaseException:
             self.close()
             raise
-        self._vocab_size = self._inspection.info.vocab_size
-        self._stores = Stores(self._inspection)
-        return self._inspection.info
+        self._vocab_size = self._profile.info.vocab_size
+        return self._profile.info
 
     def edit(self, edits: Sequence[Edit]) -> EditResult:
         """See `Backend.edit`."""
@@ -203,7 +205,7 @@ class MlxBackend:
         """A new row; how many tokens of its prompt it begins with."""
         row = Row(edit.row, edit.sampling, edit.expects, edit.kv)
         self._rows[edit.row] = row
-        return self._held().opened(row, edit.prompt)
+        return self._held().open(row, edit.prompt)
 
     def forward(self, plan: ForwardPlan) -> None:
         """See `Backend.forward`. Builds the graph; `sample` dispatches it."""
@@ -318,7 +320,7 @@ class MlxBackend:
         if step.logprobs is None and step.logits is None:
             sampled = [Sampled(row, values[i]) for row, i in step.report if row in rows]
         else:
-            extras = reported(step.logprobs) if step.logprobs is not None else {}
+            extras = step.logprobs.by_place() if step.logprobs is not None else {}
             logits = step.copied()
             sampled = []
             for row, i in step.report:
@@ -330,25 +332,19 @@ class MlxBackend:
 
     def export_prefix(self, tokens: Sequence[int]) -> bytes | None:
         """See `PrefixExporter.export_prefix`."""
-        found = self._inspection
-        if found is None or found.kept is None:
-            return None
-        return exported(found.kept, tokens)
+        return exported(self._kept, tokens) if self._kept is not None else None
 
     def import_prefix(self, data: bytes) -> int:
         """See `PrefixExporter.import_prefix`."""
-        found = self._inspection
-        if found is None or found.kept is None:
-            return 0
-        return imported(found.kept, data)
+        return imported(self._kept, data) if self._kept is not None else 0
 
     def close(self) -> None:
         """See `Backend.close`."""
         limits, streams = self._limits, self._streams
         if self._model is not None:
             mx.synchronize()
-        if self._stores is not None:
-            self._stores.close()
+        if self._profile is not None:
+            self._profile.stores.close()
         self._reset()
         if limits is not None:
             limits.restore()
@@ -391,9 +387,9 @@ class MlxBackend:
         row.rewind(length)
 
     def _kv_bytes(self) -> int:
-        return self._stores.kv_bytes(self._rows.values()) if self._stores is not None else 0
+        return self._held().kv_bytes(self._rows.values())
 
     def _held(self) -> Stores:
-        if self._stores is None:
+        if self._profile is None:
             raise RuntimeError(f"{self!r} is not loaded")
-        return self._stores
+        return self._profile.stores

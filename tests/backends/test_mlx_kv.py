@@ -78,6 +78,6 @@ def test_a_fork_of_a_quantized_row_goes_on_alike() -> None:
 def test_the_model_says_what_its_caches_allow(name: str, groups: tuple[int, ...], rotates: bool) -> None:
     """Heads of sixteen cannot be cut into groups of 32; caches of a model's own cannot be replaced."""
     with driven(MODELS[name], name) as (_, backend):
-        assert backend._inspection is not None
-        info = backend._inspection.info
+        assert backend._profile is not None
+        info = backend._profile.info
         assert (info.kv_group_sizes, info.can_rotate) == (groups, rotates)

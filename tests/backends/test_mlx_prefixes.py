@@ -15,7 +15,7 @@ from mlx.utils import tree_map
 from models import MODELS, ByteTokenizer, Driver, driven, gemma2, llama, mx, sequential
 
 from greenroom.backends.mlx import MlxBackend
-from greenroom.backends.mlx.kv.padded_layers import LayerShape
+from greenroom.backends.mlx.layer_shape import LayerShape
 from greenroom.backends.mlx.prefix_cache.files import PrefixFiles, PrefixFileWarning
 from greenroom.backends.mlx.prefix_cache.store import BLOCK, Layers, PrefixStore, Snapshot
 from greenroom.backends.protocol import Close, Feed, Open, Sampling

@@ -116,8 +116,8 @@ def test_a_step_writes_in_place() -> None:
 def test_bytes_are_those_of_the_rows_and_go_with_them(name: str) -> None:
     """Zero before the first row and after the last; memory is back where it was, over many rounds."""
     with driven(MODELS[name], name) as (driver, backend):
-        info = backend._inspection
-        assert info is not None
+        assert backend._profile is not None
+        stores = backend._profile.stores
         assert driver.edit() == 0
         before = None
         for turn in range(6):
@@ -127,8 +127,8 @@ def test_bytes_are_those_of_the_rows_and_go_with_them(name: str) -> None:
             driver.turn(*(Feed(row, PROMPT) for row in rows))
             driver.turn(*(Feed(row) for row in rows))
             driver.read()
-            assert driver.edit() == info.kv_bytes(None, [len(PROMPT) + 1] * 4)
-            assert driver.edit(Close(rows[0])) == info.kv_bytes(None, [len(PROMPT) + 1] * 3)
+            assert driver.edit() == stores.bytes_of(None, [len(PROMPT) + 1] * 4)
+            assert driver.edit(Close(rows[0])) == stores.bytes_of(None, [len(PROMPT) + 1] * 3)
             driver.turn(*(Feed(row) for row in rows[1:]))
             assert driver.edit(*(Close(row) for row in rows[1:])) == 0
             driver.read()

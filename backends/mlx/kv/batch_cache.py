@@ -97,7 +97,7 @@ class BatchCacheStore(TwoPhaseStore):
         self._order = []
         self._batch = []
 
-    def stored(self) -> list[Row]:
+    def rows(self) -> list[Row]:
         """The rows in the batch."""
         return list(self._order)
 

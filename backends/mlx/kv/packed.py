@@ -26,9 +26,9 @@ from greenroom.backends.mlx.kv.packed_layout import (
     scatter,
     together,
 )
-from greenroom.backends.mlx.kv.padded_layers import LayerShape
 from greenroom.backends.mlx.kv.passes import Pass, inputs_of
 from greenroom.backends.mlx.kv.pools import Pools
+from greenroom.backends.mlx.layer_shape import LayerShape
 from greenroom.backends.mlx.prefix_cache.store import BLOCK, Kept
 from greenroom.backends.mlx.rows import DrawSite, Row, RowWork
 from greenroom.backends.prefixes import common_prefix_length
@@ -200,7 +200,7 @@ class PackedStore:
         """Every buffer."""
         return self._pools.state()
 
-    def stored(self) -> list[Row]:
+    def rows(self) -> list[Row]:
         """The rows in slots."""
         return self._pools.rows()
 

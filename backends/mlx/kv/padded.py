@@ -18,8 +18,9 @@ from typing import Any
 
 import mlx.core as mx
 
-from greenroom.backends.mlx.kv.padded_layers import Layer, LayerShape, SlotView
+from greenroom.backends.mlx.kv.padded_layers import Layer, SlotView
 from greenroom.backends.mlx.kv.two_phase import TwoPhaseStore
+from greenroom.backends.mlx.layer_shape import LayerShape
 from greenroom.backends.mlx.prefix_cache.store import BLOCK, Kept
 from greenroom.backends.mlx.rows import Row
 
@@ -153,7 +154,7 @@ class PaddedStore(TwoPhaseStore):
         for layer in self._layers:
             layer.drop()
 
-    def stored(self) -> list[Row]:
+    def rows(self) -> list[Row]:
         """The rows in slots."""
         return [row for row in self._order if row is not None]
 
@@ -217,7 +218,7 @@ class PaddedStore(TwoPhaseStore):
             used = self._slots * self._capacity
             if used <= _SHRINK_AT * slots * (longest + _CAPACITY_STEP):
                 return
-            longest = max(longest, *(row.length + 1 for row in self.stored()), 1)
+            longest = max(longest, *(row.length + 1 for row in self.rows()), 1)
             if used <= _SHRINK_AT * slots * (longest + _CAPACITY_STEP):
                 return
             self._resize(slots, _rounded(longest))

@@ -17,8 +17,8 @@ from collections.abc import Iterator, Sequence
 
 import mlx.core as mx
 
-from greenroom.backends.mlx.kv.padded_layers import LayerShape
 from greenroom.backends.mlx.kv.shared_prefix import SHARED_LEAST, SharedPrefix
+from greenroom.backends.mlx.layer_shape import LayerShape
 from greenroom.backends.mlx.prefix_cache.store import Layers
 from greenroom.backends.mlx.rows import Row
 

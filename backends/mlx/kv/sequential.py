@@ -68,7 +68,7 @@ class SequentialStore(TwoPhaseStore):
         """Nothing is shared between rows."""
         return []
 
-    def stored(self) -> list[Row]:
+    def rows(self) -> list[Row]:
         """Every row holds its own."""
         return []
 

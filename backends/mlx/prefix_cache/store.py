@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
-from greenroom.backends.mlx.kv.padded_layers import LayerShape
+from greenroom.backends.mlx.layer_shape import LayerShape
 from greenroom.backends.mlx.prefix_cache.files import Form, PrefixFiles
 from greenroom.backends.prefixes import common_prefix_length
 

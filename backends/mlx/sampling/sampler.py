@@ -10,7 +10,7 @@ Greedy rows among drawn ones are argmax still; nothing full-width is computed fo
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
@@ -41,6 +41,18 @@ class Logprobs(NamedTuple):
     def arrays(self) -> list[mx.array]:
         """What is to be evaluated."""
         return [array for array in (self.drawn, self.values, self.ids) if array is not None]
+
+    def by_place(self) -> dict[int, tuple[float, tuple[tuple[int, float], ...]]]:
+        """By place among the step's tokens: the drawn token's log-probability, and the likeliest with theirs."""
+        drawn: Any = self.drawn.tolist()
+        if self.values is None or self.ids is None:
+            return {place: (drawn[k], ()) for k, place in enumerate(self.at)}
+        values: Any = self.values.tolist()
+        ids: Any = self.ids.tolist()
+        return {
+            place: (drawn[k], tuple(zip(ids[k][:asked], values[k][:asked], strict=True)))
+            for k, (place, asked) in enumerate(zip(self.at, self.asked, strict=True))
+        }
 
 
 class Drawn(NamedTuple):
