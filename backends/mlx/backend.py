@@ -13,7 +13,6 @@ Everything here happens on the engine thread. This module does not know what a r
 
 from __future__ import annotations
 
-import copy
 import gc
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -44,7 +43,6 @@ from greenroom.backends.protocol import (  # noqa: E402
     EditResult,
     Feed,
     FillMasks,
-    Fork,
     ForwardPlan,
     Masks,
     ModelInfo,
@@ -185,8 +183,6 @@ class MlxBackend:
                         reused.append((edit.row, tokens))
                 case Close(row=row):
                     self._close_row(row)
-                case Fork():
-                    self._fork(edit)
                 case Rewind(row=row, length=length, sampling=sampling):
                     self._rewind(self._rows[row], length)
                     if sampling is not None:
@@ -362,28 +358,11 @@ class MlxBackend:
             self._held().clear()
             mx.clear_cache()
 
-    def _fork(self, edit: Fork) -> None:
-        source = self._rows[edit.source]
-        row = Row(edit.row, edit.sampling, source.expects, source.kv)
-        if source.slot is not None:
-            self._held().of(source).fork(row, source)
-        elif source.cache is not None:
-            row.cache = copy.deepcopy(source.cache)
-        row.length = source.length
-        row.tokens = list(source.tokens)
-        row.settled = source.settled
-        row.lost = source.lost
-        self._rows[edit.row] = row
-
     def _rewind(self, row: Row, length: int) -> None:
         if not 0 <= length <= row.length:
             raise ValueError(f"{row!r} cannot be rewound to {length}")
         if length < row.length:
-            if row.slot is not None:
-                self._held().of(row).rewind(row, length)
-            else:
-                for cache in row.cache or ():
-                    cache.trim(row.length - length)
+            self._held().of(row).rewind(row, length)
         row.rewind(length)
 
     def _kv_bytes(self) -> int:

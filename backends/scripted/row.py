@@ -122,10 +122,3 @@ class Row:
             self.script, self.num_prompt, self.place = None, 0, 0
         else:
             self.place = self.script.behind(0, self.tokens[self.num_prompt :])
-
-    def fork(self, number: int, sampling: Sampling) -> Row:
-        """An independent copy."""
-        twin = Row(number, sampling, self.announced, self.start)
-        twin.length, twin.tokens, twin.num_prompt = self.length, list(self.tokens), self.num_prompt
-        twin.script, twin.place, twin.error = self.script, self.place, self.error
-        return twin

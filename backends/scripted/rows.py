@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from greenroom.backends.protocol import Close, Edit, Fork, ForwardPlan, ModelInfo, Open, Rewind
+from greenroom.backends.protocol import Close, Edit, ForwardPlan, ModelInfo, Open, Rewind
 from greenroom.backends.scripted.replays import Replays
 from greenroom.backends.scripted.replies import Replies
 from greenroom.backends.scripted.row import Row
@@ -49,9 +49,10 @@ class Rows:
         """Apply one edit."""
         match edit:
             case Open(row=number, sampling=sampling, prompt=prompt, start=start):
-                self._add(Row(number, sampling, prompt, start))
-            case Fork(row=number, source=source, sampling=sampling):
-                self._add(self[source].fork(number, sampling))
+                if number in self._used:
+                    raise ProtocolViolation(f"row {number} was opened before")
+                self._used.add(number)
+                self._open[number] = Row(number, sampling, prompt, start)
             case Rewind(row=number, length=length, sampling=sampling, start=start):
                 if length < self[number].num_prompt:
                     self._replays.add(self[number])
@@ -79,12 +80,6 @@ class Rows:
             if row.start is not None or self._replies.knows(ids) or not self._replays.begin(row):
                 row.begin(self._replies.script(ids, row.sampling.seed), len(ids))
         return row.delay
-
-    def _add(self, row: Row) -> None:
-        if row.id in self._used:
-            raise ProtocolViolation(f"row {row.id} was opened before")
-        self._used.add(row.id)
-        self._open[row.id] = row
 
     def _check_ids(self, ids: Sequence[int]) -> None:
         if ids and (min(ids) < 0 or max(ids) >= self._info.vocab_size):

@@ -7,7 +7,6 @@ itself. One row alone runs on its own caches, and so does each row where mlx-lm 
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import mlx.core as mx
@@ -78,17 +77,10 @@ class BatchCacheStore(TwoPhaseStore):
         self._park([row])
         self.keep(row)
 
-    def fork(self, row: Row, source: Row) -> None:
-        """Give `row` a copy of the KV of `source`."""
-        self._park([source])
-        row.cache = copy.deepcopy(source.cache)
-        self.bytes_copied += sum(cache.nbytes for cache in row.cache or ())
-
     def rewind(self, row: Row, length: int) -> None:
         """Trim the row's caches, which must all allow it."""
         self._park([row])
-        for cache in row.cache or ():
-            cache.trim(row.length - length)
+        super().rewind(row, length)
 
     def clear(self) -> None:
         """Drop the batch; the rows in it have no KV."""

@@ -74,7 +74,7 @@ class PackedStore:
 
     @property
     def bytes_copied(self) -> int:
-        """KV bytes that moving and forking rows copied so far."""
+        """KV bytes that moving and branching rows copied so far."""
         return self._pools.bytes_copied
 
     def run(self, works: Sequence[RowWork]) -> Pass:
@@ -186,10 +186,6 @@ class PackedStore:
             except Exception:  # noqa: BLE001 - a pass under way failed: whatever the device says, nothing was kept
                 store.clear()
         self._pools.leave(row)
-
-    def fork(self, row: Row, source: Row) -> None:
-        """Begin `row` with all of the KV of `source`."""
-        self._pools.branch(row, source, source.length)
 
     def rewind(self, row: Row, length: int) -> None:
         """Tokens behind a row's length are never read; but who stands on less of a trunk is in another call."""

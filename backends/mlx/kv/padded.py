@@ -42,7 +42,7 @@ class PaddedStore(TwoPhaseStore):
         self._current: tuple[int, ...] = ()
         self.bytes_per_token = sum(shape.bytes_per_token for shape in shapes)
         self.bytes_copied = 0
-        """KV bytes that joining, moving and forking rows copied; growth is counted apart, in `bytes_grown`."""
+        """KV bytes that joining and moving rows copied; growth is counted apart, in `bytes_grown`."""
         self.bytes_grown = 0
 
     def __repr__(self) -> str:
@@ -134,16 +134,6 @@ class PaddedStore(TwoPhaseStore):
         if not self._order:
             self.clear()
 
-    def fork(self, row: Row, source: Row) -> None:
-        """Copy the KV of `source` into a free slot for `row`."""
-        self._fit([source], slots=len(self._order) + 1)
-        row.slot = self._free()
-        self._order[row.slot] = row
-        self._copy([(source.slot, row.slot, source.length)])  # type: ignore[list-item]
-
-    def rewind(self, row: Row, length: int) -> None:
-        """Nothing to do: tokens behind a row's length are never read."""
-
     def clear(self) -> None:
         """Drop the buffers; the rows that were in them have no KV."""
         for row in self._order:
@@ -210,9 +200,9 @@ class PaddedStore(TwoPhaseStore):
                 layer.write(target, keys, values)
             self.bytes_copied += length * self.bytes_per_token
 
-    def _fit(self, rows: list[Row], *, slots: int = 0, extra: int = 1) -> None:
+    def _fit(self, rows: list[Row], *, extra: int = 1) -> None:
         """Make room for `rows` with `extra` more tokens each, and give room back that nobody needs."""
-        slots = max(slots, len(self._order), len(rows))
+        slots = max(len(self._order), len(rows))
         longest = max(row.length for row in rows) + extra
         if slots <= self._slots and longest <= self._capacity:
             used = self._slots * self._capacity

@@ -73,7 +73,7 @@ class Pools:
         self._pools: list[Pool] = []
         self.bytes_per_token = sum(shape.bytes_per_token for shape in shapes)
         self.bytes_copied = 0
-        """KV bytes that moving and forking rows copied. Joining and leaving copy nothing."""
+        """KV bytes that moving and branching rows copied. Joining and leaving copy nothing."""
         self._tidied = 0
         self.changes = 0
         """Counts every time a row gets or leaves a place."""

@@ -7,7 +7,6 @@ either: they are quantized as mlx-lm's own sequential loop does it, after a forw
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import mlx.core as mx
@@ -75,15 +74,6 @@ class SequentialStore(TwoPhaseStore):
     def leave(self, row: Row) -> None:
         """The row's caches are kept for prompts that go on from there."""
         self.keep(row)
-
-    def fork(self, row: Row, source: Row) -> None:
-        """Copy the caches of `source`."""
-        row.cache = copy.deepcopy(source.cache)
-
-    def rewind(self, row: Row, length: int) -> None:
-        """Trim the row's caches."""
-        for cache in row.cache or ():
-            cache.trim(row.length - length)
 
     def clear(self) -> None:
         """Nothing is shared between rows."""

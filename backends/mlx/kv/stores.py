@@ -35,9 +35,6 @@ class Store(Protocol):
     def leave(self, row: Row) -> None:
         """Keep what later prompts may begin with, and let the rest go."""
 
-    def fork(self, row: Row, source: Row) -> None:
-        """Begin `row` with all of the KV of `source`."""
-
     def rewind(self, row: Row, length: int) -> None:
         """Forget the KV behind the row's first `length` tokens; the row itself still has its old length."""
 

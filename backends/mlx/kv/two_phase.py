@@ -74,6 +74,11 @@ class TwoPhaseStore(ABC):
         if len(known) == row.length:
             self._kept.store.put_snapshot(self._kept.namespace, known, snapshot_of(row.cache))
 
+    def rewind(self, row: Row, length: int) -> None:
+        """Trim the row's own caches. What a batch holds behind a row's length is never read."""
+        for cache in row.cache or ():
+            cache.trim(row.length - length)
+
     def run(self, works: Sequence[RowWork]) -> Pass:
         """Build the forwards of `works`. What one row's chunk raises is that row's failure."""
         result = Pass()
