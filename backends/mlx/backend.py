@@ -33,9 +33,9 @@ from greenroom.backends.mlx.load import Loaded, load_folder, wrap  # noqa: E402
 from greenroom.backends.mlx.memory import DeviceLimits, default_kv_bytes  # noqa: E402
 from greenroom.backends.mlx.prefix_cache.export import exported, imported  # noqa: E402
 from greenroom.backends.mlx.prefix_cache.files import PREFIX_FILE_BYTES, PrefixFiles  # noqa: E402
-from greenroom.backends.mlx.prefix_cache.store import Kept, PrefixStore  # noqa: E402
+from greenroom.backends.mlx.prefix_cache.store import PrefixNamespace, PrefixStore  # noqa: E402
 from greenroom.backends.mlx.rows import Row, RowWork, SubmittedPass, TokenRef  # noqa: E402
-from greenroom.backends.mlx.sampling.sampler import Logprobs, Sampler  # noqa: E402
+from greenroom.backends.mlx.sampling.sampler import BatchSampler, TokenLogprobs  # noqa: E402
 from greenroom.backends.mlx.streams import ThreadStreams  # noqa: E402
 from greenroom.backends.protocol import (  # noqa: E402
     Close,
@@ -63,7 +63,7 @@ class _Draws(NamedTuple):
 
     report: tuple[tuple[int, int], ...]
     tokens: mx.array | None
-    logprobs: Logprobs | None
+    logprobs: TokenLogprobs | None
     logits: tuple[tuple[int, ...], mx.array] | None
 
     def arrays(self) -> list[mx.array]:
@@ -134,7 +134,7 @@ class MlxBackend:
         self._rows: dict[int, Row] = {}
         self._steps: deque[SubmittedPass] = deque()
         self._pass: Pass | None = None
-        self._sampler: tuple[tuple[int, ...], Sampler] | None = None
+        self._sampler: tuple[tuple[int, ...], BatchSampler] | None = None
         self._vocab_size = 0
 
     def __repr__(self) -> str:
@@ -152,7 +152,7 @@ class MlxBackend:
         return self._kept.store if self._kept is not None else None
 
     @property
-    def _kept(self) -> Kept | None:
+    def _kept(self) -> PrefixNamespace | None:
         return self._profile.stores.kept if self._profile is not None else None
 
     def load(self) -> ModelInfo:
@@ -297,10 +297,10 @@ class MlxBackend:
         kept = (wanted, logits[mx.array(wanted)].astype(mx.float32)) if wanted else None
         return _Draws(report, drawn.tokens, drawn.logprobs, kept)
 
-    def _sampler_for(self, rows: list[Row]) -> Sampler:
+    def _sampler_for(self, rows: list[Row]) -> BatchSampler:
         key = tuple([row.id for row in rows])
         if self._sampler is None or self._sampler[0] != key:
-            self._sampler = (key, Sampler(rows, self._vocab_size))
+            self._sampler = (key, BatchSampler(rows, self._vocab_size))
         return self._sampler[1]
 
     def read(self) -> StepResult:

@@ -28,7 +28,7 @@ from greenroom.backends.mlx.layer_shape import LayerShape
 from greenroom.backends.mlx.load import Loaded, chat_template, stop_tokens, thinking, tool_parser
 from greenroom.backends.mlx.memory import device_info, uses_cpu
 from greenroom.backends.mlx.prefix_cache.files import PrefixFiles
-from greenroom.backends.mlx.prefix_cache.store import BLOCK, Kept, PrefixStore
+from greenroom.backends.mlx.prefix_cache.store import BLOCK, PrefixNamespace, PrefixStore
 from greenroom.backends.mlx.rows import Row, RowWork
 from greenroom.backends.protocol import KvOptions, ModelInfo, Sampling
 from greenroom.errors import ModelLoadFailed
@@ -86,7 +86,7 @@ def inspect(
     if groups and not _takes_quantized(model, probe, groups[0]):
         groups = ()
     del probe, logits
-    kinds: tuple[Callable[[Kept | None], Store], ...] = (
+    kinds: tuple[Callable[[PrefixNamespace | None], Store], ...] = (
         *(_plain_stores(model, make_cache, shapes) if plain else ()),
         *(() if _cuts_blocks(model) else (partial(BatchCacheStore, model, make_cache),)),
         partial(SequentialStore, model, make_cache, None),
@@ -97,7 +97,7 @@ def inspect(
     kept = None
     if budget >= BLOCK * cost.per_token + cost.per_row and (plain or can_snapshot(make_cache())):
         namespace = f"mlx {version('mlx')} {weights}"  # two versions may round differently
-        kept = Kept(PrefixStore(budget, shapes, files), namespace)
+        kept = PrefixNamespace(PrefixStore(budget, shapes, files), namespace)
     context = _context_length(loaded.config)
     info = ModelInfo(
         name=name,
@@ -138,7 +138,7 @@ def _is_plain(cache: Any) -> bool:
 
 def _plain_stores(
     model: Any, make_cache: Callable[[], list[Any]], shapes: list[LayerShape]
-) -> tuple[Callable[[Kept | None], Store], ...]:
+) -> tuple[Callable[[PrefixNamespace | None], Store], ...]:
     """Stores for plain KV caches, the best one first."""
     return (partial(PackedStore, model, shapes), partial(PaddedStore, model, make_cache, shapes))
 
@@ -152,7 +152,7 @@ def _cuts_blocks(model: Any) -> bool:
 
 
 def _agrees(
-    make: Callable[[Kept | None], Store], model: Any, make_cache: Callable[[], list[Any]], vocab_size: int
+    make: Callable[[PrefixNamespace | None], Store], model: Any, make_cache: Callable[[], list[Any]], vocab_size: int
 ) -> bool:
     """Whether unequal rows in that store, prompts and single tokens in one pass, give mlx-lm's own logits."""
     first, second = [tuple(token % vocab_size for token in probe) for probe in _PROBES]

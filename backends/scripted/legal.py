@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from greenroom.backends.protocol import Feed, Masks
-from greenroom.backends.scripted.row import Row
+from greenroom.backends.scripted.row import ScriptedRow
 from greenroom.backends.scripted.violation import ProtocolViolation
 
 __all__ = ["Bits", "Legal", "checked"]
@@ -21,7 +21,7 @@ class Legal(Container[int]):
 
     __slots__ = ("_banned", "_bits")
 
-    def __init__(self, row: Row, length: int, bits: Bits | None) -> None:
+    def __init__(self, row: ScriptedRow, length: int, bits: Bits | None) -> None:
         sampling = row.sampling
         self._banned = frozenset(sampling.banned if length < sampling.banned_until else ())
         self._bits = bits

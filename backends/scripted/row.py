@@ -8,10 +8,10 @@ from greenroom.backends.protocol import Sampling
 from greenroom.backends.scripted.script import Script
 from greenroom.backends.scripted.violation import ProtocolViolation
 
-__all__ = ["Row"]
+__all__ = ["ScriptedRow"]
 
 
-class Row:
+class ScriptedRow:
     """The first `length` of `tokens` were run; one more is there while a drawn token is pending.
 
     The prompt is what was run before the first draw; `script` is None until then. `place` is where it stands then.
@@ -53,7 +53,7 @@ class Row:
         """A token that ends a turn was read."""
 
     def __repr__(self) -> str:
-        return f"<Row {self.id} length={self.length} pending={self.pending} place={self.place}>"
+        return f"<ScriptedRow {self.id} length={self.length} pending={self.pending} place={self.place}>"
 
     @property
     def pending(self) -> int | None:

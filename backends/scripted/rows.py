@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from greenroom.backends.protocol import Close, Edit, ForwardPlan, ModelInfo, Open, Rewind
 from greenroom.backends.scripted.replays import Replays
 from greenroom.backends.scripted.replies import Replies
-from greenroom.backends.scripted.row import Row
+from greenroom.backends.scripted.row import ScriptedRow
 from greenroom.backends.scripted.violation import ProtocolViolation
 
 __all__ = ["Rows"]
@@ -20,7 +20,7 @@ class Rows:
         self._info = info
         self._replies = replies
         self._replays = Replays()
-        self._open: dict[int, Row] = {}
+        self._open: dict[int, ScriptedRow] = {}
         self._used: set[int] = set()
 
     def __repr__(self) -> str:
@@ -32,7 +32,7 @@ class Rows:
     def __contains__(self, number: int) -> bool:
         return number in self._open
 
-    def __getitem__(self, number: int) -> Row:
+    def __getitem__(self, number: int) -> ScriptedRow:
         try:
             return self._open[number]
         except KeyError:
@@ -52,7 +52,7 @@ class Rows:
                 if number in self._used:
                     raise ProtocolViolation(f"row {number} was opened before")
                 self._used.add(number)
-                self._open[number] = Row(number, sampling, prompt, start)
+                self._open[number] = ScriptedRow(number, sampling, prompt, start)
             case Rewind(row=number, length=length, sampling=sampling, start=start):
                 if length < self[number].num_prompt:
                     self._replays.add(self[number])
@@ -73,7 +73,7 @@ class Rows:
         for feed in plan.feeds:
             self[feed.row].run(feed.ids)
 
-    def begin(self, row: Row) -> int:
+    def begin(self, row: ScriptedRow) -> int:
         """A token of `row` is asked for: find what it says, if that is not known yet; the steps of its delay now."""
         if row.script is None:
             ids = row.prompt()

@@ -17,7 +17,7 @@ from models import MODELS, ByteTokenizer, Driver, driven, gemma2, llama, mx, seq
 from greenroom.backends.mlx import MlxBackend
 from greenroom.backends.mlx.layer_shape import LayerShape
 from greenroom.backends.mlx.prefix_cache.files import PrefixFiles, PrefixFileWarning
-from greenroom.backends.mlx.prefix_cache.store import BLOCK, Layers, PrefixStore, Snapshot
+from greenroom.backends.mlx.prefix_cache.store import BLOCK, CacheSnapshot, Layers, PrefixStore
 from greenroom.backends.protocol import Close, Feed, Open, Sampling
 
 LONG = tuple((7 * i + i * i) % 300 for i in range(3 * BLOCK))
@@ -57,9 +57,9 @@ def put(store: PrefixStore, tokens: Sequence[int], namespace: str = "model") -> 
     store.put(namespace, tokens, layers_of(tokens, namespace))
 
 
-def snapshot_of(tokens: Sequence[int], namespace: str = "model", size: int = 3) -> Snapshot:
+def snapshot_of(tokens: Sequence[int], namespace: str = "model", size: int = 3) -> CacheSnapshot:
     """As `layers_of`, of all tokens together."""
-    return Snapshot({"state": mx.full((size,), hash((namespace, tuple(tokens))), mx.int64)}, str(len(tokens)))
+    return CacheSnapshot({"state": mx.full((size,), hash((namespace, tuple(tokens))), mx.int64)}, str(len(tokens)))
 
 
 def common(one: Sequence[int], other: Sequence[int]) -> int:
@@ -308,7 +308,7 @@ def test_no_larger_buffer_is_kept_alive() -> None:
     mx.eval(slot)
     part = slot[:, :, BLOCK : 2 * BLOCK]
     store.put("model", LONG[:BLOCK], [(part, part)])
-    store.put_snapshot("model", LONG, Snapshot({"state": part}))
+    store.put_snapshot("model", LONG, CacheSnapshot({"state": part}))
     assert mx.get_active_memory() - before > slot.nbytes
     del slot, part
     assert mx.get_active_memory() - before < 2 * store.nbytes

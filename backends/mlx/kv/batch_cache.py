@@ -12,7 +12,7 @@ from typing import Any
 import mlx.core as mx
 
 from greenroom.backends.mlx.kv.two_phase import TwoPhaseStore, arrays_of
-from greenroom.backends.mlx.prefix_cache.store import Kept
+from greenroom.backends.mlx.prefix_cache.store import PrefixNamespace
 from greenroom.backends.mlx.rows import Row
 
 __all__ = ["BatchCacheStore"]
@@ -21,7 +21,7 @@ __all__ = ["BatchCacheStore"]
 class BatchCacheStore(TwoPhaseStore):
     """The rows of a model with any caches that mlx-lm makes."""
 
-    def __init__(self, model: Any, make_cache: Any, kept: Kept | None = None) -> None:
+    def __init__(self, model: Any, make_cache: Any, kept: PrefixNamespace | None = None) -> None:
         super().__init__(model, make_cache, kept)
         self._batch: list[Any] = []
         self._order: list[Row] = []

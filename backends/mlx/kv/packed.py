@@ -29,7 +29,7 @@ from greenroom.backends.mlx.kv.packed_layout import (
 from greenroom.backends.mlx.kv.passes import Pass, inputs_of
 from greenroom.backends.mlx.kv.pools import Pools
 from greenroom.backends.mlx.layer_shape import LayerShape
-from greenroom.backends.mlx.prefix_cache.store import BLOCK, Kept
+from greenroom.backends.mlx.prefix_cache.store import BLOCK, PrefixNamespace
 from greenroom.backends.mlx.rows import DrawSite, Row, RowWork
 from greenroom.backends.prefixes import common_prefix_length
 
@@ -41,7 +41,7 @@ _REGROUP_EVERY = 64
 class PackedStore:
     """The rows of a model with plain KV caches and mlx-lm's own attention function."""
 
-    def __init__(self, model: Any, shapes: Sequence[LayerShape], kept: Kept | None = None) -> None:
+    def __init__(self, model: Any, shapes: Sequence[LayerShape], kept: PrefixNamespace | None = None) -> None:
         """`kept` is where KV of rows that leave goes, and where new rows look; None: nowhere."""
         self._model = model
         self._pools = Pools(shapes)

@@ -21,7 +21,7 @@ import mlx.core as mx
 from greenroom.backends.mlx.kv.padded_layers import Layer, SlotView
 from greenroom.backends.mlx.kv.two_phase import TwoPhaseStore
 from greenroom.backends.mlx.layer_shape import LayerShape
-from greenroom.backends.mlx.prefix_cache.store import BLOCK, Kept
+from greenroom.backends.mlx.prefix_cache.store import BLOCK, PrefixNamespace
 from greenroom.backends.mlx.rows import Row
 
 __all__ = ["PaddedStore"]
@@ -33,7 +33,9 @@ _SHRINK_AT = 4
 class PaddedStore(TwoPhaseStore):
     """The rows of a model all of whose caches are `KVCache`, but whose attention cannot be packed."""
 
-    def __init__(self, model: Any, make_cache: Any, shapes: Sequence[LayerShape], kept: Kept | None = None) -> None:
+    def __init__(
+        self, model: Any, make_cache: Any, shapes: Sequence[LayerShape], kept: PrefixNamespace | None = None
+    ) -> None:
         super().__init__(model, make_cache, kept)
         self._layers = [Layer(shape) for shape in shapes]
         self._order: list[Row | None] = []

@@ -12,7 +12,7 @@ from typing import Any
 import mlx.core as mx
 
 from greenroom.backends.mlx.kv.two_phase import TwoPhaseStore, arrays_of
-from greenroom.backends.mlx.prefix_cache.store import Kept
+from greenroom.backends.mlx.prefix_cache.store import PrefixNamespace
 from greenroom.backends.mlx.rows import Row
 from greenroom.backends.protocol import KvOptions
 
@@ -31,7 +31,9 @@ def quantize(caches: list[Any], options: KvOptions | None) -> None:
 class SequentialStore(TwoPhaseStore):
     """Rows that run one by one, each on its own caches."""
 
-    def __init__(self, model: Any, make_cache: Any, options: KvOptions | None = None, kept: Kept | None = None) -> None:
+    def __init__(
+        self, model: Any, make_cache: Any, options: KvOptions | None = None, kept: PrefixNamespace | None = None
+    ) -> None:
         super().__init__(model, make_cache, kept)
         self._options = options
 

@@ -16,7 +16,7 @@ from mlx_lm.models import cache as caches
 from greenroom.backends.mlx.kv.passes import Pass
 from greenroom.backends.mlx.kv.row_cost import RowCost
 from greenroom.backends.mlx.kv.sequential import SequentialStore, quantize
-from greenroom.backends.mlx.prefix_cache.store import Kept
+from greenroom.backends.mlx.prefix_cache.store import PrefixNamespace
 from greenroom.backends.mlx.rows import Row, RowWork
 from greenroom.backends.protocol import KvOptions
 
@@ -55,9 +55,9 @@ class Stores:
         self,
         model: Any,
         make_cache: Callable[[], list[Any]],
-        make_store: Callable[[Kept | None], Store],
+        make_store: Callable[[PrefixNamespace | None], Store],
         cost: RowCost,
-        kept: Kept | None,
+        kept: PrefixNamespace | None,
     ) -> None:
         """`make_store` and `cost` are for rows without options."""
         self._model = model

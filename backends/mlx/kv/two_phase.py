@@ -15,7 +15,7 @@ from mlx.utils import tree_flatten
 
 from greenroom.backends.mlx.kv.cache_snapshots import restored, snapshot_of
 from greenroom.backends.mlx.kv.passes import Pass, inputs_of
-from greenroom.backends.mlx.prefix_cache.store import BLOCK, Kept
+from greenroom.backends.mlx.prefix_cache.store import BLOCK, PrefixNamespace
 from greenroom.backends.mlx.rows import DrawSite, Row, RowWork
 from greenroom.backends.protocol import RowFailure
 
@@ -31,7 +31,7 @@ def arrays_of(caches: list[Any]) -> list[mx.array]:
 class TwoPhaseStore(ABC):
     """A store with a decode batch, beside which rows run on their own caches."""
 
-    def __init__(self, model: Any, make_cache: Any, kept: Kept | None = None) -> None:
+    def __init__(self, model: Any, make_cache: Any, kept: PrefixNamespace | None = None) -> None:
         """`kept` is where snapshots of prompts that were run go, and where new rows look; None: nowhere."""
         self._model = model
         self._make_cache = make_cache

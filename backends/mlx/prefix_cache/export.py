@@ -18,7 +18,7 @@ from greenroom.backends.mlx.prefix_cache.file_format import (
     FORMAT,
     Kind,
     Metadata,
-    Saved,
+    SavedArrays,
     Unusable,
     bytes_of,
     parsed,
@@ -27,7 +27,7 @@ from greenroom.backends.mlx.prefix_cache.file_format import (
     signed,
     text,
 )
-from greenroom.backends.mlx.prefix_cache.store import Kept, Snapshot
+from greenroom.backends.mlx.prefix_cache.store import CacheSnapshot, PrefixNamespace
 from greenroom.errors import InvalidSnapshot, SnapshotMismatch
 
 __all__ = ["exported", "imported"]
@@ -36,7 +36,7 @@ _KV: Kind = "prefix"
 _CACHES: Kind = "snapshot"
 
 
-def exported(kept: Kept, tokens: Sequence[int]) -> bytes | None:
+def exported(kept: PrefixNamespace, tokens: Sequence[int]) -> bytes | None:
     """The longest prefix of `tokens` that is held; None where nothing is."""
     store, namespace = kept
     if store.shapes:
@@ -46,12 +46,12 @@ def exported(kept: Kept, tokens: Sequence[int]) -> bytes | None:
         arrays = {}
         for number, (keys, values) in enumerate(hit.layers):
             arrays[f"keys.{number}"], arrays[f"values.{number}"] = keys, values
-        return _packed(_KV, namespace, tokens[: hit.length], Snapshot(arrays))
+        return _packed(_KV, namespace, tokens[: hit.length], CacheSnapshot(arrays))
     found = store.find_snapshot(namespace, tokens)
     return None if found is None else _packed(_CACHES, namespace, tokens[: found.length], found.snapshot)
 
 
-def imported(kept: Kept, data: bytes) -> int:
+def imported(kept: PrefixNamespace, data: bytes) -> int:
     """Hold what `exported` gave; how many tokens that is, 0 where it is more than the store may hold.
 
     Raises `InvalidSnapshot` for bytes that are no such thing, or not all of it, `SnapshotMismatch` for those of other
@@ -66,7 +66,7 @@ def imported(kept: Kept, data: bytes) -> int:
         raise InvalidSnapshot(f"the KV cannot be used: {error}") from error
 
 
-def _read(data: bytes, namespace: str, kind: Kind) -> tuple[list[int], Saved]:
+def _read(data: bytes, namespace: str, kind: Kind) -> tuple[list[int], SavedArrays]:
     _, metadata, _ = read_header(data)
     if metadata.format == FORMAT and metadata.namespace != namespace:
         ours = f"{metadata.namespace!r}, not {namespace!r}"
@@ -75,10 +75,10 @@ def _read(data: bytes, namespace: str, kind: Kind) -> tuple[list[int], Saved]:
     return np.frombuffer(base64.b64decode(metadata.tokens), "<i4").tolist(), saved
 
 
-def _held(kept: Kept, tokens: list[int], saved: Saved) -> int:
+def _held(kept: PrefixNamespace, tokens: list[int], saved: SavedArrays) -> int:
     store, namespace = kept
     if not store.shapes:
-        store.put_snapshot(namespace, tokens, Snapshot(saved.arrays, saved.note))
+        store.put_snapshot(namespace, tokens, CacheSnapshot(saved.arrays, saved.note))
         found = store.find_snapshot(namespace, tokens)
         return 0 if found is None else found.length
     layers = [(saved.arrays[f"keys.{place}"], saved.arrays[f"values.{place}"]) for place in range(len(store.shapes))]
@@ -86,7 +86,7 @@ def _held(kept: Kept, tokens: list[int], saved: Saved) -> int:
     return store.match(namespace, tokens)
 
 
-def _packed(kind: Kind, namespace: str, tokens: Sequence[int], held: Snapshot) -> bytes:
+def _packed(kind: Kind, namespace: str, tokens: Sequence[int], held: CacheSnapshot) -> bytes:
     arrays = dict(held.arrays)
     mx.eval(arrays)
     metadata = signed(Metadata(FORMAT, kind, namespace, text(raw(tokens)), held.note, ""), arrays)

@@ -21,7 +21,7 @@ __all__ = [
     "Form",
     "Kind",
     "Metadata",
-    "Saved",
+    "SavedArrays",
     "Unusable",
     "bytes_of",
     "parsed",
@@ -53,7 +53,7 @@ _TYPES = {
 """What safetensors calls MLX's types."""
 
 
-class Saved(NamedTuple):
+class SavedArrays(NamedTuple):
     """What a file holds: arrays by name, evaluated, and the caller's own text."""
 
     arrays: dict[str, mx.array]
@@ -126,7 +126,7 @@ def _checksum(metadata: Metadata, parts: Mapping[str, memoryview]) -> str:
     return digest.hexdigest()
 
 
-def parsed(data: bytes, wanted: Metadata, form: Form | None) -> Saved:
+def parsed(data: bytes, wanted: Metadata, form: Form | None) -> SavedArrays:
     """The arrays in a file's bytes. Raises `Unusable` unless all of it is as it was written, and as is wanted."""
     tensors, metadata, body = read_header(data)
     for field in ("format", "kind", "namespace", "tokens"):
@@ -141,7 +141,7 @@ def parsed(data: bytes, wanted: Metadata, form: Form | None) -> Saved:
     if form is not None and dict(form) != {name: (array.shape, array.dtype) for name, array in arrays.items()}:
         raise Unusable("its arrays have other shapes or types")
     mx.eval(arrays)
-    return Saved(arrays, metadata.note)
+    return SavedArrays(arrays, metadata.note)
 
 
 def read_header(data: bytes) -> tuple[dict[str, _Tensor], Metadata, memoryview]:

@@ -29,7 +29,7 @@ from greenroom.backends.mlx.prefix_cache.file_format import (
     Form,
     Kind,
     Metadata,
-    Saved,
+    SavedArrays,
     Unusable,
     parsed,
     raw,
@@ -37,7 +37,7 @@ from greenroom.backends.mlx.prefix_cache.file_format import (
     text,
 )
 
-__all__ = ["PREFIX_FILE_BYTES", "Form", "Kind", "PrefixFileWarning", "PrefixFiles", "Saved"]
+__all__ = ["PREFIX_FILE_BYTES", "Form", "Kind", "PrefixFileWarning", "PrefixFiles", "SavedArrays"]
 
 PREFIX_FILE_BYTES = 4 << 30
 """Of all files in a folder: some tens of thousands of tokens of a model of eight billion parameters."""
@@ -75,7 +75,7 @@ class PrefixFiles:
         found = [_NAME.fullmatch(path.name) for path, _ in self._listed()]
         return sorted({int(m["length"]) for m in found if m and not m["part"] and m["about"] == about}, reverse=True)
 
-    def load(self, kind: Kind, namespace: str, tokens: Sequence[int], form: Form | None = None) -> Saved | None:
+    def load(self, kind: Kind, namespace: str, tokens: Sequence[int], form: Form | None = None) -> SavedArrays | None:
         """What was saved for exactly these tokens; None if there is nothing, or, with a warning, nothing usable.
 
         With `form`, arrays of any other names, shapes or types are not usable.

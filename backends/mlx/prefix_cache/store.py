@@ -26,7 +26,7 @@ from greenroom.backends.mlx.layer_shape import LayerShape
 from greenroom.backends.mlx.prefix_cache.files import Form, PrefixFiles
 from greenroom.backends.prefixes import common_prefix_length
 
-__all__ = ["BLOCK", "Hit", "Kept", "Layers", "PrefixStore", "Snapshot", "SnapshotHit"]
+__all__ = ["BLOCK", "CacheSnapshot", "Hit", "Layers", "PrefixNamespace", "PrefixStore", "SnapshotHit"]
 
 BLOCK = 64
 """Tokens of a block: few enough that little is lost where entries part, enough that blocks are few."""
@@ -42,7 +42,7 @@ class Hit(NamedTuple):
     layers: Layers
 
 
-class Snapshot(NamedTuple):
+class CacheSnapshot(NamedTuple):
     """Caches that are used as a whole: their arrays by name, and a text in which the caller keeps all else."""
 
     arrays: Mapping[str, mx.array]
@@ -53,7 +53,7 @@ class SnapshotHit(NamedTuple):
     """The caches after exactly `length` tokens. Writing into the arrays changes nothing in the store."""
 
     length: int
-    snapshot: Snapshot
+    snapshot: CacheSnapshot
 
 
 class _Block:
@@ -86,7 +86,9 @@ class _State:
 
     __slots__ = ("namespace", "nbytes", "siblings", "snapshot", "tokens")
 
-    def __init__(self, namespace: str, siblings: dict[_Tokens, _State], tokens: _Tokens, snapshot: Snapshot) -> None:
+    def __init__(
+        self, namespace: str, siblings: dict[_Tokens, _State], tokens: _Tokens, snapshot: CacheSnapshot
+    ) -> None:
         self.namespace = namespace
         self.siblings = siblings
         self.tokens = tokens
@@ -196,7 +198,7 @@ class PrefixStore:
         self._count(len(state.tokens))
         return SnapshotHit(len(state.tokens), _of_its_own(state.snapshot))
 
-    def put_snapshot(self, namespace: str, tokens: Sequence[int], snapshot: Snapshot) -> None:
+    def put_snapshot(self, namespace: str, tokens: Sequence[int], snapshot: CacheSnapshot) -> None:
         """Keep the caches after `tokens`: copies them, and waits. Replaces what was kept; too large, it is not kept."""
         kept = tuple(tokens)
         nbytes = sum(array.nbytes for array in snapshot.arrays.values())
@@ -262,7 +264,7 @@ class PrefixStore:
         path.append(block)
         self._use(path)
 
-    def _hang_state(self, namespace: str, tokens: _Tokens, snapshot: Snapshot) -> _State:
+    def _hang_state(self, namespace: str, tokens: _Tokens, snapshot: CacheSnapshot) -> _State:
         siblings = self._states.setdefault(namespace, {})
         state = siblings[tokens] = _State(namespace, siblings, tokens, snapshot)
         self._recent[state] = None
@@ -328,11 +330,11 @@ class PrefixStore:
             nbytes = sum(array.nbytes for array in saved.arrays.values())
             if nbytes <= self._budget:
                 self._make_room(nbytes)
-                return self._hang_state(namespace, tokens[:length], Snapshot(*saved))
+                return self._hang_state(namespace, tokens[:length], CacheSnapshot(*saved))
         return None
 
 
-class Kept(NamedTuple):
+class PrefixNamespace(NamedTuple):
     """A store, and the namespace of a model in it."""
 
     store: PrefixStore
@@ -361,9 +363,9 @@ def _joined(parts: Iterable[Layers]) -> Layers:
     return joined
 
 
-def _of_its_own(snapshot: Snapshot) -> Snapshot:
+def _of_its_own(snapshot: CacheSnapshot) -> CacheSnapshot:
     """The same with other arrays: writing into those of one does not change the other."""
-    return Snapshot({name: mx.contiguous(array) for name, array in snapshot.arrays.items()}, snapshot.note)
+    return CacheSnapshot({name: mx.contiguous(array) for name, array in snapshot.arrays.items()}, snapshot.note)
 
 
 def _named(layers: Layers) -> dict[str, mx.array]:

@@ -1,6 +1,6 @@
 """Draws the next token of every row of a pass in one graph, each row by its own parameters.
 
-A `Sampler` is built for one set of rows and kept while that set decodes: parameters are arrays on the device, made
+A `BatchSampler` is built for one set of rows and kept while that set decodes: parameters are arrays on the device, made
 once. Order: bias and penalties, bans, mask, temperature, top_k, top_p, min_p, draw. What a row gets depends on its
 logits, its parameters, its seed and its position; which of the `ways` it takes, on its
 own parameters alone.
@@ -23,13 +23,13 @@ from greenroom.backends.mlx.sampling.penalties import Bans, Bias, Penalties, is_
 from greenroom.backends.mlx.sampling.topk import largest
 from greenroom.backends.protocol import Masks, Sampling
 
-__all__ = ["Drawn", "Logprobs", "Sampler"]
+__all__ = ["BatchSampler", "Drawn", "TokenLogprobs"]
 
 _MOST_PARTS = 64
 """Sets of rows whose parameters are kept on the device: masks divide the same rows in another way at each step."""
 
 
-class Logprobs(NamedTuple):
+class TokenLogprobs(NamedTuple):
     """Of the rows at `at`: the drawn tokens' log-probabilities `[m]`, and the likeliest `[m, k]` if asked for."""
 
     at: tuple[int, ...]
@@ -59,10 +59,10 @@ class Drawn(NamedTuple):
     """Tokens (uint32 `[n]`) and what was asked for beside them."""
 
     tokens: mx.array
-    logprobs: Logprobs | None
+    logprobs: TokenLogprobs | None
 
 
-class Sampler:
+class BatchSampler:
     """Draws for a fixed list of rows, which stand in this order in the logits."""
 
     def __init__(self, rows: list[Row], vocab_size: int) -> None:
@@ -150,7 +150,7 @@ class Sampler:
             self._parts[key] = _Part([self._samplings[place] for place in places], width or self._vocab_size)
         return self._parts[key]
 
-    def _logprobs(self, logits: mx.array, tokens: mx.array) -> Logprobs:
+    def _logprobs(self, logits: mx.array, tokens: mx.array) -> TokenLogprobs:
         if self._asking_at is not None:
             logits, tokens = logits[self._asking_at], tokens[self._asking_at]
         logits = logits.astype(mx.float32)
@@ -158,9 +158,9 @@ class Sampler:
         drawn = (mx.take_along_axis(logits, tokens[:, None], axis=-1) - total)[:, 0]
         count = min(max(self._asked), self._vocab_size)
         if not count:
-            return Logprobs(self._asking, self._asked, drawn, None, None)
+            return TokenLogprobs(self._asking, self._asked, drawn, None, None)
         values, ids = largest(logits, count)
-        return Logprobs(self._asking, self._asked, drawn, values - total, ids)
+        return TokenLogprobs(self._asking, self._asked, drawn, values - total, ids)
 
 
 class _Part:
