@@ -1,8 +1,8 @@
 """The `Backend` of MLX: one pass at a time over mlx-lm's own model classes.
 
-A prompt is run alone, chunk by chunk, on mlx-lm's own caches. The last token before a draw always goes through the
-decode batch, together with every other row's: so no chunk needs logits, and a row's first token comes the way all
-others do. The decode batch lives in a store: `PaddedStore` for plain KV caches, `BatchCacheStore` for all others.
+The KV of rows is held by a store, which builds the pass over them: `PackedStore` where the model's attention can be
+regrouped by row, so that every token of a pass goes through one forward; else one of `PaddedStore`, `BatchCacheStore`
+and `SequentialStore`, where a prompt's chunk is a forward of its own and then all rows decode as one batch.
 
 Numbers stay on the device between passes: the tokens drawn by one pass are the input of the next, read or not. A pass
 is dispatched in `sample`, where masks have to be filled up to its logits before they are. The slots are written in
@@ -31,7 +31,7 @@ from greenroom.backends.mlx.kv.passes import Pass  # noqa: E402
 from greenroom.backends.mlx.kv.stores import Store, Stores  # noqa: E402
 from greenroom.backends.mlx.load import Loaded, load_folder, wrap  # noqa: E402
 from greenroom.backends.mlx.memory import DeviceLimits, default_kv_bytes  # noqa: E402
-from greenroom.backends.mlx.prefix_cache.export import exported, imported  # noqa: E402
+from greenroom.backends.mlx.prefix_cache.export import export_prefix, import_prefix  # noqa: E402
 from greenroom.backends.mlx.prefix_cache.files import PREFIX_FILE_BYTES, PrefixFiles  # noqa: E402
 from greenroom.backends.mlx.prefix_cache.store import PrefixNamespace, PrefixStore  # noqa: E402
 from greenroom.backends.mlx.rows import Row, RowWork, SubmittedPass, TokenRef  # noqa: E402
@@ -58,7 +58,7 @@ __all__ = ["MlxBackend"]
 Factory = Callable[[], tuple[Any, Any]]
 
 
-class _Draws(NamedTuple):
+class _PassDraws(NamedTuple):
     """What `sample` made of the logits; see `SubmittedPass`."""
 
     report: tuple[tuple[int, int], ...]
@@ -73,7 +73,7 @@ class _Draws(NamedTuple):
         return found if self.logits is None else [*found, self.logits[1]]
 
 
-_NOTHING = _Draws((), None, None, None)
+_NOTHING = _PassDraws((), None, None, None)
 
 
 class MlxBackend:
@@ -188,12 +188,12 @@ class MlxBackend:
                     if sampling is not None:
                         self._rows[row].sampling = sampling
                         self._sampler = None
-        stores = self._held()
+        stores = self._require_stores()
         return EditResult(
             kv_bytes=self._kv_bytes(),
             prefix_bytes=stores.prefix_bytes,
             reused=tuple(reused),
-            shared=tuple([(row.id, row.shared) for row in self._rows.values() if row.shared]),
+            shared=tuple([(row.id, row.shared_length) for row in self._rows.values() if row.shared_length]),
             shared_bytes=stores.shared_bytes(self._rows.values()),
         )
 
@@ -201,37 +201,37 @@ class MlxBackend:
         """A new row; how many tokens of its prompt it begins with."""
         row = Row(edit.row, edit.sampling, edit.expects, edit.kv)
         self._rows[edit.row] = row
-        return self._held().open(row, edit.prompt)
+        return self._require_stores().open(row, edit.prompt)
 
     def forward(self, plan: ForwardPlan) -> None:
         """See `Backend.forward`. Builds the graph; `sample` dispatches it."""
         self._pass = None
         works = [self._work(feed) for feed in plan.feeds]
         try:
-            self._pass = self._held().run(works)
+            self._pass = self._require_stores().run(works)
         except Exception:
-            innocent, failures = self._sorted_out(works)
+            innocent, failures = self._find_failing(works)
             if not failures or not innocent:
                 raise
-            self._pass = self._held().run(innocent)
+            self._pass = self._require_stores().run(innocent)
             self._pass.failures += failures
         self._pass.wanted = {work.row.id: work.logits for work in works if work.logits}
 
     def _work(self, feed: Feed) -> RowWork:
         row = self._rows[feed.row]
         ids = feed.ids
-        if row.lost:
+        if row.kv_lost:
             tokens = tuple(row.numbers(0, len(row.tokens)))
             ids = tokens[: row.length] + (ids or tokens[row.length :])
             row.rewind(0)
-            row.lost = False
+            row.kv_lost = False
         if ids:
             row.extend(ids)
         elif row.pending is None:
             raise RuntimeError(f"{row!r} has no token to run")
         return RowWork(row, ids, feed.sample, feed.drafts, feed.logits)
 
-    def _sorted_out(self, works: list[RowWork]) -> tuple[list[RowWork], list[RowFailure]]:
+    def _find_failing(self, works: list[RowWork]) -> tuple[list[RowWork], list[RowFailure]]:
         """After a pass could not be built: which rows with several tokens are to blame, tried one by one."""
         innocent: list[RowWork] = []
         failures: list[RowFailure] = []
@@ -239,7 +239,7 @@ class MlxBackend:
             length = work.row.length
             try:
                 if len(work.ids) > 1:
-                    self._held().run([work])
+                    self._require_stores().run([work])
             except Exception as error:  # noqa: BLE001 - the edge where a row's failure is told from the others'
                 failures.append(RowFailure(work.row.id, error))
             else:
@@ -255,7 +255,7 @@ class MlxBackend:
         if callable(masks):
             self._start(current)
             masks = masks()
-        drawn = self._drawn(current, masks) if current.sampled else _NOTHING
+        drawn = self._draw(current, masks) if current.sampled else _NOTHING
         step = SubmittedPass(
             drawn.report,
             drawn.tokens,
@@ -277,25 +277,25 @@ class MlxBackend:
         try:
             mx.async_eval([current.logits, *current.state])
         except Exception:
-            self._held().heal()
+            self._require_stores().recover()
             raise
 
-    def _drawn(self, current: Pass, masks: Masks | None) -> _Draws:
-        spots, logits, fed = current.selected()
-        positions = np.array([spot.position for spot in spots], dtype=np.uint64)
+    def _draw(self, current: Pass, masks: Masks | None) -> _PassDraws:
+        sites, logits, fed = current.select()
+        positions = np.array([site.position for site in sites], dtype=np.uint64)
         places: dict[int, list[int]] = {}
-        for place, spot in enumerate(spots):
-            places.setdefault(spot.row.id, []).append(place)
+        for place, site in enumerate(sites):
+            places.setdefault(site.row.id, []).append(place)
         report = tuple([(row, place) for row in current.sampled for place in places[row]])
         wanted = tuple([places[row][n] for row, numbers in current.wanted.items() if row in places for n in numbers])
         try:
-            sampler = self._sampler_for([spot.row for spot in spots])
+            sampler = self._sampler_for([site.row for site in sites])
             drawn = sampler.draw(logits, fed, masks, positions, keeps=bool(wanted))
         except Exception:
-            self._held().heal()  # some ways to draw wait for the pass, which may have failed
+            self._require_stores().recover()  # some methods to draw wait for the pass, which may have failed
             raise
         kept = (wanted, logits[mx.array(wanted)].astype(mx.float32)) if wanted else None
-        return _Draws(report, drawn.tokens, drawn.logprobs, kept)
+        return _PassDraws(report, drawn.tokens, drawn.logprobs, kept)
 
     def _sampler_for(self, rows: list[Row]) -> BatchSampler:
         key = tuple([row.id for row in rows])
@@ -310,14 +310,14 @@ class MlxBackend:
             values = step.numbers()
             mx.eval(step.logprobs.arrays() if step.logprobs is not None else [])
         except Exception:
-            self._held().heal()
+            self._require_stores().recover()
             raise
         rows = self._rows
         if step.logprobs is None and step.logits is None:
             sampled = [Sampled(row, values[i]) for row, i in step.report if row in rows]
         else:
             extras = step.logprobs.by_place() if step.logprobs is not None else {}
-            logits = step.copied()
+            logits = step.logits_by_place()
             sampled = []
             for row, i in step.report:
                 if row in rows:
@@ -328,11 +328,11 @@ class MlxBackend:
 
     def export_prefix(self, tokens: Sequence[int]) -> bytes | None:
         """See `PrefixExporter.export_prefix`."""
-        return exported(self._kept, tokens) if self._kept is not None else None
+        return export_prefix(self._kept, tokens) if self._kept is not None else None
 
     def import_prefix(self, data: bytes) -> int:
         """See `PrefixExporter.import_prefix`."""
-        return imported(self._kept, data) if self._kept is not None else 0
+        return import_prefix(self._kept, data) if self._kept is not None else 0
 
     def close(self) -> None:
         """See `Backend.close`."""
@@ -351,24 +351,24 @@ class MlxBackend:
 
     def _close_row(self, number: int) -> None:
         row = self._rows.pop(number)
-        self._held().of(row).leave(row)
+        self._require_stores().of(row).leave(row)
         row.cache = None
         self._sampler = None
         if not self._rows:
-            self._held().clear()
+            self._require_stores().clear()
             mx.clear_cache()
 
     def _rewind(self, row: Row, length: int) -> None:
         if not 0 <= length <= row.length:
             raise ValueError(f"{row!r} cannot be rewound to {length}")
         if length < row.length:
-            self._held().of(row).rewind(row, length)
+            self._require_stores().of(row).rewind(row, length)
         row.rewind(length)
 
     def _kv_bytes(self) -> int:
-        return self._held().kv_bytes(self._rows.values())
+        return self._require_stores().kv_bytes(self._rows.values())
 
-    def _held(self) -> Stores:
+    def _require_stores(self) -> Stores:
         if self._profile is None:
             raise RuntimeError(f"{self!r} is not loaded")
         return self._profile.stores

@@ -164,7 +164,7 @@ def _agrees(
         found = store.run([_work(rows[0], first[-1:]), _work(rows[1], second)])
         if found.logits is None or found.failures:
             return False
-        wanted = mx.concatenate([expected[spot.row.id] for spot in found.order])
+        wanted = mx.concatenate([expected[site.row.id] for site in found.order])
         spread = wanted.max() - wanted.min()
         return bool((mx.abs(found.logits - wanted).max() <= 0.02 * spread + 1e-4).item())
     except Exception:  # noqa: BLE001 - a model class that cannot take such a cache may fail in any way

@@ -362,7 +362,7 @@ def test_draws_on_the_host_are_those_of_the_definition(seed: int, size: int, tem
     exact = np.exp((logits.astype(np.float64) - logits.max()) / np.float32(temperature))
     assert np.allclose(weights[0], exact, rtol=1e-5)
     for mark in (0.0, 0.3, 0.999, float(np.float32(1 - 2**-23))):
-        (token,) = cpu.drawn(weights, np.array([[mark]], np.float32))
+        (token,) = cpu.draw(weights, np.array([[mark]], np.float32))
         before = weights[0, :token].sum(dtype=np.float64)
         total = weights.sum(dtype=np.float64)
         assert weights[0, token] > 0

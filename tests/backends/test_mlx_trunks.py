@@ -72,7 +72,7 @@ def test_rows_on_one_trunk_say_what_each_says_alone(kind: str) -> None:
         for _ in range(9):
             driver.turn(*(Feed(row) for row in range(len(prompts))))
         driver.read()
-        assert len(store.pools.trunks()) == 1
+        assert len(store.pools.shared_prefixes()) == 1
         for row, prompt in enumerate(prompts):
             assert driver.tokens(row)[:10] == sequential(backend._model, prompt, 10)[0]
 
@@ -112,7 +112,7 @@ def test_who_ran_the_beginning_may_leave_first_and_a_fork_of_a_fork_goes_on() ->
         driver.turn(Feed(1, (8, 9)), Feed(2, left))
         driver.turn(Feed(1), Feed(2))
         driver.read()
-        assert len(store.pools.trunks()) == 1
+        assert len(store.pools.shared_prefixes()) == 1
         assert [first, second] == sequential(backend._model, LONG, 2)[0]
         assert middle == sequential(backend._model, behind, 2)[0]
         assert driver.tokens(1)[4:] == sequential(backend._model, (*behind, middle[0], 8, 9), 2)[0]
@@ -138,7 +138,7 @@ def test_a_row_that_goes_back_into_its_trunk_leaves_the_others_alone() -> None:
         driver.turn(Feed(0, (9, 9)), Feed(1))
         driver.read()
         assert driver.tokens(0)[-1:] == sequential(backend._model, (9, 9), 1)[0]
-        assert len(store.pools.trunks()) == 1
+        assert len(store.pools.shared_prefixes()) == 1
 
 
 def test_what_stood_on_a_trunk_is_kept_whole_for_later_prompts() -> None:
@@ -200,7 +200,7 @@ def test_any_order_of_forks_rewinds_and_leaves_gives_each_row_its_own_tokens(see
             elif action == "close" and held:
                 driver.edit(Close(some))
                 del held[some]
-            most = max(most, len(store.pools.trunks()))
+            most = max(most, len(store.pools.shared_prefixes()))
         assert most > 0
         for tokens, token in rng.sample(drawn, min(len(drawn), 24)):
             assert [token] == sequential(backend._model, tokens, 1)[0]

@@ -56,10 +56,10 @@ class BatchCacheStore(TwoPhaseStore):
         if rows[0].slot is not None:
             logits: mx.array = self._model(tokens, cache=self._batch)
             return logits[:, -1]
-        alone = [self._model(tokens[i : i + 1], cache=row.cache)[:, -1] for i, row in enumerate(rows)]
-        return alone[0] if len(alone) == 1 else mx.concatenate(alone)
+        parts = [self._model(tokens[i : i + 1], cache=row.cache)[:, -1] for i, row in enumerate(rows)]
+        return parts[0] if len(parts) == 1 else mx.concatenate(parts)
 
-    def wide(self, row: Row, ids: tuple[int, ...]) -> list[mx.array]:
+    def extend(self, row: Row, ids: tuple[int, ...]) -> list[mx.array]:
         """Run `ids` behind the row's tokens, on its own caches."""
         self._park([row])
         self._model(mx.array(ids)[None], cache=row.cache)

@@ -15,7 +15,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from greenroom.backends.mlx.prefix_cache.store import CacheSnapshot
 
-__all__ = ["can_snapshot", "restored", "snapshot_of"]
+__all__ = ["can_snapshot", "restore_caches", "snapshot_of"]
 
 
 def can_snapshot(caches: Sequence[Any]) -> bool:
@@ -34,7 +34,7 @@ def snapshot_of(caches: Sequence[Any]) -> CacheSnapshot:
     return CacheSnapshot(arrays, json.dumps(plain))
 
 
-def restored(snapshot: CacheSnapshot, make_cache: Callable[[], list[Any]]) -> list[Any]:
+def restore_caches(snapshot: CacheSnapshot, make_cache: Callable[[], list[Any]]) -> list[Any]:
     """Caches in the state of `snapshot`, which hold its very arrays."""
     found = []
     for number, (fresh, plain) in enumerate(zip(make_cache(), json.loads(snapshot.note), strict=True)):

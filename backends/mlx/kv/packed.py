@@ -20,11 +20,11 @@ from greenroom.backends.mlx.kv.model_hooks import hook_body, route_attention
 from greenroom.backends.mlx.kv.packed_layout import (
     PackedLayer,
     PackedLayout,
-    alone,
+    batched_call,
+    causal_call,
     pools_of,
     runs_of,
     scatter,
-    together,
 )
 from greenroom.backends.mlx.kv.passes import Pass, inputs_of
 from greenroom.backends.mlx.kv.pools import Pools
@@ -46,13 +46,13 @@ class PackedStore:
         self._model = model
         self._pools = Pools(shapes)
         self._kept = kept
-        self._packing = PackedLayout()
-        self._layers = [PackedLayer(index, self._packing) for index in range(len(shapes))]
+        self._layout = PackedLayout()
+        self._layers = [PackedLayer(index, self._layout) for index in range(len(shapes))]
         self._order: tuple[tuple[int, ...], list[int]] = (), []
         self._groups: dict[tuple[int, ...], list[tuple[int, int]]] = {}
         self._age = 0
         route_attention(model)
-        self._selects = hook_body(model, self._packing)
+        self._selects = hook_body(model, self._layout)
 
     def __repr__(self) -> str:
         return f"<PackedStore {self._pools!r}>"
@@ -82,8 +82,8 @@ class PackedStore:
         self._pools.tidy()
         self._pools.fit([(work.row, work.row.length + (len(work.ids) or 1)) for work in works])
         wide = [work for work in works if len(work.ids) > 1]
-        single = self._ordered([work for work in works if len(work.ids) <= 1] if wide else works)
-        tokens = self._arrange(single, wide)
+        single = self._in_slot_order([work for work in works if len(work.ids) <= 1] if wide else works)
+        tokens = self._lay_out(single, wide)
         ends = [*range(len(single))]
         for work in wide:
             ends.append((ends[-1] if ends else -1) + len(work.ids))
@@ -94,11 +94,11 @@ class PackedStore:
         picked = chosen or ends[-1:]
         every = len(picked) == tokens.size
         at = None if every else mx.array(picked)
-        self._packing.chosen = at if self._selects else None
+        self._layout.chosen = at if self._selects else None
         try:
             logits = self._model(tokens[:, None], cache=self._layers)[:, -1]
         finally:
-            self._packing.chosen = None
+            self._layout.chosen = None
         if at is not None and not self._selects:
             logits = logits[at]
         if chosen:
@@ -111,8 +111,8 @@ class PackedStore:
             work.row.length += len(work.ids) or 1
         return result
 
-    def _ordered(self, works: Sequence[RowWork]) -> list[RowWork]:
-        """As their rows stand; the order is kept until a row comes, goes or moves."""
+    def _in_slot_order(self, works: Sequence[RowWork]) -> list[RowWork]:
+        """In the order of their rows' slots, which is kept until a row comes, goes or moves."""
         key = (self._pools.changes, *[work.row.id for work in works])
         if key != self._order[0]:
             places = {id(pool): place for place, pool in enumerate(self._pools)}
@@ -120,26 +120,26 @@ class PackedStore:
             self._order = key, sorted(range(len(works)), key=rank.__getitem__)
         return [works[place] for place in self._order[1]]
 
-    def _arrange(self, single: list[RowWork], wide: list[RowWork]) -> mx.array:
-        """Fill the packing; returns the entries' tokens."""
-        packing = self._packing
-        packing.scatters, packing.calls = [], []
+    def _lay_out(self, single: list[RowWork], wide: list[RowWork]) -> mx.array:
+        """Fill the layout; returns the entries' tokens."""
+        layout = self._layout
+        layout.scatters, layout.calls = [], []
         rows = [work.row for work in single]
         offsets = [row.length for row in rows]
         for first, last in self._runs(rows):
-            packing.calls.append(together(rows[first:last], first))
+            layout.calls.append(batched_call(rows[first:last], first))
         for first, last in pools_of(rows):
-            packing.scatters.append(scatter(rows[first:last], first))
+            layout.scatters.append(scatter(rows[first:last], first))
         parts = [inputs_of(rows)] if rows else []
         known: list[int] = []
         for row, ids, *_ in wide:
             at = len(offsets)
-            packing.calls.append(alone(row, at, len(ids)))
+            layout.calls.append(causal_call(row, at, len(ids)))
             offsets += range(row.length, row.length + len(ids))
             known += ids
         if known:
             parts.append(mx.array(known, dtype=mx.uint32))
-        packing.offset = offsets[0] if len(set(offsets)) == 1 else mx.array(offsets)
+        layout.offset = offsets[0] if len(set(offsets)) == 1 else mx.array(offsets)
         return parts[0] if len(parts) == 1 else mx.concatenate(parts)
 
     def _runs(self, rows: list[Row]) -> list[tuple[int, int]]:
@@ -159,7 +159,7 @@ class PackedStore:
         rows, ids = self._pools.rows(), list(wanted)
         length, _, place = max(
             [
-                (common_prefix_length(other.tokens, ids, other.length), other.shared, place)
+                (common_prefix_length(other.tokens, ids, other.length), other.shared_length, place)
                 for place, other in enumerate(rows)
             ],
             default=(0, 0, 0),
@@ -177,19 +177,19 @@ class PackedStore:
 
     def leave(self, row: Row) -> None:
         """Keep what later prompts may begin with, and free the row's slot."""
-        if self._kept is not None and row.pool is not None and not row.lost:
+        if self._kept is not None and row.pool is not None and not row.kv_lost:
             store, namespace = self._kept
             try:
-                known = row.known()
+                known = row.known_tokens()
                 start = store.whole(namespace, known)
-                store.put(namespace, known, self._pools.viewed(row, start, len(known)), behind=start)
+                store.put(namespace, known, self._pools.view(row, start, len(known)), behind=start)
             except Exception:  # noqa: BLE001 - a pass under way failed: whatever the device says, nothing was kept
                 store.clear()
         self._pools.leave(row)
 
     def rewind(self, row: Row, length: int) -> None:
-        """Tokens behind a row's length are never read; but who stands on less of a trunk is in another call."""
-        if length < row.shared:
+        """Tokens behind a row's length are never read; but who uses less of a shared prefix is in another call."""
+        if length < row.shared_length:
             self._pools.changes += 1
 
     def state(self) -> list[mx.array]:
@@ -203,7 +203,7 @@ class PackedStore:
     def clear(self) -> None:
         """Drop the buffers; the rows that were in them have no KV."""
         self._pools.clear()
-        self._packing.scatters, self._packing.calls = [], []  # of the last pass: they hold its pools
+        self._layout.scatters, self._layout.calls = [], []  # of the last pass: they hold its pools
 
 
 def _draws(work: RowWork) -> range:

@@ -1,7 +1,7 @@
 """Rows of plain KV caches, side by side in preallocated slots.
 
 Keys and values of a layer are one buffer `[slots, heads, capacity, size]`. A row is left-aligned in its slot and has
-its own length; rows that decode stand in the slots 0 to n-1, in any order, and rows that are left out of a pass stand
+its own length; rows that decode are in the slots 0 to n-1, in any order, and rows that are left out of a pass are
 behind them. So a pass reads `[:n, :, :longest]`, joining writes one row, and leaving frees a slot. A hole among the
 decoding rows is filled with the last of them: that copies one row.
 
@@ -87,7 +87,7 @@ class PaddedStore(TwoPhaseStore):
             if there is None:
                 self._place(movers.pop(), target)
             elif there.id not in planned:
-                self._displace(there, movers.pop(), target)
+                self._swap_in(there, movers.pop(), target)
         while self._order and self._order[-1] is None:
             self._order.pop()
         return self._order[:count]  # type: ignore[return-value]
@@ -107,11 +107,11 @@ class PaddedStore(TwoPhaseStore):
         logits: mx.array = self._model(tokens, cache=self._layers)
         return logits[:, -1]
 
-    def wide(self, row: Row, ids: tuple[int, ...]) -> list[mx.array]:
+    def extend(self, row: Row, ids: tuple[int, ...]) -> list[mx.array]:
         """Run `ids` behind the row's tokens, in its slot; returns what must be evaluated before the next write."""
         self._fit([row], extra=len(ids))
         if row.slot is None:
-            raise RuntimeError(f"{row!r} stands in no slot")
+            raise RuntimeError(f"{row!r} is in no slot")
         views = [SlotView(layer, row.slot, row.length) for layer in self._layers]
         self._model(mx.array(ids)[None], cache=views)
         return self.state()
@@ -124,8 +124,8 @@ class PaddedStore(TwoPhaseStore):
         """Keep what later prompts may begin with and free the row's slot; the buffers go with the last row."""
         if row.slot is None:
             return
-        if self._kept is not None and not row.lost:
-            known = row.known()
+        if self._kept is not None and not row.kv_lost:
+            known = row.known_tokens()
             self._kept.store.put(
                 self._kept.namespace, known, [layer.read(row.slot, len(known)) for layer in self._layers]
             )
@@ -150,7 +150,7 @@ class PaddedStore(TwoPhaseStore):
         """The rows in slots."""
         return [row for row in self._order if row is not None]
 
-    def _free(self) -> int:
+    def _free_slot(self) -> int:
         for slot, row in enumerate(self._order):
             if row is None:
                 return slot
@@ -170,11 +170,11 @@ class PaddedStore(TwoPhaseStore):
         elif row.cache is not None:
             self._join(row, target)
 
-    def _displace(self, there: Row, row: Row, target: int) -> None:
+    def _swap_in(self, there: Row, row: Row, target: int) -> None:
         """`row` takes the slot of `there`, which goes where `row` stood or into a free slot."""
         origin = row.slot
         if origin is None:
-            free = self._free()
+            free = self._free_slot()
             self._order[free] = there
             there.slot = free
             self._copy([(target, free, there.length)])

@@ -40,12 +40,12 @@ class Pass:
         """What is to be evaluated beside the tokens that are drawn."""
         return self.state if self.done is None else [*self.state, self.done]
 
-    def selected(self) -> tuple[list[DrawSite], mx.array, mx.array]:
-        """The draws, their logits and what was fed there, in one order."""
+    def select(self) -> tuple[list[DrawSite], mx.array, mx.array]:
+        """Pick what is sampled: the draws, their logits and what was fed there, in one order."""
         if self.logits is None or self.inputs is None:
             raise RuntimeError("nothing was decoded in this pass")
         wanted = set(self.sampled)
-        places = [i for i, spot in enumerate(self.order) if spot.row.id in wanted]
+        places = [i for i, site in enumerate(self.order) if site.row.id in wanted]
         if len(places) == len(self.order):
             return self.order, self.logits, self.inputs
         at = mx.array(places)

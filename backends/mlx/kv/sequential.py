@@ -55,15 +55,15 @@ class SequentialStore(TwoPhaseStore):
             quantize(caches, self._options)
         return logits[0] if len(logits) == 1 else mx.concatenate(logits)
 
-    def wide(self, row: Row, ids: tuple[int, ...]) -> list[mx.array]:
+    def extend(self, row: Row, ids: tuple[int, ...]) -> list[mx.array]:
         """Run `ids` behind the row's tokens."""
         row.cache = row.cache or self._make_cache()
         self._model(mx.array(ids)[None], cache=row.cache)
         quantize(row.cache, self._options)
         return arrays_of(row.cache)
 
-    def _alone(self, row: Row, ids: tuple[int, ...]) -> list[mx.array]:
-        return self.wide(row, ids)
+    def _run_alone(self, row: Row, ids: tuple[int, ...]) -> list[mx.array]:
+        return self.extend(row, ids)
 
     def state(self) -> list[mx.array]:
         """Nothing is shared between rows."""

@@ -105,13 +105,13 @@ class Stores:
         """Bytes that the rows' tokens hold; what several rows share counts once."""
         lengths: dict[KvOptions | None, list[int]] = {}
         for row in rows:
-            lengths.setdefault(row.kv, []).append(row.own)
-        return sum(self.bytes_of(kind, held) for kind, held in lengths.items()) + self.shared_bytes(rows)
+            lengths.setdefault(row.kv, []).append(row.own_length)
+        return sum(self.bytes_of(kind, counts) for kind, counts in lengths.items()) + self.shared_bytes(rows)
 
     def shared_bytes(self, rows: Iterable[Row]) -> int:
         """Bytes of what several of the rows begin with."""
-        trunks = {id(row.trunk): row.trunk.length for row in rows if row.trunk is not None}
-        return self.bytes_of(None, list(trunks.values())) if trunks else 0
+        lengths = {id(row.shared_prefix): row.shared_prefix.length for row in rows if row.shared_prefix is not None}
+        return self.bytes_of(None, list(lengths.values())) if lengths else 0
 
     def bytes_of(self, options: KvOptions | None, lengths: Sequence[int]) -> int:
         """Bytes that rows of these lengths hold, opened with these options."""
@@ -131,14 +131,14 @@ class Stores:
         if self.kept is not None:
             self.kept.store.flush()
 
-    def heal(self) -> None:
+    def recover(self) -> None:
         """After a failed pass: rows whose KV is part of what failed are run again from their tokens when next fed."""
         for store in (self.main, *self._others.values()):
             try:
                 mx.eval(store.state())
             except Exception:  # noqa: BLE001 - whatever the device says, these buffers cannot be used
                 for row in store.rows():
-                    row.lost = row.length > 0
+                    row.kv_lost = row.length > 0
                 store.clear()
 
     def _make(self, options: KvOptions | None) -> list[Any]:
@@ -162,11 +162,11 @@ def _join(passes: list[Pass], works: Sequence[RowWork]) -> Pass:
     for part in passes:
         result.failures += part.failures
         result.state += part.asked
-        result.order += [spot for spot in part.order if spot.row.id in part.sampled]
-    drawn = [part.selected() for part in passes if part.sampled]
+        result.order += [site for site in part.order if site.row.id in part.sampled]
+    drawn = [part.select() for part in passes if part.sampled]
     if drawn:
         result.logits = mx.concatenate([logits for _, logits, _ in drawn])
         result.inputs = mx.concatenate([inputs for _, _, inputs in drawn])
-    sampled = {spot.row.id for spot in result.order}
+    sampled = {site.row.id for site in result.order}
     result.sampled = [work.row.id for work in works if work.row.id in sampled]
     return result

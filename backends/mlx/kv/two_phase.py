@@ -13,7 +13,7 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from greenroom.backends.mlx.kv.cache_snapshots import restored, snapshot_of
+from greenroom.backends.mlx.kv.cache_snapshots import restore_caches, snapshot_of
 from greenroom.backends.mlx.kv.passes import Pass, inputs_of
 from greenroom.backends.mlx.prefix_cache.store import BLOCK, PrefixNamespace
 from greenroom.backends.mlx.rows import DrawSite, Row, RowWork
@@ -46,7 +46,7 @@ class TwoPhaseStore(ABC):
         """Run `tokens` `[n, 1]`, one for each row as `arrange` gave them; logits `[n, vocabulary]`."""
 
     @abstractmethod
-    def wide(self, row: Row, ids: tuple[int, ...]) -> list[mx.array]:
+    def extend(self, row: Row, ids: tuple[int, ...]) -> list[mx.array]:
         """Run `ids` behind the tokens of a row that is in the batch; returns what must be evaluated."""
 
     @abstractmethod
@@ -61,16 +61,16 @@ class TwoPhaseStore(ABC):
         hit = self._kept.store.find_snapshot(self._kept.namespace, prompt[:-1])
         if hit is None:
             return 0
-        row.cache = restored(hit.snapshot, self._make_cache)
+        row.cache = restore_caches(hit.snapshot, self._make_cache)
         row.extend(prompt[: hit.length])
         row.length = hit.length
         return hit.length
 
     def keep(self, row: Row) -> None:
         """Keep the row's own caches for prompts that begin with exactly its tokens."""
-        if self._kept is None or row.cache is None or row.lost or row.length < BLOCK:
+        if self._kept is None or row.cache is None or row.kv_lost or row.length < BLOCK:
             return
-        known = row.known()
+        known = row.known_tokens()
         if len(known) == row.length:
             self._kept.store.put_snapshot(self._kept.namespace, known, snapshot_of(row.cache))
 
@@ -113,15 +113,15 @@ class TwoPhaseStore(ABC):
         stays = sample or (len(ids) == 1 and row.slot is not None)
         chunk = ids[:-1] if stays else ids
         if chunk:
-            result.state.extend(self._alone(row, chunk))
+            result.state.extend(self._run_alone(row, chunk))
             row.length += len(chunk)
             if row.length <= row.prompt:
                 self.keep(row)
         return stays
 
-    def _alone(self, row: Row, ids: tuple[int, ...]) -> list[mx.array]:
+    def _run_alone(self, row: Row, ids: tuple[int, ...]) -> list[mx.array]:
         if row.slot is not None:
-            state = self.wide(row, ids)
+            state = self.extend(row, ids)
             # The decode batch writes the same buffers next, and in place only if nothing reads them any more.
             mx.eval(state)
             return []

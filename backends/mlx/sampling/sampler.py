@@ -2,8 +2,7 @@
 
 A `BatchSampler` is built for one set of rows and kept while that set decodes: parameters are arrays on the device, made
 once. Order: bias and penalties, bans, mask, temperature, top_k, top_p, min_p, draw. What a row gets depends on its
-logits, its parameters, its seed and its position; which of the `ways` it takes, on its
-own parameters alone.
+logits, its parameters, its seed and its position; which of the `methods` draws it, on its own parameters alone.
 
 Greedy rows among drawn ones are argmax still; nothing full-width is computed for them.
 """
@@ -18,15 +17,15 @@ import numpy.typing as npt
 
 from greenroom.backends.mlx.rows import Row
 from greenroom.backends.mlx.sampling import masks as bitmasks
-from greenroom.backends.mlx.sampling.methods import WAYS, Group, way_of
+from greenroom.backends.mlx.sampling.methods import METHODS, Group, method_of
 from greenroom.backends.mlx.sampling.penalties import Bans, Bias, Penalties, is_penalised
 from greenroom.backends.mlx.sampling.topk import largest
 from greenroom.backends.protocol import Masks, Sampling
 
-__all__ = ["BatchSampler", "Drawn", "TokenLogprobs"]
+__all__ = ["BatchSampler", "Draws", "TokenLogprobs"]
 
 _MOST_PARTS = 64
-"""Sets of rows whose parameters are kept on the device: masks divide the same rows in another way at each step."""
+"""Sets of rows whose parameters are kept on the device: masks divide the same rows differently at each step."""
 
 
 class TokenLogprobs(NamedTuple):
@@ -55,7 +54,7 @@ class TokenLogprobs(NamedTuple):
         }
 
 
-class Drawn(NamedTuple):
+class Draws(NamedTuple):
     """Tokens (uint32 `[n]`) and what was asked for beside them."""
 
     tokens: mx.array
@@ -90,7 +89,7 @@ class BatchSampler:
         positions: npt.NDArray[np.uint64],
         *,
         keeps: bool = False,
-    ) -> Drawn:
+    ) -> Draws:
         """Tokens of `logits` `[n, vocabulary]`, drawn behind so many tokens each.
 
         `fed` `[n]` is what each row was fed, where that was one token each. With `keeps`, `logits` stays as it is.
@@ -103,18 +102,20 @@ class BatchSampler:
             x = self._penalties.apply(x, fed)
         if self._bans is not None:
             x = self._bans.apply(x, positions)
-        masked = masks is not None and len(masks.rows) > 0
-        tokens = self._masked(x, masks, positions) if masks is not None and masked else self._whole.draw(x, positions)
-        return Drawn(tokens, self._logprobs(logits, tokens) if self._asking else None)
+        if masks is not None and masks.rows:
+            tokens = self._draw_masked(x, masks, positions)
+        else:
+            tokens = self._whole.draw(x, positions)
+        return Draws(tokens, self._logprobs(logits, tokens) if self._asking else None)
 
-    def _masked(self, x: mx.array, masks: Masks, positions: npt.NDArray[np.uint64]) -> mx.array:
+    def _draw_masked(self, x: mx.array, masks: Masks, positions: npt.NDArray[np.uint64]) -> mx.array:
         """Free rows, rows under wide masks and rows with a short list of tokens, each kind drawn by itself.
 
         Logits are as wide as the vocabulary: they are copied for as few rows as can be, and written over for none.
         """
         following = {row: iter(places) for row, places in self._index.items()}
         places = [next(following[row]) for row in masks.rows]
-        shorts, others = bitmasks.sort_out(masks.bits, places)
+        shorts, others = bitmasks.split_short(masks.bits, places)
         parts: list[mx.array] = []
         order: list[int] = []
         free = tuple([place for place in range(len(self._rows)) if place not in set(places)])
@@ -128,8 +129,8 @@ class BatchSampler:
             others.sort(key=places.__getitem__)
             wide = tuple([places[i] for i in others])
             rows = x if len(wide) == len(self._rows) else x[mx.array(wide)]
-            laid = bitmasks.apply(rows, masks.bits[others], range(len(wide)))
-            parts.append(self._part(wide).draw(laid, positions[list(wide)]))
+            hidden = bitmasks.apply(rows, masks.bits[others], range(len(wide)))
+            parts.append(self._part(wide).draw(hidden, positions[list(wide)]))
             order += wide
         for short in shorts:
             part = self._part(tuple(short.places), short.ids.shape[1])
@@ -164,16 +165,16 @@ class BatchSampler:
 
 
 class _Part:
-    """Some of the rows, sorted by the way in which they draw."""
+    """Some of the rows, sorted by the method that draws for them."""
 
     def __init__(self, samplings: list[Sampling], width: int) -> None:
-        ways: dict[str, list[int]] = {}
+        methods: dict[str, list[int]] = {}
         for i, sampling in enumerate(samplings):
-            ways.setdefault(way_of(sampling, width), []).append(i)
-        greedy = ways.pop("greedy", [])
+            methods.setdefault(method_of(sampling, width), []).append(i)
+        greedy = methods.pop("greedy", [])
         self._greedy = mx.array(greedy) if greedy else None
-        self._groups = {way: Group(at, [samplings[i] for i in at], width) for way, at in ways.items()}
-        order = greedy + [i for at in ways.values() for i in at]
+        self._groups = {method: Group(at, [samplings[i] for i in at], width) for method, at in methods.items()}
+        order = greedy + [i for at in methods.values() for i in at]
         self._back = None if order == sorted(order) else mx.array(np.argsort(order))
 
     def draw(self, x: mx.array, positions: npt.NDArray[np.uint64]) -> mx.array:
@@ -181,8 +182,8 @@ class _Part:
         if not self._groups:
             return mx.argmax(x, axis=-1)
         parts = [mx.argmax(x[self._greedy], axis=-1)] if self._greedy is not None else []
-        for way, group in self._groups.items():
+        for method, group in self._groups.items():
             part = x if len(group.places) == len(x) else x[group.at]
-            parts.append(WAYS[way](part.astype(mx.float32), group, group.drawn(positions)))
+            parts.append(METHODS[method](part.astype(mx.float32), group, group.uniforms(positions)))
         tokens = parts[0] if len(parts) == 1 else mx.concatenate(parts)
         return tokens if self._back is None else tokens[self._back]
