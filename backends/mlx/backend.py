@@ -252,9 +252,11 @@ class MlxBackend:
         current, self._pass = self._pass, None
         if current is None:
             raise RuntimeError("sample() without a forward()")
+        # 1. Where masks have to be filled first, let the pass run meanwhile.
         if callable(masks):
             self._start(current)
             masks = masks()
+        # 2. Draw, and dispatch all of it.
         drawn = self._draw(current, masks) if current.sampled else _NOTHING
         step = SubmittedPass(
             drawn.report,
@@ -265,7 +267,8 @@ class MlxBackend:
             logits=drawn.logits,
         )
         mx.async_eval([*current.asked, *drawn.arrays()])
-        last = dict(drawn.report)  # of several draws, a row goes on from the last one
+        # 3. What each row drew last, of several draws, is its pending token.
+        last = dict(drawn.report)
         for number, place in last.items():
             self._rows[number].push(TokenRef(step, place))
         self._steps.append(step)
@@ -281,6 +284,7 @@ class MlxBackend:
             raise
 
     def _draw(self, current: Pass, masks: Masks | None) -> _PassDraws:
+        # 1. Where each row's draws are among the logits.
         sites, logits, fed = current.select()
         positions = np.array([site.position for site in sites], dtype=np.uint64)
         places: dict[int, list[int]] = {}
@@ -288,12 +292,14 @@ class MlxBackend:
             places.setdefault(site.row.id, []).append(place)
         report = tuple([(row, place) for row in current.sampled for place in places[row]])
         wanted = tuple([places[row][n] for row, numbers in current.wanted.items() if row in places for n in numbers])
+        # 2. Draw for all of them.
         try:
             sampler = self._sampler_for([site.row for site in sites])
             drawn = sampler.draw(logits, fed, masks, positions, keeps=bool(wanted))
         except Exception:
             self._require_stores().recover()  # some methods to draw wait for the pass, which may have failed
             raise
+        # 3. Copy the logits that were asked for.
         kept = (wanted, logits[mx.array(wanted)].astype(mx.float32)) if wanted else None
         return _PassDraws(report, drawn.tokens, drawn.logprobs, kept)
 
@@ -305,6 +311,7 @@ class MlxBackend:
 
     def read(self) -> StepResult:
         """See `Backend.read`."""
+        # 1. Wait for the step.
         step = self._steps.popleft()
         try:
             values = step.numbers()
@@ -312,6 +319,7 @@ class MlxBackend:
         except Exception:
             self._require_stores().recover()
             raise
+        # 2. Report what rows drew that are still open.
         rows = self._rows
         if step.logprobs is None and step.logits is None:
             sampled = [Sampled(row, values[i]) for row, i in step.report if row in rows]

@@ -37,12 +37,12 @@ def draw(row: ScriptedRow, feed: Feed, bits: Sequence[Bits] | None, vocab_size: 
         token = _choice(row, place, Legal(row, length, None if bits is None else bits[number]), vocab_size)
         best = _choice(row, place, range(vocab_size), vocab_size)
         logits = _logits(best, vocab_size) if number in feed.logits else None
-        found.append(_told(row, token, vocab_size, logits))
+        found.append(_report(row, token, vocab_size, logits))
     row.tokens.append(token)
     return found
 
 
-def _told(row: ScriptedRow, token: int, vocab_size: int, logits: npt.NDArray[np.float32] | None) -> Sampled:
+def _report(row: ScriptedRow, token: int, vocab_size: int, logits: npt.NDArray[np.float32] | None) -> Sampled:
     wanted = row.sampling.logprobs
     if wanted is None:
         return Sampled(row.id, token, logits=logits)

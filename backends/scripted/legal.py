@@ -11,7 +11,7 @@ from greenroom.backends.protocol import Feed, Masks
 from greenroom.backends.scripted.row import ScriptedRow
 from greenroom.backends.scripted.violation import ProtocolViolation
 
-__all__ = ["Bits", "Legal", "checked"]
+__all__ = ["Bits", "Legal", "check_masks"]
 
 Bits = npt.NDArray[np.uint32]
 
@@ -35,7 +35,7 @@ class Legal(Container[int]):
         return self._bits is None or int(self._bits[token // 32]) >> token % 32 & 1 == 1
 
 
-def checked(masks: Masks | None, feeds: Sequence[Feed], vocab_size: int) -> dict[int, list[Bits]]:
+def check_masks(masks: Masks | None, feeds: Sequence[Feed], vocab_size: int) -> dict[int, list[Bits]]:
     """Each named row's bits, draw by draw. Raises `ProtocolViolation` where masks are not as the protocol has them."""
     if masks is None:
         return {}

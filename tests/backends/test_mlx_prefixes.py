@@ -17,7 +17,8 @@ from models import MODELS, ByteTokenizer, Driver, driven, gemma2, llama, mx, seq
 from greenroom.backends.mlx import MlxBackend
 from greenroom.backends.mlx.layer_shape import LayerShape
 from greenroom.backends.mlx.prefix_cache.files import PrefixFiles, PrefixFileWarning
-from greenroom.backends.mlx.prefix_cache.store import BLOCK, CacheSnapshot, Layers, PrefixStore
+from greenroom.backends.mlx.prefix_cache.layers import Layers
+from greenroom.backends.mlx.prefix_cache.store import BLOCK, CacheSnapshot, PrefixStore
 from greenroom.backends.protocol import Close, Feed, Open, Sampling
 
 LONG = tuple((7 * i + i * i) % 300 for i in range(3 * BLOCK))
@@ -156,7 +157,7 @@ class AgainstNaive(RuleBasedStateMachine):
         """The bytes are those of what is held, and no chain has a gap."""
         store = self.store
         assert store.nbytes == sum(held.nbytes for held in store._recent) <= self.budget
-        reached = [state for states in store._states.values() for state in states.values()]
+        reached = [state for states in store._snapshots.values() for state in states.values()]
         ahead = [block for blocks in store._first.values() for block in blocks.values()]
         while ahead:
             block = ahead.pop()
@@ -164,7 +165,7 @@ class AgainstNaive(RuleBasedStateMachine):
             ahead += block.following.values()
         assert set(reached) == set(store._recent)
         assert all(store._first.values())
-        assert all(store._states.values())
+        assert all(store._snapshots.values())
 
 
 class AgainstNaiveWithinLittle(AgainstNaive):

@@ -79,21 +79,24 @@ class PackedStore:
 
     def run(self, works: Sequence[RowWork]) -> Pass:
         """Build one forward over all of `works`."""
+        # 1. Give every row a slot in which its new tokens fit.
         self._pools.tidy()
         self._pools.fit([(work.row, work.row.length + (len(work.ids) or 1)) for work in works])
+        # 2. Lay the entries out: rows with one token first, by slot, then those with several.
         wide = [work for work in works if len(work.ids) > 1]
         single = self._in_slot_order([work for work in works if len(work.ids) <= 1] if wide else works)
         tokens = self._lay_out(single, wide)
+        # 3. Find the entries that draw: counted back from the last one of their row.
         ends = [*range(len(single))]
         for work in wide:
             ends.append((ends[-1] if ends else -1) + len(work.ids))
-        result = Pass()
         ordered = [*single, *wide]
         draws = [(end - ago, work, ago) for end, work in zip(ends, ordered, strict=True) for ago in _draws(work)]
         chosen = [place for place, _, _ in draws]
         picked = chosen or ends[-1:]
         every = len(picked) == tokens.size
         at = None if every else mx.array(picked)
+        # 4. Run the model. Logits are computed for those entries alone, where what is below its head can be hooked.
         self._layout.chosen = at if self._selects else None
         try:
             logits = self._model(tokens[:, None], cache=self._layers)[:, -1]
@@ -101,6 +104,8 @@ class PackedStore:
             self._layout.chosen = None
         if at is not None and not self._selects:
             logits = logits[at]
+        # 5. Say whose the logits are; without draws, by what the pass can be waited for.
+        result = Pass()
         if chosen:
             result.logits, result.inputs = logits, tokens if every else tokens[at]
             result.order = [DrawSite(w.row, w.row.length + (len(w.ids) or 1) - ago) for _, w, ago in draws]
@@ -122,6 +127,7 @@ class PackedStore:
 
     def _lay_out(self, single: list[RowWork], wide: list[RowWork]) -> mx.array:
         """Fill the layout; returns the entries' tokens."""
+        # 1. One token a row: neighbours of like length share an attention call, rows of one pool a write.
         layout = self._layout
         layout.scatters, layout.calls = [], []
         rows = [work.row for work in single]
@@ -130,6 +136,7 @@ class PackedStore:
             layout.calls.append(batched_call(rows[first:last], first))
         for first, last in pools_of(rows):
             layout.scatters.append(scatter(rows[first:last], first))
+        # 2. Several tokens: each row is one causal call, which writes too; their ids are known.
         parts = [inputs_of(rows)] if rows else []
         known: list[int] = []
         for row, ids, *_ in wide:
@@ -139,6 +146,7 @@ class PackedStore:
             known += ids
         if known:
             parts.append(mx.array(known, dtype=mx.uint32))
+        # 3. Positions, as one number where all are equal.
         layout.offset = offsets[0] if len(set(offsets)) == 1 else mx.array(offsets)
         return parts[0] if len(parts) == 1 else mx.concatenate(parts)
 
@@ -181,7 +189,7 @@ class PackedStore:
             store, namespace = self._kept
             try:
                 known = row.known_tokens()
-                start = store.whole(namespace, known)
+                start = store.whole_length(namespace, known)
                 store.put(namespace, known, self._pools.view(row, start, len(known)), behind=start)
             except Exception:  # noqa: BLE001 - a pass under way failed: whatever the device says, nothing was kept
                 store.clear()

@@ -75,10 +75,12 @@ class PaddedStore(TwoPhaseStore):
 
     def arrange(self, rows: list[Row]) -> list[Row]:
         """Bring `rows`, and no others, into the first slots; return them in their order there."""
+        # 1. Make room; as a rule all rows are where they were.
         count = len(rows)
         self._fit(rows)
         if all(row.slot is not None and row.slot < count for row in rows):
             return self._order[:count]  # type: ignore[return-value]
+        # 2. Fill each slot that is empty, or that a row has which is left out, with one of those that have to move.
         planned = {row.id for row in rows}
         movers = [row for row in rows if row.slot is None or row.slot >= count]
         self._order.extend([None] * (count - len(self._order)))

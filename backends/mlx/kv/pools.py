@@ -19,7 +19,7 @@ import mlx.core as mx
 
 from greenroom.backends.mlx.kv.shared_prefix import SHARED_LEAST, SharedPrefix
 from greenroom.backends.mlx.layer_shape import LayerShape
-from greenroom.backends.mlx.prefix_cache.store import Layers
+from greenroom.backends.mlx.prefix_cache.layers import Layers
 from greenroom.backends.mlx.rows import Row
 
 __all__ = ["Pool", "Pools"]

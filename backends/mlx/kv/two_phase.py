@@ -81,6 +81,7 @@ class TwoPhaseStore(ABC):
 
     def run(self, works: Sequence[RowWork]) -> Pass:
         """Build the forwards of `works`. What one row's chunk raises is that row's failure."""
+        # 1. Each row's tokens but the last one, row by row.
         result = Pass()
         decode: list[Row] = []
         for work in works:
@@ -93,6 +94,7 @@ class TwoPhaseStore(ABC):
                 decode.append(work.row)
                 if work.sample:
                     result.sampled.append(work.row.id)
+        # 2. The last tokens, in one batch.
         if decode:
             order = self.arrange(decode)
             tokens = inputs_of(order)

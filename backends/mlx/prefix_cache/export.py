@@ -27,6 +27,7 @@ from greenroom.backends.mlx.prefix_cache.file_format import (
     sign,
     token_bytes,
 )
+from greenroom.backends.mlx.prefix_cache.layers import arrays_of, layers_of
 from greenroom.backends.mlx.prefix_cache.store import CacheSnapshot, PrefixNamespace
 from greenroom.errors import InvalidSnapshot, SnapshotMismatch
 
@@ -43,10 +44,7 @@ def export_prefix(kept: PrefixNamespace, tokens: Sequence[int]) -> bytes | None:
         hit = store.find(namespace, tokens)
         if hit is None:
             return None
-        arrays = {}
-        for number, (keys, values) in enumerate(hit.layers):
-            arrays[f"keys.{number}"], arrays[f"values.{number}"] = keys, values
-        return _pack(_KV, namespace, tokens[: hit.length], CacheSnapshot(arrays))
+        return _pack(_KV, namespace, tokens[: hit.length], CacheSnapshot(arrays_of(hit.layers)))
     found = store.find_snapshot(namespace, tokens)
     return None if found is None else _pack(_CACHES, namespace, tokens[: found.length], found.snapshot)
 
@@ -81,8 +79,7 @@ def _hold(kept: PrefixNamespace, tokens: list[int], saved: SavedArrays) -> int:
         store.put_snapshot(namespace, tokens, CacheSnapshot(saved.arrays, saved.note))
         found = store.find_snapshot(namespace, tokens)
         return 0 if found is None else found.length
-    layers = [(saved.arrays[f"keys.{place}"], saved.arrays[f"values.{place}"]) for place in range(len(store.shapes))]
-    store.put(namespace, tokens, layers)
+    store.put(namespace, tokens, layers_of(saved.arrays))
     return store.match(namespace, tokens)
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "Unusable",
     "base64_of",
     "bytes_of",
+    "form_of_arrays",
     "parse",
     "read_header",
     "sign",
@@ -96,6 +97,11 @@ def base64_of(raw: bytes) -> str:
     return base64.b64encode(raw).decode()
 
 
+def form_of_arrays(arrays: Mapping[str, mx.array]) -> Form:
+    """The `Form` that arrays have."""
+    return {name: (array.shape, array.dtype) for name, array in arrays.items()}
+
+
 def sign(metadata: Metadata, arrays: Mapping[str, mx.array]) -> Metadata:
     """`metadata` with what the arrays are, and the checksum."""
     names = {dtype: name for name, dtype in _TYPES.items()}
@@ -138,7 +144,7 @@ def parse(data: bytes, wanted: Metadata, form: Form | None) -> SavedArrays:
     if metadata.checksum != _checksum(metadata, parts):
         raise Unusable("its checksum is wrong")
     arrays = {name: _array(tensor, parts[name]) for name, tensor in tensors.items()}
-    if form is not None and dict(form) != {name: (array.shape, array.dtype) for name, array in arrays.items()}:
+    if form is not None and dict(form) != form_of_arrays(arrays):
         raise Unusable("its arrays have other shapes or types")
     mx.eval(arrays)
     return SavedArrays(arrays, metadata.note)

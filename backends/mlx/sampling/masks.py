@@ -72,11 +72,13 @@ def _allowed(row: Bits) -> npt.NDArray[np.int64]:
 
 def apply(x: mx.array, bits: Bits, places: Sequence[int]) -> mx.array:
     """`x` `[rows, vocabulary]`, minus infinity where the bits of the rows at `places` forbid. Writes into it."""
+    # 1. Count what each row forbids, of the ids that there are.
     width = x.shape[-1]
     forbidden = ~bits
     if width % 32:
         forbidden[:, -1] &= np.uint32((1 << width % 32) - 1)
     counts = np.bitwise_count(forbidden).sum(axis=1, dtype=np.int64)
+    # 2. Few ids: write over their logits.
     dense = []
     for i, count in enumerate(counts.tolist()):
         if count <= FEW[-1]:
@@ -84,6 +86,7 @@ def apply(x: mx.array, bits: Bits, places: Sequence[int]) -> mx.array:
                 x[places[i], mx.array(_allowed(forbidden[i]))] = mx.array(-mx.inf, x.dtype)
         else:
             dense.append(i)
+    # 3. Many: go over the whole row, and over whole `x` where that is all rows.
     if not dense:
         return x
     if len(dense) == len(x):  # the rows of `bits` may be in another order than those of `x`

@@ -94,14 +94,16 @@ class BatchSampler:
 
         `fed` `[n]` is what each row was fed, where that was one token each. With `keeps`, `logits` stays as it is.
         """
-        # What is written into below is a copy where the raw logits are needed too.
+        # 1. A copy to write into, where the raw logits are needed too.
         x = logits + 0 if (self._asking or keeps) and (self._penalties or self._bans or masks) else logits
+        # 2. Bias, penalties and bans, for the rows that ask for them.
         if self._bias is not None:
             x = self._bias.apply(x)
         if self._penalties is not None:
             x = self._penalties.apply(x, fed)
         if self._bans is not None:
             x = self._bans.apply(x, positions)
+        # 3. Masks, and then the draw itself: by the method that a row's parameters choose.
         if masks is not None and masks.rows:
             tokens = self._draw_masked(x, masks, positions)
         else:
@@ -113,18 +115,22 @@ class BatchSampler:
 
         Logits are as wide as the vocabulary: they are copied for as few rows as can be, and written over for none.
         """
+        # 1. Sort the rows: short lists of tokens, wide masks, free.
         following = {row: iter(places) for row, places in self._index.items()}
         places = [next(following[row]) for row in masks.rows]
         shorts, others = bitmasks.split_short(masks.bits, places)
+        masked = set(places)
+        free = tuple([place for place in range(len(self._rows)) if place not in masked])
         parts: list[mx.array] = []
         order: list[int] = []
-        free = tuple([place for place in range(len(self._rows)) if place not in set(places)])
+        # 2. Free rows draw from their logits as they are.
         if 2 * len(free) > len(self._rows):  # to draw for the few others too, in vain, is less than to copy these
             parts.append(self._whole.draw(x, positions))
             order += range(len(self._rows))
         elif free:
             parts.append(self._part(free).draw(x[mx.array(free)], positions[list(free)]))
             order += free
+        # 3. Rows under wide masks draw from logits in which the forbidden ones are minus infinity.
         if others:
             others.sort(key=places.__getitem__)
             wide = tuple([places[i] for i in others])
@@ -132,11 +138,13 @@ class BatchSampler:
             hidden = bitmasks.apply(rows, masks.bits[others], range(len(wide)))
             parts.append(self._part(wide).draw(hidden, positions[list(wide)]))
             order += wide
+        # 4. Rows with a short list draw from the logits of that list.
         for short in shorts:
             part = self._part(tuple(short.places), short.ids.shape[1])
             chosen = part.draw(short.values(x), positions[short.places])[:, None]
             parts.append(mx.take_along_axis(mx.array(short.ids), chosen, axis=-1)[:, 0])
             order += short.places
+        # 5. Put the tokens back into the order of the rows.
         tokens = parts[0] if len(parts) == 1 else mx.concatenate(parts)
         found = {place: at for at, place in enumerate(order)}  # of a row that was drawn for in vain, the later one
         picked = [found[place] for place in range(len(self._rows))]
