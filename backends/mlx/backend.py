@@ -17,7 +17,7 @@ import gc
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from greenroom.backends.mlx import blas
 
@@ -35,7 +35,7 @@ from greenroom.backends.mlx.prefix_cache.export import export_prefix, import_pre
 from greenroom.backends.mlx.prefix_cache.files import PREFIX_FILE_BYTES, PrefixFiles  # noqa: E402
 from greenroom.backends.mlx.prefix_cache.store import PrefixNamespace, PrefixStore  # noqa: E402
 from greenroom.backends.mlx.rows import Row, RowWork, SubmittedPass, TokenRef  # noqa: E402
-from greenroom.backends.mlx.sampling.sampler import BatchSampler, TokenLogprobs  # noqa: E402
+from greenroom.backends.mlx.sampling.sampler import BatchSampler  # noqa: E402
 from greenroom.backends.mlx.streams import ThreadStreams  # noqa: E402
 from greenroom.backends.protocol import (  # noqa: E402
     Close,
@@ -56,24 +56,6 @@ from greenroom.backends.protocol import (  # noqa: E402
 __all__ = ["MlxBackend"]
 
 Factory = Callable[[], tuple[Any, Any]]
-
-
-class _PassDraws(NamedTuple):
-    """What `sample` made of the logits; see `SubmittedPass`."""
-
-    report: tuple[tuple[int, int], ...]
-    tokens: mx.array | None
-    logprobs: TokenLogprobs | None
-    logits: tuple[tuple[int, ...], mx.array] | None
-
-    def arrays(self) -> list[mx.array]:
-        """What is to be evaluated."""
-        found = [] if self.tokens is None else [self.tokens]
-        found += self.logprobs.arrays() if self.logprobs is not None else []
-        return found if self.logits is None else [*found, self.logits[1]]
-
-
-_NOTHING = _PassDraws((), None, None, None)
 
 
 class MlxBackend:
@@ -257,18 +239,11 @@ class MlxBackend:
             self._start(current)
             masks = masks()
         # 2. Draw, and dispatch all of it.
-        drawn = self._draw(current, masks) if current.sampled else _NOTHING
-        step = SubmittedPass(
-            drawn.report,
-            drawn.tokens,
-            drawn.logprobs,
-            failures=tuple(current.failures),
-            done=current.done,
-            logits=drawn.logits,
-        )
-        mx.async_eval([*current.asked, *drawn.arrays()])
+        step = self._draw(current, masks) if current.sampled else SubmittedPass()
+        step.failures, step.done = tuple(current.failures), current.done
+        mx.async_eval([*current.asked, *step.arrays()])
         # 3. What each row drew last, of several draws, is its pending token.
-        last = dict(drawn.report)
+        last = dict(step.report)
         for number, place in last.items():
             self._rows[number].push(TokenRef(step, place))
         self._steps.append(step)
@@ -283,7 +258,7 @@ class MlxBackend:
             self._require_stores().recover()
             raise
 
-    def _draw(self, current: Pass, masks: Masks | None) -> _PassDraws:
+    def _draw(self, current: Pass, masks: Masks | None) -> SubmittedPass:
         # 1. Where each row's draws are among the logits.
         sites, logits, fed = current.select()
         positions = np.array([site.position for site in sites], dtype=np.uint64)
@@ -301,7 +276,7 @@ class MlxBackend:
             raise
         # 3. Copy the logits that were asked for.
         kept = (wanted, logits[mx.array(wanted)].astype(mx.float32)) if wanted else None
-        return _PassDraws(report, drawn.tokens, drawn.logprobs, kept)
+        return SubmittedPass(report, drawn.tokens, drawn.logprobs, kept)
 
     def _sampler_for(self, rows: list[Row]) -> BatchSampler:
         key = tuple([row.id for row in rows])

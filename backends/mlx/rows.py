@@ -32,12 +32,9 @@ class SubmittedPass:
 
     def __init__(
         self,
-        report: tuple[tuple[int, int], ...],
-        tokens: mx.array | None,
-        logprobs: Any,
-        *,
-        failures: tuple[RowFailure, ...],
-        done: mx.array | None = None,
+        report: tuple[tuple[int, int], ...] = (),
+        tokens: mx.array | None = None,
+        logprobs: Any = None,
         logits: tuple[tuple[int, ...], mx.array] | None = None,
     ) -> None:
         self.report = report
@@ -46,10 +43,16 @@ class SubmittedPass:
         self.logprobs = logprobs
         self.logits = logits
         """Raw logits that were asked for, and which of `tokens` they belong to."""
-        self.failures = failures
-        self.done = done
+        self.failures: tuple[RowFailure, ...] = ()
+        self.done: mx.array | None = None
         """What a pass that drew nothing is waited for by."""
         self.values: list[int] | None = None
+
+    def arrays(self) -> list[mx.array]:
+        """What was drawn, and what was asked for beside it: to be evaluated."""
+        found = [] if self.tokens is None else [self.tokens]
+        found += self.logprobs.arrays() if self.logprobs is not None else []
+        return found if self.logits is None else [*found, self.logits[1]]
 
     def numbers(self) -> list[int]:
         """The tokens as ints; waits for the pass the first time. Raises what the pass raised."""
@@ -150,6 +153,12 @@ class Row:
         """Put `ids` behind the tokens in KV, in place of a pending one."""
         del self.tokens[self.length :]
         self.tokens.extend(ids)
+
+    def begin_with(self, ids: tuple[int, ...]) -> int:
+        """Be a row in whose KV `ids` are, and nothing else; how many they are."""
+        self.extend(ids)
+        self.length = len(ids)
+        return self.length
 
     def push(self, ref: TokenRef) -> None:
         """`ref` becomes the pending token. References to steps long read are turned into numbers now and then."""

@@ -41,9 +41,7 @@ class BatchCacheStore(TwoPhaseStore):
         """Regroup so that `rows` are the batch; return them in the batch's order."""
         if len(rows) == 1 or not self._mergeable:
             self._park(self._order)
-            for row in rows:
-                row.cache = row.cache or self._make_cache()
-            return rows
+            return super().arrange(rows)
         planned = {row.id for row in rows}
         self._park([row for row in self._order if row.id not in planned])
         joining = [row for row in rows if row.slot is None]
@@ -56,14 +54,12 @@ class BatchCacheStore(TwoPhaseStore):
         if rows[0].slot is not None:
             logits: mx.array = self._model(tokens, cache=self._batch)
             return logits[:, -1]
-        parts = [self._model(tokens[i : i + 1], cache=row.cache)[:, -1] for i, row in enumerate(rows)]
-        return parts[0] if len(parts) == 1 else mx.concatenate(parts)
+        return super().decode(rows, tokens)
 
     def extend(self, row: Row, ids: tuple[int, ...]) -> list[mx.array]:
         """Run `ids` behind the row's tokens, on its own caches."""
         self._park([row])
-        self._model(mx.array(ids)[None], cache=row.cache)
-        return arrays_of(row.cache or [])
+        return super().extend(row, ids)
 
     def state(self) -> list[mx.array]:
         """Every array of the batch caches."""
@@ -75,7 +71,7 @@ class BatchCacheStore(TwoPhaseStore):
             self._remove([row])
             return
         self._park([row])
-        self.keep(row)
+        super().leave(row)
 
     def rewind(self, row: Row, length: int) -> None:
         """Trim the row's caches, which must all allow it."""

@@ -179,9 +179,7 @@ class PackedStore:
             self._pools.adopt(row, length, hit.layers)
         else:
             return 0
-        row.extend(prompt[:length])
-        row.length = length
-        return length
+        return row.begin_with(prompt[:length])
 
     def leave(self, row: Row) -> None:
         """Keep what later prompts may begin with, and free the row's slot."""

@@ -66,9 +66,7 @@ class PaddedStore(TwoPhaseStore):
         row.cache = self._make_cache()
         for cache, (keys, values) in zip(row.cache, hit.layers, strict=True):
             cache.update_and_fetch(keys, values)
-        row.extend(prompt[: hit.length])
-        row.length = hit.length
-        return hit.length
+        return row.begin_with(prompt[: hit.length])
 
     def keep(self, row: Row) -> None:
         """Nothing: what a row held is kept when it leaves."""
@@ -110,10 +108,10 @@ class PaddedStore(TwoPhaseStore):
         return logits[:, -1]
 
     def extend(self, row: Row, ids: tuple[int, ...]) -> list[mx.array]:
-        """Run `ids` behind the row's tokens, in its slot; returns what must be evaluated before the next write."""
-        self._fit([row], extra=len(ids))
+        """Run `ids` behind the row's tokens, in its slot if it has one; returns what must be evaluated."""
         if row.slot is None:
-            raise RuntimeError(f"{row!r} is in no slot")
+            return super().extend(row, ids)
+        self._fit([row], extra=len(ids))
         views = [SlotView(layer, row.slot, row.length) for layer in self._layers]
         self._model(mx.array(ids)[None], cache=views)
         return self.state()

@@ -6,7 +6,6 @@ logits, and a row's first token comes the way all others do.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,8 +27,8 @@ def arrays_of(caches: list[Any]) -> list[mx.array]:
     return [leaf for _, leaf in leaves if isinstance(leaf, mx.array)]
 
 
-class TwoPhaseStore(ABC):
-    """A store with a decode batch, beside which rows run on their own caches."""
+class TwoPhaseStore:
+    """A store with a decode batch, beside which rows run on their own caches; by itself, one with the latter alone."""
 
     def __init__(self, model: Any, make_cache: Any, kept: PrefixNamespace | None = None) -> None:
         """`kept` is where snapshots of prompts that were run go, and where new rows look; None: nowhere."""
@@ -37,21 +36,45 @@ class TwoPhaseStore(ABC):
         self._make_cache = make_cache
         self._kept = kept
 
-    @abstractmethod
     def arrange(self, rows: list[Row]) -> list[Row]:
-        """Make `rows` the decode batch; return them in its order."""
+        """Make `rows` the decode batch; return them in its order. Here there is none: each has its own caches."""
+        for row in rows:
+            row.cache = row.cache or self._make_cache()
+        return rows
 
-    @abstractmethod
     def decode(self, rows: list[Row], tokens: mx.array) -> mx.array:
-        """Run `tokens` `[n, 1]`, one for each row as `arrange` gave them; logits `[n, vocabulary]`."""
+        """Run `tokens` `[n, 1]`, one for each row as `arrange` gave them; logits `[n, vocabulary]`.
 
-    @abstractmethod
-    def extend(self, row: Row, ids: tuple[int, ...]) -> list[mx.array]:
-        """Run `ids` behind the tokens of a row that is in the batch; returns what must be evaluated."""
+        Here row by row, each on its own caches; a row's own failure cannot be told from the others' then.
+        """
+        logits = [self.forward(row, tokens[i : i + 1])[:, -1] for i, row in enumerate(rows)]
+        return logits[0] if len(logits) == 1 else mx.concatenate(logits)
 
-    @abstractmethod
     def state(self) -> list[mx.array]:
         """Every array of the decode batch."""
+        return []
+
+    def rows(self) -> list[Row]:
+        """The rows in the decode batch."""
+        return []
+
+    def clear(self) -> None:
+        """Drop the decode batch; the rows in it have no KV."""
+
+    def leave(self, row: Row) -> None:
+        """What the row held is kept for prompts that go on from there."""
+        self.keep(row)
+
+    def extend(self, row: Row, ids: tuple[int, ...]) -> list[mx.array]:
+        """Run `ids` behind the row's tokens, here on its own caches; returns what must be evaluated."""
+        row.cache = row.cache or self._make_cache()
+        self.forward(row, mx.array(ids)[None])
+        return arrays_of(row.cache)
+
+    def forward(self, row: Row, tokens: mx.array) -> mx.array:
+        """Run `tokens` `[1, n]` on the row's own caches; logits `[1, n, vocabulary]`."""
+        logits: mx.array = self._model(tokens, cache=row.cache)
+        return logits
 
     def begin(self, row: Row, prompt: tuple[int, ...]) -> int:
         """Start an empty row with the longest snapshot after a prefix of `prompt`; how many tokens that are."""
@@ -62,9 +85,7 @@ class TwoPhaseStore(ABC):
         if hit is None:
             return 0
         row.cache = restore_caches(hit.snapshot, self._make_cache)
-        row.extend(prompt[: hit.length])
-        row.length = hit.length
-        return hit.length
+        return row.begin_with(prompt[: hit.length])
 
     def keep(self, row: Row) -> None:
         """Keep the row's own caches for prompts that begin with exactly its tokens."""
@@ -115,19 +136,13 @@ class TwoPhaseStore(ABC):
         stays = sample or (len(ids) == 1 and row.slot is not None)
         chunk = ids[:-1] if stays else ids
         if chunk:
-            result.state.extend(self._run_alone(row, chunk))
+            in_batch = row.slot is not None
+            state = self.extend(row, chunk)
+            if in_batch:  # the batch writes the same buffers next, and in place only if nothing reads them any more
+                mx.eval(state)
+            else:
+                result.state.extend(state)
             row.length += len(chunk)
             if row.length <= row.prompt:
                 self.keep(row)
         return stays
-
-    def _run_alone(self, row: Row, ids: tuple[int, ...]) -> list[mx.array]:
-        if row.slot is not None:
-            state = self.extend(row, ids)
-            # The decode batch writes the same buffers next, and in place only if nothing reads them any more.
-            mx.eval(state)
-            return []
-        if row.cache is None:
-            row.cache = self._make_cache()
-        self._model(mx.array(ids)[None], cache=row.cache)
-        return arrays_of(row.cache)
