@@ -1,6 +1,6 @@
 """Penalties, biases and bans on the logits of the rows that ask for them, as mlx-lm's logits processors define them.
 
-The tokens that a penalty looks at stand in one integer array on the device, a row per penalised row, newest last.
+The tokens that a penalty looks at are one integer array on the device, a row per penalised row, newest last.
 While the same rows decode one token a step, it is shifted there, without waiting for a number; else it is built from
 the rows.
 """
