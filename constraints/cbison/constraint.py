@@ -5,16 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from threading import Lock
-from typing import TYPE_CHECKING
 
 from greenroom.constraints.cbison.factory import CbisonFactory
 from greenroom.constraints.cbison.matcher import CbisonMatcher
-from greenroom.constraints.compiler import CompiledConstraint
-from greenroom.constraints.constraint import Constraint
+from greenroom.constraints.constraint import CompiledConstraint, Compiler, Constraint
 from greenroom.errors import InvalidConstraint
-
-if TYPE_CHECKING:
-    from greenroom.constraints.compiler import ConstraintCompiler
 
 __all__ = ["Cbison"]
 
@@ -37,10 +32,10 @@ class Cbison(Constraint):
         if not isinstance(self.factory, CbisonFactory):
             raise InvalidConstraint(f"Cbison needs a CbisonFactory, got {self.factory!r}")
 
-    def compile(self, grammars: ConstraintCompiler) -> CompiledConstraint:
+    def compile(self, compiler: Compiler) -> CompiledConstraint:
         """See `Constraint.compile`. Raises `FactoryClosed` too."""
-        self.factory.check_width(grammars.vocabulary.n_vocab)
-        prepared = Prepared(self.factory, self.kind, self.text, grammars.vocabulary.eos)
+        self.factory.check_width(compiler.vocabulary.n_vocab)
+        prepared = Prepared(self.factory, self.kind, self.text, compiler.vocabulary.eos)
         found = self.factory.validate(self.kind, self.text)
         return _CompiledCbison(prepared, (found.message,) if found.status == "warning" else ())
 

@@ -16,8 +16,8 @@ import msgspec
 from greenroom.errors import InvalidParameter
 from greenroom.inputs.tools import Toolbox
 from greenroom.parsing import call_bodies, mlx_lm_parsers
+from greenroom.parsing.call_bodies import Written
 from greenroom.parsing.call_frames import Between, Frame, Value
-from greenroom.parsing.calls import Written
 from greenroom.parsing.markers import Marker
 
 __all__ = ["ALIASES", "HARMONY", "Format", "find", "names"]

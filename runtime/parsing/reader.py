@@ -17,8 +17,9 @@ from typing import Literal, Protocol
 
 from greenroom.events import Chunk, Reasoning, RejectedToolCall, StopReason, ToolCall
 from greenroom.inputs.tools import Toolbox
+from greenroom.parsing.call_bodies import Written
 from greenroom.parsing.call_frames import Frame, State
-from greenroom.parsing.calls import Calls, Written
+from greenroom.parsing.calls import Calls
 from greenroom.parsing.formats import Format
 from greenroom.parsing.markers import BLANK, Marker, Markers
 from greenroom.parsing.thinking import Thinking

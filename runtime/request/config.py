@@ -20,13 +20,12 @@ from greenroom.actors.messages import Submit
 from greenroom.actors.scheduler.draft_tokens import Speculator as EngineSpeculator
 from greenroom.backends.protocol import ModelInfo
 from greenroom.constraints.coercion import constraint_of
-from greenroom.constraints.compiler import CompiledConstraint
-from greenroom.constraints.constraint import Constraint
+from greenroom.constraints.constraint import CompiledConstraint, Constraint
 from greenroom.constraints.grammar_matcher import GrammarMatcher
 from greenroom.constraints.json_schemas.json_schema import AnyJson, JsonSchema
-from greenroom.constraints.kinds.all_of import All, parts
+from greenroom.constraints.kinds.all_of import All
 from greenroom.constraints.kinds.reasoning_budget import ReasoningBudget
-from greenroom.constraints.state import ConstraintState
+from greenroom.constraints.state import ConstraintState, parts
 from greenroom.errors import ConstraintFailed, InvalidPrompt, PromptTooLong, RuntimeClosed
 from greenroom.events import Info
 from greenroom.inputs.parameters import (
