@@ -50,8 +50,8 @@ async def constrained(
 def parsed(text: str, schema: Any, parse: Callable[[str], Any] | None, *, is_whole: bool) -> Any:
     """The text as an object, as `Runtime.collect` makes it of a stream.
 
-    Raises `TruncatedJson` where the text ended early and is no JSON, `MalformedJson` where it came to its own end and is
-    none, `InvalidStructure`, `JsonTooLarge`, `UnsupportedType`, and what `parse` raises.
+    Raises `TruncatedJson` where the text ended early and is no JSON, `MalformedJson` where it came to its own end and
+    is none, `InvalidStructure`, `JsonTooLarge`, `UnsupportedType`, and what `parse` raises.
     """
     if parse is not None:
         return parse(text)
