@@ -11,7 +11,7 @@ from llguidance import LLMatcher
 
 from greenroom.constraints.constraint import GrammarConstraint
 from greenroom.constraints.grammar_text import regex_escape
-from greenroom.constraints.json_schemas.python_types import Exported, export
+from greenroom.constraints.json_schemas.python_types import ExportedType, export
 from greenroom.constraints.json_schemas.unique_items import first_duplicate
 from greenroom.constraints.json_schemas.unsupported_keywords import validate
 from greenroom.constraints.vocabulary import Vocabulary
@@ -80,7 +80,7 @@ class JsonSchema(GrammarConstraint):
 
     def check(self, text: str) -> str | None:
         """See `Constraint.check`; from a Python type, whether `text` decodes to it and its sets repeat nothing."""
-        exported: Exported | None = self._exported  # type: ignore[attr-defined]
+        exported: ExportedType | None = self._exported  # type: ignore[attr-defined]
         if exported is None:
             return None
         problem = exported.problem(text)

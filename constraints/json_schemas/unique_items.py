@@ -18,9 +18,9 @@ __all__ = ["first_duplicate"]
 def first_duplicate(schema: Mapping[str, Any], value: Any) -> str | None:
     """The JSON pointer into `value` of the list that repeats an item against `schema`; None where none does.
 
-    Of several alternatives one that `value` fits without a repetition is enough. Of several lists it is the one with the
-    least pointer. What else is wrong with `value` is not told, nor anything where jsonschema cannot judge: over a
-    key's pattern that Python's `re` does not know, or a value as deep as Python's recursion.
+    Of several alternatives one that `value` fits without a repetition is enough; of several lists the one with the
+    least pointer. What else is wrong with `value` is not told, nor anything where jsonschema cannot judge: over
+    a key's pattern that Python's `re` does not know, or a value as deep as Python's recursion.
     """
     try:
         places = [_repetition(error) for error in _validator()(schema).iter_errors(value)]
