@@ -22,8 +22,8 @@ from greenroom.actors.messages import Inbound, Reject, Release, Shutdown, Submit
 from greenroom.actors.scheduler.admission import Limits
 from greenroom.actors.scheduler.statistics import Statistics
 from greenroom.backends.protocol import Backend, ModelInfo
-from greenroom.constraints.compiler import CompiledConstraint, ConstraintCompiler
-from greenroom.constraints.constraint import Constraint
+from greenroom.constraints.compiler import ConstraintCompiler
+from greenroom.constraints.constraint import CompiledConstraint, Constraint
 from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.errors import InvalidConstraint, RuntimeClosed
 

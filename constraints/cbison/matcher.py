@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from typing import NoReturn, Self
+from typing import NoReturn
 
 from greenroom.constraints.cbison import emulation
+from greenroom.constraints.cbison.counts import Closable
 from greenroom.constraints.cbison.emulation import Grammar
-from greenroom.constraints.cbison.engine import Engine, Handle, error_of
+from greenroom.constraints.cbison.engine import CbisonEngine, MatcherHandle, error_of
 from greenroom.constraints.cbison.masks import Finish, row_address
 from greenroom.constraints.state import Bits, ConstraintState
 from greenroom.errors import FactoryClosed, IncompatibleEngine
@@ -21,7 +22,7 @@ from greenroom.errors import FactoryClosed, IncompatibleEngine
 __all__ = ["CbisonMatcher"]
 
 
-class CbisonMatcher(ConstraintState):
+class CbisonMatcher(Closable, ConstraintState):
     """One request's state in a CBISON engine; made by `CbisonFactory.matcher`.
 
     It keeps its factory alive and is freed by `close()`, at the end of its `with` block, or when it is dropped. Where
@@ -30,7 +31,13 @@ class CbisonMatcher(ConstraintState):
     """
 
     def __init__(
-        self, engine: Engine, grammar: Grammar, finish: Finish, handle: Handle | None, *, failure: str | None = None
+        self,
+        engine: CbisonEngine,
+        grammar: Grammar,
+        finish: Finish,
+        handle: MatcherHandle | None,
+        *,
+        failure: str | None = None,
     ) -> None:
         self._engine = engine
         self._grammar = grammar
@@ -177,7 +184,7 @@ class CbisonMatcher(ConstraintState):
             self._refuse()
         return self._pointer
 
-    def is_of(self, engine: Engine) -> bool:
+    def is_of(self, engine: CbisonEngine) -> bool:
         """Whether `engine` made it."""
         return self._engine is engine
 
@@ -227,12 +234,6 @@ class CbisonMatcher(ConstraintState):
         """Take the engine's own reason, or else `what`."""
         if self._failure is None:
             self._failure = error_of(self._engine, self._pointer) or what
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         # The engine may have it in another thread's hands just now: it is not asked.

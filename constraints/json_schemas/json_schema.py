@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +10,8 @@ from typing import Any
 from llguidance import LLMatcher
 
 from greenroom.constraints.constraint import GrammarConstraint
-from greenroom.constraints.json_schemas.python_types import Exported, export
+from greenroom.constraints.grammar_text import regex_escape
+from greenroom.constraints.json_schemas.python_types import ExportedType, export
 from greenroom.constraints.json_schemas.unique_items import first_duplicate
 from greenroom.constraints.json_schemas.unsupported_keywords import validate
 from greenroom.constraints.vocabulary import Vocabulary
@@ -80,7 +80,7 @@ class JsonSchema(GrammarConstraint):
 
     def check(self, text: str) -> str | None:
         """See `Constraint.check`; from a Python type, whether `text` decodes to it and its sets repeat nothing."""
-        exported: Exported | None = self._exported  # type: ignore[attr-defined]
+        exported: ExportedType | None = self._exported  # type: ignore[attr-defined]
         if exported is None:
             return None
         problem = exported.problem(text)
@@ -133,7 +133,7 @@ def _layout(whitespace: bool | str | None, separators: tuple[str, str] | None) -
     layout: dict[str, Any] = {}
     if separators is not None:
         item, key = separators
-        layout |= {"item_separator": _literal(item), "key_separator": _literal(key)}
+        layout |= {"item_separator": regex_escape(item), "key_separator": regex_escape(key)}
         whitespace = False if whitespace is None else whitespace
     whitespace = WHITESPACE if whitespace is None else whitespace
     if isinstance(whitespace, str):
@@ -141,8 +141,3 @@ def _layout(whitespace: bool | str | None, separators: tuple[str, str] | None) -
     else:
         layout["whitespace_flexible"] = whitespace
     return layout
-
-
-def _literal(text: str) -> str:
-    """A regular expression of Rust's that matches `text` alone."""
-    return re.sub(r"([\\.+*?()|\[\]{}^$#&~/-])", r"\\\1", text)

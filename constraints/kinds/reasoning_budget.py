@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from greenroom.constraints.compiler import CompiledConstraint, ConstraintCompiler
-from greenroom.constraints.constraint import Constraint
+from greenroom.constraints.constraint import CompiledConstraint, Compiler, Constraint
 from greenroom.constraints.state import Bits, ConstraintState
 from greenroom.constraints.vocabulary import Vocabulary
 
@@ -25,9 +24,9 @@ class ReasoningBudget(Constraint):
     most: int
     is_open: bool = False
 
-    def compile(self, grammars: ConstraintCompiler) -> CompiledConstraint:
+    def compile(self, compiler: Compiler) -> CompiledConstraint:
         """See `Constraint.compile`."""
-        return CompiledConstraint(_State(self, grammars.vocabulary))
+        return CompiledConstraint(_State(self, compiler.vocabulary))
 
 
 class _State(ConstraintState):

@@ -14,7 +14,7 @@ import msgspec
 
 from greenroom.constraints.structures.changes import Key
 
-__all__ = ["ANYTHING", "Anything", "Array", "Choice", "Either", "Field", "Leaf", "Map", "Missing", "Opaque", "Record"]
+__all__ = ["ANYTHING", "Anything", "Array", "Either", "Field", "Leaf", "Map", "Missing", "OneOf", "Opaque", "Record"]
 
 Missing = Literal["default", "unset", "omit"]
 Convert = Callable[[Any], Any]
@@ -232,7 +232,7 @@ class Record(Shape):
         return self.build(values, set(values))
 
 
-class Choice(Shape):
+class OneOf(Shape):
     """One of several records. `tag` is the key that all of them tell apart by, if there is one."""
 
     def __init__(self, members: Sequence[Shape], whole: Convert | None) -> None:
@@ -243,7 +243,7 @@ class Choice(Shape):
         told = [key for key in shared if _are_disjoint([record.tags[key] for record in records])]
         self._tag = told[0] if told and len(records) == len(members) else None
 
-    def for_object(self) -> Choice:
+    def for_object(self) -> OneOf:
         """Itself."""
         return self
 

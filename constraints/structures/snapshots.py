@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any, Generic, Literal, Self, TypeVar
 
 from greenroom.constraints.structures.changes import Change, Key, Path, Place, path_of
-from greenroom.constraints.structures.frames import ChoiceFrame, Frame, HiddenFrame, RootFrame, frame_of
+from greenroom.constraints.structures.frames import Frame, HiddenFrame, OneOfFrame, RootFrame, frame_of
 from greenroom.constraints.structures.parser import MAX_DEPTH, MAX_SIZE, MISSING, JsonParser
 from greenroom.constraints.structures.schemas import shape_of_schema
 from greenroom.constraints.structures.shapes import Missing, Shape
@@ -207,7 +207,7 @@ class Snapshots(Generic[T]):
             self._done.append((change.place, change.key))
         self._put(change.key, self._converted(shape.for_scalar() if shape else None, change.payload))
         frame = self._frames[-1]
-        if type(frame) is ChoiceFrame:
+        if type(frame) is OneOfFrame:
             frame.whole[str(change.key)] = change.payload
             self._resolve(frame)
         if frame is self._root:
@@ -236,7 +236,7 @@ class Snapshots(Generic[T]):
         if not self._is_replaying:
             self._done.append((change.place, change.key))
         self._put(change.key, whole)
-        if type(above) is ChoiceFrame:
+        if type(above) is OneOfFrame:
             above.whole[str(change.key)] = change.payload
             self._resolve(above)
         if above is self._root:
@@ -245,13 +245,13 @@ class Snapshots(Generic[T]):
     def _child(self, key: Key | None) -> Shape | None:
         """The shape at a key of what is open. A choice may be resolved by the key."""
         frame = self._frames[-1]
-        if type(frame) is ChoiceFrame and key not in frame.keys:
+        if type(frame) is OneOfFrame and key not in frame.keys:
             frame.keys.add(str(key))
             self._resolve(frame)
             frame = self._frames[-1]
         return frame.child(key)
 
-    def _resolve(self, frame: ChoiceFrame) -> None:
+    def _resolve(self, frame: OneOfFrame) -> None:
         """Where it is clear which record this becomes, put its frame in place and give it what is whole already."""
         found = frame.shape.resolve(frame.keys, frame.whole)
         if found is None:

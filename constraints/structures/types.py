@@ -16,11 +16,11 @@ from greenroom.constraints.structures.records import Declared, declared, is_reco
 from greenroom.constraints.structures.shapes import (
     ANYTHING,
     Array,
-    Choice,
     Either,
     Field,
     Leaf,
     Map,
+    OneOf,
     Opaque,
     Record,
     Shape,
@@ -57,7 +57,7 @@ def shape_of(kind: Any) -> Shape:
     except NameError as error:
         raise UnsupportedType(f"an annotation of {kind!r} cannot be resolved: {error}; move it to a module") from error
     decode = walk.library.decoder(kind)
-    if decode is None and not isinstance(shape, (Array, Map, Record, Choice, Either)):
+    if decode is None and not isinstance(shape, (Array, Map, Record, OneOf, Either)):
         raise UnsupportedType(f"{kind!r} is neither a type that msgspec takes nor one of pydantic's")
     shape.check = decode
     return shape
@@ -244,8 +244,8 @@ def _objects(shapes: Sequence[Shape], whole: Callable[[Any], Any] | None) -> Sha
         return shapes[0] if shapes else None
     members: list[Shape] = []
     for shape in shapes:
-        members.extend(shape.members if isinstance(shape, Choice) else [shape])
-    return Choice(members, whole)
+        members.extend(shape.members if isinstance(shape, OneOf) else [shape])
+    return OneOf(members, whole)
 
 
 def _first_of(converters: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:

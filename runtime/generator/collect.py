@@ -13,7 +13,8 @@ from anyio import to_thread
 from greenroom.constraints.coercion import constraint_of
 from greenroom.constraints.constraint import Constraint
 from greenroom.constraints.json_schemas.json_schema import AnyJson
-from greenroom.errors import InvalidConstraint, InvalidStructure, MalformedJson, TruncatedJson
+from greenroom.constraints.structures import Snapshots
+from greenroom.errors import InvalidConstraint, MalformedJson, TruncatedJson
 from greenroom.generator.cursor import Cursor
 from greenroom.generator.iterators import take
 from greenroom.request.generation import Generation, follow
@@ -72,20 +73,20 @@ async def run_to_end(cursor: Cursor) -> None:
 
 
 def parsed(text: str, schema: Any, parse: Callable[[str], Any] | None, *, is_whole: bool) -> Any:
-    """The text as an object. Raises `TruncatedJson`, `MalformedJson`, `InvalidStructure`, and what `parse` raises."""
+    """The text as an object, as `Runtime.collect` makes it of a stream.
+
+    Raises `TruncatedJson` where the text ended early and is no JSON, `MalformedJson` where it came to its own end and
+    is none, `InvalidStructure`, `JsonTooLarge`, `UnsupportedType`, and what `parse` raises.
+    """
     if parse is not None:
         return parse(text)
+    is_plain = schema is None or isinstance(schema, str | Mapping | Constraint)  # the grammar has enforced these
+    snapshots: Snapshots[Any] = Snapshots(Any, validate="never") if is_plain else Snapshots(schema, validate="final")
     try:
-        value = json.loads(text)
-    except ValueError as cause:
+        snapshots.feed(text)
+        snapshots.finish()
+    except (MalformedJson, TruncatedJson) as cause:
         if not is_whole:
-            raise TruncatedJson(len(text)) from cause
+            raise TruncatedJson(len(text), snapshots.snapshot()) from cause
         raise MalformedJson(f"the text is no JSON: {cause}", len(text)) from cause
-    if schema is None or isinstance(schema, str | Mapping | Constraint):
-        return value
-    try:
-        if hasattr(schema, "model_validate"):
-            return schema.model_validate(value)
-        return msgspec.convert(value, schema)
-    except ValueError as cause:  # pydantic's and msgspec's validation errors are
-        raise InvalidStructure((), str(cause), len(text)) from cause
+    return snapshots.snapshot()

@@ -10,11 +10,10 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
-
-from greenroom.parsing.calls import Written
+from typing import Any, NamedTuple
 
 __all__ = [
+    "Written",
     "call_of",
     "deepseek",
     "functionary",
@@ -26,6 +25,15 @@ __all__ = [
     "python_texts",
     "tiles",
 ]
+
+
+class Written(NamedTuple):
+    """One call as read: the model's text of it, and its parts, or why there are none."""
+
+    raw: str
+    call: Mapping[str, Any] | None
+    problem: str = ""
+
 
 _NAMES = ("name", "tool_name", "function", "tool", "function_name")
 _ARGUMENTS = ("arguments", "parameters", "args", "input")

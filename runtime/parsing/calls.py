@@ -7,23 +7,16 @@ import json
 import secrets
 from collections.abc import Mapping
 from copy import copy
-from typing import Any, NamedTuple
+from typing import Any
 
 from greenroom.events import Function, RejectedToolCall, ToolCall
 from greenroom.inputs.tools import Tool, Toolbox
+from greenroom.parsing.call_bodies import Written
 
-__all__ = ["PREVIEW", "Calls", "Written"]
+__all__ = ["PREVIEW", "Calls"]
 
 PREVIEW = 200
 """Characters of a rejected call that are fit for a log line: its beginning and its end."""
-
-
-class Written(NamedTuple):
-    """One call as read: the model's text of it, and its parts, or why there are none."""
-
-    raw: str
-    call: Mapping[str, Any] | None
-    problem: str = ""
 
 
 class Calls:

@@ -14,7 +14,8 @@ from copy import copy
 
 from greenroom.events import Chunk, Reasoning, StopReason
 from greenroom.inputs.tools import Toolbox
-from greenroom.parsing.calls import Calls, Written
+from greenroom.parsing.call_bodies import Written
+from greenroom.parsing.calls import Calls
 from greenroom.parsing.reader import Piece, Style
 
 __all__ = ["MARKS", "HarmonyReader"]

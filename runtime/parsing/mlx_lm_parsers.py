@@ -7,8 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from greenroom.inputs.tools import Toolbox
-from greenroom.parsing.call_bodies import call_of, tiles
-from greenroom.parsing.calls import Written
+from greenroom.parsing.call_bodies import Written, call_of, tiles
 
 __all__ = ["Texts", "read"]
 

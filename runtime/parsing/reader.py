@@ -17,8 +17,9 @@ from typing import Literal, Protocol
 
 from greenroom.events import Chunk, Reasoning, RejectedToolCall, StopReason, ToolCall
 from greenroom.inputs.tools import Toolbox
-from greenroom.parsing.call_frames import Frame, State
-from greenroom.parsing.calls import Calls, Written
+from greenroom.parsing.call_bodies import Written
+from greenroom.parsing.call_frames import CallFrame, FrameState
+from greenroom.parsing.calls import Calls
 from greenroom.parsing.formats import Format
 from greenroom.parsing.markers import BLANK, Marker, Markers
 from greenroom.parsing.thinking import Thinking
@@ -69,7 +70,7 @@ class Reader:
         self._skips = False
         """White space is to be dropped until something else comes."""
         self._after_call = False
-        self._frame: Frame | None = None
+        self._frame: CallFrame | None = None
         self._lead = ""
         """White space between the last call and the frame."""
         self._events: list[Piece] = []
@@ -232,7 +233,7 @@ class Reader:
         self._close(frame, self._form, state, final)
         return True
 
-    def _close(self, frame: Frame, form: Format, state: State, final: StopReason | None) -> None:
+    def _close(self, frame: CallFrame, form: Format, state: FrameState, final: StopReason | None) -> None:
         self._frame = None
         lead, self._lead = self._lead, ""
         if state == "text":

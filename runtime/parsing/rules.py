@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from greenroom.constraints.json_schemas.json_schema import JsonSchema
-from greenroom.constraints.kinds.struct_tag import named, spelt
+from greenroom.constraints.constraint import GrammarConstraint
+from greenroom.constraints.grammar_text import nested, regex_escape, token_literal
 from greenroom.constraints.vocabulary import Vocabulary
 
 __all__ = ["Item", "Rules", "pattern"]
@@ -32,16 +31,16 @@ class Rules:
 
     def literal(self, text: str) -> str:
         """This text; special tokens in it as such."""
-        return spelt(text, self._vocabulary)
+        return token_literal(text, self._vocabulary)
 
     def special(self, text: str) -> bool:
         """Whether `text` is one special token."""
         return text in self._vocabulary.special_tokens
 
-    def json(self, schema: JsonSchema) -> str:
+    def json(self, schema: GrammarConstraint) -> str:
         """A value by that schema."""
         name = f"json_{len(self._parts)}"
-        self._parts.append(named(schema.grammar(self._vocabulary), name))
+        self._parts.append(nested(schema.grammar(self._vocabulary), name))
         return f"@{name}"
 
     def rule(self, expression: str) -> str:
@@ -101,5 +100,4 @@ class Rules:
 
 def pattern(text: str) -> str:
     """A regular expression of Lark's that matches `text` alone."""
-    escaped = re.sub(r"([\\.+*?()|\[\]{}^$#&~/-])", r"\\\1", text)
-    return "/" + escaped.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t") + "/"
+    return "/" + regex_escape(text).replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t") + "/"

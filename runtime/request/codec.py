@@ -7,12 +7,12 @@ made, a schema whose Python type decides more than its masks do.
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import fields
 
 import msgspec
 
 from greenroom.constraints.constraint import Constraint, GrammarConstraint
+from greenroom.constraints.grammar_text import regex_unescape
 from greenroom.constraints.json_schemas.json_schema import AnyJson, JsonSchema
 from greenroom.constraints.kinds.all_of import All
 from greenroom.constraints.kinds.grammars import Choice, Gbnf, Lark, Regex
@@ -226,7 +226,7 @@ def _schema_from(source: _Schema) -> JsonSchema:
         made = JsonSchema(
             source.text,
             whitespace=options.get("whitespace_pattern", options.get("whitespace_flexible")),
-            separators=None if separators is None else (_plain(separators[0]), _plain(separators[1])),
+            separators=None if separators is None else (regex_unescape(separators[0]), regex_unescape(separators[1])),
             lenient=options.get("lenient", False),
         )
     except (ValueError, TypeError, AttributeError, KeyError) as cause:
@@ -234,8 +234,3 @@ def _schema_from(source: _Schema) -> JsonSchema:
     if (made.text, made.options) != (source.text, source.options):
         raise InvalidConstraint(f"{source!r} is no JSON schema of ours")
     return made
-
-
-def _plain(pattern: str) -> str:
-    """The text that a regular expression of one text stands for."""
-    return re.sub(r"\\(.)", r"\1", pattern)

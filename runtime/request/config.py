@@ -11,8 +11,7 @@ from greenroom.actors.client import EngineClient
 from greenroom.actors.decoder import Decoder
 from greenroom.backends.protocol import ModelInfo
 from greenroom.constraints.coercion import constraint_of
-from greenroom.constraints.compiler import CompiledConstraint
-from greenroom.constraints.constraint import Constraint
+from greenroom.constraints.constraint import CompiledConstraint, Constraint
 from greenroom.constraints.json_schemas.json_schema import AnyJson, JsonSchema
 from greenroom.constraints.kinds.all_of import All
 from greenroom.constraints.kinds.reasoning_budget import ReasoningBudget

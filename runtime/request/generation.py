@@ -17,8 +17,7 @@ import numpy as np
 from greenroom.actors.decoder import Decoder
 from greenroom.backends.protocol import Sampled
 from greenroom.constraints.grammar_matcher import GrammarMatcher
-from greenroom.constraints.kinds.all_of import parts
-from greenroom.constraints.state import ConstraintState
+from greenroom.constraints.state import ConstraintState, parts
 from greenroom.errors import ConstraintFailed
 from greenroom.events import Chunk, Info, StopDetail, StopReason
 from greenroom.request.config import GenerationConfig

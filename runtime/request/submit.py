@@ -13,7 +13,7 @@ from greenroom.actors.decoder import Decoder
 from greenroom.actors.mailbox import Mailbox
 from greenroom.actors.messages import Submit
 from greenroom.actors.scheduler.draft_tokens import Speculator as EngineSpeculator
-from greenroom.constraints.compiler import CompiledConstraint
+from greenroom.constraints.constraint import CompiledConstraint
 from greenroom.constraints.state import ConstraintState
 from greenroom.errors import InvalidParameter, NotSupported
 from greenroom.inputs import prompts

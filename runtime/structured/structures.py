@@ -18,7 +18,7 @@ from greenroom.errors import InvalidParameter, StreamInUse, TruncatedJson
 from greenroom.events import Info
 from greenroom.lifetimes import Closing
 from greenroom.structured.background_task import Background
-from greenroom.structured.reader import Feed, Structure, close
+from greenroom.structured.reader import Structure, StructureFeed, close
 
 __all__ = ["Marked", "Structures", "Truncated", "structures"]
 
@@ -41,7 +41,7 @@ class Structures(Closing, Generic[T]):
     def __init__(
         self, source: AsyncIterable[Any], snapshots: Snapshots[T], *, truncated: Truncated, every_chunk: bool
     ) -> None:
-        self._feed = Feed(source, snapshots, every_chunk=every_chunk)
+        self._feed = StructureFeed(source, snapshots, every_chunk=every_chunk)
         self._marks = truncated == "mark"
         self._task: Background | None = None
         self._bridge: Bridge | None = None

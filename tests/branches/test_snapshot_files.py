@@ -38,8 +38,7 @@ from greenroom import (
     Tag,
 )
 from greenroom.constraints import All, CompiledConstraint, Constraint
-from greenroom.constraints.compiler import ConstraintCompiler
-from greenroom.constraints.constraint import GrammarConstraint
+from greenroom.constraints.constraint import Compiler, GrammarConstraint
 from greenroom.constraints.kinds.reasoning_budget import ReasoningBudget
 from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.errors import InvalidConstraint, InvalidSnapshot, NotSupported, SnapshotMismatch
@@ -211,7 +210,7 @@ def test_every_constraint_of_ours_is_data(name: str) -> None:
 class Even(Constraint):
     """Code."""
 
-    def compile(self, grammars: ConstraintCompiler) -> CompiledConstraint:
+    def compile(self, grammars: Compiler) -> CompiledConstraint:
         """See `Constraint.compile`."""
         return grammars.compile(Regex("([ab][ab])*"))
 
