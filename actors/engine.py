@@ -30,11 +30,11 @@ from greenroom.actors.messages import (
     Credit,
     Delivery,
     Ended,
-    Export,
-    Exported,
-    Import,
-    Imported,
+    ExportKv,
+    ImportKv,
     Inbound,
+    KvExported,
+    KvImported,
     Outbound,
     Reject,
     Release,
@@ -143,7 +143,7 @@ class EngineLoop:
         self._under_way: deque[tuple[int, ...]] = deque()
         """The rows of each submitted pass that was not read, oldest first."""
         self._spent = _Spent()
-        self._errands: list[Export | Import] = []
+        self._errands: list[ExportKv | ImportKv] = []
         """Taken in this turn: performed behind its edits, so that a row that is over has given its KV to the store."""
         self._is_leaving = False
         self.is_idle = True
@@ -211,7 +211,7 @@ class EngineLoop:
                 scheduler.awaited(message)
             case Release() | Trim():
                 scheduler.give_back(message)
-            case Export() | Import():
+            case ExportKv() | ImportKv():
                 self._errands.append(message)
             case Shutdown():
                 self._is_leaving = True
@@ -260,24 +260,24 @@ class EngineLoop:
     def _answers(self, scheduler: Scheduler) -> tuple[Answer, ...]:
         errands, self._errands = self._errands, []
         answers = tuple([self._answer(errand) for errand in errands])
-        if any(isinstance(errand, Import) for errand in errands):
+        if any(isinstance(errand, ImportKv) for errand in errands):
             scheduler.held(self._backend.edit(()))  # what is held now
         return answers
 
-    def _answer(self, errand: Export | Import) -> Answer:
+    def _answer(self, errand: ExportKv | ImportKv) -> Answer:
         backend = self._backend
         keeper = backend if isinstance(backend, PrefixExporter) else None
         match errand:
-            case Export(request=request, tokens=tokens):
+            case ExportKv(request=request, tokens=tokens):
                 try:
-                    return Exported(request, keeper.export_prefix(tokens) if keeper is not None else None)
+                    return KvExported(request, keeper.export_prefix(tokens) if keeper is not None else None)
                 except Exception as error:  # noqa: BLE001 - an errand's failure is its asker's alone
-                    return Exported(request, error=error)
-            case Import(request=request, data=data):
+                    return KvExported(request, error=error)
+            case ImportKv(request=request, data=data):
                 try:
-                    return Imported(request, keeper.import_prefix(data) if keeper is not None else 0)
+                    return KvImported(request, keeper.import_prefix(data) if keeper is not None else 0)
                 except Exception as error:  # noqa: BLE001 - likewise
-                    return Imported(request, error=error)
+                    return KvImported(request, error=error)
 
     def _post(self, scheduler: Scheduler, told: tuple[Outbound | Answer, ...]) -> None:
         if told and not self._bridge.post(self._outbox, told):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import msgspec
 
 from greenroom.actors.messages import Release, Submit, Trim
-from greenroom.actors.scheduler.request import Request, State
+from greenroom.actors.scheduler.request import Request, RequestState
 from greenroom.actors.scheduler.retained_rows import RetainedRows, Sharing, common
 from greenroom.backends.protocol import Close, Edit, EditResult, ModelInfo, Open, Rewind
 
@@ -33,6 +33,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     step_tokens: int
     kv_bytes: int
+
+    def row_tokens(self, model: ModelInfo) -> int:
+        """The most tokens whose KV the budget holds in one row."""
+        return max(0, self.kv_bytes - model.kv_bytes_per_row) // max(1, model.kv_bytes_per_token)
 
 
 class Admission:
@@ -58,8 +62,8 @@ class Admission:
 
     def join(self, message: Submit) -> Request:
         """A new request, at the end of the queue."""
-        room = max(0, self._limits.kv_bytes - self._model.kv_bytes_per_row) // max(1, self._model.kv_bytes_per_token)
-        request = Request(message, limit=min(self._model.context_length, room), vocab_size=self._model.vocab_size)
+        limit = min(self._model.context_length, self._limits.row_tokens(self._model))
+        request = Request(message, limit=limit, vocab_size=self._model.vocab_size)
         self.waiting.append(request)
         return request
 
@@ -68,15 +72,15 @@ class Admission:
         if request.row is not None:
             edits += self._lines.leave(request, request.row)
             del self.by_row[request.row]
-        elif request.submit.line is not None:
-            self._lines.drop(request.submit.line)
+        elif request.submit.context_id is not None:
+            self._lines.drop(request.submit.context_id)
 
     def give_back(self, message: Release | Trim) -> None:
         """Nobody will ask for this line again, or not for what it holds behind some of its tokens."""
         if isinstance(message, Release):
-            edit: Edit | None = self._lines.release(message.line)
+            edit: Edit | None = self._lines.release(message.context_id)
         else:
-            edit = self._lines.trim(message.line, message.length)
+            edit = self._lines.trim(message.context_id, message.length)
         if edit is not None:
             self._given_back.append(edit)
 
@@ -105,21 +109,21 @@ class Admission:
     def _rewind(self, edits: list[Edit]) -> None:
         """Take wrong guesses out of rows that go on."""
         for row, request in self.by_row.items():
-            if request.guesses.are_in_row and request.end is None and not request.under_way:
-                request.guesses.are_in_row = False
+            if request.drafts.needs_rewind and request.end is None and not request.under_way:
+                request.drafts.needs_rewind = False
                 edits.append(Rewind(row, request.fed))
 
     def _active(self) -> list[Request]:
-        return [r for r in self.by_row.values() if r.state in (State.PREFILL, State.DECODE)]
+        return [r for r in self.by_row.values() if r.state in (RequestState.PREFILL, RequestState.DECODE)]
 
     def _pause_and_resume(self) -> None:
         places = self._limits.rows - len(self._active())
         for request in self.by_row.values():
-            if request.state is State.DECODE and not request.has_credit and request.unread == 0:
-                request.move(State.PAUSED)
+            if request.state is RequestState.DECODE and not request.has_credit and request.unread == 0:
+                request.move(RequestState.PAUSED)
                 places += 1
-            elif request.state is State.PAUSED and request.has_credit and places > 0:
-                request.move(State.DECODE)
+            elif request.state is RequestState.PAUSED and request.has_credit and places > 0:
+                request.move(RequestState.DECODE)
                 places -= 1
 
     def _expected_bytes(self, request: Request) -> int:
@@ -128,7 +132,7 @@ class Admission:
 
     def _shrink(self, edits: list[Edit]) -> None:
         """Give KV back where the rows that are open have outgrown the budget; at least one row goes on."""
-        rows = [r for r in self.by_row.values() if r.state is not State.ENDING]
+        rows = [r for r in self.by_row.values() if r.state is not RequestState.ENDING]
         per_token, per_row = self._model.kv_bytes_per_token, self._model.kv_bytes_per_row
         excess = self.kv_bytes + len(rows) * per_token - self._limits.kv_bytes
         if excess > 0:
@@ -158,7 +162,7 @@ class Admission:
             need = self._expected_bytes(request)
             if self.reserved_bytes + self._lines.nbytes + need > self._limits.kv_bytes:
                 room = self._limits.kv_bytes - self.reserved_bytes - need
-                edits += self._lines.shrink(room, kept=request.submit.line)
+                edits += self._lines.shrink(room, kept=request.submit.context_id)
             for paused in sorted(self._paused(), key=_first_to_go, reverse=True):
                 if self.reserved_bytes + need <= self._limits.kv_bytes:
                     break
@@ -176,14 +180,14 @@ class Admission:
     def _is_being_run(self, request: Request) -> bool:
         """Whether another prompt's next chunks will run what this one begins with: then it waits, and reuses them."""
         for other in self.by_row.values():
-            if other.state is State.PREFILL and other.submit.kv is None and request.submit.kv is None:
+            if other.state is RequestState.PREFILL and other.submit.kv is None and request.submit.kv is None:
                 shared = common(request.tokens, other.tokens, most=len(request.tokens) - 1)
                 if shared >= other.fed + _WORTH_WAITING:
                     return True
         return False
 
     def _paused(self) -> Iterator[Request]:
-        return (r for r in self.by_row.values() if r.state is State.PAUSED and r.under_way == 0)
+        return (r for r in self.by_row.values() if r.state is RequestState.PAUSED and r.under_way == 0)
 
     def _open(self, request: Request, edits: list[Edit]) -> None:
         submit = request.submit
@@ -195,7 +199,7 @@ class Admission:
             expected = request.expected(_SOON)
             edits.append(Open(request.row, submit.sampling, expected, submit.kv, first, request.start))
         self.by_row[request.row] = request
-        request.move(State.PREFILL)
+        request.move(RequestState.PREFILL)
 
     def _evict(self, request: Request, edits: list[Edit], *, behind: bool = False) -> None:
         if request.row is None:
@@ -203,7 +207,7 @@ class Admission:
         edits.append(Close(request.row))
         del self.by_row[request.row]
         request.forget_row()
-        request.move(State.WAITING)
+        request.move(RequestState.WAITING)
         if behind:
             self.waiting.append(request)
         else:
@@ -212,4 +216,4 @@ class Admission:
 
 def _first_to_go(request: Request) -> tuple[bool, int]:
     """Paused rows before others, then the youngest."""
-    return (request.state is State.PAUSED, request.id)
+    return (request.state is RequestState.PAUSED, request.id)

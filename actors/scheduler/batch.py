@@ -10,10 +10,10 @@ from collections.abc import Mapping
 
 import msgspec
 
-from greenroom.actors.scheduler.draft_tokens import drafts_of
+from greenroom.actors.scheduler.draft_tokens import draft_tokens
 from greenroom.actors.scheduler.postprocess import callback_failed
 from greenroom.actors.scheduler.prefill_budget import chunks
-from greenroom.actors.scheduler.request import End, Request, State
+from greenroom.actors.scheduler.request import End, Request, RequestState
 from greenroom.backends.protocol import Feed, ModelInfo
 
 __all__ = ["feeds_of"]
@@ -29,11 +29,11 @@ def feeds_of(
     ended: Ended = []
     budget = step_tokens
     for row, request in rows.items():
-        if request.state is State.DECODE and request.can_decode:
+        if request.state is RequestState.DECODE and request.can_decode:
             feed = _asked(request, _decode(request, row, _piece(request, max(1, budget))), model, budget, ended)
             budget -= len(feed.ids) or 1
             feeds.append(feed)
-    prompts = [(row, r) for row, r in rows.items() if r.state is State.PREFILL and not r.is_yielding]
+    prompts = [(row, r) for row, r in rows.items() if r.state is RequestState.PREFILL and not r.is_yielding]
     sizes = chunks([(r.fed, len(r.tokens) - r.fed) for _, r in prompts], budget, model.context_span)
     for (row, request), size in zip(prompts, sizes, strict=True):
         if size:
@@ -76,7 +76,7 @@ def _chunk(request: Request, row: int, size: int, now: float) -> Feed:
     request.fed += size
     is_last = request.fed == len(request.tokens)
     if is_last:
-        request.move(State.DECODE)
+        request.move(RequestState.DECODE)
     return Feed(row, ids, is_last)
 
 
@@ -84,18 +84,18 @@ def _asked(request: Request, feed: Feed, model: ModelInfo, budget: int, ended: E
     """The feed with guesses at what follows it, and with what is asked for of its draws."""
     if not feed.sample:
         return feed
-    guesses, wanted = request.guesses, request.submit.logits
-    drafts: tuple[int, ...] = ()
+    drafts, wanted = request.drafts, request.submit.logits
+    tokens: tuple[int, ...] = ()
     can_draft = model.can_draft and request.submit.kv is None
-    if request.unrun == 0 and can_draft and (guesses.speculator is not None or guesses.given):
+    if request.unrun == 0 and can_draft and (drafts.drafter is not None or drafts.given):
         try:
-            drafts = drafts_of(request, budget - len(feed.ids))
+            tokens = draft_tokens(request, budget - len(feed.ids))
         except Exception as cause:  # noqa: BLE001 - a speculator may be the user's own
             ended.append((request, callback_failed("the speculator", cause)))
-    if drafts:
-        guesses.under_way = drafts
-        request.fed += len(drafts)
-        feed = Feed(feed.row, (feed.ids or (request.tokens[-1],)) + drafts, drafts=len(drafts))
+    if tokens:
+        drafts.in_flight = tokens
+        request.fed += len(tokens)
+        feed = Feed(feed.row, (feed.ids or (request.tokens[-1],)) + tokens, drafts=len(tokens))
     if wanted:
-        feed = msgspec.structs.replace(feed, logits=tuple([number for number in wanted if number <= len(drafts)]))
+        feed = msgspec.structs.replace(feed, logits=tuple([number for number in wanted if number <= len(tokens)]))
     return feed

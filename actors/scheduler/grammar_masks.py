@@ -36,7 +36,7 @@ def masks_of(requests: Sequence[Request], model: ModelInfo) -> tuple[Masks | Non
             kept.append(place)
     if not kept:
         return None, ended
-    if len(kept) == len(requests) and not any(request.guesses.under_way for request in requests):
+    if len(kept) == len(requests) and not any(request.drafts.in_flight for request in requests):
         return Masks(tuple([request.row or 0 for request in requests]), bits), ended
     rows: list[int] = []
     lines: list[Bits] = []
@@ -54,7 +54,7 @@ def _behind(request: Request, words: int, model: ModelInfo) -> list[Bits]:
     found: list[Bits] = []
     if constraint is None:
         return found
-    for token in request.guesses.under_way:
+    for token in request.drafts.in_flight:
         constraint.consume((token,))
         line = np.empty((1, words), np.uint32)
         error = fill_masks([constraint], line)[0]
@@ -64,9 +64,9 @@ def _behind(request: Request, words: int, model: ModelInfo) -> list[Bits]:
             end = (
                 _failed(error)
                 if error is not None
-                else _dead_end(request, model, request.guesses.under_way[: len(found)])
+                else _dead_end(request, model, request.drafts.in_flight[: len(found)])
             )
-            request.guesses.dead_end = request.guesses.dead_end or (len(found), end)
+            request.drafts.dead_end = request.drafts.dead_end or (len(found), end)
     if found:
         constraint.rollback(len(found))
     return found

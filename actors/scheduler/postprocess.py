@@ -38,8 +38,8 @@ def take(request: Request, drawn: Sequence[Sampled], now: float) -> tuple[list[P
     if request.first_token is None:
         request.first_token = now
     request.last_token = now
-    drafts, request.guesses.under_way = request.guesses.under_way, ()
-    dead_end, request.guesses.dead_end = request.guesses.dead_end, None
+    drafts, request.drafts.in_flight = request.drafts.in_flight, ()
+    dead_end, request.drafts.dead_end = request.drafts.dead_end, None
     request.drawn += 1
     end: End | None = None
     right = 0
@@ -81,7 +81,7 @@ def _judge(request: Request, drafted: int, right: int) -> End | None:
         request.fed -= drafted - right
         request.is_redirected = True
     try:
-        request.guesses.judged(drafted, right)
+        request.drafts.update(drafted, right)
     except Exception as cause:  # noqa: BLE001 - a speculator may be the user's own
         return callback_failed("the speculator", cause)
     return None

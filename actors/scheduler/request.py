@@ -16,17 +16,17 @@ from __future__ import annotations
 
 from enum import Enum
 
+from greenroom.actors.drafter import Drafter
 from greenroom.actors.messages import Submit
-from greenroom.actors.scheduler.draft_tokens import DraftState
 from greenroom.events import Info, StopDetail, StopReason
 
-__all__ = ["CREDIT", "MOVES", "End", "Request", "State"]
+__all__ = ["CREDIT", "MOVES", "DraftState", "End", "Request", "RequestState"]
 
 CREDIT = 256
 """Tokens a stream may be ahead of its reader: about ten seconds of text at reading speed, some tens of kilobytes."""
 
 
-class State(Enum):
+class RequestState(Enum):
     """Where a request stands."""
 
     WAITING = "waiting"
@@ -37,13 +37,13 @@ class State(Enum):
     SETTLED = "settled"
 
 
-MOVES: dict[State, frozenset[State]] = {
-    State.WAITING: frozenset({State.PREFILL, State.ENDING}),
-    State.PREFILL: frozenset({State.DECODE, State.WAITING, State.ENDING}),
-    State.DECODE: frozenset({State.PAUSED, State.WAITING, State.ENDING}),
-    State.PAUSED: frozenset({State.DECODE, State.WAITING, State.ENDING}),
-    State.ENDING: frozenset({State.SETTLED}),
-    State.SETTLED: frozenset(),
+MOVES: dict[RequestState, frozenset[RequestState]] = {
+    RequestState.WAITING: frozenset({RequestState.PREFILL, RequestState.ENDING}),
+    RequestState.PREFILL: frozenset({RequestState.DECODE, RequestState.WAITING, RequestState.ENDING}),
+    RequestState.DECODE: frozenset({RequestState.PAUSED, RequestState.WAITING, RequestState.ENDING}),
+    RequestState.PAUSED: frozenset({RequestState.DECODE, RequestState.WAITING, RequestState.ENDING}),
+    RequestState.ENDING: frozenset({RequestState.SETTLED}),
+    RequestState.SETTLED: frozenset(),
 }
 
 
@@ -66,6 +66,32 @@ class End:
         self.error = error
 
 
+class DraftState:
+    """A request's draft tokens: who makes them, those in the pass in flight, and how many were right."""
+
+    __slots__ = ("dead_end", "drafter", "given", "in_flight", "needs_rewind", "num_accepted", "num_drafted")
+
+    def __init__(self, drafter: Drafter | None, given: tuple[int, ...]) -> None:
+        self.drafter = drafter
+        self.given = given
+        """Made by the caller, for the first step."""
+        self.in_flight: tuple[int, ...] = ()
+        self.dead_end: tuple[int, End] | None = None
+        """Behind so many of them nothing is legal: what is drawn there counts for nothing, and the request ends."""
+        self.num_drafted = 0
+        self.num_accepted = 0
+        self.needs_rewind = False
+        """The backend's row holds wrong ones, behind the tokens that count as computed."""
+
+    def update(self, drafted: int, accepted: int) -> None:
+        """Count the tokens of a pass that came back, the first `accepted` of them right, and tell the drafter."""
+        self.num_drafted += drafted
+        self.num_accepted += accepted
+        self.needs_rewind = accepted < drafted
+        if self.drafter is not None:
+            self.drafter.update(drafted, accepted)
+
+
 class Request:
     """Mutable, touched by the engine thread alone."""
 
@@ -74,12 +100,12 @@ class Request:
         self.vocab_size = vocab_size
         self.submit = submit
         self.id = submit.request
-        self.decoder = submit.decoding()
-        self.constraint = submit.constrained()
+        self.decoder = submit.decoder
+        self.constraint = submit.constraint
         self.forces = submit.force_tokens and submit.sampling.logprobs is None
         """Whether forced tokens are fed without being drawn; log-probabilities are only of what is drawn."""
         self.limit = limit
-        self.state = State.WAITING
+        self.state = RequestState.WAITING
         self.row: int | None = None
         self.tokens: list[int] = list(submit.prompt)
         """Prompt and every token read or forced so far: what a replay runs."""
@@ -92,7 +118,7 @@ class Request:
         """Submitted passes that hold the row and were not read."""
         self.unread = 0
         """Tokens drawn by submitted passes and not read."""
-        self.guesses = DraftState(submit.speculating(), submit.drafts)
+        self.drafts = DraftState(submit.drafter, submit.drafts)
         self.drawn = 0
         """Steps in which a token was drawn."""
         self.stale = 0
@@ -126,7 +152,7 @@ class Request:
     def __repr__(self) -> str:
         return f"<Request {self.id} {self.state.value} row={self.row} tokens={len(self.tokens)} ahead={self.ahead}>"
 
-    def move(self, state: State) -> None:
+    def move(self, state: RequestState) -> None:
         """Go to `state`, if that is legal."""
         if state not in MOVES[self.state]:
             raise ValueError(f"{self!r} cannot go to {state.value}")
@@ -151,7 +177,7 @@ class Request:
     @property
     def can_decode(self) -> bool:
         """Whether a decoding row may go on now. Behind guesses that were not judged nobody knows where it stands."""
-        return self.wants_token and self.has_credit and not self.is_yielding and not self.guesses.under_way
+        return self.wants_token and self.has_credit and not self.is_yielding and not self.drafts.in_flight
 
     @property
     def is_full(self) -> bool:
@@ -169,12 +195,12 @@ class Request:
     @property
     def start(self) -> int | None:
         """Where the output of its line begins; None without a line: behind the prompt."""
-        return None if self.submit.line is None else self.prompt_end
+        return None if self.submit.context_id is None else self.prompt_end
 
     @property
     def prompt_end(self) -> int:
         """How many tokens stand before the output, that of its line's requests before it included."""
-        return len(self.submit.prompt) - self.submit.said
+        return len(self.submit.prompt) - self.submit.num_generated_before
 
     @property
     def is_penalised(self) -> bool:
@@ -204,7 +230,7 @@ class Request:
         self.fed = 0
         self.is_yielding = False
         self.is_redirected = False
-        self.guesses.are_in_row = False
+        self.drafts.needs_rewind = False
 
     def info(self, now: float) -> Info:
         """The closing event; call it once `end` is set."""
@@ -221,8 +247,8 @@ class Request:
             generation_tokens=self.emitted,
             forced_tokens=self.forced_tokens,
             forced_runs=self.forced_runs,
-            drafted_tokens=self.guesses.num_checked,
-            accepted_tokens=self.guesses.num_right,
+            drafted_tokens=self.drafts.num_drafted,
+            accepted_tokens=self.drafts.num_accepted,
             constraint_complete=self.is_complete,
             queue_time=begun - self.submit.submitted,
             prompt_time=first - begun,

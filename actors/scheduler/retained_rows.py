@@ -129,11 +129,11 @@ class RetainedRows:
 
     def leave(self, request: Request, row: int) -> list[Edit]:
         """A request is over: its row is closed, or held for its line with what was recorded in it, and nothing else."""
-        line = request.submit.line
+        line = request.submit.context_id
         if line is None:
             return [Close(row)]
         tokens = request.tokens[: len(request.tokens) - request.has_end_token]
-        surplus = request.fed > len(tokens) or request.guesses.are_in_row
+        surplus = request.fed > len(tokens) or request.drafts.needs_rewind
         failed = request.end is not None and request.end.error is not None
         if failed or (surplus and not self._can_rewind(request.submit.kv)):
             self.drop(line)
@@ -147,7 +147,7 @@ class RetainedRows:
     def resume(self, request: Request, edits: list[Edit]) -> int | None:
         """The row that the request's line holds, with as much of it as the request begins with; None if of no use."""
         submit = request.submit
-        held = self.take(submit.line) if submit.line is not None else None
+        held = self.take(submit.context_id) if submit.context_id is not None else None
         if held is None:
             return None
         length = common(request.tokens, held.tokens, most=len(request.tokens) - 1)

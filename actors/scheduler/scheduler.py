@@ -40,7 +40,7 @@ from greenroom.actors.scheduler.admission import Admission, Limits
 from greenroom.actors.scheduler.batch import feeds_of
 from greenroom.actors.scheduler.grammar_masks import masks_of
 from greenroom.actors.scheduler.postprocess import begin, callback_failed, take, unmet
-from greenroom.actors.scheduler.request import End, Request, State
+from greenroom.actors.scheduler.request import End, Request, RequestState
 from greenroom.actors.scheduler.statistics import Statistics, StepTimes
 from greenroom.backends.protocol import Edit, EditResult, Feed, Masks, ModelInfo, StepResult
 from greenroom.errors import BackendFailed, GenerationFailed
@@ -239,8 +239,8 @@ class Scheduler:
         was in it for nothing, and nothing can be guessed behind an unread one. That is worth the wait where at least
         half of the rows may be such.
         """
-        decoding = [r for r in self._places.by_row.values() if r.state is State.DECODE]
-        waiting = sum((r.constraint is not None and r.forces) or r.guesses.speculator is not None for r in decoding)
+        decoding = [r for r in self._places.by_row.values() if r.state is RequestState.DECODE]
+        waiting = sum((r.constraint is not None and r.forces) or r.drafts.drafter is not None for r in decoding)
         return waiting > 0 and 2 * waiting >= len(decoding)
 
     def held(self, held: EditResult) -> None:
@@ -258,9 +258,9 @@ class Scheduler:
         """A frozen picture of now."""
         states = [request.state for request in self._places.by_row.values()]
         return Statistics(
-            running=states.count(State.PREFILL) + states.count(State.DECODE),
+            running=states.count(RequestState.PREFILL) + states.count(RequestState.DECODE),
             waiting=len(self._places.waiting),
-            paused=states.count(State.PAUSED),
+            paused=states.count(RequestState.PAUSED),
             kv_bytes=self._places.kv_bytes,
             prefix_bytes=self._prefix_bytes,
             reserved_bytes=self._places.reserved_bytes,
@@ -298,10 +298,10 @@ class Scheduler:
     # Ends.
 
     def _finish(self, request: Request, end: End) -> None:
-        if request.state is State.WAITING:
+        if request.state is RequestState.WAITING:
             self._places.waiting.remove(request)
         request.end = end
-        request.move(State.ENDING)
+        request.move(RequestState.ENDING)
         self._ending.append(request)
 
     def _fail_row(self, row: int, cause: Exception) -> None:
@@ -332,7 +332,7 @@ class Scheduler:
             self._places.leave(request, edits)
             del self._requests[request.id]
             self._timed.pop(request.id, None)
-            request.move(State.SETTLED)
+            request.move(RequestState.SETTLED)
             self._tell_end(request, now)
 
     def _tell_end(self, request: Request, now: float) -> None:

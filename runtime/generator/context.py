@@ -51,7 +51,7 @@ class Context(Closing):
     ) -> None:
         """`marks` is what was told at which length, from the beginning on; the last one holds at the end."""
         self.house = house
-        self.line = house.new_line()
+        self.line = house.new_context_id()
         """Where the engine holds its KV; one request runs there at a time."""
         self.told = marks[-1][1]
         self._tokens = tokens
@@ -352,7 +352,7 @@ class Context(Closing):
     def move_line(self) -> None:
         """Leave the line to a request that still runs on it, and take another."""
         self.house.release(self.line)
-        self.line = self.house.new_line()
+        self.line = self.house.new_context_id()
 
     def _course(self) -> GenerationConfig:
         return GenerationConfig(self.house, GenerateParameters(temperature=0.0, seed=0))

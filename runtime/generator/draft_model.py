@@ -44,7 +44,7 @@ class ModelDrafter(Speculator):
         self._runtime = runtime
         self._model = model
         self._course = GenerationConfig(house, GenerateParameters(temperature=0.0, seed=0, default_stops=False))
-        self._line = house.new_line()
+        self._line = house.new_context_id()
         self._guesses: tuple[int, ...] = ()
         """The last ones, until it is told how the text went on."""
         self._length = _START

@@ -14,7 +14,7 @@ from typing import Any, Protocol, cast
 from anyio import EndOfStream
 
 from greenroom.actors.decoder import Decoder
-from greenroom.actors.scheduler.draft_tokens import Speculator as EngineSpeculator
+from greenroom.actors.drafter import Drafter
 from greenroom.errors import GreenroomError, RuntimeClosed
 from greenroom.events import Info
 from greenroom.request.config import GenerationConfig
@@ -53,7 +53,7 @@ class Running:
         course: GenerationConfig,
         state: Generation,
         line: int,
-        speculator: EngineSpeculator | None,
+        speculator: Drafter | None,
         deadline: float | None,
     ) -> None:
         self.taken: list[RecordedToken] = []

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from greenroom.actors.scheduler.draft_tokens import MOST_DRAFTS
-from greenroom.actors.scheduler.draft_tokens import Speculator as EngineSpeculator
+from greenroom.actors.drafter import MAX_DRAFTS, Drafter
 from greenroom.actors.scheduler.ngram_drafter import NgramDrafter
 from greenroom.backends.protocol import KvOptions, ModelInfo
 from greenroom.errors import InvalidParameter, NotSupported
@@ -25,7 +24,7 @@ class Speculation(NamedTuple):
     """At most one of the two."""
 
     user: Speculator | None = None
-    engine: EngineSpeculator | None = None
+    engine: Drafter | None = None
 
     @staticmethod
     def of(
@@ -68,4 +67,4 @@ class Speculation(NamedTuple):
         most = course.parameters.max_tokens
         room = min(course.model.context_length, course.house.room) - len(state.tokens) - 1
         room = room if most is None else min(room, most - state.generated - 1)
-        return await drafted(self.user, state.tokens, state.start, min(room, MOST_DRAFTS))
+        return await drafted(self.user, state.tokens, state.start, min(room, MAX_DRAFTS))

@@ -15,9 +15,9 @@ from anyio import get_cancelled_exc_class, to_thread
 
 from greenroom.actors.client import EngineClient
 from greenroom.actors.decoder import Decoder
+from greenroom.actors.drafter import Drafter
 from greenroom.actors.mailbox import Mailbox
 from greenroom.actors.messages import Submit
-from greenroom.actors.scheduler.draft_tokens import Speculator as EngineSpeculator
 from greenroom.backends.protocol import ModelInfo
 from greenroom.constraints.coercion import constraint_of
 from greenroom.constraints.compiler import CompiledConstraint
@@ -199,7 +199,7 @@ class GenerationConfig:
         draws: bool = True,
         logits: tuple[int, ...] = (),
         drafts: tuple[int, ...] = (),
-        speculator: EngineSpeculator | None = None,
+        speculator: Drafter | None = None,
         draw_with: GenerateParameters | None = None,
         deadline: float | None = None,
     ) -> Mailbox:
@@ -226,13 +226,13 @@ class GenerationConfig:
                 constraint=constraint,
                 check=None if self.compiled is None or not draws else _behind(self.compiled, state.output),
                 force_tokens=self.parameters.force_tokens and draws,
-                line=line,
-                said=state.generated,
+                context_id=line,
+                num_generated_before=state.generated,
                 steps=steps,
                 draws=draws,
                 logits=logits,
                 drafts=drafts,
-                speculator=speculator,
+                drafter=speculator,
             )
 
         return self.house.submit(make)

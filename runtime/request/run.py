@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from greenroom.actors.scheduler.draft_tokens import Speculator as EngineSpeculator
+from greenroom.actors.drafter import Drafter
 from greenroom.inputs.parameters import GenerateParameters
 from greenroom.request.config import GenerationConfig, settled
 from greenroom.request.generation import Generation, advanced
@@ -40,7 +40,7 @@ async def take(
     steps: int | None = 1,
     logits: int = 0,
     drafts: Sequence[int] = (),
-    speculator: EngineSpeculator | None = None,
+    speculator: Drafter | None = None,
     draw_with: GenerateParameters | None = None,
     deadline: float | None = None,
 ) -> Turn:

@@ -8,7 +8,7 @@ from typing import Any
 
 from anyio import to_thread
 
-from greenroom.actors.scheduler.draft_tokens import MOST_DRAFTS
+from greenroom.actors.drafter import MAX_DRAFTS
 from greenroom.request.config import GenerationConfig
 from greenroom.request.generation import Generation
 from greenroom.request.probes import logprobs_of
@@ -20,7 +20,7 @@ __all__ = ["score"]
 async def score(course: GenerationConfig, state: Generation, ids: Sequence[int], line: int) -> list[float]:
     """Of each of `ids` behind `state` and those before it. `line` holds more than `state` afterwards."""
     own = course.model.can_rewind  # else what is run here would cost the line its row
-    line = line if own else course.house.new_line()
+    line = line if own else course.house.new_context_id()
     try:
         return await _scored(course, state, tuple(ids), line)
     finally:
@@ -30,7 +30,7 @@ async def score(course: GenerationConfig, state: Generation, ids: Sequence[int],
 
 async def _scored(course: GenerationConfig, state: Generation, ids: tuple[int, ...], line: int) -> list[float]:
     found: list[float] = []
-    most = MOST_DRAFTS if course.model.can_draft else 0
+    most = MAX_DRAFTS if course.model.can_draft else 0
     while len(found) < len(ids):
         place = len(found)
         here = replace(state, tokens=(*state.tokens, *ids[:place]))

@@ -72,7 +72,7 @@ def started(
             deadline=None if options.timeout is None else submitted + options.timeout,
             reported_seed=seed,
             decoder=made if guest is None else guest.record(made),
-            line=None if guest is None else guest.line,
+            context_id=None if guest is None else guest.line,
             progress=progress,
             kv=kv_options(options),
             constraint=None if compiled is None else compiled.start(),
