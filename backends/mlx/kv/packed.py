@@ -31,6 +31,7 @@ from greenroom.backends.mlx.kv.passes import Pass, inputs_of
 from greenroom.backends.mlx.kv.pools import Pools
 from greenroom.backends.mlx.prefix_cache.store import BLOCK, Kept
 from greenroom.backends.mlx.rows import DrawSite, Row, RowWork
+from greenroom.backends.prefixes import common_prefix_length
 
 __all__ = ["PackedStore"]
 
@@ -155,9 +156,13 @@ class PackedStore:
         """Start an empty row with the KV of a prefix of `prompt`, of a row that is here or was; how many tokens."""
         wanted = prompt[:-1]
         kept = self._kept.store.match(self._kept.namespace, wanted) if self._kept is not None else 0
-        rows = self._pools.rows()
+        rows, ids = self._pools.rows(), list(wanted)
         length, _, place = max(
-            [(_common(other, wanted), other.shared, place) for place, other in enumerate(rows)], default=(0, 0, 0)
+            [
+                (common_prefix_length(other.tokens, ids, other.length), other.shared, place)
+                for place, other in enumerate(rows)
+            ],
+            default=(0, 0, 0),
         )
         if length >= max(kept, BLOCK):
             self._pools.branch(row, rows[place], length)
@@ -208,12 +213,3 @@ class PackedStore:
 def _draws(work: RowWork) -> range:
     """How many entries before its last one each of a row's draws stands."""
     return range(work.drafts, -1, -1) if work.sample else range(0)
-
-
-def _common(row: Row, tokens: tuple[int, ...]) -> int:
-    """How many of `tokens` the row holds, from the first on."""
-    low, high = 0, min(row.length, len(tokens))
-    while low < high:  # halving, because comparing slices is fast
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if tuple(row.tokens[low:middle]) == tokens[low:middle] else (low, middle - 1)
-    return low

@@ -24,6 +24,7 @@ import mlx.core as mx
 
 from greenroom.backends.mlx.kv.padded_layers import LayerShape
 from greenroom.backends.mlx.prefix_cache.files import Form, PrefixFiles
+from greenroom.backends.prefixes import common_prefix_length
 
 __all__ = ["BLOCK", "Hit", "Kept", "Layers", "PrefixStore", "Snapshot", "SnapshotHit"]
 
@@ -340,16 +341,9 @@ class Kept(NamedTuple):
 
 def _alike(blocks: Mapping[_Tokens, _Block], tokens: _Tokens) -> tuple[_Block | None, int]:
     """The block that begins with the most of `tokens`, and how many; None and 0 if none does."""
-    common = [(block, _common(block.tokens, tokens)) for block in blocks.values()]
+    common = [(block, common_prefix_length(block.tokens, tokens)) for block in blocks.values()]
     block, length = max(common, key=itemgetter(1), default=(None, 0))
     return (block, length) if length else (None, 0)
-
-
-def _common(one: _Tokens, other: _Tokens) -> int:
-    for place, (a, b) in enumerate(zip(one, other, strict=False)):
-        if a != b:
-            return place
-    return min(len(one), len(other))
 
 
 def _copied(layer: tuple[mx.array, mx.array], start: int, stop: int) -> tuple[mx.array, mx.array]:
