@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from greenroom.actors.drafter import MAX_DRAFTS
-from greenroom.actors.scheduler.request import Request
+from greenroom.actors.scheduler.request import Constrained, Request
 
 __all__ = ["draft_tokens"]
 
 
-def draft_tokens(request: Request, most: int) -> tuple[int, ...]:
-    """Make up to `most` draft tokens behind the recorded ones."""
+def draft_tokens(request: Request, most: int, vocab_size: int) -> tuple[int, ...]:
+    """Make up to `most` draft tokens behind the recorded ones.
+
+    None where what is drawn depends on the tokens before it other than through the model: the penalties of a draw
+    behind a draft token would have to count that.
+    """
     most = min(most, request.room - 1, MAX_DRAFTS)
-    if most <= 0 or request.is_penalised:
+    if most <= 0 or request.submit.sampling.is_penalised:
         return ()
     drafts = request.drafts
     if drafts.given:
@@ -20,24 +24,22 @@ def draft_tokens(request: Request, most: int) -> tuple[int, ...]:
         tokens = tuple(drafts.drafter.draft(request.tokens, most)[:most])
     else:
         return ()
-    vocab_size = request.vocab_size
     known = next((i for i, token in enumerate(tokens) if not 0 <= token < vocab_size), len(tokens))
-    return _keep_legal(request, tokens[:known])
+    tokens = tokens[:known]
+    return _keep_legal(request.constraint, tokens) if tokens and request.constraint is not None else tokens
 
 
-def _keep_legal(request: Request, tokens: tuple[int, ...]) -> tuple[int, ...]:
-    """Cut `tokens` at the first that the constraint refuses, or behind which it forces: that then comes by itself."""
-    constraint = request.constraint
-    if constraint is None or not tokens:
-        return tokens
-    legal = constraint.validate(tokens)
-    if not request.forces:
+def _keep_legal(constraint: Constrained, tokens: tuple[int, ...]) -> tuple[int, ...]:
+    """Cut `tokens` at the first that is refused, or behind one that forces the next: that then comes by itself."""
+    state = constraint.state
+    legal = state.validate(tokens)
+    if not constraint.forces:
         return tokens[:legal]
     walked = 0
     for token in tokens[:legal]:
-        constraint.consume((token,))
+        state.consume((token,))
         walked += 1
-        if constraint.is_stopped or constraint.forced_tokens():
+        if state.is_stopped or state.forced_tokens():
             break
-    constraint.rollback(walked)
+    state.rollback(walked)
     return tokens[:walked]

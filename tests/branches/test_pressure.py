@@ -66,13 +66,13 @@ def victims() -> list[Edit]:
         for now in range(40):
             plan = scheduler.plan(float(now))
             edits += plan.edits
-            scheduler.held(backend.edit(plan.edits))
-            feeds = scheduler.feeds(float(now))
+            scheduler.record_edits(backend.edit(plan.edits))
+            feeds = scheduler.build_batch(float(now))
             if not feeds:
                 break
             backend.forward(ForwardPlan(feeds))
             backend.sample()
-            scheduler.submitted(feeds)
+            scheduler.mark_submitted(feeds)
             scheduler.apply(tuple([feed.row for feed in feeds]), backend.read(), float(now))
             if now == 3 and request % 4 < 3:
                 break  # the next one comes while this one runs
