@@ -165,6 +165,11 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     banned_until: int = 0
     logprobs: int | None = None
 
+    @property
+    def is_penalised(self) -> bool:
+        """Whether a draw depends on the tokens before it, other than through the model."""
+        return bool(self.repetition_penalty or self.presence_penalty or self.frequency_penalty)
+
 
 class KvOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How a row holds its keys and values, where not as the model's own caches do.

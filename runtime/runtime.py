@@ -18,7 +18,6 @@ from anyio import to_thread
 
 from greenroom.actors.client import EngineClient, PendingRequest
 from greenroom.actors.decoder import Decoder
-from greenroom.actors.messages import Shutdown
 from greenroom.actors.scheduler.admission import Limits
 from greenroom.actors.scheduler.statistics import Statistics
 from greenroom.actors.task import GenerationTask
@@ -127,7 +126,7 @@ class Runtime:
             backend = partial(_backend, self._backend, self._model, self._prefixes)
             limits = partial(_limits, self._max_rows, self._max_step_tokens, self._kv_bytes)
             client = EngineClient(backend, limits, max_waiting=self._max_waiting)
-            finalizer = weakref.finalize(self, client.engine.put, Shutdown())
+            finalizer = weakref.finalize(self, client.shut_down)
             try:
                 await client.open()
             except BaseException:
@@ -153,7 +152,7 @@ class Runtime:
     def _opened(self) -> Session:
         if self._session is None:
             raise RuntimeClosed(f"{self!r} is not entered: use it inside `async with`")
-        failure = self._session.client.engine.failure
+        failure = self._session.client.failure
         if failure is not None:
             raise failure
         return self._session

@@ -13,7 +13,7 @@ from models import gemma3, llama, mamba2
 from rich.console import Console
 
 from greenroom import ChatSession, GenerateParameters, Info, Runtime, Scripted, Token
-from greenroom.actors.mailbox import Dispatcher
+from greenroom.actors.dispatcher import Dispatcher
 from greenroom.backends.mlx import MlxBackend
 from greenroom.cli import chat
 from greenroom.errors import InvalidSnapshot, RuntimeClosed, SessionBusy, SnapshotMismatch
@@ -172,18 +172,18 @@ async def test_an_engine_that_is_gone_answers_nobody(tmp_path: Path) -> None:
     for asked in (session.save(tmp_path / "chat.json"), house.export_kv([1]), house.import_kv(b"")):
         with pytest.raises(RuntimeClosed):
             await asked
-    desk = Dispatcher(SilentEngine(), max_waiting=1)  # type: ignore[arg-type]
+    dispatcher = Dispatcher(SilentEngine(), max_waiting=1)  # type: ignore[arg-type]
 
     async def ask() -> None:
         with pytest.raises(RuntimeClosed, match="before it answered"):
-            await desk.export((1, 2))
+            await dispatcher.export_kv((1, 2))
 
     async with anyio.create_task_group() as group:
         group.start_soon(ask)
         await anyio.wait_all_tasks_blocked()
-        desk.close(None)
+        dispatcher.close(None)
     with pytest.raises(RuntimeClosed):
-        await desk.bring(b"")
+        await dispatcher.import_kv(b"")
 
 
 class SilentEngine:

@@ -43,7 +43,7 @@ class ModelDrafter(Speculator):
         self._runtime = runtime
         self._model = model
         self._config = GenerationConfig.plain(client, default_stops=False)
-        self._context_id = client.new_line()
+        self._context_id = client.new_context_id()
         self._guesses: tuple[int, ...] = ()
         """The last ones, until it is told how the text went on."""
         self._length = _START

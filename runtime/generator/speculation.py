@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from greenroom.actors.scheduler.draft_tokens import MOST_DRAFTS
-from greenroom.actors.scheduler.draft_tokens import Speculator as EngineSpeculator
+from greenroom.actors.drafter import MAX_DRAFTS, Drafter
 from greenroom.actors.scheduler.ngram_drafter import NgramDrafter
 from greenroom.backends.protocol import KvOptions, ModelInfo
 from greenroom.errors import InvalidParameter, NotSupported
@@ -23,7 +22,7 @@ class Speculation(NamedTuple):
     """At most one of the two."""
 
     user: Speculator | None = None
-    engine: EngineSpeculator | None = None
+    engine: Drafter | None = None
 
     @staticmethod
     def of(
@@ -67,7 +66,7 @@ class Speculation(NamedTuple):
         most = config.parameters.max_tokens
         room = config.room - len(generation.tokens) - 1
         room = room if most is None else min(room, most - generation.num_generated - 1)
-        return await call_draft(self.user, generation.tokens, generation.start, min(room, MOST_DRAFTS))
+        return await call_draft(self.user, generation.tokens, generation.start, min(room, MAX_DRAFTS))
 
     def report(self, tokens: Sequence[int], num_wrong: int) -> None:
         """Tell the user's how the generation went on, and how many guesses were wrong. Raises `CallbackFailed`."""

@@ -55,7 +55,7 @@ class ContextBuffer:
     def __init__(self, session: Session, record: ContextRecord = EMPTY) -> None:
         self.session = session
         self.client: EngineClient = session.client
-        self.context_id = self.client.new_line()
+        self.context_id = self.client.new_context_id()
         """Where the engine holds its KV; one request runs there at a time."""
         self.turn_state = record.checkpoints[-1][1]
         self._tokens = record.tokens
@@ -216,7 +216,7 @@ class ContextBuffer:
     def move(self) -> None:
         """Leave its row to a request that still runs there, and take another."""
         self.client.release(self.context_id)
-        self.context_id = self.client.new_line()
+        self.context_id = self.client.new_context_id()
 
     def _require_open(self) -> None:
         if self._is_closed:

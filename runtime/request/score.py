@@ -8,7 +8,7 @@ from typing import Any
 
 from anyio import to_thread
 
-from greenroom.actors.scheduler.draft_tokens import MOST_DRAFTS
+from greenroom.actors.drafter import MAX_DRAFTS
 from greenroom.request.generation import Generation
 from greenroom.request.probes import logprobs_of
 from greenroom.request.run import compute_logits
@@ -20,7 +20,7 @@ async def score(generation: Generation, ids: Sequence[int], context_id: int) -> 
     """Of each of `ids` behind `generation` and those before it. The row holds more than `generation` afterwards."""
     config = generation.config
     own = config.model.can_rewind  # else what is run here would cost the context its row
-    context_id = context_id if own else config.client.new_line()
+    context_id = context_id if own else config.client.new_context_id()
     try:
         return await _score(generation, tuple(ids), context_id)
     finally:
@@ -30,7 +30,7 @@ async def score(generation: Generation, ids: Sequence[int], context_id: int) -> 
 
 async def _score(generation: Generation, ids: tuple[int, ...], context_id: int) -> list[float]:
     found: list[float] = []
-    most = MOST_DRAFTS if generation.config.model.can_draft else 0
+    most = MAX_DRAFTS if generation.config.model.can_draft else 0
     while len(found) < len(ids):
         place = len(found)
         here = replace(generation, tokens=(*generation.tokens, *ids[:place]))

@@ -10,9 +10,9 @@ from typing import Any
 
 from greenroom.actors.client import EngineClient, PendingRequest
 from greenroom.actors.decoder import Decoder
+from greenroom.actors.drafter import Drafter
 from greenroom.actors.mailbox import Mailbox
 from greenroom.actors.messages import Submit
-from greenroom.actors.scheduler.draft_tokens import Speculator as EngineSpeculator
 from greenroom.constraints.constraint import CompiledConstraint
 from greenroom.constraints.state import ConstraintState
 from greenroom.errors import InvalidParameter, NotSupported
@@ -42,7 +42,7 @@ class RunOptions:
     logits: int = 0
     """The raw logits of so many draws are copied."""
     drafts: Sequence[int] = ()
-    drafter: EngineSpeculator | None = None
+    drafter: Drafter | None = None
     draw_with: GenerateParameters | None = None
     """Draws in place of the generation's own parameters."""
     deadline: float | None = None
@@ -100,13 +100,13 @@ def _build(
         constraint=constraint,
         check=None if config.compiled is None or not options.draws else _check(config.compiled, generation.output),
         force_tokens=parameters.force_tokens and options.draws,
-        line=context_id,
-        said=generation.num_generated,
+        context_id=context_id,
+        num_generated_before=generation.num_generated,
         steps=options.steps,
         draws=options.draws,
         logits=tuple(range(options.logits)),
         drafts=tuple(options.drafts),
-        speculator=options.drafter,
+        drafter=options.drafter,
     )
 
 

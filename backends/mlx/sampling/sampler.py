@@ -18,7 +18,7 @@ import numpy.typing as npt
 from greenroom.backends.mlx.rows import Row
 from greenroom.backends.mlx.sampling import masks as bitmasks
 from greenroom.backends.mlx.sampling.methods import METHODS, Group, method_of
-from greenroom.backends.mlx.sampling.penalties import Bans, Bias, Penalties, is_penalised
+from greenroom.backends.mlx.sampling.penalties import Bans, Bias, Penalties
 from greenroom.backends.mlx.sampling.topk import largest
 from greenroom.backends.protocol import Masks, Sampling
 
@@ -72,7 +72,7 @@ class BatchSampler:
             self._index.setdefault(row.id, []).append(i)
         samplings = [row.sampling for row in rows]
         self._bias = Bias(rows) if any(s.logit_bias for s in samplings) else None
-        self._penalties = Penalties(rows) if any(is_penalised(row) for row in rows) else None
+        self._penalties = Penalties(rows) if any(row.sampling.is_penalised for row in rows) else None
         self._bans = Bans(rows) if any(s.banned for s in samplings) else None
         self._samplings = samplings
         self._parts: dict[tuple[int, ...], _Part] = {}
