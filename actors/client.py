@@ -13,7 +13,7 @@ from contextlib import suppress
 from itertools import count
 from typing import Any
 
-from anyio import CancelScope, Event, get_cancelled_exc_class
+from anyio import Event, get_cancelled_exc_class
 
 from greenroom.actors.bridge import Bridge
 from greenroom.actors.engine import Engine
@@ -26,6 +26,7 @@ from greenroom.constraints.compiler import CompiledConstraint, ConstraintCompile
 from greenroom.constraints.constraint import Constraint
 from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.errors import InvalidConstraint, RuntimeClosed
+from greenroom.lifetimes import wait_shielded
 
 __all__ = ["EngineClient", "PendingRequest"]
 
@@ -104,16 +105,10 @@ class EngineClient:
         await self._wait_closed()
 
     async def _wait_closed(self) -> None:
-        interruption: BaseException | None = None
-        while not self._is_closed:
-            try:
-                with CancelScope(shield=True):
-                    await self._closed.wait()
-            except get_cancelled_exc_class() as error:
-                interruption = error
-        self._preparer.shutdown(wait=False, cancel_futures=True)
-        if interruption is not None:
-            raise interruption
+        try:
+            await wait_shielded(self._closed, self._closed.is_set)
+        finally:
+            self._preparer.shutdown(wait=False, cancel_futures=True)
 
     def _build_grammars(self, model: ModelInfo) -> None:
         """On the engine thread: it takes up to a second, in which Python does nothing else, so it is done here."""

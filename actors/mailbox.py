@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Literal
 
-from anyio import CancelScope, EndOfStream, Event, get_cancelled_exc_class
+from anyio import EndOfStream, Event, get_cancelled_exc_class
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from greenroom.actors.decoder import Payload
@@ -30,6 +30,7 @@ from greenroom.actors.messages import (
 )
 from greenroom.errors import GreenroomError, RuntimeClosed, StreamInUse, TooBusy
 from greenroom.events import Info, StopDetail
+from greenroom.lifetimes import wait_shielded
 
 __all__ = ["Dispatcher", "Mailbox", "Status"]
 
@@ -156,17 +157,9 @@ class Mailbox:
     async def settle(self) -> None:
         """Wait for the end, through any cancellation; one that came meanwhile is raised afterwards.
 
-        The wait is bounded by the pass under way. A second native cancel of asyncio breaks a shield, hence the loop.
+        The wait is bounded by the passes in flight.
         """
-        interruption: BaseException | None = None
-        while self.info is None:
-            try:
-                with CancelScope(shield=True):
-                    await self._settled.wait()
-            except get_cancelled_exc_class() as error:
-                interruption = error
-        if interruption is not None:
-            raise interruption
+        await wait_shielded(self._settled, self._settled.is_set)
 
     async def wait(self) -> Info:
         """The closing event, or the request's error; any number of times, by any number of tasks."""
