@@ -39,7 +39,7 @@ async def test_turn_ten_runs_what_is_new_and_says_what_a_cold_run_says() -> None
         for turn in range(10):
             history = session.history
             ids = await runtime.prepare(
-                [*session.opening(), *history, {"role": "user", "content": QUESTIONS[turn % 5]}]
+                [*session._opening(), *history, {"role": "user", "content": QUESTIONS[turn % 5]}]
             )
             _, info = await asked(session, QUESTIONS[turn % 5])
             assert info.prompt_tokens == len(ids)

@@ -15,14 +15,14 @@ from greenroom.errors import InvalidPrompt
 from greenroom.events import ToolCall
 from greenroom.inputs import prompts
 
-__all__ = ["Message", "Saved", "answered", "asked", "assistant", "read", "result", "write"]
+__all__ = ["Message", "SavedTranscript", "answered", "asked", "assistant", "read", "result", "write"]
 
 Message = dict[str, Any]
 _VERSION = 1
 _NOT_RUN = "The call was not run."
 
 
-class Saved(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class SavedTranscript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A transcript's file."""
 
     instructions: str | None
@@ -84,7 +84,7 @@ def answered(history: Sequence[Message], new: Sequence[Message]) -> list[Message
     return [*results, *told, *others] if told else list(new)
 
 
-def write(path: str | Path, saved: Saved, kv: bytes | None = None) -> None:
+def write(path: str | Path, saved: SavedTranscript, kv: bytes | None = None) -> None:
     """The transcript as JSON and its KV beside it, each in one move, so that a crash leaves the old file.
 
     KV that goes with another transcript does no harm: it is used as far as the tokens are the same.
@@ -112,16 +112,16 @@ def _replace(target: Path, data: bytes) -> None:
         part.unlink(missing_ok=True)
 
 
-def read(path: str | Path, with_kv: bool) -> tuple[Saved, bytes | None]:
+def read(path: str | Path, with_kv: bool) -> tuple[SavedTranscript, bytes | None]:
     """What `write` wrote. Raises `InvalidPrompt` for a file that holds no transcript, `OSError` for one not there."""
     saved = _transcript(path)
     beside = _beside(path)
     return saved, beside.read_bytes() if with_kv and beside.exists() else None
 
 
-def _transcript(path: str | Path) -> Saved:
+def _transcript(path: str | Path) -> SavedTranscript:
     try:
-        saved = msgspec.json.decode(Path(path).read_bytes(), type=Saved)
+        saved = msgspec.json.decode(Path(path).read_bytes(), type=SavedTranscript)
         if saved.history:
             prompts.check(saved.history)
     except (msgspec.MsgspecError, ValueError) as error:

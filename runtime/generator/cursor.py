@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import msgspec
 from anyio import CancelScope
 from anyio import Event as Tick
 
@@ -21,7 +22,7 @@ from greenroom.events import Event, Info
 from greenroom.generator.read_ahead import Lent, ReadAhead, Stepping
 from greenroom.generator.speculation import Speculation
 from greenroom.request.config import GenerationConfig
-from greenroom.request.generation import Generation
+from greenroom.request.generation import NOT_RUN, Generation
 from greenroom.request.recorder import RecordedToken
 
 if TYPE_CHECKING:
@@ -112,23 +113,15 @@ class Cursor:
         """See `Generator.info`."""
         state = self.state
         ending = None if state is None else state.ending
-        counts = None if state is None else state.counts
         constraint = None if state is None else state.constraint
         count = len(self.output)
-        return Info(
+        return msgspec.structs.replace(
+            NOT_RUN if state is None else state.counts,
             stop_reason="cancelled" if ending is None else ending.reason,
             stop_detail="handle" if ending is None else ending.detail,
             stop_sequence=None if ending is None else ending.sequence,
             prompt_tokens=len(self.tokens) - count,
             generation_tokens=count,
-            cached_prompt_tokens=0 if counts is None else counts.cached,
-            forced_tokens=0 if counts is None else counts.forced,
-            forced_runs=0 if counts is None else counts.forced_runs,
-            drafted_tokens=0 if counts is None else counts.drafted,
-            accepted_tokens=0 if counts is None else counts.accepted,
-            queue_time=0.0 if counts is None else counts.queue_time,
-            prompt_time=0.0 if counts is None else counts.prompt_time,
-            generate_time=0.0 if counts is None else counts.generate_time,
             seed=self.seed,
             constraint_complete=None if constraint is None else constraint.error is None and constraint.is_accepting,
         )

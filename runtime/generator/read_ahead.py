@@ -103,7 +103,7 @@ class Running:
             )
         else:
             state = replace(self._course.cut(self._base, self.taken, self._constraint), ending=ending)
-        state = replace(state, counts=self._base.counts.plus(info))
+        state = replace(state, counts=self._base.counts.then(info))
         return replace(state, ending=self._course.ending(state))
 
     def drop(self) -> bool:
@@ -208,7 +208,7 @@ class Lent:
             raise RuntimeError(f"{self!r} is not settled")
         state = self._course.cut(self._base, self.taken, self._constraint)
         ending = None if self.mailbox.error is not None else self._course.ended(info)
-        state = replace(state, counts=self._base.counts.plus(info), ending=ending)
+        state = replace(state, counts=self._base.counts.then(info), ending=ending)
         return replace(state, ending=self._course.ending(state))
 
     def drop(self) -> bool:

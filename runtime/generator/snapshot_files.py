@@ -21,18 +21,18 @@ from safetensors import numpy as tensors
 
 from greenroom.actors.client import EngineClient
 from greenroom.errors import GreenroomError, InvalidRequest, InvalidSnapshot, NotSupported, SnapshotMismatch
-from greenroom.events import Event, Token
+from greenroom.events import Event, Info, Token
 from greenroom.inputs.parameters import GenerateParameters, validate, validate_kv
 from greenroom.inputs.segments import Checkpoint
 from greenroom.request.codec import Budget, Source, budget_from, budget_of, constraint_from, source_of
 from greenroom.request.config import GenerationConfig
 from greenroom.request.decoders import TextDecoder
-from greenroom.request.generation import Counts, Ending, Generation, replayed
+from greenroom.request.generation import Ending, Generation, replayed
 from greenroom.request.tool_calling import ToolCalling
 
 __all__ = ["Found", "Going", "read", "write"]
 
-_FORMAT = "greenroom snapshot 2"
+_FORMAT = "greenroom snapshot 3"
 
 
 class Going(NamedTuple):
@@ -72,7 +72,7 @@ class _Generation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     constraint: Source | None
     budget: Budget | None
     ending: Ending | None
-    counts: Counts
+    counts: Info
     unread: tuple[Event, ...]
     has_told_end: bool
     held: tuple[Token, ...]

@@ -71,7 +71,7 @@ async def take(
         after = replace(course.cut(state, said, constraint), ending=ending)
     else:
         after = advanced(state, said, decoder=recorder.decoder, constraint=constraint, ending=ending)
-    after = replace(after, counts=state.counts.plus(info))
+    after = replace(after, counts=state.counts.then(info))
     first = next((place for place, each in enumerate(said) if each.logits is not None), 0)
     return Turn(
         replace(after, ending=course.ending(after)),
