@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from greenroom.actors.scheduler.statistics import Statistics
     from greenroom.actors.task import GenerationTask
     from greenroom.backends.scripted import Reply, Scripted
-    from greenroom.chat import ChatSession, EventTurn, TextTurn
+    from greenroom.chat.session import ChatSession
+    from greenroom.chat.streams import EventTurn, TextTurn
     from greenroom.constraints.cbison import (
         Cbison,
         CbisonExport,
@@ -250,7 +251,8 @@ _HOMES = {
     "greenroom.backends.scripted": "Reply Scripted",
     "greenroom.generator.forks": "Forks",
     "greenroom.constraints.cbison": _CBISON,
-    "greenroom.chat": "ChatSession EventTurn TextTurn",
+    "greenroom.chat.session": "ChatSession",
+    "greenroom.chat.streams": "EventTurn TextTurn",
     "greenroom.constraints.compiler": "GrammarWarning",
     "greenroom.constraints.constraint": "Constraint",
     "greenroom.constraints.kinds.grammars": "Choice Gbnf Lark Regex",

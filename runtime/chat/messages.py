@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import msgspec
 
 from greenroom.errors import InvalidPrompt
 from greenroom.events import ToolCall
+from greenroom.files import replace_file
 from greenroom.inputs import prompts
 
 __all__ = ["Message", "SavedTranscript", "answered", "asked", "assistant", "read", "result", "write"]
@@ -93,23 +92,12 @@ def write(path: str | Path, saved: SavedTranscript, kv: bytes | None = None) -> 
     if kv is None:
         beside.unlink(missing_ok=True)
     else:
-        _replace(beside, kv)
-    _replace(target, msgspec.json.format(msgspec.json.encode(saved), indent=1))
+        replace_file(beside, kv)
+    replace_file(target, msgspec.json.format(msgspec.json.encode(saved), indent=1))
 
 
 def _beside(path: str | Path) -> Path:
     return Path(path).with_name(Path(path).name + ".kv")
-
-
-def _replace(target: Path, data: bytes) -> None:
-    handle, name = tempfile.mkstemp(".part", f"{target.name}.", target.parent)  # readable by its owner alone
-    part = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def read(path: str | Path, with_kv: bool) -> tuple[SavedTranscript, bytes | None]:

@@ -8,7 +8,6 @@ meaning. A matcher and a decoder are in it by what they were made of; they are f
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from safetensors import numpy as tensors
 from greenroom.actors.client import EngineClient
 from greenroom.errors import GreenroomError, InvalidRequest, InvalidSnapshot, NotSupported, SnapshotMismatch
 from greenroom.events import Event, Info, Token
+from greenroom.files import replace_file
 from greenroom.inputs.parameters import GenerateParameters, validate, validate_kv
 from greenroom.inputs.segments import Checkpoint
 from greenroom.request.codec import Budget, Source, budget_from, budget_of, constraint_from, source_of
@@ -92,13 +92,7 @@ def write(path: Path, house: EngineClient, found: Found) -> None:
         "generation": msgspec.json.encode(None if found.going is None else _described(found.going)).decode(),
         **fingerprints(house),
     }
-    data = tensors.save({"tokens": np.array(found.tokens, np.int64)}, metadata)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    replace_file(path, tensors.save({"tokens": np.array(found.tokens, np.int64)}, metadata))
 
 
 def _described(going: Going) -> _Generation:
