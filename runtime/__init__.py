@@ -105,6 +105,7 @@ if TYPE_CHECKING:
     from greenroom.inputs.parameters import GenerateParameters
     from greenroom.inputs.samplers import Sampler
     from greenroom.inputs.tools import Tool
+    from greenroom.options import GenerateOptions
     from greenroom.parsing import ChatParser, ReasoningParser, ToolParser
     from greenroom.request.probes import Distribution, Entropy, Logits, Logprob, Logprobs, Probe
     from greenroom.request.streams import EventStream, Result, Stream, TokenStream
@@ -147,6 +148,7 @@ __all__ = [
     "Forks",
     "Function",
     "Gbnf",
+    "GenerateOptions",
     "GenerateParameters",
     "GenerationFailed",
     "GenerationTask",
@@ -270,6 +272,7 @@ _HOMES = {
     "greenroom.request.probes": "Distribution Entropy Logits Logprob Logprobs Probe",
     "greenroom.generator.iterators": "PulledToken",
     "greenroom.structured.reader": "Structure",
+    "greenroom.options": "GenerateOptions",
     "greenroom.parsing": "ChatParser ReasoningParser ToolParser",
     "greenroom.runtime": "Runtime",
     "greenroom.inputs.samplers": "Sampler",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import pytest
 
@@ -71,7 +72,7 @@ async def test_the_understudy_calls_a_tool_and_reports_its_result() -> None:
 
 
 @pytest.mark.parametrize("style", ["events", "drop"])
-async def test_the_understudy_thinks_first_where_its_template_lets_it(style: str) -> None:
+async def test_the_understudy_thinks_first_where_its_template_lets_it(style: Literal["events", "drop"]) -> None:
     """The template opened the thinking: the model writes no start marker."""
     async with Runtime() as runtime:
         thinks = {"enable_thinking": True}

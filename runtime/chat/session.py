@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import msgspec
 from anyio import to_thread
@@ -18,6 +18,7 @@ from greenroom.chat.turn import Turn
 from greenroom.inputs.parameters import GenerateParameters
 from greenroom.inputs.prompts import check
 from greenroom.inputs.tools import Tools
+from greenroom.options import TurnOptions
 from greenroom.request.streams import EventStream
 from greenroom.runtime import Runtime
 
@@ -79,16 +80,16 @@ class ChatSession:
 
     # Turns.
 
-    async def respond(self, prompt: Question, **overrides: Any) -> str:
+    async def respond(self, prompt: Question, **overrides: Unpack[TurnOptions]) -> str:
         """The answer's text, once it is complete. Raises what the generation raises, and `CallRejected`."""
         async with self.stream_response(prompt, **overrides) as stream:
             return "".join([text async for text in stream])
 
-    def stream_response(self, prompt: Question, **overrides: Any) -> TextTurn:
+    def stream_response(self, prompt: Question, **overrides: Unpack[TurnOptions]) -> TextTurn:
         """The answer's text, piece by piece. `overrides` are parameters of the generation, as in `generate`."""
         return TextTurn(self._turn(prompt, overrides))
 
-    def stream_events(self, prompt: Question, **overrides: Any) -> EventTurn:
+    def stream_events(self, prompt: Question, **overrides: Unpack[TurnOptions]) -> EventTurn:
         """Every event of every round, then one `Info` with their sums and `rounds`.
 
         A `tool_choice` that forces calls forces them in the first round: the others answer what these gave. A rejected
@@ -166,9 +167,11 @@ class ChatSession:
         """The system message, where there are instructions."""
         return [] if self.instructions is None else [{"role": "system", "content": self.instructions}]
 
-    def _turn(self, prompt: Question, overrides: Mapping[str, Any]) -> Turn:
+    def _turn(self, prompt: Question, overrides: TurnOptions) -> Turn:
         settings = self._conversation.settings
-        later = {**overrides, "tool_choice": "auto"} if overrides.get("tool_choice", "none") != "none" else overrides
+        later = overrides.copy()
+        if overrides.get("tool_choice", "none") != "none":
+            later["tool_choice"] = "auto"
 
         def start(messages: list[Message], is_first: bool) -> EventStream:
             return self._conversation.runtime.generate(

@@ -7,12 +7,15 @@ hands every step over before it runs. What each of these does stands in `loop`, 
 from __future__ import annotations
 
 import weakref
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from typing_extensions import TypeForm
 
 from greenroom.actors.decoder import Decoder
 from greenroom.actors.mailbox import Mailbox
 from greenroom.backends.protocol import ModelInfo
+from greenroom.constraints.constraint import Constraint
 from greenroom.events import Chunk, Event, Info, StopDetail, StopReason
 from greenroom.generator import collect, forks, loop
 from greenroom.generator.cursor import Cursor
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from greenroom.generator.context import Context
 
 __all__ = ["Generator"]
+
+T = TypeVar("T")
 
 
 class Generator(Closing):
@@ -178,6 +183,17 @@ class Generator(Closing):
         """Run to the end; the text of all that was generated."""
         await loop.run_out(self._at)
         return self.text + "".join([event.text for event in self._at.tail if isinstance(event, Chunk)])
+
+    @overload
+    async def collect_json(self, schema: Any = None, *, parse: Callable[[str], T]) -> T: ...
+
+    @overload
+    async def collect_json(
+        self, schema: Mapping[str, Any] | str | Constraint | None = None, *, parse: None = None
+    ) -> Any: ...
+
+    @overload
+    async def collect_json(self, schema: TypeForm[T], *, parse: None = None) -> T: ...
 
     async def collect_json(self, schema: Any = None, *, parse: Callable[[str], Any] | None = None) -> Any:
         """Run to the end under `schema` beside the constraint that is there already, and parse the text.
