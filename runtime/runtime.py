@@ -43,8 +43,7 @@ from greenroom.request.decoders import TokenDecoder
 from greenroom.request.streams import EventStream, Result, TokenStream
 from greenroom.request.submit import Progress, started
 from greenroom.request.tool_calling import MakeDecoder, ToolCalling
-from greenroom.structured.structures import Structures
-from greenroom.structured.structures import prepared as structures_of
+from greenroom.structured.structures import Structures, structures_of
 
 __all__ = ["Runtime"]
 

@@ -187,13 +187,13 @@ class Generator(Closing):
         the text ended early, `MalformedJson`, and what `parse` raises.
         """
         at = self._at
-        wanted = collect.wanted(schema, has_other=at.course.is_constrained)
+        wanted = collect.schema_constraint(schema, has_other=at.course.is_constrained)
         if wanted is not None:
             with at.alone():
                 at.no_step()
                 state = await at.here()
-                at.course, at.state = await collect.constrained(at.course, state, wanted)
-        return collect.parsed(await self.collect_text(), schema, parse, is_whole=self.stop_reason == "stop")
+                at.course, at.state = await collect.constrain(at.course, state, wanted)
+        return collect.parse_object(await self.collect_text(), schema, parse, is_whole=self.stop_reason == "stop")
 
     # Branches.
 

@@ -17,10 +17,10 @@ from greenroom.errors import InvalidConstraint, MalformedJson, TruncatedJson
 from greenroom.request.config import GenerationConfig
 from greenroom.request.generation import Generation, follow, redecoded
 
-__all__ = ["constrained", "parsed", "wanted"]
+__all__ = ["constrain", "parse_object", "schema_constraint"]
 
 
-def wanted(schema: Any, *, has_other: bool) -> Constraint | None:
+def schema_constraint(schema: Any, *, has_other: bool) -> Constraint | None:
     """What the text must be; None where the generator's own constraint says it. Raises `InvalidConstraint`."""
     if schema is None:
         return None if has_other else AnyJson()
@@ -32,7 +32,7 @@ def wanted(schema: Any, *, has_other: bool) -> Constraint | None:
     return constraint_of(schema)
 
 
-async def constrained(
+async def constrain(
     course: GenerationConfig, state: Generation, more: Constraint
 ) -> tuple[GenerationConfig, Generation]:
     """The same generation under `more` too. Raises `InvalidConstraint` where what was written contradicts it."""
@@ -47,7 +47,7 @@ async def constrained(
     return course, redecoded(replace(state, constraint=begun), course.decoder)
 
 
-def parsed(text: str, schema: Any, parse: Callable[[str], Any] | None, *, is_whole: bool) -> Any:
+def parse_object(text: str, schema: Any, parse: Callable[[str], Any] | None, *, is_whole: bool) -> Any:
     """The text as an object, as `Runtime.collect` makes it of a stream.
 
     Raises `TruncatedJson` where the text ended early and is no JSON, `MalformedJson` where it came to its own end and

@@ -370,7 +370,9 @@ class Context(Closing):
     def spelled(self, pieces: tuple[Segment, ...]) -> tuple[tuple[int, ...], TurnState]:
         """The tokens of `pieces` behind those that are here. Any thread."""
         model = self.house.model
-        return segments.spelled(pieces, model.tokenizer, model.vocab_size, length=len(self._tokens), told=self.told)
+        return segments.encode_segments(
+            pieces, model.tokenizer, model.vocab_size, length=len(self._tokens), turn=self.told
+        )
 
     def _take(self, found: tuple[tuple[int, ...], TurnState], count: int) -> None:
         tokens, self.told = found

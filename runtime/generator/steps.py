@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from greenroom.constraints.masks import banned
+from greenroom.constraints.masks import masked_logits
 from greenroom.constraints.state import ConstraintState
 from greenroom.errors import InvalidParameter, StepUsed
 from greenroom.inputs.parameters import integer
@@ -112,7 +112,7 @@ class StepOutput:
         state.consume([*self._turn.before, *self._behind[:index]])
         bits = np.empty(-(-len(row) // 32), np.uint32)
         state.fill_mask(bits)
-        return banned(row, bits)
+        return masked_logits(row, bits)
 
     @property
     def _behind(self) -> tuple[int, ...]:

@@ -101,7 +101,7 @@ class Structures(Closing, Generic[T]):
             raise StreamInUse("two tasks read one stream of structures at once: give each a stream of its own")
         self._has_reader = True
         try:
-            found = await self._found(with_marks=with_marks)
+            found = await self._next_moment(with_marks=with_marks)
         except get_cancelled_exc_class():
             await self.aclose()
             raise
@@ -110,7 +110,7 @@ class Structures(Closing, Generic[T]):
         self._latest = found
         return found
 
-    async def _found(self, *, with_marks: bool) -> Structure[T]:
+    async def _next_moment(self, *, with_marks: bool) -> Structure[T]:
         feed = self._feed
         if self._task is None and not self._is_ended:
             self._bridge = Bridge()
@@ -232,10 +232,10 @@ def structures(
         "max_depth": max_depth,
         "max_size": max_size,
     }
-    return prepared(kind, options)(source)
+    return structures_of(kind, options)(source)
 
 
-def prepared(kind: Any, options: Mapping[str, Any]) -> Callable[[AsyncIterable[Any]], Structures[Any]]:
+def structures_of(kind: Any, options: Mapping[str, Any]) -> Callable[[AsyncIterable[Any]], Structures[Any]]:
     """`structures` of a kind, for a source that is to come: what can be refused is refused here."""
     chosen = dict(options)
     truncated: Truncated = chosen.pop("truncated", "raise")
