@@ -8,7 +8,7 @@ from typing import Any
 
 from greenroom.constraints.vocabulary import Vocabulary
 
-__all__ = ["literal", "nested", "regex_escape", "regex_unescape", "token_literal"]
+__all__ = ["literal", "nested_grammar", "regex_escape", "regex_unescape", "token_literal"]
 
 
 def literal(text: str) -> str:
@@ -24,7 +24,7 @@ def token_literal(text: str, vocabulary: Vocabulary) -> str:
     return " ".join([f"<[{ids[part]}]>" if part in ids else literal(part) for part in parts if part])
 
 
-def nested(grammar: str, name: str) -> dict[str, Any]:
+def nested_grammar(grammar: str, name: str) -> dict[str, Any]:
     """A grammar as a part of a larger one, which refers to it as `@name`."""
     if not grammar.lstrip().startswith("{"):
         return {"name": name, "lark_grammar": grammar}

@@ -16,7 +16,7 @@ from llguidance import LLExecutor
 from greenroom.constraints.grammar_matcher import GrammarMatcher, settle, stop_forcing
 from greenroom.constraints.state import Bits, ConstraintState, parts
 
-__all__ = ["banned", "fill_masks", "is_dead_end"]
+__all__ = ["fill_masks", "is_dead_end", "masked_logits"]
 
 
 def fill_masks(states: Sequence[ConstraintState], out: Bits) -> list[str | None]:
@@ -83,7 +83,7 @@ def _executor() -> LLExecutor:
     return LLExecutor()
 
 
-def banned(row: npt.NDArray[np.float32], bits: Bits) -> npt.NDArray[np.float32]:
+def masked_logits(row: npt.NDArray[np.float32], bits: Bits) -> npt.NDArray[np.float32]:
     """`row` with minus infinity where `bits` forbids a token."""
     allowed = np.unpackbits(bits.view(np.uint8), bitorder="little")[: len(row)]
     return np.where(allowed.astype(bool), row, np.float32(-np.inf))

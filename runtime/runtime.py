@@ -39,8 +39,7 @@ from greenroom.request.session import Session
 from greenroom.request.streams import EventStream, Result, TokenStream
 from greenroom.request.submit import Progress, PromptOptions, submit_prompt
 from greenroom.request.tool_calling import NO_TOOLS, MakeDecoder, ToolCalling
-from greenroom.structured.structures import StructureOptions, Structures
-from greenroom.structured.structures import prepared as structures_of
+from greenroom.structured.structures import StructureOptions, Structures, structures_of
 
 __all__ = ["Runtime"]
 

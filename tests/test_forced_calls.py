@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 
 from greenroom import RejectedToolCall, Runtime, ToolCall
 from greenroom.errors import GreenroomError
-from greenroom.parsing.forced import forced
+from greenroom.parsing.forced import forced_calls
 from greenroom.request.current import session_of
 
 pytestmark = pytest.mark.parametrize("anyio_backend", [("asyncio", {})], ids=["asyncio"])  # what runs is the engine
@@ -35,7 +35,7 @@ async def test_the_schemas_of_real_functions_compile() -> None:
             failed: list[str] = []
             for _, function in found:
                 try:
-                    house.compile(forced("hermes", [tool(function)]))
+                    house.compile(forced_calls("hermes", [tool(function)]))
                 except GreenroomError as error:
                     failed.append(f"{function['name']}: {error}")
             assert len(failed) <= 0.05 * len(found), (category, failed)

@@ -49,7 +49,7 @@ class MatcherTemplate(Closable):
         self._kind, self._text, self._eos_ids = kind, text, tuple(eos_ids)
         self._lock = Lock()  # a matcher has one owner, and requests start on any thread
         self._clones = "clone_matcher" in factory.capabilities
-        self.first = self._made()
+        self.first = self._create()
         if not self._clones:
             self.first.close()
         factory.closes_with(self)
@@ -57,10 +57,10 @@ class MatcherTemplate(Closable):
     def start(self) -> CbisonMatcher:
         """A matcher at the start. Raises `FactoryClosed`."""
         if not self._clones:
-            return self._made()
+            return self._create()
         with self._lock:
             if self.first.is_closed:
-                self.first = self._made()
+                self.first = self._create()
             return self.first.fork()
 
     def close(self) -> None:
@@ -68,7 +68,7 @@ class MatcherTemplate(Closable):
         with self._lock:
             self.first.close()
 
-    def _made(self) -> CbisonMatcher:
+    def _create(self) -> CbisonMatcher:
         return self._factory.matcher(self._kind, self._text, eos_ids=self._eos_ids)
 
 

@@ -49,9 +49,9 @@ class Counted:
         """One less; the last lets go. More than there were is a fault of the caller's, and raises `IndexError`."""
         self._references.pop()
         if not self._references and _ALIVE.pop(self.address, None) is not None:
-            self.freed()
+            self.free()
 
-    def freed(self) -> None:
+    def free(self) -> None:
         """Nobody refers to it any more: let go of what it holds."""
 
 

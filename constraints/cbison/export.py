@@ -143,7 +143,7 @@ class Factory(Counted):
     def _fill(self, request: tuple[int, int]) -> int:
         return self.engine.fill(*request, self.mask_bytes)
 
-    def freed(self) -> None:
+    def free(self) -> None:
         """Nobody refers to it, so no matcher lives."""
         if self._pool is not None:
             self._pool.shutdown(wait=False)

@@ -98,10 +98,10 @@ class CbisonMatcher(Closable, ConstraintState):
             return 0
         call = self._engine.slots.validate_tokens
         if call is None:
-            return self._tried(legal)
+            return self._try_tokens(legal)
         batch = array("I", legal)
         count = call(self._pointer, batch.buffer_info()[0], len(batch))
-        return self._checked(count, len(batch), "validate_tokens")
+        return self._check_count(count, len(batch), "validate_tokens")
 
     def forced_tokens(self) -> tuple[int, ...]:
         """The tokens that must come next; none where the engine cannot tell."""
@@ -111,7 +111,7 @@ class CbisonMatcher(Closable, ConstraintState):
         room = 128
         while True:
             batch = array("I", bytes(4 * room))
-            count = self._checked(call(self._pointer, batch.buffer_info()[0], room), room, "compute_ff_tokens")
+            count = self._check_count(call(self._pointer, batch.buffer_info()[0], room), room, "compute_ff_tokens")
             # The engine cuts at the end of the buffer without a word.
             if count < room or room >= 1 << 16:
                 break
@@ -209,7 +209,7 @@ class CbisonMatcher(Closable, ConstraintState):
             self._handle, self._pointer = handle, handle.pointer
         del self._history[kept:]
 
-    def _tried(self, tokens: Sequence[int]) -> int:
+    def _try_tokens(self, tokens: Sequence[int]) -> int:
         try:
             return emulation.num_legal(self._engine, self._grammar, self._pointer, self._history, tokens)
         except (emulation.Unable, IncompatibleEngine) as error:
@@ -224,7 +224,7 @@ class CbisonMatcher(Closable, ConstraintState):
                 return index
         return len(tokens)
 
-    def _checked(self, count: int, limit: int, what: str) -> int:
+    def _check_count(self, count: int, limit: int, what: str) -> int:
         if 0 <= count <= limit:
             return count
         self._fail(f"{what} returned {count} of at most {limit}")

@@ -108,17 +108,17 @@ def _schema_text(schema: Any) -> str:
         if content is False:
             raise InvalidConstraint("nothing fits the schema `false`")
         # llguidance takes its options along with an object alone.
-        return json.dumps({} if content is True else _whole(dict(content)))
+        return json.dumps({} if content is True else _with_whole_counts(dict(content)))
     except (TypeError, ValueError) as error:
         if isinstance(error, InvalidConstraint):
             raise
         raise InvalidConstraint(f"the schema is not JSON: {error}") from error
 
 
-def _whole(schema: Any) -> Any:
+def _with_whole_counts(schema: Any) -> Any:
     """`schema` with counts such as 2.0 as the integers that they are, which llguidance insists on."""
     if isinstance(schema, list):
-        return [_whole(part) for part in schema]
+        return [_with_whole_counts(part) for part in schema]
     if not isinstance(schema, Mapping):
         return schema
     return {name: part if name in _VALUES else _count(name, part) for name, part in schema.items()}
@@ -126,7 +126,7 @@ def _whole(schema: Any) -> Any:
 
 def _count(name: str, part: Any) -> Any:
     is_count = name in _COUNTS and isinstance(part, float) and part.is_integer()
-    return int(part) if is_count else _whole(part)
+    return int(part) if is_count else _with_whole_counts(part)
 
 
 def _layout(whitespace: bool | str | None, separators: tuple[str, str] | None) -> dict[str, Any]:

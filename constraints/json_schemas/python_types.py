@@ -9,13 +9,13 @@ from typing import Any
 
 import msgspec
 
-from greenroom.constraints.json_schemas.type_details import add_details
+from greenroom.constraints.json_schemas.type_details import add_type_details
 from greenroom.errors import InvalidConstraint
 
 __all__ = ["ExportedType", "export"]
 
 _ENFORCED_FORMATS = frozenset(["date-time", "time", "date", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"])
-_SPELLINGS = {
+_FORMAT_PATTERNS = {
     "decimal": r"^-?[0-9]+(\.[0-9]+)?$",
     # Years and months, which a grammar's own "duration" has, are no timedelta's.
     "duration": r"^P([0-9]{1,6}D|T[0-9]{1,6}[HMS])$",
@@ -54,7 +54,7 @@ def export(source: Any) -> ExportedType:
         raise InvalidConstraint(f"{source!r} is no type: no schema tells what it takes")
     try:
         schema = msgspec.json.schema(source)
-        add_details(source, schema)
+        add_type_details(source, schema)
         return ExportedType(schema, msgspec.json.Decoder(source).decode)
     except (TypeError, msgspec.ValidationError) as refusal:
         return _by_pydantic(source, refusal)
@@ -88,23 +88,23 @@ def _enforceable(schema: Any) -> Any:
     schema.pop("uniqueItems", None)
     if "properties" in schema:
         schema.setdefault("additionalProperties", False)
-    _spell(schema)
-    _name(schema)
+    _replace_formats(schema)
+    _replace_key_types(schema)
     return schema
 
 
-def _spell(schema: dict[str, Any]) -> None:
+def _replace_formats(schema: dict[str, Any]) -> None:
     """Formats and encodings that no grammar knows become patterns, or go."""
     known = schema.get("format")
     if known is not None and known not in _ENFORCED_FORMATS:
         del schema["format"]
-        if known in _SPELLINGS and schema.get("type") == "string":
-            schema.setdefault("pattern", _SPELLINGS[known])
+        if known in _FORMAT_PATTERNS and schema.get("type") == "string":
+            schema.setdefault("pattern", _FORMAT_PATTERNS[known])
     if schema.get("contentEncoding") == "base64":
         schema.setdefault("pattern", _BASE64)
 
 
-def _name(schema: dict[str, Any]) -> None:
+def _replace_key_types(schema: dict[str, Any]) -> None:
     """Key types of a mapping become its patterns or its properties."""
     names = schema.pop("propertyNames", None)
     if not isinstance(names, Mapping):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from greenroom.constraints.constraint import GrammarConstraint
-from greenroom.constraints.grammar_text import literal, nested, token_literal
+from greenroom.constraints.grammar_text import literal, nested_grammar, token_literal
 from greenroom.constraints.json_schemas.json_schema import JsonSchema
 from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.errors import InvalidConstraint
@@ -75,7 +75,9 @@ class StructTag(GrammarConstraint):
         once = f"{'other* ' if others else ''}call " if self.required else ""
         calls = " | ".join(f"tag_{number}" for number in range(len(self.tags)))
         lines = [f"start: {once}{step}* rest", "rest: TEXT", "TEXT: /(.|\\n)*/", f"call: {calls}", *other, *rules]
-        contents = [nested(tag.content.grammar(vocabulary), f"content_{at}") for at, tag in enumerate(self.tags)]
+        contents = [
+            nested_grammar(tag.content.grammar(vocabulary), f"content_{at}") for at, tag in enumerate(self.tags)
+        ]
         return json.dumps({"grammars": [{"name": "tags", "lark_grammar": "\n".join(lines)}, *contents]})
 
     def check(self, text: str) -> str | None:

@@ -240,8 +240,8 @@ class OneOf(Shape):
         self.whole = whole
         records = [member for member in members if isinstance(member, Record)]
         shared = set(records[0].tags).intersection(*[record.tags for record in records]) if records else set()
-        told = [key for key in shared if _are_disjoint([record.tags[key] for record in records])]
-        self._tag = told[0] if told and len(records) == len(members) else None
+        distinct = [key for key in shared if _are_disjoint([record.tags[key] for record in records])]
+        self._tag = distinct[0] if distinct and len(records) == len(members) else None
 
     def for_object(self) -> OneOf:
         """Itself."""
@@ -257,8 +257,8 @@ class OneOf(Shape):
             return None
         if not all(isinstance(member, Record) for member in self.members):
             return None
-        told = keys if self._tag is None else set()
-        found = [member for member in self.members if isinstance(member, Record) and member.admits(told, whole)]
+        relevant = keys if self._tag is None else set()
+        found = [member for member in self.members if isinstance(member, Record) and member.admits(relevant, whole)]
         return found[0] if len(found) == 1 else None
 
     def convert(self, value: Any) -> Any:

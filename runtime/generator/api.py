@@ -397,10 +397,10 @@ class Generator(Closing):
         without a constraint, any JSON. `parse` is called with the text in place of ours. Raises `TruncatedJson` where
         the text ended early, `MalformedJson`, and what `parse` raises.
         """
-        wanted = collect.wanted(schema, has_other=self._cursor.config.is_constrained)
+        wanted = collect.schema_constraint(schema, has_other=self._cursor.config.is_constrained)
         if wanted is not None:
             await collect.constrain(self._cursor, wanted)
-        return collect.parsed(await self.collect_text(), schema, parse, is_whole=self.stop_reason == "stop")
+        return collect.parse_object(await self.collect_text(), schema, parse, is_whole=self.stop_reason == "stop")
 
     # Branches.
 

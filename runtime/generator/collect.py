@@ -20,10 +20,10 @@ from greenroom.generator.iterators import take
 from greenroom.request.generation import Generation, follow
 from greenroom.request.submit import RunOptions
 
-__all__ = ["constrain", "parsed", "run_to_end", "wanted"]
+__all__ = ["constrain", "parse_object", "run_to_end", "schema_constraint"]
 
 
-def wanted(schema: Any, *, has_other: bool) -> Constraint | None:
+def schema_constraint(schema: Any, *, has_other: bool) -> Constraint | None:
     """What the text must be; None where the generator's own constraint says it. Raises `InvalidConstraint`."""
     if schema is None:
         return None if has_other else AnyJson()
@@ -72,7 +72,7 @@ async def run_to_end(cursor: Cursor) -> None:
             cursor.commit(generation)
 
 
-def parsed(text: str, schema: Any, parse: Callable[[str], Any] | None, *, is_whole: bool) -> Any:
+def parse_object(text: str, schema: Any, parse: Callable[[str], Any] | None, *, is_whole: bool) -> Any:
     """The text as an object, as `Runtime.collect` makes it of a stream.
 
     Raises `TruncatedJson` where the text ended early and is no JSON, `MalformedJson` where it came to its own end and

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from greenroom.backends.protocol import Sampled
-from greenroom.constraints.masks import banned
+from greenroom.constraints.masks import masked_logits
 from greenroom.constraints.state import ConstraintState
 from greenroom.errors import InvalidParameter, StepPending, StepUsed, TokenRefused
 from greenroom.generator.cursor import Cursor, PendingStep
@@ -104,7 +104,7 @@ class StepOutput:
         state.consume([*self._result.before, *self._between[:index]])
         bits = np.empty(-(-len(row) // 32), np.uint32)
         state.fill_mask(bits)
-        return banned(row, bits)
+        return masked_logits(row, bits)
 
     @property
     def _between(self) -> tuple[int, ...]:

@@ -140,7 +140,7 @@ class Value:
         self.text += text
         if self._begin is None and not self._begins():
             is_lost = len(self.text) > len(self._opening) + _LONGEST_HEAD
-            return self._broken() if is_lost else self._reopened()
+            return self._end_broken() if is_lost else self._end_reopened()
         if self._looks is not None:
             answer = self._looks(self.text)
             if answer is None:
@@ -151,7 +151,7 @@ class Value:
         self._scanner.push(self.text[self._scanned :])
         self._scanned = len(self.text)
         if self._scanner.is_broken:
-            return self._broken()
+            return self._end_broken()
         return "open" if self._scanner.end is None else self._close(self._scanner.end)
 
     def give_up(self) -> FrameState:
@@ -179,13 +179,13 @@ class Value:
         self._scanned = self._begin or 0
         return self._begin is not None
 
-    def _broken(self) -> FrameState:
+    def _end_broken(self) -> FrameState:
         if self._is_bare:
             self.end = self._scanner.seen
             return "cut"
-        return self._reopened()
+        return self._end_reopened()
 
-    def _reopened(self) -> FrameState:
+    def _end_reopened(self) -> FrameState:
         again = self.text.find(self._opening, len(self._opening))
         if again < 0:
             return "open"

@@ -125,7 +125,9 @@ def _mistral(raw: str, tools: Toolbox, parser: Any) -> list[Written]:
     if "[CALL_ID]" in head or "[ARGS]" not in head or "." in head:
         body = raw.removeprefix(parser.start).lstrip()
         return (
-            call_bodies.json_calls(raw, parser.start) if body.startswith("[") else call_bodies.headed(raw, parser.start)
+            call_bodies.json_calls(raw, parser.start)
+            if body.startswith("[")
+            else call_bodies.headed_calls(raw, parser.start)
         )
     return mlx_lm_parsers.read(raw, parser, tools)
 
@@ -244,7 +246,7 @@ _OWN: Mapping[str, Callable[[], Format]] = {
         name="functionary_v3_2",
         opens=_call(">>>"),
         frame=lambda opening: Value(opening, head=_NAME_HEAD),
-        read=lambda raw, _: call_bodies.headed(raw, ">>>"),
+        read=lambda raw, _: call_bodies.headed_calls(raw, ">>>"),
         drops=(">>>all\n",),
         begins=">>>",
     ),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from greenroom.constraints.constraint import GrammarConstraint
-from greenroom.constraints.grammar_text import nested, regex_escape, token_literal
+from greenroom.constraints.grammar_text import nested_grammar, regex_escape, token_literal
 from greenroom.constraints.vocabulary import Vocabulary
 
 __all__ = ["Item", "Rules", "pattern"]
@@ -40,7 +40,7 @@ class Rules:
     def json(self, schema: GrammarConstraint) -> str:
         """A value by that schema."""
         name = f"json_{len(self._parts)}"
-        self._parts.append(nested(schema.grammar(self._vocabulary), name))
+        self._parts.append(nested_grammar(schema.grammar(self._vocabulary), name))
         return f"@{name}"
 
     def rule(self, expression: str) -> str:
@@ -49,16 +49,16 @@ class Rules:
         self._lines.append(f"{name}: {expression or self.empty()}")
         return name
 
-    def later(self) -> tuple[str, Callable[[str], None]]:
+    def declare(self) -> tuple[str, Callable[[str], None]]:
         """A rule that may be referred to before it is known, and what makes it known."""
         place = len(self._lines)
         name = f"rule_{place}"
         self._lines.append("")
 
-        def known(expression: str) -> None:
+        def define(expression: str) -> None:
             self._lines[place] = f"{name}: {expression or self.empty()}"
 
-        return name, known
+        return name, define
 
     def token(self, expression: str, *, lazy: bool = False) -> str:
         """A lexeme, of terminals and regular expressions. A `lazy` one is over as soon as it may be."""
@@ -82,7 +82,7 @@ class Rules:
         """Nothing."""
         return '""'
 
-    def listed(self, items: Sequence[Item], separator: str = "", *, some: bool = False) -> str | None:
+    def sequence(self, items: Sequence[Item], separator: str = "", *, some: bool = False) -> str | None:
         """The items in their order, with `separator` between two; those that need not be there may be left out.
 
         With `some`, at least one is there: None where there is none.

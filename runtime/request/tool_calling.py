@@ -15,7 +15,7 @@ from greenroom.errors import InvalidParameter, NotSupported
 from greenroom.inputs.parameters import GenerateParameters, stop_ids, stop_strings
 from greenroom.inputs.tools import Toolbox, Tools
 from greenroom.parsing.dialect import Dialect
-from greenroom.parsing.forced import forced
+from greenroom.parsing.forced import forced_calls
 from greenroom.request.decoders import TextDecoder
 
 __all__ = ["NO_TOOLS", "MakeDecoder", "ToolCalling"]
@@ -61,10 +61,10 @@ class ToolCalling(msgspec.Struct, frozen=True):
     def constraint(self, model: ModelInfo, ids: Sequence[int]) -> Constraint:
         """The calls that the choice forces, behind the prompt's `ids`."""
         dialect = Dialect.of(model, tool_format=self.tool_format)
-        opened = dialect.opened(dialect.tail(ids, model.tokenizer))
+        opened = dialect.opened_markers(dialect.tail(ids, model.tokenizer))
         thinking = dialect.thinking
         is_thinking = thinking is not None and opened == thinking.start
-        return forced(
+        return forced_calls(
             dialect.name,
             list(self.parsed),
             None if self.choice == "required" else self.choice,
@@ -87,7 +87,7 @@ class ToolCalling(msgspec.Struct, frozen=True):
         start, end = [
             tuple(model.tokenizer.encode(marker, add_special_tokens=False)) for marker in (thinking.start, thinking.end)
         ]
-        is_open = dialect.opened(dialect.tail(ids, model.tokenizer)) == thinking.start
+        is_open = dialect.opened_markers(dialect.tail(ids, model.tokenizer)) == thinking.start
         return ReasoningBudget(start, end, most, is_open)
 
     @property

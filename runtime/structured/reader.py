@@ -61,7 +61,7 @@ class StructureFeed:
                 if self.has_news:
                     self._wake()
                     await task.pause()
-                    await self._taken(task)
+                    await self._wait_taken(task)
             self.has_news |= self.snapshots.finish()
         except Exception as error:  # noqa: BLE001 - whatever the source raises is the consumer's
             self.error = error
@@ -84,7 +84,7 @@ class StructureFeed:
         elif not isinstance(item, _SILENT):
             raise UnsupportedType(f"the source yields {item!r}: structures are made of str, bytes or Chunks")
 
-    async def _taken(self, task: Background) -> None:
+    async def _wait_taken(self, task: Background) -> None:
         """Let who was woken run: trio does not say who runs first."""
         while self.has_news and self._waiter is not None:
             await task.pause()

@@ -102,7 +102,7 @@ class Structures(Closing, Generic[T]):
             raise StreamInUse("two tasks read one stream of structures at once: give each a stream of its own")
         self._has_reader = True
         try:
-            found = await self._found(with_marks=with_marks)
+            found = await self._next_moment(with_marks=with_marks)
         except get_cancelled_exc_class():
             await self.aclose()
             raise
@@ -111,7 +111,7 @@ class Structures(Closing, Generic[T]):
         self._latest = found
         return found
 
-    async def _found(self, *, with_marks: bool) -> Structure[T]:
+    async def _next_moment(self, *, with_marks: bool) -> Structure[T]:
         feed = self._feed
         if self._task is None and not self._is_ended:
             self._post = loop_poster()
@@ -210,10 +210,10 @@ def structures(source: AsyncIterable[Any], kind: Any, **options: Unpack[Structur
     Raises `UnsupportedType` and `InvalidParameter` at the call. Nothing is read before the first
     `async for`.
     """
-    return prepared(kind, **options)(source)
+    return structures_of(kind, **options)(source)
 
 
-def prepared(
+def structures_of(
     kind: Any, *, truncated: Truncated = "raise", every_chunk: bool = False, **options: Unpack[SnapshotOptions]
 ) -> Callable[[AsyncIterable[Any]], Structures[Any]]:
     """`structures` of a kind, for a source that is to come: what can be refused is refused here."""

@@ -44,7 +44,7 @@ from greenroom.constraints.constraint import Compiler, GrammarConstraint
 from greenroom.constraints.kinds.reasoning_budget import ReasoningBudget
 from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.errors import InvalidConstraint, InvalidSnapshot, NotSupported, SnapshotMismatch
-from greenroom.parsing.forced import forced
+from greenroom.parsing.forced import forced_calls
 from greenroom.parsing.thinking import Thinking
 from greenroom.request.codec import Source, constraint_from, source_of
 from greenroom.request.current import session_of
@@ -196,8 +196,8 @@ CONSTRAINTS: dict[str, Callable[[], Constraint]] = {
     "lazy": lambda: Lazy(7, Lazy("</think>", PLACE)),
     "all": lambda: All(Regex("a+"), All(Choice("a"), AnyJson())),
     "budget": lambda: ReasoningBudget((1, 2), (3,), 9, is_open=True),
-    "spelt calls": lambda: forced("pythonic", [WEATHER]),
-    "calls": lambda: forced("hermes", [WEATHER], thinking=Thinking("<think>", "</think>"), is_thinking=True),
+    "spelt calls": lambda: forced_calls("pythonic", [WEATHER]),
+    "calls": lambda: forced_calls("hermes", [WEATHER], thinking=Thinking("<think>", "</think>"), is_thinking=True),
 }
 
 
