@@ -18,10 +18,10 @@ _UNKNOWN = "\ufffd"
 def byte_table(rust: Any) -> list[bytes]:
     """The bytes of every token of a byte-level tokenizer; none for special tokens."""
     spelling = str.maketrans(_characters_of_bytes())
-    return [b"" if token is None else _spelt(token, spelling) for token in _tokens(rust)]
+    return [b"" if token is None else _bytes_of(token, spelling) for token in _tokens(rust)]
 
 
-def _spelt(token: str, spelling: dict[int, str]) -> bytes:
+def _bytes_of(token: str, spelling: dict[int, str]) -> bytes:
     try:
         return token.translate(spelling).encode("latin-1")
     except UnicodeEncodeError:  # an added token, which is written as itself

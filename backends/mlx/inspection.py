@@ -66,6 +66,7 @@ def inspect(
 
     Raises `ModelLoadFailed` where the model cannot run: some need a device that is not here.
     """
+    # 1. Run a token on the model's own caches: what the logits and the caches are.
     model = loaded.model
 
     def make_cache() -> list[Any]:
@@ -86,23 +87,25 @@ def inspect(
     if groups and not _takes_quantized(model, probe, groups[0]):
         groups = ()
     del probe, logits
+    # 2. Find the best store whose rows are given what mlx-lm gives each of them by itself.
     kinds: tuple[Callable[[PrefixNamespace | None], Store], ...] = (
         *(_plain_stores(model, make_cache, shapes) if plain else ()),
         *(() if _cuts_blocks(model) else (partial(BatchCacheStore, model, make_cache),)),
         partial(SequentialStore, model, make_cache, None),
     )
     store = next(kind for kind in kinds if kind is kinds[-1] or _agrees(kind, model, make_cache, vocab_size))
+    # 3. Make room for what is kept of prompts that are over, where it can hold anything.
     weights = fingerprint(model, loaded.config)
     budget = prefix_bytes if prefix_bytes is not None else memory // _PREFIX_SHARE
     kept = None
     if budget >= BLOCK * cost.per_token + cost.per_row and (plain or can_snapshot(make_cache())):
         namespace = f"mlx {version('mlx')} {weights}"  # two versions may round differently
         kept = PrefixNamespace(PrefixStore(budget, shapes, files), namespace)
-    context = _context_length(loaded.config)
+    # 4. Say what was found.
     info = ModelInfo(
         name=name,
         vocab_size=vocab_size,
-        context_length=context,
+        context_length=_context_length(loaded.config),
         stop_tokens=frozenset(token for token in stop_tokens(loaded) if 0 <= token < vocab_size),
         kv_bytes_per_token=cost.per_token,
         kv_bytes_per_row=cost.per_row,

@@ -128,8 +128,8 @@ def test_bytes_are_those_of_the_rows_and_go_with_them(name: str) -> None:
             driver.turn(*(Feed(row, PROMPT) for row in rows))
             driver.turn(*(Feed(row) for row in rows))
             driver.read()
-            assert driver.edit() == stores.bytes_of(None, [len(PROMPT) + 1] * 4)
-            assert driver.edit(Close(rows[0])) == stores.bytes_of(None, [len(PROMPT) + 1] * 3)
+            assert driver.edit() == stores.row_bytes(None, [len(PROMPT) + 1] * 4)
+            assert driver.edit(Close(rows[0])) == stores.row_bytes(None, [len(PROMPT) + 1] * 3)
             driver.turn(*(Feed(row) for row in rows[1:]))
             assert driver.edit(*(Close(row) for row in rows[1:])) == 0
             driver.read()

@@ -193,13 +193,13 @@ def pools_of(rows: list[Row]) -> Iterable[tuple[int, int]]:
 def runs_of(rows: list[Row]) -> list[tuple[int, int]]:
     """Which neighbours share an attention call."""
     found = []
-    for first, last in _adjacent(rows):
+    for first, last in _neighbours(rows):
         lengths = [row.own_length + 1 for row in rows[first:last]]
-        found += [(first + a, first + b) for a, b in _grouped(lengths, _CALL_COST + rows[first].shared_length)]
+        found += [(first + a, first + b) for a, b in _group(lengths, _CALL_COST + rows[first].shared_length)]
     return found
 
 
-def _adjacent(rows: list[Row]) -> Iterable[tuple[int, int]]:
+def _neighbours(rows: list[Row]) -> Iterable[tuple[int, int]]:
     """Ranges of rows in one pool, slot by slot, behind the same part of the same shared prefix."""
     first = 0
     for i in range(1, len(rows) + 1):
@@ -214,7 +214,7 @@ def _follows(before: Row, row: Row) -> bool:
     return row.shared_prefix is before.shared_prefix and row.shared_length == before.shared_length
 
 
-def _grouped(lengths: list[int], call_cost: int) -> list[tuple[int, int]]:
+def _group(lengths: list[int], call_cost: int) -> list[tuple[int, int]]:
     """Cut neighbours into groups so that padding to each group's longest and the calls cost least."""
     best: list[tuple[int, int]] = [(0, 0)]
     for stop in range(1, len(lengths) + 1):

@@ -213,10 +213,10 @@ class PaddedStore(TwoPhaseStore):
             longest = max(longest, *(row.length + 1 for row in self.rows()), 1)
             if used <= _SHRINK_AT * slots * (longest + _CAPACITY_STEP):
                 return
-            self._resize(slots, _rounded(longest))
+            self._resize(slots, _round_up(longest))
             return
         wanted = self._slots if slots <= self._slots else max(slots, self._slots * 3 // 2)
-        capacity = self._capacity if longest <= self._capacity else _rounded(max(longest, self._capacity * 3 // 2))
+        capacity = self._capacity if longest <= self._capacity else _round_up(max(longest, self._capacity * 3 // 2))
         self._resize(wanted, capacity)
 
     def _resize(self, slots: int, capacity: int) -> None:
@@ -227,5 +227,5 @@ class PaddedStore(TwoPhaseStore):
             layer.resize(slots, capacity)
 
 
-def _rounded(tokens: int) -> int:
+def _round_up(tokens: int) -> int:
     return -(-tokens // _CAPACITY_STEP) * _CAPACITY_STEP

@@ -86,8 +86,8 @@ class Layer:
     def resize(self, slots: int, capacity: int) -> None:
         """Copy into buffers of another size; what does not fit is gone."""
         shape = self._shape
-        self.keys = _resized(self.keys, (slots, shape.heads, capacity, shape.key_size), shape.key_type)
-        self.values = _resized(self.values, (slots, shape.heads, capacity, shape.value_size), shape.value_type)
+        self.keys = _resize_buffer(self.keys, (slots, shape.heads, capacity, shape.key_size), shape.key_type)
+        self.values = _resize_buffer(self.values, (slots, shape.heads, capacity, shape.value_size), shape.value_type)
 
     def drop(self) -> None:
         """Let the buffers go."""
@@ -128,7 +128,7 @@ class SlotView:
         return self.offset == 0
 
 
-def _resized(old: mx.array, shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
+def _resize_buffer(old: mx.array, shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
     new = mx.zeros(shape, dtype=dtype)
     slots, capacity = min(old.shape[0], shape[0]), min(old.shape[2], shape[2])
     if slots and capacity:

@@ -250,6 +250,7 @@ class Pools:
         self._put(row, target, slot, count)
 
     def _put(self, row: Row, target: Pool, slot: int, copied: int) -> None:
+        """Make a slot the place of `row`, into which `copied` tokens went."""
         self.bytes_copied += copied * self.bytes_per_token
         self.changes += 1
         target.rows[slot] = row

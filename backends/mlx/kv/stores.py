@@ -106,14 +106,14 @@ class Stores:
         lengths: dict[KvOptions | None, list[int]] = {}
         for row in rows:
             lengths.setdefault(row.kv, []).append(row.own_length)
-        return sum(self.bytes_of(kind, counts) for kind, counts in lengths.items()) + self.shared_bytes(rows)
+        return sum(self.row_bytes(kind, counts) for kind, counts in lengths.items()) + self.shared_bytes(rows)
 
     def shared_bytes(self, rows: Iterable[Row]) -> int:
         """Bytes of what several of the rows begin with."""
         lengths = {id(row.shared_prefix): row.shared_prefix.length for row in rows if row.shared_prefix is not None}
-        return self.bytes_of(None, list(lengths.values())) if lengths else 0
+        return self.row_bytes(None, list(lengths.values())) if lengths else 0
 
-    def bytes_of(self, options: KvOptions | None, lengths: Sequence[int]) -> int:
+    def row_bytes(self, options: KvOptions | None, lengths: Sequence[int]) -> int:
         """Bytes that rows of these lengths hold, opened with these options."""
         if options is not None and options.bits is not None and options.start:
             plain = msgspec.structs.replace(options, bits=None)

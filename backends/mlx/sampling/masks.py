@@ -57,12 +57,12 @@ def split_short(bits: Bits, places: Sequence[int]) -> tuple[list[Short], list[in
         if chosen:
             ids = np.zeros((len(chosen), width), np.uint32)
             for listed, i in zip(ids, chosen, strict=True):
-                listed[: counts[i]] = _allowed(bits[i])
+                listed[: counts[i]] = _allowed_ids(bits[i])
             shorts.append(Short([places[i] for i in chosen], ids, [counts[i] for i in chosen]))
     return shorts, [i for i, count in enumerate(counts) if count > low]
 
 
-def _allowed(row: Bits) -> npt.NDArray[np.int64]:
+def _allowed_ids(row: Bits) -> npt.NDArray[np.int64]:
     """The ids that a row of words allows, ascending."""
     words = np.flatnonzero(row)
     at, lanes = np.nonzero((row[words][:, None] >> _LANES) & 1)
@@ -83,7 +83,7 @@ def apply(x: mx.array, bits: Bits, places: Sequence[int]) -> mx.array:
     for i, count in enumerate(counts.tolist()):
         if count <= FEW[-1]:
             if count:
-                x[places[i], mx.array(_allowed(forbidden[i]))] = mx.array(-mx.inf, x.dtype)
+                x[places[i], mx.array(_allowed_ids(forbidden[i]))] = mx.array(-mx.inf, x.dtype)
         else:
             dense.append(i)
     # 3. Many: go over the whole row, and over whole `x` where that is all rows.

@@ -75,10 +75,10 @@ def _candidates(x: mx.array, group: Group, uniform: npt.NDArray[np.float32]) -> 
         weights = mx.where(mx.arange(group.widest) < group.top_k, weights, 0)
     # cumsum adds in order, so that columns beyond a row's own top_k change nothing, not even the last bit.
     total = mx.cumsum(weights, axis=-1)[:, -1:]
-    return _first_kept(weights, ids, total, group, mx.array(uniform))
+    return _draw_first(weights, ids, total, group, mx.array(uniform))
 
 
-def _first_kept(weights: mx.array, ids: mx.array, total: mx.array, group: Group, uniform: mx.array) -> mx.array:
+def _draw_first(weights: mx.array, ids: mx.array, total: mx.array, group: Group, uniform: mx.array) -> mx.array:
     """Draw from candidates that descend, after top_p of `total` and min_p of the first one's weight, which is 1."""
     if group.has_top_p:
         before = mx.cumsum(weights, axis=-1, inclusive=False)
@@ -98,7 +98,7 @@ def _nucleus(x: mx.array, group: Group, drawn: npt.NDArray[np.float32]) -> mx.ar
     weights = _weights(x, group)
     total = weights.sum(axis=-1, keepdims=True)
     likeliest = mx.take_along_axis(weights, ids, axis=-1)
-    tokens = _first_kept(likeliest, ids, total, group, uniform)
+    tokens = _draw_first(likeliest, ids, total, group, uniform)
     if count == x.shape[-1]:
         return tokens
     held = likeliest.sum(axis=-1, keepdims=True) >= group.top_p * total
@@ -108,7 +108,7 @@ def _nucleus(x: mx.array, group: Group, drawn: npt.NDArray[np.float32]) -> mx.ar
     if not missing:
         return tokens
     at = mx.array(missing)
-    tokens[at] = _by_threshold(
+    tokens[at] = _draw_by_threshold(
         weights[at], None, group.top_p[at], group.min_p[at] if group.has_min_p else None, uniform[at]
     )
     return tokens
@@ -117,11 +117,11 @@ def _nucleus(x: mx.array, group: Group, drawn: npt.NDArray[np.float32]) -> mx.ar
 def _open(x: mx.array, group: Group, uniform: npt.NDArray[np.float32]) -> mx.array:
     if uses_cpu():
         return mx.array(cpu.draw(cpu.weights(x, group.temperatures), uniform))
-    return _by_threshold(_weights(x, group), None, None, None, mx.array(uniform))
+    return _draw_by_threshold(_weights(x, group), None, None, None, mx.array(uniform))
 
 
 def _filtered(x: mx.array, group: Group, uniform: npt.NDArray[np.float32]) -> mx.array:
-    return _by_threshold(
+    return _draw_by_threshold(
         _weights(x, group),
         group.top_k if group.has_top_k else None,
         group.top_p if group.has_top_p else None,
@@ -136,7 +136,7 @@ def _weights(x: mx.array, group: Group) -> mx.array:
     return mx.exp((x - x.max(axis=-1, keepdims=True)) / group.temperature)
 
 
-def _by_threshold(
+def _draw_by_threshold(
     weights: mx.array,
     top_k: mx.array | None,
     top_p: mx.array | None,
