@@ -1,11 +1,14 @@
-"""What is closed by leaving `async with`."""
+"""What is closed by leaving `async with`, and what must be over before a cancellation may go on."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
-__all__ = ["Closing"]
+from anyio import CancelScope, get_cancelled_exc_class
+
+__all__ = ["Closing", "wait_shielded"]
 
 
 class Closing:
@@ -22,3 +25,26 @@ class Closing:
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+class _Event(Protocol):
+    """An event of anyio, asyncio or trio."""
+
+    def wait(self) -> Awaitable[object]:
+        """Return once it is set."""
+
+
+async def wait_shielded(event: _Event, is_over: Callable[[], bool]) -> None:
+    """Return once `is_over()`, through any cancellation; one that came meanwhile is raised afterwards.
+
+    `event` is set when that becomes true. A second native cancel of asyncio breaks a shield, hence the loop.
+    """
+    interruption: BaseException | None = None
+    while not is_over():
+        try:
+            with CancelScope(shield=True):
+                await event.wait()
+        except get_cancelled_exc_class() as error:
+            interruption = error
+    if interruption is not None:
+        raise interruption

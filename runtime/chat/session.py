@@ -173,7 +173,7 @@ class ChatSession:
         self._require_idle()
         saved, kv = await to_thread.run_sync(read, path, cache)
         if kv is not None:
-            await current.find(self._runtime).opened().import_kv(kv)
+            await current.session_of(self._runtime).client.import_kv(kv)
         self._require_idle()
         self.instructions = saved.instructions
         self.transcript = saved.history
@@ -184,7 +184,7 @@ class ChatSession:
         messages = [*self.opening(), *self.transcript, *answered(self.transcript, asked(_ANY_QUESTION))]
         options = self.settings.template_options
         ids = await runtime.prepare(messages, tools=self.settings.tools, template_options=options)
-        return await runtime.opened().export_kv(ids)
+        return await current.session_of(runtime).client.export_kv(ids)
 
     def fork(self) -> ChatSession:
         """A session of its own that goes on from here; a turn that runs is not in it."""

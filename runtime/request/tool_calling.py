@@ -95,12 +95,17 @@ class ToolCalling(msgspec.Struct, frozen=True):
         """What the template is given."""
         return None if self.shown is None else self.shown.schemas
 
-    def decoder(self, options: GenerateParameters, model: ModelInfo, ids: Sequence[int], seed: int) -> Decoder:
-        """A `TextDecoder`, with a reader where the model has anything to tell apart. Ids of calls follow the seed."""
+    def decoder(
+        self, options: GenerateParameters, model: ModelInfo, ids: Sequence[int], seed: int, *, is_read: bool = True
+    ) -> Decoder:
+        """A `TextDecoder`, with a reader where the model has anything to tell apart. Ids of calls follow the seed.
+
+        With `is_read` off, markers are text: nothing is told apart.
+        """
         box: Toolbox | None = self.parsed
-        dialect = Dialect.of(model, tool_format=self.tool_format, has_tools=box is not None)
+        dialect = Dialect.of(model, tool_format=self.tool_format, has_tools=box is not None) if is_read else None
         stream, reader = model.tokenizer.stream(), None
-        if not dialect.is_plain:
+        if dialect is not None and not dialect.is_plain:
             stream = dialect.pieces(model.tokenizer, has_tools=box is not None)
             tail = dialect.tail(ids, model.tokenizer)
             salt = f"{seed}/{len(ids)}"

@@ -12,7 +12,7 @@ from typing import Any, Generic, Literal, Self, TypeVar, overload
 from anyio import get_cancelled_exc_class
 from anyio.lowlevel import checkpoint_if_cancelled
 
-from greenroom.actors.bridge import Bridge
+from greenroom.actors.client import LoopPoster, loop_poster
 from greenroom.constraints.structures import MAX_DEPTH, MAX_SIZE, Missing, Path, Snapshots, Validate
 from greenroom.errors import InvalidParameter, StreamInUse, TruncatedJson
 from greenroom.events import Info
@@ -44,7 +44,7 @@ class Structures(Closing, Generic[T]):
         self._feed = StructureFeed(source, snapshots, every_chunk=every_chunk)
         self._marks = truncated == "mark"
         self._task: Background | None = None
-        self._bridge: Bridge | None = None
+        self._post: LoopPoster | None = None
         self._latest: Structure[T] | None = None
         self._is_ended = False
         self._has_reader = False
@@ -53,9 +53,9 @@ class Structures(Closing, Generic[T]):
         return f"<Structures {self._feed!r}>"
 
     def __del__(self) -> None:
-        task, bridge = getattr(self, "_task", None), getattr(self, "_bridge", None)
-        if task is not None and bridge is not None and not task.is_over:
-            bridge.post(Background.cancel, task)  # from whatever thread this is
+        task, post = getattr(self, "_task", None), getattr(self, "_post", None)
+        if task is not None and post is not None and not task.is_over:
+            post(Background.cancel, task)  # from whatever thread this is
 
     def __aiter__(self) -> Self:
         return self
@@ -113,7 +113,7 @@ class Structures(Closing, Generic[T]):
     async def _next_moment(self, *, with_marks: bool) -> Structure[T]:
         feed = self._feed
         if self._task is None and not self._is_ended:
-            self._bridge = Bridge()
+            self._post = loop_poster()
             self._task = Background(feed.read)
         elif feed.has_news:
             await checkpoint_if_cancelled()

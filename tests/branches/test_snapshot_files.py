@@ -45,6 +45,7 @@ from greenroom.errors import InvalidConstraint, InvalidSnapshot, NotSupported, S
 from greenroom.parsing.forced import forced_calls
 from greenroom.parsing.thinking import Thinking
 from greenroom.request.codec import Source, constraint_from, source_of
+from greenroom.request.current import session_of
 
 PLACE = JsonSchema(
     {
@@ -226,7 +227,7 @@ async def test_what_is_code_is_refused_by_name(tmp_path: Path) -> None:
     """At the save, which leaves no file; within another constraint too. A schema that is data is named as the way."""
     path = tmp_path / "g"
     async with opened("scripted") as runtime:
-        matcher = runtime.opened().compile(Regex("a+")).start()
+        matcher = session_of(runtime).client.compile(Regex("a+")).start()
         refused: Sequence[tuple[Any, str]] = [
             (Even(), "Even"),
             (Own("a+"), "Own"),
