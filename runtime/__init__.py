@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from greenroom.actors.scheduler.statistics import Statistics
     from greenroom.actors.task import GenerationTask
     from greenroom.backends.scripted import Reply, Scripted
-    from greenroom.chat import ChatSession, EventTurn, TextTurn
+    from greenroom.chat.session import ChatSession
+    from greenroom.chat.streams import EventTurn, TextTurn
     from greenroom.constraints.cbison import (
         Cbison,
         CbisonExport,
@@ -102,6 +103,7 @@ if TYPE_CHECKING:
     from greenroom.inputs.parameters import GenerateParameters
     from greenroom.inputs.samplers import Sampler
     from greenroom.inputs.tools import Tool
+    from greenroom.options import GenerateOptions
     from greenroom.parsing import ChatParser, ReasoningParser, ToolParser
     from greenroom.request.probes import Distribution, Entropy, Handle, Logits, Logprob, Logprobs, Probe
     from greenroom.request.streams import EventStream, Result, Stream, TokenStream
@@ -144,6 +146,7 @@ __all__ = [
     "Forks",
     "Function",
     "Gbnf",
+    "GenerateOptions",
     "GenerateParameters",
     "GenerationFailed",
     "GenerationTask",
@@ -248,7 +251,8 @@ _HOMES = {
     "greenroom.backends.scripted": "Reply Scripted",
     "greenroom.generator.forks": "Forks",
     "greenroom.constraints.cbison": _CBISON,
-    "greenroom.chat": "ChatSession EventTurn TextTurn",
+    "greenroom.chat.session": "ChatSession",
+    "greenroom.chat.streams": "EventTurn TextTurn",
     "greenroom.constraints.compiler": "GrammarWarning",
     "greenroom.constraints.constraint": "Constraint",
     "greenroom.constraints.kinds.grammars": "Choice Gbnf Lark Regex",
@@ -265,6 +269,7 @@ _HOMES = {
     "greenroom.request.probes": "Distribution Entropy Handle Logits Logprob Logprobs Probe",
     "greenroom.generator.iterators": "PulledToken",
     "greenroom.structured.reader": "Structure",
+    "greenroom.options": "GenerateOptions",
     "greenroom.parsing": "ChatParser ReasoningParser ToolParser",
     "greenroom.runtime": "Runtime",
     "greenroom.inputs.samplers": "Sampler",

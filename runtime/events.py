@@ -124,6 +124,22 @@ class Info(msgspec.Struct, frozen=True, tag_field="type", tag="info", kw_only=Tr
     constraint_complete: bool | None = None
     rounds: int = 1
 
+    def then(self, other: Info) -> Info:
+        """The same generation once `other` went on with it: counts add up, and so do times; `other` says how it ended.
+
+        How it began is what the first request that ran a prompt says. A later one runs what is missing of the KV before
+        it draws, which is a part of generating; what it waited is not, so only the first one's `queue_time` is there.
+        """
+        first, added = (self, other.prompt_time) if self.prompt_time > 0.0 else (other, 0.0)
+        sums = {name: getattr(self, name) + getattr(other, name) for name in _ONGOING}
+        sums["generate_time"] += added
+        return msgspec.structs.replace(other, **{name: getattr(first, name) for name in _BEGINNING}, **sums)
+
+    def plus(self, other: Info) -> Info:
+        """This generation and `other`, a round after it: counts and times add up; this one's seed, `other`'s end."""
+        sums = {name: getattr(self, name) + getattr(other, name) for name in _COUNTERS}
+        return msgspec.structs.replace(other, **sums, seed=self.seed)
+
     @property
     def tokens_per_second(self) -> float:
         """Decode speed: `(generation_tokens - 1) / generate_time`, 0.0 where that is undefined."""
@@ -137,6 +153,20 @@ class Info(msgspec.Struct, frozen=True, tag_field="type", tag="info", kw_only=Tr
         computed = self.prompt_tokens - self.cached_prompt_tokens
         return computed / self.prompt_time if self.prompt_time > 0.0 else 0.0
 
+
+_PROMPT = ("prompt_tokens", "cached_prompt_tokens", "queue_time", "prompt_time")
+_ONGOING = (
+    "generation_tokens",
+    "forced_tokens",
+    "forced_runs",
+    "drafted_tokens",
+    "accepted_tokens",
+    "generate_time",
+)
+_COUNTERS = (*_PROMPT, *_ONGOING, "rounds")
+"""Every number that adds up over rounds. Over the requests of one generation, those of its prompt do not."""
+_BEGINNING = (*_PROMPT, "seed", "rounds")
+"""What the first request says for the whole generation."""
 
 Event = Chunk | Reasoning | ToolCall | RejectedToolCall | Info
 TokenEvent = Token | Info

@@ -12,9 +12,10 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Self, TypeVar, Unpack, overload
 
 from anyio import to_thread
+from typing_extensions import TypeForm
 
 from greenroom.actors.client import EngineClient, PendingRequest
 from greenroom.actors.decoder import Decoder
@@ -27,14 +28,10 @@ from greenroom.constraints.user_matcher import Matcher
 from greenroom.errors import InvalidParameter, NotSupported, RuntimeClosed
 from greenroom.generator.api import Context, Generator, Snapshot, buffer_of, lend_generator, new_context, open_context
 from greenroom.inputs import prompts
-from greenroom.inputs.parameters import (
-    GenerateParameters,
-    merged,
-    stop_ids,
-    stop_strings,
-)
+from greenroom.inputs.parameters import GenerateParameters, ParameterOptions, merged, stop_ids, stop_strings
 from greenroom.inputs.prompts import Prompt
 from greenroom.inputs.tools import Toolbox, Tools
+from greenroom.options import GenerateOptions, RequestOptions
 from greenroom.request import current
 from greenroom.request.config import GenerationConfig
 from greenroom.request.decoders import TokenDecoder
@@ -42,7 +39,7 @@ from greenroom.request.session import Session
 from greenroom.request.streams import EventStream, Result, TokenStream
 from greenroom.request.submit import Progress, PromptOptions, submit_prompt
 from greenroom.request.tool_calling import NO_TOOLS, MakeDecoder, ToolCalling
-from greenroom.structured.structures import Structures, structures_of
+from greenroom.structured.structures import StructureOptions, Structures, structures_of
 
 __all__ = ["Runtime"]
 
@@ -151,9 +148,8 @@ class Runtime:
     def _opened(self) -> Session:
         if self._session is None:
             raise RuntimeClosed(f"{self!r} is not entered: use it inside `async with`")
-        failure = self._session.client.failure
-        if failure is not None:
-            raise failure
+        if self._session.client.failure is not None:
+            raise self._session.client.failure
         return self._session
 
     @property
@@ -182,22 +178,18 @@ class Runtime:
         prompt: Prompt,
         parameters: GenerateParameters | None = None,
         *,
-        constrain: object = None,
         tools: Tools | None = None,
         tool_choice: str = "auto",
         tool_format: str | None = None,
-        template: bool | None = None,
-        template_options: Mapping[str, Any] | None = None,
-        context: Context | None = None,
-        progress: Progress | None = None,
-        **overrides: Any,
+        **options: Unpack[RequestOptions],
     ) -> EventStream:
         """Start a generation and return its stream at once.
 
         A str is a user message through the model's chat template where it has one (`template=False`: raw text), a list
-        of ints is taken as it is, a list of messages goes through the template. `overrides` beat `parameters`; an
-        unknown name is a `TypeError`. `constrain` says what may be written: a `Constraint`, a Python type (JSON of it),
-        or a list of them, all of which then hold.
+        of ints is taken as it is, a list of messages goes through the template. By name it takes `GenerateOptions`:
+        the parameters of a generation, which beat `parameters`, and what follows; an unknown name is a `TypeError`.
+        `constrain` says what may be written: a `Constraint`, a Python type (JSON of it), or a list of them, all of
+        which then hold.
 
         `tools` are functions, `Tool`s or schemas: the template shows them to the model, and its calls become `ToolCall`
         and `RejectedToolCall` events (ids as the prompt are run as they are). `tool_choice` "none" shows the tools and
@@ -214,65 +206,91 @@ class Runtime:
         `NotSupported`, `RuntimeClosed`. What tokenizing and compiling find (`InvalidPrompt`, `PromptTooLong`,
         `InvalidConstraint`) is raised at the first await.
         """
-        options = merged(parameters, overrides)
         calling = ToolCalling.of(tools, tool_choice, tool_format)
-        prepared = self._start(
-            prompt,
-            options,
-            constrain=constrain,
-            calling=calling,
-            template=template,
-            template_options=template_options,
-            progress=progress,
-            context=context,
-        )
-        return EventStream(prepared.mailbox)
+        return EventStream(self._start(prompt, parameters, calling, None, **options).mailbox)
 
     async def generate_task(
         self,
         prompt: Prompt,
         parameters: GenerateParameters | None = None,
         *,
-        constrain: object = None,
         tools: Tools | None = None,
         tool_choice: str = "auto",
         tool_format: str | None = None,
-        template: bool | None = None,
-        template_options: Mapping[str, Any] | None = None,
-        context: Context | None = None,
-        progress: Progress | None = None,
-        **overrides: Any,
+        **options: Unpack[RequestOptions],
     ) -> tuple[EventStream, GenerationTask]:
         """Like `generate`, but waits until the prompt is checked and queued, never for prefill; with the handle."""
-        options = merged(parameters, overrides)
         calling = ToolCalling.of(tools, tool_choice, tool_format)
-        prepared = self._start(
-            prompt,
-            options,
-            constrain=constrain,
-            calling=calling,
-            template=template,
-            template_options=template_options,
-            progress=progress,
-            context=context,
-        )
-        stream = EventStream(prepared.mailbox)
-        await prepared.wait()
+        request = self._start(prompt, parameters, calling, None, **options)
+        stream = EventStream(request.mailbox)
+        await request.wait()
+        return stream, stream.task
+
+    # Raw tokens.
+
+    def generate_tokens(
+        self,
+        prompt: Prompt,
+        parameters: GenerateParameters | None = None,
+        *,
+        include_stop_token: bool = False,
+        **options: Unpack[RequestOptions],
+    ) -> TokenStream:
+        """Like `generate`, but yields `Token` events. `include_stop_token` yields (and counts) the stop token too."""
+        decoder = _token_decoder(include_stop_token=include_stop_token)
+        return TokenStream(self._start(prompt, parameters, NO_TOOLS, decoder, **options).mailbox)
+
+    async def generate_tokens_task(
+        self,
+        prompt: Prompt,
+        parameters: GenerateParameters | None = None,
+        *,
+        include_stop_token: bool = False,
+        **options: Unpack[RequestOptions],
+    ) -> tuple[TokenStream, GenerationTask]:
+        """Like `generate_tokens`, but waits until the prompt is checked and queued, and gives the handle."""
+        decoder = _token_decoder(include_stop_token=include_stop_token)
+        request = self._start(prompt, parameters, NO_TOOLS, decoder, **options)
+        stream = TokenStream(request.mailbox)
+        await request.wait()
+        return stream, stream.task
+
+    async def generate_token_task(
+        self,
+        ids: Sequence[int] | Generator,
+        parameters: GenerateParameters | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> tuple[TokenStream, GenerationTask]:
+        """The lowest level: ids in, tokens out, the stop token included.
+
+        A `Generator` goes on by itself, drawn as it says; what the stream recorded is its own once that has ended.
+        """
+        if not isinstance(ids, Generator):
+            return await self.generate_tokens_task(list(ids), parameters, include_stop_token=True, **options)
+        if parameters is not None or options:
+            raise InvalidParameter("parameters", parameters or options, "left out: a generator has its own")
+        make = _token_decoder(include_stop_token=True)
+        stream = TokenStream(await lend_generator(ids, lambda options, model: make(options, model, (), 0)))
         return stream, stream.task
 
     def _start(
         self,
         prompt: Prompt,
-        parameters: GenerateParameters,
+        parameters: GenerateParameters | None,
+        calling: ToolCalling,
+        decoder: MakeDecoder | None,
+        /,
         *,
-        constrain: object,
-        calling: ToolCalling = NO_TOOLS,
-        decoder: MakeDecoder | None = None,
-        template: bool | None,
-        template_options: Mapping[str, Any] | None,
-        progress: Progress | None,
-        context: Context | None,
+        constrain: object = None,
+        template: bool | None = None,
+        template_options: Mapping[str, Any] | None = None,
+        context: Context | None = None,
+        progress: Progress | None = None,
+        **overrides: Unpack[ParameterOptions],
     ) -> PendingRequest:
+        parameters = merged(parameters, overrides)
+        if decoder is not None and stop_strings(parameters):
+            raise NotSupported("a stop string over raw tokens", "it stops text: give an id, or use generate()")
         config = GenerationConfig.of(self._opened().client, parameters, constrain, calling)
         options = PromptOptions(
             decoder=decoder,
@@ -283,103 +301,29 @@ class Runtime:
         )
         return submit_prompt(config, prompt, options)
 
-    # Raw tokens.
-
-    def generate_tokens(
-        self,
-        prompt: Prompt,
-        parameters: GenerateParameters | None = None,
-        *,
-        include_stop_token: bool = False,
-        constrain: object = None,
-        template: bool | None = None,
-        template_options: Mapping[str, Any] | None = None,
-        context: Context | None = None,
-        progress: Progress | None = None,
-        **overrides: Any,
-    ) -> TokenStream:
-        """Like `generate`, but yields `Token` events. `include_stop_token` yields (and counts) the stop token too."""
-        options = _without_strings(merged(parameters, overrides))
-        return TokenStream(
-            self._start(
-                prompt,
-                options,
-                constrain=constrain,
-                decoder=_token_decoder(include_stop_token=include_stop_token),
-                template=template,
-                template_options=template_options,
-                progress=progress,
-                context=context,
-            ).mailbox
-        )
-
-    async def generate_tokens_task(
-        self,
-        prompt: Prompt,
-        parameters: GenerateParameters | None = None,
-        *,
-        include_stop_token: bool = False,
-        constrain: object = None,
-        template: bool | None = None,
-        template_options: Mapping[str, Any] | None = None,
-        context: Context | None = None,
-        progress: Progress | None = None,
-        **overrides: Any,
-    ) -> tuple[TokenStream, GenerationTask]:
-        """Like `generate_tokens`, but waits until the prompt is checked and queued, and gives the handle."""
-        options = _without_strings(merged(parameters, overrides))
-        prepared = self._start(
-            prompt,
-            options,
-            constrain=constrain,
-            decoder=_token_decoder(include_stop_token=include_stop_token),
-            template=template,
-            template_options=template_options,
-            progress=progress,
-            context=context,
-        )
-        stream = TokenStream(prepared.mailbox)
-        await prepared.wait()
-        return stream, stream.task
-
-    async def generate_token_task(
-        self, ids: Sequence[int] | Generator, parameters: GenerateParameters | None = None, **overrides: Any
-    ) -> tuple[TokenStream, GenerationTask]:
-        """The lowest level: ids in, tokens out, the stop token included.
-
-        A `Generator` goes on by itself, drawn as it says; what the stream recorded is its own once that has ended.
-        """
-        if not isinstance(ids, Generator):
-            return await self.generate_tokens_task(list(ids), parameters, include_stop_token=True, **overrides)
-        if parameters is not None or overrides:
-            raise InvalidParameter("parameters", parameters or overrides, "left out: a generator has its own")
-        make = _token_decoder(include_stop_token=True)
-        stream = TokenStream(await lend_generator(ids, lambda options, model: make(options, model, (), 0)))
-        return stream, stream.task
-
     # Objects of a type.
 
     @overload
     def stream(
         self,
-        kind: type[T],
+        kind: Mapping[str, Any],
         prompt: Prompt,
-        parameters: GenerateParameters | None = ...,
+        parameters: GenerateParameters | None = None,
         *,
-        growing: Mapping[str, Any] | None = ...,
-        **options: Any,
-    ) -> Structures[T]: ...
+        growing: StructureOptions | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> Structures[Any]: ...
 
     @overload
     def stream(
         self,
-        kind: Any,
+        kind: TypeForm[T],
         prompt: Prompt,
-        parameters: GenerateParameters | None = ...,
+        parameters: GenerateParameters | None = None,
         *,
-        growing: Mapping[str, Any] | None = ...,
-        **options: Any,
-    ) -> Structures[Any]: ...
+        growing: StructureOptions | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> Structures[T]: ...
 
     def stream(
         self,
@@ -387,31 +331,43 @@ class Runtime:
         prompt: Prompt,
         parameters: GenerateParameters | None = None,
         *,
-        growing: Mapping[str, Any] | None = None,
-        **options: Any,
+        growing: StructureOptions | None = None,
+        **options: Unpack[GenerateOptions],
     ) -> Structures[Any]:
         """Growing objects of the type `kind`, which the output is constrained to: `async for person in …`.
 
         `kind` is what `greenroom.structures` takes, and `growing` are its options; the others are `generate`'s, a
         `constrain` among them holds too. Raises as `generate` does, and `UnsupportedType`.
         """
-        also = options.pop("constrain", None)
-        constrain = constraint_of(kind) if also is None else [kind, also]
-        structured = structures_of(kind, growing or {})  # before anything is submitted: it may refuse the type
-        return structured(self.generate(prompt, parameters, constrain=constrain, **options))
+        also = options.get("constrain")
+        options["constrain"] = constraint_of(kind) if also is None else [kind, also]
+        structured = structures_of(kind, **(growing or {}))  # before anything is submitted: it may refuse the type
+        return structured(self.generate(prompt, parameters, **options))
 
     @overload
     async def collect(
-        self, kind: type[T], prompt: Prompt, parameters: GenerateParameters | None = ..., **options: Any
-    ) -> T: ...
-
-    @overload
-    async def collect(
-        self, kind: Any, prompt: Prompt, parameters: GenerateParameters | None = ..., **options: Any
+        self,
+        kind: Mapping[str, Any],
+        prompt: Prompt,
+        parameters: GenerateParameters | None = None,
+        **options: Unpack[GenerateOptions],
     ) -> Any: ...
 
+    @overload
     async def collect(
-        self, kind: Any, prompt: Prompt, parameters: GenerateParameters | None = None, **options: Any
+        self,
+        kind: TypeForm[T],
+        prompt: Prompt,
+        parameters: GenerateParameters | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> T: ...
+
+    async def collect(
+        self,
+        kind: Any,
+        prompt: Prompt,
+        parameters: GenerateParameters | None = None,
+        **options: Unpack[GenerateOptions],
     ) -> Any:
         """One object of the type `kind`, whole and validated. Raises `TruncatedJson` where the output ended early."""
         async with self.stream(kind, prompt, parameters, growing={"validate": "final"}, **options) as growing:
@@ -473,7 +429,7 @@ class Runtime:
         parameters: GenerateParameters | None = None,
         *,
         limit: int = MAX_ROWS,
-        **options: Any,
+        **options: Unpack[GenerateOptions],
     ) -> AsyncIterator[Result]:
         """The results of many prompts, in their order, at most `limit` at once. A failure is raised at its place."""
         if limit < 1:
@@ -503,13 +459,6 @@ def _backend(given: Backend | None, model: str | Path | None, prefixes: Mapping[
     from greenroom.backends.mlx.backend import MlxBackend
 
     return MlxBackend(model if model is not None else understudy.path(), **prefixes)
-
-
-def _without_strings(options: GenerateParameters) -> GenerateParameters:
-    """Raw tokens have no text in which a stop string could be found."""
-    if stop_strings(options):
-        raise NotSupported("a stop string over raw tokens", "it stops text: give an id, or use generate()")
-    return options
 
 
 def _token_decoder(*, include_stop_token: bool) -> MakeDecoder:

@@ -299,7 +299,7 @@ async def test_a_second_question_waits_its_turn_or_is_refused() -> None:
             await anyio.wait_all_tasks_blocked()
             with pytest.raises(SessionBusy):
                 session.clear()
-            session.settings.when_busy = "raise"
+            session._conversation.settings.when_busy = "raise"
             with pytest.raises(SessionBusy):
                 await session.respond("no")
             backend.release_all()
@@ -443,7 +443,7 @@ async def test_a_fork_goes_its_own_way() -> None:
         await twin.respond("two")
         assert len(session.history) == 2
         assert [message["content"] for message in twin.history] == ["one", "one", "two", "two"]
-        assert twin.settings.max_rounds == 2
+        assert twin._conversation.settings.max_rounds == 2
 
 
 async def test_a_session_finds_the_current_runtime() -> None:

@@ -62,7 +62,7 @@ async def test_a_loaded_session_runs_what_is_new_and_says_what_a_cold_run_says(t
     assert info.cached_prompt_tokens == warm.cached_prompt_tokens > 100
     assert info.prompt_tokens - info.cached_prompt_tokens < 30
     async with Runtime(prefix_bytes=0) as runtime:
-        ids = await runtime.prepare([*loaded.opening(), *history[:-1]])
+        ids = await runtime.prepare([*loaded._opening(), *history[:-1]])
         assert len(ids) == info.prompt_tokens
         cold = await runtime.generate_tokens(ids, GREEDY).collect()
         drawn = runtime.tokenizer.decode([event.id for event in cold.events if isinstance(event, Token)])

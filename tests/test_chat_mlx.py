@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import pytest
 
@@ -39,7 +40,7 @@ async def test_turn_ten_runs_what_is_new_and_says_what_a_cold_run_says() -> None
         for turn in range(10):
             history = session.history
             ids = await runtime.prepare(
-                [*session.opening(), *history, {"role": "user", "content": QUESTIONS[turn % 5]}]
+                [*session._opening(), *history, {"role": "user", "content": QUESTIONS[turn % 5]}]
             )
             _, info = await asked(session, QUESTIONS[turn % 5])
             assert info.prompt_tokens == len(ids)
@@ -71,7 +72,7 @@ async def test_the_understudy_calls_a_tool_and_reports_its_result() -> None:
 
 
 @pytest.mark.parametrize("style", ["events", "drop"])
-async def test_the_understudy_thinks_first_where_its_template_lets_it(style: str) -> None:
+async def test_the_understudy_thinks_first_where_its_template_lets_it(style: Literal["events", "drop"]) -> None:
     """The template opened the thinking: the model writes no start marker."""
     async with Runtime() as runtime:
         thinks = {"enable_thinking": True}

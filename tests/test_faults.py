@@ -92,7 +92,7 @@ async def test_an_unknown_parameter_is_a_type_error() -> None:
     """Overrides are names of `GenerateParameters`."""
     async with Runtime(backend=Scripted()) as runtime:
         with pytest.raises(TypeError, match="temprature"):
-            runtime.generate("hello", temprature=1.0)
+            runtime.generate("hello", temprature=1.0)  # type: ignore[call-arg]
 
 
 async def test_a_prompt_over_the_context_says_how_long_both_are() -> None:

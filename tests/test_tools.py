@@ -189,7 +189,7 @@ async def test_chunks_carry_their_own_tokens_beside_calls() -> None:
 
 
 @pytest.mark.parametrize("style", ["text", "drop"])
-async def test_thinking_is_text_or_nothing_where_asked_for(style: str) -> None:
+async def test_thinking_is_text_or_nothing_where_asked_for(style: Literal["text", "drop"]) -> None:
     """As a parameter of the generation."""
     async with Runtime(backend=Scripted("<think>Hm.</think>Yes.")) as runtime:
         text = await runtime.generate("x", reasoning=style).text()

@@ -3,10 +3,3 @@
 This package does not know ids, KV or threads: what a session reuses of the turn before is the backend's, which keeps
 the KV of prompts that are over for prompts that begin alike.
 """
-
-from __future__ import annotations
-
-from greenroom.chat.session import ChatSession
-from greenroom.chat.streams import EventTurn, TextTurn
-
-__all__ = ["ChatSession", "EventTurn", "TextTurn"]

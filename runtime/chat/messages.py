@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,16 +11,17 @@ import msgspec
 
 from greenroom.errors import InvalidPrompt
 from greenroom.events import ToolCall
+from greenroom.files import replace_file
 from greenroom.inputs import prompts
 
-__all__ = ["Message", "Saved", "answered", "asked", "assistant", "read", "result", "write"]
+__all__ = ["Message", "SavedTranscript", "answered", "asked", "assistant", "read", "result", "write"]
 
 Message = dict[str, Any]
 _VERSION = 1
 _NOT_RUN = "The call was not run."
 
 
-class Saved(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class SavedTranscript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A transcript's file."""
 
     instructions: str | None
@@ -84,7 +83,7 @@ def answered(history: Sequence[Message], new: Sequence[Message]) -> list[Message
     return [*results, *told, *others] if told else list(new)
 
 
-def write(path: str | Path, saved: Saved, kv: bytes | None = None) -> None:
+def write(path: str | Path, saved: SavedTranscript, kv: bytes | None = None) -> None:
     """The transcript as JSON and its KV beside it, each in one move, so that a crash leaves the old file.
 
     KV that goes with another transcript does no harm: it is used as far as the tokens are the same.
@@ -93,35 +92,24 @@ def write(path: str | Path, saved: Saved, kv: bytes | None = None) -> None:
     if kv is None:
         beside.unlink(missing_ok=True)
     else:
-        _replace(beside, kv)
-    _replace(target, msgspec.json.format(msgspec.json.encode(saved), indent=1))
+        replace_file(beside, kv)
+    replace_file(target, msgspec.json.format(msgspec.json.encode(saved), indent=1))
 
 
 def _beside(path: str | Path) -> Path:
     return Path(path).with_name(Path(path).name + ".kv")
 
 
-def _replace(target: Path, data: bytes) -> None:
-    handle, name = tempfile.mkstemp(".part", f"{target.name}.", target.parent)  # readable by its owner alone
-    part = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def read(path: str | Path, with_kv: bool) -> tuple[Saved, bytes | None]:
+def read(path: str | Path, with_kv: bool) -> tuple[SavedTranscript, bytes | None]:
     """What `write` wrote. Raises `InvalidPrompt` for a file that holds no transcript, `OSError` for one not there."""
     saved = _transcript(path)
     beside = _beside(path)
     return saved, beside.read_bytes() if with_kv and beside.exists() else None
 
 
-def _transcript(path: str | Path) -> Saved:
+def _transcript(path: str | Path) -> SavedTranscript:
     try:
-        saved = msgspec.json.decode(Path(path).read_bytes(), type=Saved)
+        saved = msgspec.json.decode(Path(path).read_bytes(), type=SavedTranscript)
         if saved.history:
             prompts.check(saved.history)
     except (msgspec.MsgspecError, ValueError) as error:

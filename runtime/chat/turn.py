@@ -10,22 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from functools import reduce
+from typing import Any
 
 import msgspec
 from anyio import CancelScope, Event, get_cancelled_exc_class
 
 from greenroom.chat import dispatch
+from greenroom.chat.conversation import Conversation
 from greenroom.chat.messages import Message, answered, assistant
 from greenroom.errors import GreenroomError
 from greenroom.events import Chunk, Info, Reasoning, RejectedToolCall, ToolCall
 from greenroom.events import Event as AnyEvent
 from greenroom.request.streams import EventStream
 
-if TYPE_CHECKING:
-    from greenroom.chat.session import ChatSession
-
-__all__ = ["Turn", "summed"]
+__all__ = ["Turn"]
 
 Start = Callable[[list[Message], bool], EventStream]
 """A generation behind these messages; whether it is the turn's first."""
@@ -34,8 +33,8 @@ Start = Callable[[list[Message], bool], EventStream]
 class Turn:
     """Not for sharing: one task reads, any may close."""
 
-    def __init__(self, session: ChatSession, new: list[Message], start: Start) -> None:
-        self._session = session
+    def __init__(self, conversation: Conversation, new: list[Message], start: Start) -> None:
+        self._conversation = conversation
         self._new = new
         """Messages of this turn: the question, then calls and results of rounds that are complete."""
         self._asked = len(new)
@@ -70,8 +69,8 @@ class Turn:
             raise
 
     async def _begin(self) -> None:
-        await self._session.claim(self)
-        self._new = answered(self._session.transcript, self._new)
+        await self._conversation.claim(self)
+        self._new = answered(self._conversation.transcript, self._new)
         self._asked = len(self._new)
         self._stream = self._start(self._messages(), True)
 
@@ -95,39 +94,37 @@ class Turn:
             return await self._run_tools()
         else:
             self._finish(complete=True)
-        return summed(self._infos)
+        return self.info
 
     def _goes_on(self) -> bool:
-        settings = self._session.settings
-        calls = self._said.calls
+        conversation, calls = self._conversation, self._said.calls
         return (
             bool(calls)
             and not self._said.rejected
             and not self.was_stopped
-            and len(self._infos) < settings.max_rounds
-            and dispatch.can_run(calls, settings.toolbox, settings.tool_dispatch)
+            and len(self._infos) < conversation.settings.max_rounds
+            and dispatch.can_run(calls, conversation.toolbox, conversation.settings.tool_dispatch)
         )
 
     async def _run_tools(self) -> AnyEvent | None:
         """Run the round's calls and begin the next round. Stopped meanwhile: the turn's end."""
-        settings = self._session.settings
+        settings = self._conversation.settings
         results: list[Message] | None = None
         with CancelScope() as self._scope:
             results = await dispatch.run(
-                self._said.calls, settings.toolbox, settings.tool_dispatch, settings.on_tool_error
+                self._said.calls, self._conversation.toolbox, settings.tool_dispatch, settings.on_tool_error
             )
         self._scope = None
         if results is None or self.was_stopped:
             self._finish(complete=False)
-            cut = {"stop_reason": "cancelled", "stop_detail": "handle"}
-            return msgspec.structs.replace(summed(self._infos), **cut)
-        self._new += [self._said.message(self._session.thought_key), *results]
+            return msgspec.structs.replace(self.info, stop_reason="cancelled", stop_detail="handle")
+        self._new += [self._said.message(self._conversation.thought_key), *results]
         self._said = _Said()
         self._stream = self._start(self._messages(), False)
         return None
 
     def _messages(self) -> list[Message]:
-        return [*self._session.opening(), *self._session.transcript, *self._new]
+        return [*self._conversation.transcript, *self._new]
 
     # Ends.
 
@@ -174,9 +171,7 @@ class Turn:
         if self.is_over:
             return
         self.is_over = True
-        if self._stream is not None:
-            self._session.record(self._kept(complete=complete))
-        self._session.release(self)
+        self._conversation.release(self, [] if self._stream is None else self._kept(complete=complete))
         self.ended.set()
 
     def _kept(self, *, complete: bool) -> list[Message]:
@@ -186,10 +181,10 @@ class Turn:
         """
         said = self._said
         if complete and not said.is_empty:
-            return [*self._new, said.message(self._session.thought_key)]
-        if not complete and self._session.settings.on_cancel == "keep_partial":
+            return [*self._new, said.message(self._conversation.thought_key)]
+        if not complete and self._conversation.settings.on_cancel == "keep_partial":
             if said.text:
-                return [*self._new, said.message(self._session.thought_key, with_calls=False)]
+                return [*self._new, said.message(self._conversation.thought_key, with_calls=False)]
             return self._new if len(self._new) > self._asked else []
         return []
 
@@ -201,7 +196,7 @@ class Turn:
     @property
     def info(self) -> Info:
         """The sum over the rounds so far."""
-        return summed(self._infos)
+        return reduce(Info.plus, self._infos)
 
 
 class _Said:
@@ -244,23 +239,3 @@ class _Said:
             whole = "".join([piece.text if isinstance(piece, Chunk) else piece.raw for piece in self._pieces])
             return assistant(whole, self.thought, (), thought_key)
         return assistant(self.text, self.thought, self.calls, thought_key)
-
-
-def summed(infos: list[Info]) -> Info:
-    """One `Info` for several rounds: counts and times added up, the end of the last one, the seed of the first."""
-    last = infos[-1]
-    if len(infos) == 1:
-        return last
-    fields = (
-        "prompt_tokens",
-        "generation_tokens",
-        "cached_prompt_tokens",
-        "forced_tokens",
-        "drafted_tokens",
-        "accepted_tokens",
-        "queue_time",
-        "prompt_time",
-        "generate_time",
-    )
-    sums = {name: sum(getattr(info, name) for info in infos) for name in fields}
-    return msgspec.structs.replace(last, **sums, seed=infos[0].seed, rounds=len(infos))

@@ -19,7 +19,7 @@ from anyio import to_thread
 from anyio.abc import TaskStatus
 from rich.console import Console
 
-from greenroom.chat import ChatSession
+from greenroom.chat.session import ChatSession
 from greenroom.errors import GreenroomError, SnapshotMismatch
 from greenroom.events import Chunk, Event, Info, Reasoning, RejectedToolCall, ToolCall
 from greenroom.inputs.parameters import GenerateParameters

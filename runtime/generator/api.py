@@ -9,15 +9,17 @@ by hand, `iterators` by a reader, `collect` to the end.
 from __future__ import annotations
 
 import weakref
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar, overload
 
 from anyio import to_thread
+from typing_extensions import TypeForm
 
 from greenroom.actors.decoder import Decoder
 from greenroom.actors.mailbox import Mailbox
 from greenroom.backends.protocol import ModelInfo
+from greenroom.constraints.constraint import Constraint
 from greenroom.errors import InvalidParameter, InvalidPrompt, NotSupported
 from greenroom.events import Chunk, Info, StopDetail, StopReason
 from greenroom.generator import collect, forks, snapshot_files
@@ -43,6 +45,8 @@ from greenroom.request.session import ContextRecord, Session
 from greenroom.request.tool_calling import ToolCalling
 
 __all__ = ["Context", "Generator", "Snapshot", "buffer_of", "lend_generator", "new_context", "open_context"]
+
+T = TypeVar("T")
 
 
 class Context(Closing):
@@ -374,6 +378,17 @@ class Generator(Closing):
         """Run to the end; the text of all that was generated."""
         await collect.run_to_end(self._cursor)
         return self.text + "".join([event.text for event in self._cursor.tail if isinstance(event, Chunk)])
+
+    @overload
+    async def collect_json(self, schema: Any = None, *, parse: Callable[[str], T]) -> T: ...
+
+    @overload
+    async def collect_json(
+        self, schema: Mapping[str, Any] | str | Constraint | None = None, *, parse: None = None
+    ) -> Any: ...
+
+    @overload
+    async def collect_json(self, schema: TypeForm[T], *, parse: None = None) -> T: ...
 
     async def collect_json(self, schema: Any = None, *, parse: Callable[[str], Any] | None = None) -> Any:
         """Run to the end under `schema` beside the constraint that is there already, and parse the text.

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 from anyio import CancelScope, to_thread
 from anyio import Event as Tick
 
@@ -22,7 +23,7 @@ from greenroom.generator.read_ahead import ReadAhead
 from greenroom.generator.speculation import Speculation
 from greenroom.request.config import GenerationConfig
 from greenroom.request.context_buffer import ContextBuffer
-from greenroom.request.generation import NONE, Ending, Generation, begin
+from greenroom.request.generation import NOT_RUN, Ending, Generation, begin
 from greenroom.request.probes import Handle
 from greenroom.request.recorder import RecordedToken
 from greenroom.request.run import RunResult, draw
@@ -148,23 +149,15 @@ class Cursor:
     def info(self) -> Info:
         """How far it came; before the end it is `cancelled`."""
         ending = self.ending
-        counts = NONE if self.generation is None else self.generation.counts
         constraint = None if self.generation is None else self.generation.constraint
         num_output = len(self.output)
-        return Info(
+        return msgspec.structs.replace(
+            NOT_RUN if self.generation is None else self.generation.counts,
             stop_reason="cancelled" if ending is None else ending.reason,
             stop_detail="handle" if ending is None else ending.detail,
             stop_sequence=None if ending is None else ending.sequence,
             prompt_tokens=len(self.tokens) - num_output,
             generation_tokens=num_output,
-            cached_prompt_tokens=counts.cached,
-            forced_tokens=counts.forced,
-            forced_runs=counts.forced_runs,
-            drafted_tokens=counts.drafted,
-            accepted_tokens=counts.accepted,
-            queue_time=counts.queue_time,
-            prompt_time=counts.prompt_time,
-            generate_time=counts.generate_time,
             seed=self.seed,
             constraint_complete=None if constraint is None else constraint.error is None and constraint.is_accepting,
         )

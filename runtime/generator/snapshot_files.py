@@ -7,7 +7,6 @@ meaning. A matcher and a decoder are in it by what they were made of; they are f
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,8 @@ from safetensors import numpy as tensors
 from greenroom.actors.client import EngineClient
 from greenroom.backends.protocol import Sampled
 from greenroom.errors import GreenroomError, InvalidRequest, InvalidSnapshot, NotSupported, SnapshotMismatch
-from greenroom.events import Event, Token
+from greenroom.events import Event, Info, Token
+from greenroom.files import replace_file
 from greenroom.generator.cursor import Cursor, EventQueue
 from greenroom.generator.speculation import Speculation
 from greenroom.inputs.parameters import GenerateParameters, validate, validate_kv
@@ -30,13 +30,13 @@ from greenroom.request.codec import Budget, Source, budget_from, budget_of, cons
 from greenroom.request.config import GenerationConfig
 from greenroom.request.context_buffer import ContextBuffer
 from greenroom.request.decoders import TextDecoder
-from greenroom.request.generation import Counts, Ending, Generation
+from greenroom.request.generation import Ending, Generation
 from greenroom.request.session import ContextRecord, Session
 from greenroom.request.tool_calling import ToolCalling
 
 __all__ = ["SavedGeneration", "SavedSnapshot", "read", "write"]
 
-_FORMAT = "greenroom snapshot 2"
+_FORMAT = "greenroom snapshot 3"
 
 
 class SavedGeneration(NamedTuple):
@@ -91,7 +91,7 @@ class _Generation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     constraint: Source | None
     budget: Budget | None
     ending: Ending | None
-    counts: Counts
+    counts: Info
     unread: tuple[Event, ...]
     has_told_end: bool
     held: tuple[Token, ...]
@@ -112,13 +112,7 @@ def write(path: Path, session: Session, saved: SavedSnapshot) -> None:
         "generation": msgspec.json.encode(generation).decode(),
         **session.fingerprints(),
     }
-    data = tensors.save({"tokens": np.array(saved.context.tokens, np.int64)}, metadata)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    replace_file(path, tensors.save({"tokens": np.array(saved.context.tokens, np.int64)}, metadata))
 
 
 def _describe(saved: SavedGeneration) -> _Generation:

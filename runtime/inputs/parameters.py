@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import msgspec
 
@@ -17,6 +17,7 @@ from greenroom.errors import InvalidParameter, NotSupported
 
 __all__ = [
     "GenerateParameters",
+    "ParameterOptions",
     "integer",
     "is_penalised",
     "kv_options",
@@ -101,6 +102,37 @@ class GenerateParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
         bias: object = self.logit_bias
         if isinstance(bias, Mapping):
             msgspec.structs.force_setattr(self, "logit_bias", dict(bias))
+
+
+class ParameterOptions(TypedDict, total=False):
+    """The fields of `GenerateParameters` as options by name, each beside the others or not at all."""
+
+    max_tokens: int | None
+    max_kv_size: int | None
+    kv_bits: int | None
+    kv_group_size: int
+    quantized_kv_start: int
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    seed: int | None
+    repetition_penalty: float | None
+    repetition_context_size: int
+    presence_penalty: float | None
+    presence_context_size: int
+    frequency_penalty: float | None
+    frequency_context_size: int
+    prefill_step_size: int | None
+    stop: str | int | Sequence[str | int]
+    default_stops: bool
+    min_tokens: int
+    logit_bias: dict[int, float] | None
+    logprobs: int | None
+    timeout: float | None
+    force_tokens: bool
+    reasoning: Literal["events", "text", "drop"]
+    thinking_tokens: int | None
 
 
 DEFAULTS = GenerateParameters()

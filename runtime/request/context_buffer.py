@@ -13,9 +13,8 @@ from anyio import to_thread
 
 from greenroom.actors.client import EngineClient
 from greenroom.errors import ContextClosed, ContextInUse
-from greenroom.inputs import segments
 from greenroom.inputs.parameters import integer
-from greenroom.inputs.segments import Fill, Message, Segment, TurnState
+from greenroom.inputs.segments import Fill, Message, Segment, TurnState, encode_segments
 from greenroom.request.config import GenerationConfig
 from greenroom.request.generation import Generation
 from greenroom.request.session import EMPTY, ContextRecord, Session
@@ -234,7 +233,7 @@ class ContextBuffer:
     def _encode(self, noted: tuple[Segment, ...]) -> tuple[tuple[int, ...], TurnState]:
         model = self.client.model
         length = len(self._tokens)
-        return segments.encode_segments(noted, model.tokenizer, model.vocab_size, length=length, turn=self.turn_state)
+        return encode_segments(noted, model.tokenizer, model.vocab_size, length=length, turn=self.turn_state)
 
     def _extend(self, found: tuple[tuple[int, ...], TurnState], count: int) -> None:
         if count:

@@ -9,9 +9,8 @@ from greenroom.actors.decoder import Decoder
 from greenroom.actors.mailbox import Mailbox
 from greenroom.backends.protocol import ModelInfo, Tokenizer
 from greenroom.errors import ContextInUse, InvalidPrompt
-from greenroom.inputs import segments
 from greenroom.inputs.prompts import Prompt
-from greenroom.inputs.segments import Cue, Fill, Message, Segment, TurnState
+from greenroom.inputs.segments import Cue, Fill, Message, Segment, TurnState, encode_segments
 from greenroom.request.context_buffer import ContextBuffer
 from greenroom.request.recorder import RecordingDecoder
 
@@ -60,7 +59,7 @@ class ContextLease:
         """All tokens of the prompt, the context's before it."""
         tokenizer, size = self._model.tokenizer, self._model.vocab_size
         length = len(self._before)
-        found = segments.encode_segments(self._segments, tokenizer, size, length=length, turn=self._turn_state)
+        found = encode_segments(self._segments, tokenizer, size, length=length, turn=self._turn_state)
         self._prompt, self._turn_state = found
         return self._before + self._prompt
 

@@ -24,7 +24,7 @@ from greenroom.request.config import GenerationConfig
 from greenroom.request.decoders import TokenDecoder
 from greenroom.request.recorder import RecordedToken
 
-__all__ = ["Counts", "Ending", "Generation", "begin", "follow"]
+__all__ = ["NOT_RUN", "Ending", "Generation", "begin", "follow"]
 
 
 class Ending(NamedTuple):
@@ -35,34 +35,8 @@ class Ending(NamedTuple):
     sequence: str | int | None = None
 
 
-class Counts(NamedTuple):
-    """What it took to come here, passes that were given up included."""
-
-    drafted: int = 0
-    accepted: int = 0
-    forced: int = 0
-    forced_runs: int = 0
-    cached: int = 0
-    queue_time: float = 0.0
-    prompt_time: float = 0.0
-    generate_time: float = 0.0
-
-    def plus(self, info: Info) -> Counts:
-        """With those of one more request; what the first one waited for and reused is the generation's."""
-        is_first = self.prompt_time == 0.0
-        return Counts(
-            self.drafted + info.drafted_tokens,
-            self.accepted + info.accepted_tokens,
-            self.forced + info.forced_tokens,
-            self.forced_runs + info.forced_runs,
-            info.cached_prompt_tokens if is_first else self.cached,
-            info.queue_time if is_first else self.queue_time,
-            info.prompt_time if is_first else self.prompt_time,
-            self.generate_time + info.generate_time + (0.0 if is_first else info.prompt_time),
-        )
-
-
-NONE = Counts()
+NOT_RUN = Info(stop_reason="cancelled", stop_detail="handle", prompt_tokens=0, generation_tokens=0)
+"""Of a generation of which nothing has run: `NOT_RUN.then(info)` is `info`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +51,8 @@ class Generation:
     constraint: ConstraintState | None = None
     text: str = ""
     ending: Ending | None = None
-    counts: Counts = NONE
+    counts: Info = NOT_RUN
+    """What its requests took to come here, those that were given up included; not its end and its lengths."""
     forks: int = 0
     """How many seeds were derived from this one."""
 
@@ -137,7 +112,7 @@ class Generation:
 
     def count(self, info: Info) -> Generation:
         """With what one more request took."""
-        return replace(self, counts=self.counts.plus(info))
+        return replace(self, counts=self.counts.then(info))
 
     # Back, and elsewhere.
 

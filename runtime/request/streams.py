@@ -6,16 +6,18 @@ A stream is a thin view of its request's mailbox. Dropping the last reference to
 
 from __future__ import annotations
 
-from typing import Any, Generic, Self, TypeVar, cast, overload
+from collections.abc import Mapping
+from typing import Any, Generic, Self, TypeVar, Unpack, cast, overload
 
 import msgspec
 from anyio import EndOfStream
+from typing_extensions import TypeForm
 
 from greenroom.actors.mailbox import Mailbox
 from greenroom.actors.task import GenerationTask
 from greenroom.events import Chunk, Event, Info, Token
 from greenroom.lifetimes import Closing
-from greenroom.structured.structures import Structures, structures
+from greenroom.structured.structures import StructureOptions, Structures, structures
 
 __all__ = ["EventStream", "Result", "Stream", "TokenStream"]
 
@@ -82,12 +84,12 @@ class EventStream(Stream[Event]):
         return (await self.collect()).text
 
     @overload
-    def structures(self, kind: type[T], **options: Any) -> Structures[T]: ...
+    def structures(self, kind: Mapping[str, Any], **options: Unpack[StructureOptions]) -> Structures[Any]: ...
 
     @overload
-    def structures(self, kind: Any, **options: Any) -> Structures[Any]: ...
+    def structures(self, kind: TypeForm[T], **options: Unpack[StructureOptions]) -> Structures[T]: ...
 
-    def structures(self, kind: Any, **options: Any) -> Structures[Any]:
+    def structures(self, kind: Any, **options: Unpack[StructureOptions]) -> Structures[Any]:
         """The text as growing objects of the type `kind`: see `greenroom.structures`, which has the options.
 
         It reads this stream to its end, `Info` included (its `info`); reasoning and tool calls are passed over.

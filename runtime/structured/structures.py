@@ -7,20 +7,21 @@ finds every one. Objects that nobody takes are never made.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Mapping
-from typing import Any, Generic, Literal, Self, TypeVar, overload
+from typing import Any, Generic, Literal, Self, TypedDict, TypeVar, Unpack, overload
 
 from anyio import get_cancelled_exc_class
 from anyio.lowlevel import checkpoint_if_cancelled
+from typing_extensions import TypeForm
 
 from greenroom.actors.client import LoopPoster, loop_poster
-from greenroom.constraints.structures import MAX_DEPTH, MAX_SIZE, Missing, Path, Snapshots, Validate
+from greenroom.constraints.structures import Missing, Path, Snapshots, Validate
 from greenroom.errors import InvalidParameter, StreamInUse, TruncatedJson
 from greenroom.events import Info
 from greenroom.lifetimes import Closing
 from greenroom.structured.background_task import Background
 from greenroom.structured.reader import Structure, StructureFeed, close
 
-__all__ = ["Marked", "Structures", "Truncated", "structures"]
+__all__ = ["Marked", "SnapshotOptions", "StructureOptions", "Structures", "Truncated", "structures"]
 
 T = TypeVar("T")
 Truncated = Literal["raise", "mark"]
@@ -171,76 +172,52 @@ class Marked(Generic[T]):
         return await self._structures.receive(with_marks=True)
 
 
-@overload
-def structures(
-    source: AsyncIterable[Any],
-    kind: type[T],
-    *,
-    missing: Missing = ...,
-    partial_strings: bool = ...,
-    validate: Validate = ...,
-    truncated: Truncated = ...,
-    every_chunk: bool = ...,
-    max_depth: int = ...,
-    max_size: int = ...,
-) -> Structures[T]: ...
+class SnapshotOptions(TypedDict, total=False):
+    """What `Snapshots` takes by name."""
+
+    missing: Missing
+    partial_strings: bool
+    validate: Validate
+    max_depth: int
+    max_size: int
+
+
+class StructureOptions(SnapshotOptions, total=False):
+    """What `structures` takes by name."""
+
+    truncated: Truncated
+    every_chunk: bool
 
 
 @overload
 def structures(
-    source: AsyncIterable[Any],
-    kind: Any,
-    *,
-    missing: Missing = ...,
-    partial_strings: bool = ...,
-    validate: Validate = ...,
-    truncated: Truncated = ...,
-    every_chunk: bool = ...,
-    max_depth: int = ...,
-    max_size: int = ...,
+    source: AsyncIterable[Any], kind: Mapping[str, Any], **options: Unpack[StructureOptions]
 ) -> Structures[Any]: ...
 
 
-def structures(
-    source: AsyncIterable[Any],
-    kind: Any,
-    *,
-    missing: Missing = "default",
-    partial_strings: bool = True,
-    validate: Validate = "closed",
-    truncated: Truncated = "raise",
-    every_chunk: bool = False,
-    max_depth: int = MAX_DEPTH,
-    max_size: int = MAX_SIZE,
-) -> Structures[Any]:
+@overload
+def structures(source: AsyncIterable[Any], kind: TypeForm[T], **options: Unpack[StructureOptions]) -> Structures[T]: ...
+
+
+def structures(source: AsyncIterable[Any], kind: Any, **options: Unpack[StructureOptions]) -> Structures[Any]:
     """Growing objects of the type `kind`, from any async iterable of str, bytes, or greenroom's own events.
 
     `kind`: a pydantic model, a msgspec Struct, a dataclass, a TypedDict, a list, dict or union of them, or a JSON
     schema as a dict. `missing`, `partial_strings`, `validate`, `max_depth` and `max_size` are `Snapshots`'.
-    `truncated`: what a text that ends early does, "raise" or "mark". `every_chunk`: yield for each chunk, changed
-    or not.
+    `truncated`: what a text that ends early does, "raise" (the default) or "mark". `every_chunk`: yield for each chunk,
+    changed or not.
 
     Raises `UnsupportedType` and `InvalidParameter` at the call. Nothing is read before the first
     `async for`.
     """
-    options = {
-        "missing": missing,
-        "partial_strings": partial_strings,
-        "validate": validate,
-        "truncated": truncated,
-        "every_chunk": every_chunk,
-        "max_depth": max_depth,
-        "max_size": max_size,
-    }
-    return structures_of(kind, options)(source)
+    return structures_of(kind, **options)(source)
 
 
-def structures_of(kind: Any, options: Mapping[str, Any]) -> Callable[[AsyncIterable[Any]], Structures[Any]]:
+def structures_of(
+    kind: Any, *, truncated: Truncated = "raise", every_chunk: bool = False, **options: Unpack[SnapshotOptions]
+) -> Callable[[AsyncIterable[Any]], Structures[Any]]:
     """`structures` of a kind, for a source that is to come: what can be refused is refused here."""
-    chosen = dict(options)
-    truncated: Truncated = chosen.pop("truncated", "raise")
-    every_chunk: bool = chosen.pop("every_chunk", False)
     if truncated not in ("raise", "mark"):
         raise InvalidParameter("truncated", truncated, "'raise' or 'mark'")
-    snapshots: Snapshots[Any] = Snapshots(kind, **chosen)
+    snapshots: Snapshots[Any] = Snapshots(kind, **options)
     return lambda source: Structures(source, snapshots, truncated=truncated, every_chunk=every_chunk)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from anyio import create_task_group
 from branch_models import opened
 from safetensors import numpy as tensors
 
@@ -242,6 +244,19 @@ async def test_what_is_code_is_refused_by_name(tmp_path: Path) -> None:
             assert os.listdir(tmp_path) == []  # noqa: PTH208 - nothing blocks for long
             assert await (await snapshot.restore()).collect_tokens() is not None
         assert issubclass(Own, GrammarConstraint)
+
+
+async def test_saves_of_one_snapshot_do_not_meet(tmp_path: Path) -> None:
+    """From as many threads as there are: none fails, the file is whole, its owner's alone, and the only one."""
+    path = tmp_path / "g"
+    async with opened("scripted") as runtime, runtime.context() as ctx:
+        snapshot = await ctx.fill("A place:").snapshot()
+        async with create_task_group() as group:
+            for _ in range(240):
+                group.start_soon(snapshot.save, path)
+        assert (await Snapshot.load(path)).tokens == snapshot.tokens
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert os.listdir(tmp_path) == ["g"]  # noqa: PTH208 - nothing blocks for long
 
 
 class Wrong(Speculator):

@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -36,6 +35,7 @@ from greenroom.backends.mlx.prefix_cache.file_format import (
     sign,
     token_bytes,
 )
+from greenroom.files import part_of
 
 __all__ = ["PREFIX_FILE_BYTES", "Form", "Kind", "PrefixFileWarning", "PrefixFiles", "SavedArrays"]
 
@@ -120,18 +120,12 @@ class PrefixFiles:
 
     def _write(self, path: Path, arrays: Mapping[str, mx.array], metadata: Metadata) -> bool:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(".part.safetensors", f"{path.stem}.", self._folder)
-        os.close(handle)
-        part = Path(name)
-        try:
-            mx.save_safetensors(name, dict(arrays), msgspec.to_builtins(metadata))
+        with part_of(path) as part:
+            mx.save_safetensors(str(part), dict(arrays), msgspec.to_builtins(metadata))
             if not self._make_room(part, path):
                 return False
             part.replace(path)
             return True
-        finally:
-            with suppress(OSError):
-                part.unlink()
 
     def _make_room(self, part: Path, path: Path) -> bool:
         """Delete what was used longest ago until there is room for `part` in the place of `path`."""
