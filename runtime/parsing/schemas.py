@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from greenroom.constraints.json_pointer import resolve
 from greenroom.errors import NotSupported
 
 __all__ = ["Variant", "alternatives", "variants", "with_bounds", "with_definitions"]
@@ -125,14 +126,11 @@ def _merge(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _target(pointer: str, root: Mapping[str, Any]) -> Any:
-    found: Any = root
     if not pointer.startswith("#"):
         raise NotSupported(f"the reference {pointer!r} in a forced call", "it does not lead into the tool's own schema")
-    for name in pointer.removeprefix("#").split("/")[1:]:
-        word = name.replace("~1", "/").replace("~0", "~")
-        if not isinstance(found, Mapping) or word not in found:
-            raise NotSupported(f"the reference {pointer!r} in a forced call", "there is nothing at its place")
-        found = found[word]
+    found = resolve(root, pointer.removeprefix("#"))
+    if found is None:
+        raise NotSupported(f"the reference {pointer!r} in a forced call", "there is nothing at its place")
     return found
 
 
