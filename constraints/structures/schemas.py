@@ -42,7 +42,7 @@ class _Walk:
         self._known: dict[int, Record] = {}
 
     def shape(self, schema: Any) -> Shape:
-        """The shape of a part. What it does not know is anything."""
+        """The shape of a part; of one that says nothing known here, that of any JSON."""
         schema = self._resolve(schema)
         if not isinstance(schema, Mapping):
             return ANYTHING

@@ -50,7 +50,7 @@ class Cue(NamedTuple):
 
 
 class Seal(NamedTuple):
-    """The end of it."""
+    """The end of the model's reply."""
 
 
 Segment = Fill | Message | Cue | Seal

@@ -28,7 +28,7 @@ _FARTHEST, _FINEST = 1e15, 1e-9
 
 
 def with_bounds(schema: Any) -> Any:
-    """The schema, without what it leaves open and no caller could use; a small model might go on there for ever.
+    """The schema with an end to all that it leaves open, where a small model might go on for ever.
 
     Integers without an end have 53 bits, other numbers 15 digits in front of the point and 9 behind it, and objects
     that name their properties have no others.
@@ -54,7 +54,7 @@ def with_bounds(schema: Any) -> Any:
 
 
 def _ends(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The ends of a number that has none."""
+    """A minimum, a maximum and a step for a number that lacks them."""
     kind = schema.get("type")
     if kind not in ("integer", "number"):
         return {}
@@ -116,7 +116,7 @@ def alternatives(schema: Any, root: Mapping[str, Any]) -> Iterator[Mapping[str, 
 
 
 def _merge(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Both at once: properties and required names together, of other words the second one's."""
+    """A schema of both at once: properties and required names together, of other words the second one's."""
     both = {**one, **other}
     if "properties" in one and "properties" in other:
         both["properties"] = {**one["properties"], **other["properties"]}

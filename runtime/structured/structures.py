@@ -127,7 +127,7 @@ class Structures(Closing, Generic[T]):
         raise StopAsyncIteration
 
     def _last(self, *, with_marks: bool) -> Structure[T]:
-        """What is there once the source has ended."""
+        """The last moment, once the source has ended. Raises the source's error, or `StopAsyncIteration`."""
         feed = self._feed
         is_truncated = self._marks and isinstance(feed.error, TruncatedJson)
         if feed.has_news or (is_truncated and with_marks):
