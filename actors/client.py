@@ -18,7 +18,7 @@ from anyio import Event, get_cancelled_exc_class
 from greenroom.actors.bridge import Bridge
 from greenroom.actors.dispatcher import Dispatcher
 from greenroom.actors.engine import Engine
-from greenroom.actors.mailbox import Mailbox
+from greenroom.actors.mailbox import Mailbox, PendingRequest
 from greenroom.actors.messages import Inbound, Reject, Release, Shutdown, Submit, Trim
 from greenroom.actors.scheduler.admission import Limits
 from greenroom.actors.scheduler.statistics import Statistics
@@ -29,36 +29,12 @@ from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.errors import EngineFailed, InvalidConstraint, RuntimeClosed
 from greenroom.lifetimes import wait_shielded
 
-__all__ = ["EngineClient", "LoopPoster", "PendingRequest", "loop_poster"]
+__all__ = ["EngineClient", "LoopPoster", "loop_poster"]
 
 _log = logging.getLogger("greenroom")
 
 LoopPoster = Callable[[Callable[[Any], object], Any], bool]
 """`post(function, argument)` has an event loop call the function soon, from any thread; False where it has ended."""
-
-
-class PendingRequest:
-    """A request that was announced: its mailbox, and whether its prompt has been prepared."""
-
-    def __init__(self, mailbox: Mailbox) -> None:
-        self.mailbox = mailbox
-        self._done = Event()
-        self._error: Exception | None = None
-
-    def resolve(self, error: Exception | None) -> None:
-        """The preparation has ended. On the event loop."""
-        self._error = error
-        self._done.set()
-
-    async def wait(self) -> None:
-        """Until the request is queued. Raises why it is not; cancelled, it settles the request first."""
-        try:
-            await self._done.wait()
-        except get_cancelled_exc_class():
-            await self.mailbox.close("scope")
-            raise
-        if self._error is not None:
-            raise self._error
 
 
 class EngineClient:
@@ -70,7 +46,7 @@ class EngineClient:
         self._engine = Engine(backend, limits, self._build_grammars)
         self._grammars: ConstraintCompiler | Exception | None = None
         self._limits = limits
-        self._dispatcher = Dispatcher(self._engine, max_waiting=max_waiting)
+        self._dispatcher = Dispatcher(self._engine.put, max_waiting=max_waiting)
         self._preparer = ThreadPoolExecutor(1, thread_name_prefix="greenroom-prepare")
         self._bridge: Bridge | None = None
         self._model: ModelInfo | None = None
@@ -81,10 +57,6 @@ class EngineClient:
         self._context_ids = count()
         self._outgoing: deque[Inbound] = deque()
         """Messages that are put into the engine's inbox together."""
-        self.saved: dict[str, Any] = {}
-        """Contexts by the names under which they were saved."""
-        self.fingerprints: dict[str, str] | None = None
-        """Of model and tokenizer, once somebody has asked for them."""
         self.room = 0
         """The most tokens whose KV the budget holds in one row."""
 

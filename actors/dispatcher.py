@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from anyio import Event
 
-from greenroom.actors.engine import Engine
 from greenroom.actors.mailbox import Mailbox
-from greenroom.actors.messages import Answer, Ended, ExportKv, ImportKv, KvExported, KvImported, Outbound
+from greenroom.actors.messages import Answer, Ended, ExportKv, ImportKv, Inbound, KvExported, KvImported, Outbound
 from greenroom.errors import GreenroomError, RuntimeClosed, TooBusy
 from greenroom.events import Info
 
@@ -29,8 +30,9 @@ class _Question:
 class Dispatcher:
     """Numbers the requests and sorts the engine's messages into mailboxes. On the event loop alone."""
 
-    def __init__(self, engine: Engine, *, max_waiting: int) -> None:
-        self._engine = engine
+    def __init__(self, put: Callable[[Inbound], object], *, max_waiting: int) -> None:
+        """`put` gives the engine a message."""
+        self._put = put
         self._max_waiting = max_waiting
         self._mailboxes: dict[int, Mailbox] = {}
         self._questions: dict[int, _Question] = {}
@@ -51,7 +53,7 @@ class Dispatcher:
         """A mailbox for a new request. Raises `TooBusy` where as many wait as may."""
         if self._queued >= self._max_waiting:
             raise TooBusy(self._queued, self._max_waiting)
-        mailbox = Mailbox(self._take_number(), self._engine)
+        mailbox = Mailbox(self._take_number(), self._put)
         self._queued += 1
         self._mailboxes[mailbox.request] = mailbox
         return mailbox
@@ -74,7 +76,7 @@ class Dispatcher:
         if self._failure is not None:
             raise self._failure
         question = self._questions[message.request] = _Question()
-        self._engine.put(message)
+        self._put(message)
         await question.done.wait()
         answer = question.answer
         problem = self._failure if answer is None else answer.error

@@ -7,19 +7,19 @@ engine waits for a mailbox: what a reader has not read is bounded by its credit.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Literal
 
 from anyio import EndOfStream, Event, get_cancelled_exc_class
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from greenroom.actors.decoder import Payload
-from greenroom.actors.engine import Engine
-from greenroom.actors.messages import Awaited, Cancel, Credit, Delivery, Ended, Outbound, Started
+from greenroom.actors.messages import Awaited, Cancel, Credit, Delivery, Ended, Inbound, Outbound, Started
 from greenroom.errors import StreamInUse
 from greenroom.events import Info, StopDetail
 from greenroom.lifetimes import wait_shielded
 
-__all__ = ["Mailbox", "Status"]
+__all__ = ["Mailbox", "PendingRequest", "Status"]
 
 Status = Literal["queued", "running", "finished", "cancelled", "failed"]
 
@@ -30,12 +30,13 @@ _LUMP = 64
 class Mailbox:
     """One request's events, its end, and who waits for them."""
 
-    def __init__(self, request: int, engine: Engine) -> None:
+    def __init__(self, request: int, put: Callable[[Inbound], object]) -> None:
+        """`put` gives the engine a message, from any thread."""
         self.request = request
         self.info: Info | None = None
         self.error: Exception | None = None
         self.is_started = False
-        self._engine = engine
+        self._put = put
         self._events: deque[tuple[Payload | Info, int]] = deque()
         self._unreturned = 0
         self._has_reader = False
@@ -66,7 +67,7 @@ class Mailbox:
     def cancel(self, detail: StopDetail) -> None:
         """Ask for the end: synchronous, idempotent, never refused."""
         if self.info is None:
-            self._engine.put(Cancel(self.request, detail))
+            self._put(Cancel(self.request, detail))
 
     def drop(self) -> None:
         """The last reference to the stream is gone: nobody will read."""
@@ -131,7 +132,7 @@ class Mailbox:
     def _give_back(self, worth: int) -> None:
         self._unreturned += worth
         if self._unreturned >= _LUMP and self.info is None:
-            self._engine.put(Credit(self.request, self._unreturned))
+            self._put(Credit(self.request, self._unreturned))
             self._unreturned = 0
 
     async def close(self, detail: StopDetail) -> None:
@@ -151,12 +152,12 @@ class Mailbox:
     async def wait(self) -> Info:
         """The closing event, or the request's error; any number of times, by any number of tasks."""
         if self.info is None:
-            self._engine.put(Awaited(self.request, on=True))
+            self._put(Awaited(self.request, on=True))
             try:
                 await self._settled.wait()
             finally:
                 if self.info is None:
-                    self._engine.put(Awaited(self.request, on=False))
+                    self._put(Awaited(self.request, on=False))
         else:
             await checkpoint_if_cancelled()
         if self.error is not None:
@@ -164,3 +165,27 @@ class Mailbox:
         if self.info is None:
             raise RuntimeError(f"{self!r} was woken without an end")
         return self.info
+
+
+class PendingRequest:
+    """A request that was announced: its mailbox, and whether its prompt has been prepared."""
+
+    def __init__(self, mailbox: Mailbox) -> None:
+        self.mailbox = mailbox
+        self._done = Event()
+        self._error: Exception | None = None
+
+    def resolve(self, error: Exception | None) -> None:
+        """The preparation has ended. On the event loop."""
+        self._error = error
+        self._done.set()
+
+    async def wait(self) -> None:
+        """Until the request is queued. Raises why it is not; cancelled, it settles the request first."""
+        try:
+            await self._done.wait()
+        except get_cancelled_exc_class():
+            await self.mailbox.close("scope")
+            raise
+        if self._error is not None:
+            raise self._error

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from llguidance import LLExecutor
 
-from greenroom.constraints.grammar_matcher import GrammarMatcher, settle, stop_forcing
-from greenroom.constraints.state import Bits, ConstraintState, parts
+from greenroom.constraints.grammar_matcher import GrammarMatcher, settle
+from greenroom.constraints.state import Bits, ConstraintState, parts, stop_forcing
 
 __all__ = ["fill_masks", "is_dead_end", "masked_logits"]
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Bits", "CompositeState", "ConstraintState", "parts"]
+__all__ = ["Bits", "CompositeState", "ConstraintState", "ForcingState", "parts", "stop_forcing"]
 
 Bits = npt.NDArray[np.uint32]
 """One row of a mask, or several."""
@@ -85,3 +85,28 @@ class CompositeState(ConstraintState):
 def parts(state: ConstraintState) -> tuple[ConstraintState, ...]:
     """The states whose masks, ANDed, are the mask of `state`."""
     return state.parts if isinstance(state, CompositeState) else (state,)
+
+
+class ForcingState(ConstraintState):
+    """A state that forces one spelling of the text that must come next, until it is told to stop that."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def is_freed(self) -> bool:
+        """Whether it has stopped."""
+
+    @abstractmethod
+    def stop_forcing(self) -> bool:
+        """Allow every spelling of a legal text from here on. True where the mask must be filled again for that."""
+
+
+def stop_forcing(states: Sequence[ConstraintState]) -> bool:
+    """Let those of `states` that force a text allow every spelling of it; whether one did not before.
+
+    Two that force the same text may force different tokens, and the AND of their masks is empty; filled again after
+    this, it is empty only at a dead end.
+    """
+    released = [state.stop_forcing() for state in states if isinstance(state, ForcingState)]
+    return any(released)

@@ -12,7 +12,7 @@ from typing import Any
 from greenroom.generator.api import Context
 from greenroom.inputs.parameters import ParameterOptions
 from greenroom.inputs.tools import Tools
-from greenroom.request.submit import Progress
+from greenroom.request.run import Progress
 
 __all__ = ["GenerateOptions", "RequestOptions", "TokenOptions", "TurnOptions"]
 

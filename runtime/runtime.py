@@ -17,8 +17,9 @@ from typing import Any, Self, TypeVar, Unpack, overload
 from anyio import to_thread
 from typing_extensions import TypeForm
 
-from greenroom.actors.client import EngineClient, PendingRequest
+from greenroom.actors.client import EngineClient
 from greenroom.actors.decoder import Decoder
+from greenroom.actors.mailbox import PendingRequest
 from greenroom.actors.scheduler.admission import Limits
 from greenroom.actors.scheduler.statistics import Statistics
 from greenroom.actors.task import GenerationTask
@@ -33,12 +34,13 @@ from greenroom.inputs.prompts import Prompt
 from greenroom.inputs.tools import Toolbox, Tools
 from greenroom.options import GenerateOptions, RequestOptions
 from greenroom.request import current
-from greenroom.request.config import GenerationConfig
+from greenroom.request.config import GenerationConfig, MakeDecoder
 from greenroom.request.decoders import TokenDecoder
+from greenroom.request.run import Progress
 from greenroom.request.session import Session
 from greenroom.request.streams import EventStream, Result, TokenStream
-from greenroom.request.submit import Progress, PromptOptions, submit_prompt
-from greenroom.request.tool_calling import NO_TOOLS, MakeDecoder, ToolCalling
+from greenroom.request.submit import PromptOptions, submit_prompt
+from greenroom.request.tool_calling import NO_TOOLS, ToolCalling
 from greenroom.structured.structures import StructureOptions, Structures, structures_of
 
 __all__ = ["Runtime"]
@@ -291,9 +293,11 @@ class Runtime:
         parameters = merged(parameters, overrides)
         if decoder is not None and stop_strings(parameters):
             raise NotSupported("a stop string over raw tokens", "it stops text: give an id, or use generate()")
-        config = GenerationConfig.of(self._opened().client, parameters, constrain, calling)
+        constraint = None if constrain is None else constraint_of(constrain)
+        config = GenerationConfig.of(self._opened().client, parameters, constraint, calling)
         options = PromptOptions(
             decoder=decoder,
+            tools=calling.schemas,
             template=template,
             template_options=template_options,
             progress=progress,

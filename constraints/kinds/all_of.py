@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from greenroom.constraints.constraint import CompiledConstraint, Compiler, Constraint
-from greenroom.constraints.grammar_matcher import stop_forcing
-from greenroom.constraints.state import Bits, CompositeState, ConstraintState, parts
+from greenroom.constraints.state import Bits, CompositeState, ConstraintState, parts, stop_forcing
 from greenroom.errors import InvalidConstraint
 
 __all__ = ["All", "AllOf"]

@@ -19,11 +19,19 @@ from anyio import to_thread
 from anyio.abc import TaskStatus
 from rich.console import Console
 
-from greenroom.chat.session import ChatSession
-from greenroom.errors import GreenroomError, SnapshotMismatch
-from greenroom.events import Chunk, Event, Info, Reasoning, RejectedToolCall, ToolCall
-from greenroom.inputs.parameters import GenerateParameters
-from greenroom.runtime import Runtime
+from greenroom import (
+    ChatSession,
+    Chunk,
+    Event,
+    GenerateParameters,
+    GreenroomError,
+    Info,
+    Reasoning,
+    RejectedToolCall,
+    Runtime,
+    SnapshotMismatch,
+    ToolCall,
+)
 
 __all__ = ["run"]
 

@@ -14,10 +14,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from greenroom import Chunk, GreenroomError, Info, Runtime
 from greenroom.cli.view import Line, lines, table
-from greenroom.errors import GreenroomError
-from greenroom.events import Chunk, Info
-from greenroom.runtime import MAX_ROWS, Runtime
+from greenroom.runtime import MAX_ROWS
 
 __all__ = ["run"]
 

@@ -7,9 +7,7 @@ import sys
 
 import msgspec
 
-from greenroom.errors import GreenroomError
-from greenroom.events import Chunk, Event, Info
-from greenroom.runtime import Runtime
+from greenroom import Chunk, Event, GreenroomError, Info, Runtime
 
 __all__ = ["run"]
 

@@ -3,7 +3,7 @@
 They make each other, so they share one file. A context is a thin view of a `ContextBuffer`: tokens, whose KV the engine
 keeps as a cache and gives back when memory is short; so a fork is a copy of numbers, and its first pass copies the KV
 of the common prefix instead of running it. A generator is a thin view of a `Cursor`, which has three drivers: `steps`
-by hand, `iterators` by a reader, `collect` to the end.
+by hand, `iterators` by a reader or to the end; `collect` makes one object of its text.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from greenroom.events import Chunk, Info, StopDetail, StopReason
 from greenroom.generator import collect, forks, snapshot_files
 from greenroom.generator.cursor import Cursor
 from greenroom.generator.forks import Forks
-from greenroom.generator.iterators import EventPull, TokenPull, lend
+from greenroom.generator.iterators import EventPull, TokenPull, drain, lend
 from greenroom.generator.snapshot_files import SavedGeneration, SavedSnapshot
 from greenroom.generator.start import Guessing, start
 from greenroom.generator.steps import Step, accept, next_step
@@ -38,6 +38,7 @@ from greenroom.lifetimes import Closing
 from greenroom.request.config import GenerationConfig
 from greenroom.request.context_buffer import ContextBuffer
 from greenroom.request.current import OpenRuntime, session_of
+from greenroom.request.generation import Generation
 from greenroom.request.probes import Handle, Probe
 from greenroom.request.run import compute_logits
 from greenroom.request.score import score
@@ -123,9 +124,11 @@ class Context(Closing):
     async def flush(self) -> None:
         """Run what is there through the model now, but for the last token, which the next draw needs."""
         self._buffer.require_free()
-        if len(await self._buffer.settle()) > 1:
-            generation = self._buffer.bare(GenerationConfig.plain(self._buffer.client), but=1)
-            await compute_logits(generation, self._buffer.context_id, logits=0)
+        tokens = await self._buffer.settle()
+        if len(tokens) > 1:
+            config = GenerationConfig.plain(self._buffer.client)
+            config.check_prompt(tokens)
+            await compute_logits(Generation.bare(config, tokens[:-1]), self._buffer.context_id, logits=0)
 
     async def truncate(self, count: int) -> None:
         """Drop the last `count` tokens. Raises `InvalidParameter` where there are fewer."""
@@ -142,7 +145,8 @@ class Context(Closing):
         config = GenerationConfig.plain(self._buffer.client)
         found = prompts.encode(list(ids), config.model.tokenizer, config.model.vocab_size)
         config.check_prompt((*tokens, *found[:-1]))
-        return await score(self._buffer.bare(config), found, self._buffer.context_id)
+        config.check_prompt(tokens)
+        return await score(Generation.bare(config, tokens), found, self._buffer.context_id)
 
     # Generations.
 
@@ -371,12 +375,12 @@ class Generator(Closing):
 
     async def collect_tokens(self) -> list[int]:
         """Run to the end; all ids that were generated, those before this call included."""
-        await collect.run_to_end(self._cursor)
+        await drain(self._cursor)
         return list(self.output)
 
     async def collect_text(self) -> str:
         """Run to the end; the text of all that was generated."""
-        await collect.run_to_end(self._cursor)
+        await drain(self._cursor)
         return self.text + "".join([event.text for event in self._cursor.tail if isinstance(event, Chunk)])
 
     @overload

@@ -1,4 +1,4 @@
-"""To the end: a generator run until nothing follows, and its text as JSON."""
+"""A generator's whole text as one object: the constraint that makes it one, and what becomes of the text."""
 
 from __future__ import annotations
 
@@ -16,11 +16,9 @@ from greenroom.constraints.json_schemas.json_schema import AnyJson
 from greenroom.constraints.structures import Snapshots
 from greenroom.errors import InvalidConstraint, MalformedJson, TruncatedJson
 from greenroom.generator.cursor import Cursor
-from greenroom.generator.iterators import take
 from greenroom.request.generation import Generation, follow
-from greenroom.request.submit import RunOptions
 
-__all__ = ["constrain", "parse_object", "run_to_end", "schema_constraint"]
+__all__ = ["constrain", "parse_object", "schema_constraint"]
 
 
 def schema_constraint(schema: Any, *, has_other: bool) -> Constraint | None:
@@ -55,21 +53,6 @@ async def _constrain(generation: Generation, more: Constraint) -> Generation:
         if matcher.error is not None:
             raise InvalidConstraint(f"{generation.text!r} was written already, and contradicts it: {matcher.error}")
     return replace(generation, config=config, constraint=matcher).decode()
-
-
-async def run_to_end(cursor: Cursor) -> None:
-    """Run until nothing follows."""
-    with cursor.exclusive():
-        cursor.require_no_step()
-        if cursor.read_ahead is not None or cursor.speculation.user is not None:
-            while await take(cursor) is not None:
-                pass
-            return
-        generation = await cursor.begin_step()
-        while generation.ending is None:
-            options = RunOptions(drafter=cursor.speculation.engine, deadline=cursor.deadline)
-            generation = (await cursor.draw(generation, options)).generation
-            cursor.commit(generation)
 
 
 def parse_object(text: str, schema: Any, parse: Callable[[str], Any] | None, *, is_whole: bool) -> Any:

@@ -10,7 +10,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from anyio import CancelScope, to_thread
@@ -19,17 +19,15 @@ from anyio import Event as Tick
 from greenroom.actors.decoder import Payload
 from greenroom.errors import ContextClosed, ContextInUse, StepPending, StreamInUse
 from greenroom.events import Event, Info
-from greenroom.generator.read_ahead import ReadAhead
 from greenroom.generator.speculation import Speculation
 from greenroom.request.config import GenerationConfig
 from greenroom.request.context_buffer import ContextBuffer
 from greenroom.request.generation import NOT_RUN, Ending, Generation, begin
 from greenroom.request.probes import Handle
 from greenroom.request.recorder import RecordedToken
-from greenroom.request.run import RunResult, draw
-from greenroom.request.submit import RunOptions
+from greenroom.request.run import RunOptions, RunResult, draw
 
-__all__ = ["Cursor", "EventQueue", "PendingStep"]
+__all__ = ["Cursor", "EventQueue", "PendingStep", "ReadAhead"]
 
 
 class PendingStep:
@@ -56,6 +54,33 @@ class EventQueue:
     def copy(self) -> EventQueue:
         """An independent copy."""
         return EventQueue(self.unread, has_info=self.has_info)
+
+
+class ReadAhead(Protocol):
+    """A generation that goes on for a reader."""
+
+    @property
+    def taken(self) -> list[RecordedToken]:
+        """The tokens since the generation at which it begins."""
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether a speculator of the user's was told more than was taken."""
+
+    async def take(self) -> RecordedToken | None:
+        """The next token; None behind the last. Raises the request's error. Cancelled, it may be called again."""
+
+    async def pause(self) -> None:
+        """Settle it, for a generator that goes on otherwise. What a stream reads is waited for, and not cancelled."""
+
+    async def settle(self) -> None:
+        """Give up what runs. Through any cancellation; one that came meanwhile is raised afterwards."""
+
+    def fold(self) -> Generation:
+        """The generation behind the tokens that were taken. Nothing runs any more."""
+
+    def drop(self) -> bool:
+        """Nobody will read. Any thread; whether something still runs."""
 
 
 class Cursor:

@@ -16,8 +16,7 @@ from greenroom.generator.speculator import Drafting, Speculator
 from greenroom.request.config import GenerationConfig
 from greenroom.request.current import OpenRuntime, session_of
 from greenroom.request.generation import Generation
-from greenroom.request.run import draw
-from greenroom.request.submit import TO_THE_END
+from greenroom.request.run import TO_THE_END, draw
 
 __all__ = ["ModelDrafter"]
 

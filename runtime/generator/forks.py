@@ -146,7 +146,7 @@ def _branch(
     branch = replace(generation, config=config)
     if seed is not None:
         branch = replace(branch, seed=seed, forks=0)
-        if config.calling.parsed is not None:  # calls of branches that differ have other ids
+        if config.calling is not None and config.calling.has_tools:  # calls of branches that differ have other ids
             branch = branch.decode()
     # 2. Whether it is over: a copy has its own time, and may go on where its parent had drawn all it may.
     if branch.ending is not None and branch.ending.detail in ("max_tokens", "timeout"):

@@ -15,16 +15,15 @@ from greenroom.actors.decoder import Decoder
 from greenroom.actors.mailbox import Mailbox
 from greenroom.backends.protocol import ModelInfo
 from greenroom.events import Event, TopLogprob
-from greenroom.generator.cursor import Cursor
-from greenroom.generator.read_ahead import ReadAhead, ReadByStep, ReadByStream, ReadOneRun
+from greenroom.generator.cursor import Cursor, ReadAhead
+from greenroom.generator.read_ahead import ReadByStep, ReadByStream, ReadOneRun
 from greenroom.inputs.parameters import GenerateParameters
 from greenroom.lifetimes import Closing
 from greenroom.request.generation import Generation
 from greenroom.request.recorder import RecordedToken
-from greenroom.request.run import RunResult
-from greenroom.request.submit import RunOptions
+from greenroom.request.run import RunOptions, RunResult
 
-__all__ = ["EventPull", "Pull", "PulledToken", "TokenPull", "lend", "take"]
+__all__ = ["EventPull", "Pull", "PulledToken", "TokenPull", "drain", "lend"]
 
 T = TypeVar("T")
 
@@ -66,7 +65,7 @@ class TokenPull(Pull[PulledToken]):
     async def __anext__(self) -> PulledToken:
         with self._cursor.exclusive():
             self._cursor.require_no_step()
-            taken = await take(self._cursor)
+            taken = await _take(self._cursor)
         if taken is None:
             raise StopAsyncIteration
         sampled = taken.sampled
@@ -89,7 +88,7 @@ class EventPull(Pull[Event]):
 async def _take_event(cursor: Cursor) -> Event | None:
     events = cursor.events
     while not events.unread:
-        taken = await take(cursor)
+        taken = await _take(cursor)
         if taken is not None:
             events.unread.extend(taken.events)  # type: ignore[arg-type]  # a text decoder gives no `Token`
         elif events.has_info:
@@ -100,7 +99,7 @@ async def _take_event(cursor: Cursor) -> Event | None:
     return events.unread.popleft()
 
 
-async def take(cursor: Cursor) -> RecordedToken | None:
+async def _take(cursor: Cursor) -> RecordedToken | None:
     """The next token that stays; None behind the last. Within `exclusive`, where no step is at hand."""
     while True:
         ahead = cursor.read_ahead
@@ -150,3 +149,18 @@ async def lend(cursor: Cursor, decoder: Callable[[GenerateParameters, ModelInfo]
         ahead = ReadByStream(generation, cursor.buffer.context_id, options, made)
         cursor.read_ahead = ahead
         return ahead.mailbox
+
+
+async def drain(cursor: Cursor) -> None:
+    """To the end: run until nothing follows, in one request where nobody reads."""
+    with cursor.exclusive():
+        cursor.require_no_step()
+        if cursor.read_ahead is not None or cursor.speculation.user is not None:
+            while await _take(cursor) is not None:
+                pass
+            return
+        generation = await cursor.begin_step()
+        while generation.ending is None:
+            options = RunOptions(drafter=cursor.speculation.engine, deadline=cursor.deadline)
+            generation = (await cursor.draw(generation, options)).generation
+            cursor.commit(generation)

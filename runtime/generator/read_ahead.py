@@ -9,43 +9,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Protocol
 
 from greenroom.actors.decoder import Decoder
 from greenroom.errors import GreenroomError
 from greenroom.request.generation import Generation
 from greenroom.request.recorder import RecordedToken
-from greenroom.request.run import Run, RunResult
-from greenroom.request.submit import RunOptions
+from greenroom.request.run import Run, RunOptions, RunResult
 
-__all__ = ["ReadAhead", "ReadByStep", "ReadByStream", "ReadOneRun"]
-
-
-class ReadAhead(Protocol):
-    """A generation that goes on for a reader."""
-
-    @property
-    def taken(self) -> list[RecordedToken]:
-        """The tokens since the generation at which it begins."""
-
-    @property
-    def is_ahead(self) -> bool:
-        """Whether a speculator of the user's was told more than was taken."""
-
-    async def take(self) -> RecordedToken | None:
-        """The next token; None behind the last. Raises the request's error. Cancelled, it may be called again."""
-
-    async def pause(self) -> None:
-        """Settle it, for a generator that goes on otherwise. What a stream reads is waited for, and not cancelled."""
-
-    async def settle(self) -> None:
-        """Give up what runs. Through any cancellation; one that came meanwhile is raised afterwards."""
-
-    def fold(self) -> Generation:
-        """The generation behind the tokens that were taken. Nothing runs any more."""
-
-    def drop(self) -> bool:
-        """Nobody will read. Any thread; whether something still runs."""
+__all__ = ["ReadByStep", "ReadByStream", "ReadOneRun"]
 
 
 class ReadOneRun:

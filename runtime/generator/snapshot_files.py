@@ -17,7 +17,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors import numpy as tensors
 
-from greenroom.actors.client import EngineClient
+from greenroom.actors.scheduler.ngram_drafter import NgramDrafter
 from greenroom.backends.protocol import Sampled
 from greenroom.errors import GreenroomError, InvalidRequest, InvalidSnapshot, NotSupported, SnapshotMismatch
 from greenroom.events import Event, Info, Token
@@ -27,11 +27,11 @@ from greenroom.generator.speculation import Speculation
 from greenroom.inputs.parameters import GenerateParameters, validate, validate_kv
 from greenroom.inputs.segments import Checkpoint
 from greenroom.request.codec import Budget, Source, budget_from, budget_of, constraint_from, source_of
-from greenroom.request.config import GenerationConfig
+from greenroom.request.config import Calling, GenerationConfig
 from greenroom.request.context_buffer import ContextBuffer
 from greenroom.request.decoders import TextDecoder
 from greenroom.request.generation import Ending, Generation
-from greenroom.request.session import ContextRecord, Session
+from greenroom.request.session import Client, ContextRecord, Session
 from greenroom.request.tool_calling import ToolCalling
 
 __all__ = ["SavedGeneration", "SavedSnapshot", "read", "write"]
@@ -61,7 +61,7 @@ class SavedGeneration(NamedTuple):
 
     def open(self, session: Session, context: ContextRecord) -> Cursor:
         """A cursor there, in a buffer of its own."""
-        speculation = Speculation.of(session.client.model, None, system_speculation=self.guesses, draft_model=None)
+        speculation = Speculation(engine=NgramDrafter() if self.guesses else None)
         events = EventQueue(self.unread, has_info=self.has_info)
         return Cursor(ContextBuffer(session, context), self.generation, speculation, events=events, owns_buffer=True)
 
@@ -96,7 +96,7 @@ class _Generation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     has_told_end: bool
     held: tuple[Token, ...]
     guesses: bool
-    calls: _Calls
+    calls: _Calls | None
 
 
 _GENERATION = msgspec.json.Decoder(_Generation | None)
@@ -130,12 +130,15 @@ def _describe(saved: SavedGeneration) -> _Generation:
         has_told_end=saved.has_info,
         held=generation.decoder.held if isinstance(generation.decoder, TextDecoder) else (),
         guesses=saved.guesses,
-        calls=_Calls(
-            tools=tuple([dict(schema) for schema in config.calling.schemas or ()]),
-            choice=config.calling.choice,
-            tool_format=config.calling.tool_format,
-        ),
+        calls=_describe_calls(config.calling),
     )
+
+
+def _describe_calls(calling: Calling | None) -> _Calls | None:
+    if not isinstance(calling, ToolCalling):
+        return None
+    schemas = tuple([dict(schema) for schema in calling.schemas or ()])
+    return _Calls(tools=schemas, choice=calling.choice, tool_format=calling.tool_format)
 
 
 def read(path: Path, session: Session) -> SavedSnapshot:
@@ -165,7 +168,7 @@ def read(path: Path, session: Session) -> SavedSnapshot:
     return SavedSnapshot(ContextRecord(tokens, checkpoints), generation)
 
 
-def _restore(path: Path, client: EngineClient, described: _Generation, tokens: tuple[int, ...]) -> SavedGeneration:
+def _restore(path: Path, client: Client, described: _Generation, tokens: tuple[int, ...]) -> SavedGeneration:
     """The generation, its matcher and its decoder fed with the tokens."""
     start, seed = described.start, described.seed
     if not 0 < start <= len(tokens) or seed < 0 or described.forks < 0:
@@ -175,7 +178,8 @@ def _restore(path: Path, client: EngineClient, described: _Generation, tokens: t
         validate_kv(described.parameters, client.model)
         constraint = None if described.constraint is None else constraint_from(described.constraint)
         budget = None if described.budget is None else budget_from(described.budget)
-        calling = ToolCalling.of(described.calls.tools, described.calls.choice, described.calls.tool_format)
+        calls = described.calls
+        calling = None if calls is None else ToolCalling.of(calls.tools, calls.choice, calls.tool_format)
         config = GenerationConfig(client, described.parameters, constraint, calling=calling, budget=budget)
         decoder = config.decoder(tokens[:start], seed)
         config = config.compile()

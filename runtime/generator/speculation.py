@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from greenroom.actors.drafter import MAX_DRAFTS, Drafter
-from greenroom.actors.scheduler.ngram_drafter import NgramDrafter
-from greenroom.backends.protocol import KvOptions, ModelInfo
-from greenroom.errors import InvalidParameter, NotSupported
-from greenroom.generator.draft_model import ModelDrafter
 from greenroom.generator.speculator import Speculator, call_draft, report
 from greenroom.inputs.parameters import is_penalised
-from greenroom.request.current import OpenRuntime
 from greenroom.request.generation import Generation
 
 __all__ = ["Speculation"]
@@ -23,34 +18,6 @@ class Speculation(NamedTuple):
 
     user: Speculator | None = None
     engine: Drafter | None = None
-
-    @staticmethod
-    def of(
-        model: ModelInfo,
-        speculator: Any,
-        *,
-        system_speculation: bool,
-        draft_model: OpenRuntime | None,
-        kv: KvOptions | None = None,
-    ) -> Speculation:
-        """What was asked for. Raises `InvalidParameter` for two of them, `NotSupported` where the row's KV cannot."""
-        asked = {"speculator": speculator, "system_speculation": system_speculation or None, "draft_model": draft_model}
-        named = [name for name, value in asked.items() if value is not None]
-        if not named:
-            return Speculation()
-        if len(named) > 1:
-            raise InvalidParameter(named[1], asked[named[1]], f"left out where {named[0]} is given")
-        if not model.can_draft:
-            raise NotSupported(f"{named[0]}=", f"the caches of {model.name} cannot take wrong guesses back")
-        if kv is not None:
-            raise NotSupported(f"{named[0]}=", "a bounded or quantized row cannot take wrong guesses back")
-        if system_speculation:
-            return Speculation(engine=NgramDrafter())
-        if draft_model is not None:
-            return Speculation(user=ModelDrafter(draft_model, model))
-        if not isinstance(speculator, Speculator):
-            raise InvalidParameter("speculator", speculator, "a Speculator")
-        return Speculation(user=speculator)
 
     def fork(self) -> Speculation:
         """For a branch."""

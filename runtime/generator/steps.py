@@ -19,8 +19,7 @@ from greenroom.inputs.samplers import Sampler
 from greenroom.request.generation import Ending, Generation
 from greenroom.request.probes import Distribution, Entropy, Handle, Likeliest, Logits, Logprob, Logprobs, Probe
 from greenroom.request.recorder import RecordedToken
-from greenroom.request.run import RunResult, compute_logits
-from greenroom.request.submit import RunOptions
+from greenroom.request.run import RunOptions, RunResult, compute_logits
 
 __all__ = ["Step", "StepOutput", "accept", "next_step"]
 

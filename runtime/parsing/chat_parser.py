@@ -10,7 +10,7 @@ from greenroom.backends.protocol import ModelInfo
 from greenroom.events import StopReason
 from greenroom.inputs.tools import Toolbox, Tools
 from greenroom.parsing.dialect import Dialect
-from greenroom.parsing.reader import Piece, Style
+from greenroom.parsing.message_reader import Piece, Style
 
 __all__ = ["ChatParser", "ReasoningParser", "ToolParser"]
 

@@ -15,7 +15,8 @@ from greenroom.parsing import harmony
 from greenroom.parsing.detect import DEFAULT, infer_format, infer_thinking
 from greenroom.parsing.formats import ALIASES, HARMONY, Format, find
 from greenroom.parsing.marker_stream import Pieces
-from greenroom.parsing.reader import MessageReader, Reader, Style
+from greenroom.parsing.message_reader import MessageReader, Style
+from greenroom.parsing.reader import Reader
 from greenroom.parsing.thinking import Thinking
 
 __all__ = ["Dialect"]

@@ -16,7 +16,7 @@ from greenroom.events import Chunk, Reasoning, StopReason
 from greenroom.inputs.tools import Toolbox
 from greenroom.parsing.call_bodies import Written
 from greenroom.parsing.calls import Calls
-from greenroom.parsing.reader import Piece, Style
+from greenroom.parsing.message_reader import Piece, Style
 
 __all__ = ["MARKS", "HarmonyReader"]
 

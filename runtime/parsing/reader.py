@@ -13,35 +13,18 @@ White space around the markers of thinking belongs to them. White space between 
 from __future__ import annotations
 
 from copy import copy
-from typing import Literal, Protocol
 
-from greenroom.events import Chunk, Reasoning, RejectedToolCall, StopReason, ToolCall
+from greenroom.events import Chunk, Reasoning, StopReason
 from greenroom.inputs.tools import Toolbox
 from greenroom.parsing.call_bodies import Written
 from greenroom.parsing.call_frames import CallFrame, FrameState
 from greenroom.parsing.calls import Calls
 from greenroom.parsing.formats import Format
 from greenroom.parsing.markers import BLANK, Marker, Markers
+from greenroom.parsing.message_reader import Piece, Style
 from greenroom.parsing.thinking import Thinking
 
-__all__ = ["MessageReader", "Piece", "Reader", "Style"]
-
-Piece = Chunk | Reasoning | ToolCall | RejectedToolCall
-Style = Literal["events", "text", "drop"]
-"""What becomes of thinking: `Reasoning` events, text with its markers as the model wrote it, or nothing."""
-
-
-class MessageReader(Protocol):
-    """Reads one message."""
-
-    def feed(self, text: str) -> list[Piece]:
-        """Take the next piece."""
-
-    def finish(self, reason: StopReason) -> list[Piece]:
-        """The message is over: what was held back."""
-
-    def fork(self) -> MessageReader:
-        """An independent copy."""
+__all__ = ["Reader"]
 
 
 class Reader:

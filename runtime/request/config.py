@@ -2,59 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import msgspec
 
-from greenroom.actors.client import EngineClient
 from greenroom.actors.decoder import Decoder
 from greenroom.backends.protocol import ModelInfo
-from greenroom.constraints.coercion import constraint_of
 from greenroom.constraints.constraint import CompiledConstraint, Constraint
 from greenroom.constraints.json_schemas.json_schema import AnyJson, JsonSchema
 from greenroom.constraints.kinds.all_of import All
 from greenroom.constraints.kinds.reasoning_budget import ReasoningBudget
 from greenroom.errors import InvalidPrompt, PromptTooLong
-from greenroom.inputs.parameters import GenerateParameters, validate, validate_kv
-from greenroom.request.tool_calling import NO_TOOLS, ToolCalling
+from greenroom.inputs.parameters import GenerateParameters, stop_ids, stop_strings, validate, validate_kv
+from greenroom.request.decoders import TextDecoder
+from greenroom.request.session import Client
 
-__all__ = ["GenerationConfig"]
+__all__ = ["Calling", "GenerationConfig", "MakeDecoder"]
+
+MakeDecoder = Callable[[GenerateParameters, ModelInfo, Sequence[int], int], Decoder]
+"""Parameters, model, the prompt's ids and the seed to the request's decoder."""
+
+
+class Calling(Protocol):
+    """How what the model writes is read: thoughts and calls told apart, and calls forced. See `ToolCalling`."""
+
+    @property
+    def has_tools(self) -> bool:
+        """Whether calls are looked for."""
+
+    @property
+    def is_forced(self) -> bool:
+        """Whether there has to be a call."""
+
+    def check(self, constraint: Constraint | None, model: ModelInfo) -> None:
+        """Raise what can be known without the prompt."""
+
+    def constraint(self, model: ModelInfo, ids: Sequence[int]) -> Constraint:
+        """The calls that are forced, behind the prompt's `ids`."""
+
+    def budget(self, most: int | None, model: ModelInfo, ids: Sequence[int]) -> ReasoningBudget | None:
+        """A bound of `most` tokens on each thought behind the prompt's `ids`."""
+
+    def decoder(self, options: GenerateParameters, model: ModelInfo, ids: Sequence[int], seed: int) -> Decoder:
+        """The decoder of what is written behind the prompt's `ids`."""
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationConfig:
     """`parameters` hold the sampler too; `compiled` is the constraint's, once somebody has waited for it.
 
-    `calling` says which calls are looked for in what the model writes, `budget` how long its thoughts may be.
+    `calling` says which calls are looked for in what the model writes (None: all of it is text), `budget` how long its
+    thoughts may be.
     """
 
-    client: EngineClient
+    client: Client
     parameters: GenerateParameters
     constraint: Constraint | None = None
     compiled: CompiledConstraint | None = None
-    calling: ToolCalling = NO_TOOLS
+    calling: Calling | None = None
     budget: ReasoningBudget | None = None
 
     @staticmethod
     def of(
-        client: EngineClient, parameters: GenerateParameters, constrain: object, calling: ToolCalling
+        client: Client, parameters: GenerateParameters, constraint: Constraint | None, calling: Calling
     ) -> GenerationConfig:
         """What a caller asked for, checked as far as that can be done at once.
 
         Raises `InvalidParameter`, `InvalidConstraint`, `NotSupported`.
         """
-        constraint = None if constrain is None else constraint_of(constrain)
         if constraint is not None or calling.is_forced:  # its end is the turn's end
             parameters = msgspec.structs.replace(parameters, default_stops=True)
         validate(parameters, vocab_size=client.model.vocab_size)
         validate_kv(parameters, client.model)
-        calling.check(constrain, client.model)
+        calling.check(constraint, client.model)
         calling.budget(parameters.thinking_tokens, client.model, ())
         return GenerationConfig(client, parameters, constraint, calling=calling)
 
     @staticmethod
-    def plain(client: EngineClient, *, default_stops: bool = True) -> GenerationConfig:
+    def plain(client: Client, *, default_stops: bool = True) -> GenerationConfig:
         """Greedy and unconstrained: for passes that only ask what the model makes of some tokens."""
         return GenerationConfig(client, GenerateParameters(temperature=0.0, seed=0, default_stops=default_stops))
 
@@ -71,7 +98,12 @@ class GenerationConfig:
     @property
     def is_constrained(self) -> bool:
         """Whether the user said what may be written."""
-        return self.constraint is not None or self.calling.is_forced
+        return self.constraint is not None or self.is_forced
+
+    @property
+    def is_forced(self) -> bool:
+        """Whether there has to be a call."""
+        return self.calling is not None and self.calling.is_forced
 
     @property
     def is_json(self) -> bool:
@@ -100,6 +132,8 @@ class GenerationConfig:
 
     def for_prompt(self, prompt: Sequence[int]) -> GenerationConfig:
         """With what a prompt says of the constraint: which calls are forced, and whether a thought is open."""
+        if self.calling is None:
+            return self
         constraint = self.calling.constraint(self.model, prompt) if self.calling.is_forced else self.constraint
         budget = self.calling.budget(self.parameters.thinking_tokens, self.model, prompt)
         return replace(self, constraint=constraint, budget=budget)
@@ -116,4 +150,12 @@ class GenerationConfig:
 
         JSON from the first token on has no thoughts and no calls: a marker in it is a part of a string.
         """
-        return self.calling.decoder(self.parameters, self.model, prompt, seed, is_read=not self.is_json)
+        if self.calling is not None and not self.is_json:
+            return self.calling.decoder(self.parameters, self.model, prompt, seed)
+        return TextDecoder(
+            self.model.tokenizer.stream(),
+            stop_ids=stop_ids(self.parameters, self.model),
+            eos=self.model.stop_tokens,
+            stop_strings=stop_strings(self.parameters),
+            keep_tokens=self.parameters.logprobs is not None,
+        )

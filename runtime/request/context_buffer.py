@@ -11,13 +11,10 @@ from typing import Protocol
 
 from anyio import to_thread
 
-from greenroom.actors.client import EngineClient
 from greenroom.errors import ContextClosed, ContextInUse
 from greenroom.inputs.parameters import integer
 from greenroom.inputs.segments import Fill, Message, Segment, TurnState, encode_segments
-from greenroom.request.config import GenerationConfig
-from greenroom.request.generation import Generation
-from greenroom.request.session import EMPTY, ContextRecord, Session
+from greenroom.request.session import EMPTY, Client, ContextRecord, Session
 
 __all__ = ["ContextBuffer", "Occupant"]
 
@@ -53,7 +50,7 @@ class ContextBuffer:
 
     def __init__(self, session: Session, record: ContextRecord = EMPTY) -> None:
         self.session = session
-        self.client: EngineClient = session.client
+        self.client: Client = session.client
         self.context_id = self.client.new_context_id()
         """Where the engine holds its KV; one request runs there at a time."""
         self.turn_state = record.checkpoints[-1][1]
@@ -146,11 +143,6 @@ class ContextBuffer:
         if found is None:
             raise occupant.refuse(self)
         self.adopt(found)
-
-    def bare(self, config: GenerationConfig, *, but: int = 0) -> Generation:
-        """Its tokens, without the last `but`, for passes whose text nobody wants."""
-        config.check_prompt(self._tokens)
-        return Generation.bare(config, self._tokens[: len(self._tokens) - but])
 
     # Changes, while it is free.
 

@@ -12,7 +12,7 @@ from copy import copy
 from greenroom.actors.decoder import Decoded, Payload, Stop
 from greenroom.backends.protocol import Sampled, TextStream
 from greenroom.events import Chunk, StopReason, Token, TopLogprob
-from greenroom.parsing.reader import MessageReader
+from greenroom.parsing.message_reader import MessageReader
 
 __all__ = ["TextDecoder", "TokenDecoder"]
 

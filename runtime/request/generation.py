@@ -16,8 +16,7 @@ import numpy as np
 
 from greenroom.actors.decoder import Decoder
 from greenroom.backends.protocol import Sampled
-from greenroom.constraints.grammar_matcher import GrammarMatcher
-from greenroom.constraints.state import ConstraintState, parts
+from greenroom.constraints.state import ConstraintState, ForcingState, parts
 from greenroom.errors import ConstraintFailed
 from greenroom.events import Chunk, Info, StopDetail, StopReason
 from greenroom.request.config import GenerationConfig
@@ -97,7 +96,7 @@ class Generation:
         kept = [each.sampled for each in recorded if each.is_kept]
         if not kept:
             return self
-        is_freed = ahead is not None and any(isinstance(p, GrammarMatcher) and p.is_freed for p in parts(ahead))
+        is_freed = ahead is not None and any(isinstance(p, ForcingState) and p.is_freed for p in parts(ahead))
         constraint = None if self.constraint is None else self.constraint.fork()
         twin = replace(self, decoder=self.decoder.fork(), constraint=constraint)
         return twin.feed(kept, by_masks=is_freed)

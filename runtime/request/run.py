@@ -1,22 +1,115 @@
-"""One request that carries a generation on, and the generation behind any of the tokens that it recorded."""
+"""One request that carries a generation on: how it is built, and the generation behind any token that it recorded."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from anyio import EndOfStream, get_cancelled_exc_class
 
 from greenroom.actors.decoder import Decoder
+from greenroom.actors.drafter import Drafter
 from greenroom.actors.mailbox import Mailbox
+from greenroom.actors.messages import Submit
+from greenroom.constraints.constraint import CompiledConstraint
+from greenroom.constraints.state import ConstraintState
 from greenroom.errors import RuntimeClosed
 from greenroom.events import Info
+from greenroom.inputs.parameters import GenerateParameters, kv_options, sampling, stop_ids
 from greenroom.request.generation import Ending, Generation
 from greenroom.request.recorder import LogitsCollector, RecordedToken, RecordingDecoder
-from greenroom.request.submit import TO_THE_END, RunOptions, submit
 
-__all__ = ["Run", "RunResult", "compute_logits", "draw"]
+__all__ = ["TO_THE_END", "Progress", "Run", "RunOptions", "RunResult", "build_submit", "compute_logits", "draw"]
+
+Progress = Callable[[int, int], object]
+"""Called on the engine thread with prompt tokens run, and all of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """How far one request carries a generation, and what it looks at on the way."""
+
+    steps: int | None = None
+    """Draws; None: to the end."""
+    draws: bool = True
+    """Off, the pass runs, and nothing is recorded."""
+    logits: int = 0
+    """The raw logits of so many draws are copied."""
+    drafts: Sequence[int] = ()
+    drafter: Drafter | None = None
+    draw_with: GenerateParameters | None = None
+    """Draws in place of the generation's own parameters."""
+    deadline: float | None = None
+    """Monotonic seconds."""
+
+
+TO_THE_END = RunOptions()
+
+
+def _submit(
+    generation: Generation,
+    context_id: int,
+    *,
+    decoder: Decoder,
+    constraint: ConstraintState | None,
+    options: RunOptions = TO_THE_END,
+) -> Mailbox:
+    """Go on from `generation` in the row of `context_id`; `decoder` and `constraint` are the request's own.
+
+    Raises `TooBusy`, `RuntimeClosed`, `EngineFailed`.
+    """
+
+    def make(request: int) -> Submit:
+        return build_submit(generation, request, decoder, constraint, options, context_id=context_id)
+
+    return generation.config.client.submit(make)
+
+
+def build_submit(
+    generation: Generation,
+    request: int,
+    decoder: Decoder,
+    constraint: ConstraintState | None,
+    options: RunOptions,
+    *,
+    context_id: int | None,
+    submitted: float | None = None,
+    progress: Progress | None = None,
+) -> Submit:
+    """The one place where a request is built; `decoder` and `constraint` are its own."""
+    config, parameters = generation.config, generation.config.parameters
+    drawn = options.draw_with or parameters
+    seed = generation.seed if options.draw_with is None or drawn.seed is None else drawn.seed
+    stops, most = stop_ids(parameters, config.model), parameters.max_tokens
+    return Submit(
+        request=request,
+        prompt=generation.tokens,
+        sampling=sampling(drawn, seed=seed, stop_ids=stops, prompt_tokens=generation.start),
+        max_tokens=None if most is None or not options.draws else most - generation.num_generated,
+        submitted=time.monotonic() if submitted is None else submitted,
+        deadline=options.deadline,
+        decoder=decoder,
+        reported_seed=seed,
+        progress=progress,
+        kv=kv_options(parameters),
+        constraint=constraint,
+        check=None if config.compiled is None or not options.draws else _check(config.compiled, generation.output),
+        force_tokens=parameters.force_tokens and options.draws,
+        context_id=context_id,
+        num_generated_before=generation.num_generated,
+        steps=options.steps,
+        draws=options.draws,
+        logits=tuple(range(options.logits)),
+        drafts=tuple(options.drafts),
+        drafter=options.drafter,
+    )
+
+
+def _check(compiled: CompiledConstraint, before: tuple[int, ...]) -> Callable[[tuple[int, ...]], str | None]:
+    """The check of a whole output, where a request brings the last part of it."""
+    return (lambda tokens: compiled.check((*before, *tokens))) if before else compiled.check
 
 
 class Run:
@@ -39,7 +132,7 @@ class Run:
         inner = base.decoder.fork() if decoder is None else decoder
         self._recorder = RecordingDecoder(inner, tells=tells, passes_on=not self._is_own)
         self._constraint = None if base.constraint is None else base.constraint.fork()
-        self.mailbox: Mailbox = submit(
+        self.mailbox: Mailbox = _submit(
             base, context_id, decoder=self._recorder, constraint=self._constraint, options=options
         )
 
@@ -133,7 +226,7 @@ async def compute_logits(
     collector = LogitsCollector()
     constraint = None if generation.constraint is None else generation.constraint.fork()
     options = RunOptions(steps=1, draws=False, logits=logits, drafts=drafts)
-    mailbox = submit(generation, context_id, decoder=collector, constraint=constraint, options=options)
+    mailbox = _submit(generation, context_id, decoder=collector, constraint=constraint, options=options)
     _check_open(await _settle(mailbox))
     rows = tuple([drawn.logits for drawn in collector.draws if drawn.logits is not None])
     return RunResult(generation, rows=rows, drafted=len(collector.draws) - 1)

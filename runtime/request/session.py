@@ -3,13 +3,62 @@
 from __future__ import annotations
 
 import hashlib
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
-from greenroom.actors.client import EngineClient
-from greenroom.errors import NotSupported, UnknownContext
+from greenroom.actors.mailbox import Mailbox, PendingRequest
+from greenroom.actors.messages import Submit
+from greenroom.actors.scheduler.statistics import Statistics
+from greenroom.backends.protocol import ModelInfo
+from greenroom.constraints.constraint import CompiledConstraint, Constraint
+from greenroom.errors import EngineFailed, NotSupported, UnknownContext
 from greenroom.inputs.segments import BEGINNING, Checkpoint
 
-__all__ = ["EMPTY", "ContextRecord", "Session"]
+__all__ = ["EMPTY", "Client", "ContextRecord", "Session"]
+
+
+class Client(Protocol):
+    """What is asked of `EngineClient`, which has the contracts: threads and loops are its own business."""
+
+    room: int
+
+    @property
+    def model(self) -> ModelInfo:
+        """The loaded model."""
+
+    @property
+    def failure(self) -> EngineFailed | None:
+        """Why the engine has ended, where not by being closed."""
+
+    def statistics(self) -> Statistics:
+        """The engine's counts."""
+
+    async def close(self) -> None:
+        """Settle all, and give everything back."""
+
+    def compile(self, constraint: Constraint) -> CompiledConstraint:
+        """Compile for the model's vocabulary; not on the event loop."""
+
+    def announce(self, prepare: Callable[[int], Submit]) -> PendingRequest:
+        """Take a place in the queue for a request that is yet to be prepared."""
+
+    def submit(self, make: Callable[[int], Submit]) -> Mailbox:
+        """Submit a request that needs no preparing."""
+
+    def new_context_id(self) -> int:
+        """The number of a context that nobody else has."""
+
+    def release(self, context_id: int) -> None:
+        """Give back the context's row."""
+
+    def trim(self, context_id: int, length: int) -> None:
+        """Give back what the context's row holds behind its first `length` tokens."""
+
+    async def export_kv(self, tokens: Sequence[int]) -> bytes | None:
+        """The KV of the longest prefix of `tokens` that is held."""
+
+    async def import_kv(self, data: bytes) -> int:
+        """Hold exported KV; how many tokens that is."""
 
 
 class ContextRecord(NamedTuple):
@@ -26,7 +75,7 @@ EMPTY = ContextRecord((), BEGINNING)
 class Session:
     """The engine's client, and what is kept until the runtime is left."""
 
-    def __init__(self, client: EngineClient) -> None:
+    def __init__(self, client: Client) -> None:
         self.client = client
         self._saved: dict[str, ContextRecord] = {}
         self._fingerprints: dict[str, str] | None = None

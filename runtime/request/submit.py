@@ -1,118 +1,26 @@
-"""The one place that builds a request: of a generation that goes on, and of a prompt that is yet to be prepared."""
+"""The request of a prompt: announced at once, and prepared on the worker thread."""
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from greenroom.actors.client import EngineClient, PendingRequest
-from greenroom.actors.decoder import Decoder
-from greenroom.actors.drafter import Drafter
-from greenroom.actors.mailbox import Mailbox
+from greenroom.actors.mailbox import PendingRequest
 from greenroom.actors.messages import Submit
-from greenroom.constraints.constraint import CompiledConstraint
-from greenroom.constraints.state import ConstraintState
 from greenroom.errors import InvalidParameter, NotSupported
 from greenroom.inputs import prompts
-from greenroom.inputs.parameters import GenerateParameters, kv_options, sampling, stop_ids
 from greenroom.inputs.prompts import Prompt
-from greenroom.request.config import GenerationConfig
+from greenroom.request.config import GenerationConfig, MakeDecoder
 from greenroom.request.context_buffer import ContextBuffer
 from greenroom.request.context_lease import ContextLease
-from greenroom.request.generation import Generation, begin
-from greenroom.request.tool_calling import MakeDecoder
+from greenroom.request.generation import begin
+from greenroom.request.run import Progress, RunOptions, build_submit
+from greenroom.request.session import Client
 
-__all__ = ["TO_THE_END", "Progress", "PromptOptions", "RunOptions", "submit", "submit_prompt"]
-
-Progress = Callable[[int, int], object]
-"""Called on the engine thread with prompt tokens run, and all of them."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
-    """How far one request carries a generation, and what it looks at on the way."""
-
-    steps: int | None = None
-    """Draws; None: to the end."""
-    draws: bool = True
-    """Off, the pass runs, and nothing is recorded."""
-    logits: int = 0
-    """The raw logits of so many draws are copied."""
-    drafts: Sequence[int] = ()
-    drafter: Drafter | None = None
-    draw_with: GenerateParameters | None = None
-    """Draws in place of the generation's own parameters."""
-    deadline: float | None = None
-    """Monotonic seconds."""
-
-
-TO_THE_END = RunOptions()
-
-
-def submit(
-    generation: Generation,
-    context_id: int,
-    *,
-    decoder: Decoder,
-    constraint: ConstraintState | None,
-    options: RunOptions = TO_THE_END,
-) -> Mailbox:
-    """Go on from `generation` in the row of `context_id`; `decoder` and `constraint` are the request's own.
-
-    Raises `TooBusy`, `RuntimeClosed`, `EngineFailed`.
-    """
-
-    def make(request: int) -> Submit:
-        return _build(generation, request, decoder, constraint, options, context_id=context_id)
-
-    return generation.config.client.submit(make)
-
-
-def _build(
-    generation: Generation,
-    request: int,
-    decoder: Decoder,
-    constraint: ConstraintState | None,
-    options: RunOptions,
-    *,
-    context_id: int | None,
-    submitted: float | None = None,
-    progress: Progress | None = None,
-) -> Submit:
-    config, parameters = generation.config, generation.config.parameters
-    drawn = options.draw_with or parameters
-    seed = generation.seed if options.draw_with is None or drawn.seed is None else drawn.seed
-    stops, most = stop_ids(parameters, config.model), parameters.max_tokens
-    return Submit(
-        request=request,
-        prompt=generation.tokens,
-        sampling=sampling(drawn, seed=seed, stop_ids=stops, prompt_tokens=generation.start),
-        max_tokens=None if most is None or not options.draws else most - generation.num_generated,
-        submitted=time.monotonic() if submitted is None else submitted,
-        deadline=options.deadline,
-        decoder=decoder,
-        reported_seed=seed,
-        progress=progress,
-        kv=kv_options(parameters),
-        constraint=constraint,
-        check=None if config.compiled is None or not options.draws else _check(config.compiled, generation.output),
-        force_tokens=parameters.force_tokens and options.draws,
-        context_id=context_id,
-        num_generated_before=generation.num_generated,
-        steps=options.steps,
-        draws=options.draws,
-        logits=tuple(range(options.logits)),
-        drafts=tuple(options.drafts),
-        drafter=options.drafter,
-    )
-
-
-def _check(compiled: CompiledConstraint, before: tuple[int, ...]) -> Callable[[tuple[int, ...]], str | None]:
-    """The check of a whole output, where a request brings the last part of it."""
-    return (lambda tokens: compiled.check((*before, *tokens))) if before else compiled.check
+__all__ = ["PromptOptions", "submit_prompt"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +29,8 @@ class PromptOptions:
 
     decoder: MakeDecoder | None = None
     """Without one, the text is read for thoughts and calls."""
+    tools: Sequence[Mapping[str, Any]] | None = None
+    """The schemas that the template is given."""
     template: bool | None = None
     template_options: Mapping[str, Any] | None = None
     progress: Progress | None = None
@@ -148,7 +58,7 @@ def submit_prompt(config: GenerationConfig, prompt: Prompt, options: PromptOptio
             prompt,
             model.tokenizer,
             model.vocab_size,
-            tools=config.calling.schemas,
+            tools=options.tools,
             template=options.template,
             template_options=options.template_options,
         )
@@ -157,7 +67,7 @@ def submit_prompt(config: GenerationConfig, prompt: Prompt, options: PromptOptio
         ids = encode()
         own = None if options.decoder is None else options.decoder(parameters, client.model, ids, seed)
         generation = begin(config, ids, seed, own)
-        return _build(
+        return build_submit(
             generation,
             request,
             generation.decoder if lease is None else lease.record(generation.decoder),
@@ -174,7 +84,7 @@ def submit_prompt(config: GenerationConfig, prompt: Prompt, options: PromptOptio
     return pending
 
 
-def _lease(client: EngineClient, prompt: Prompt, options: PromptOptions) -> ContextLease | None:
+def _lease(client: Client, prompt: Prompt, options: PromptOptions) -> ContextLease | None:
     context = options.context
     if context is None:
         return None

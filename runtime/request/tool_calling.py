@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import msgspec
@@ -18,10 +18,7 @@ from greenroom.parsing.dialect import Dialect
 from greenroom.parsing.forced import forced_calls
 from greenroom.request.decoders import TextDecoder
 
-__all__ = ["NO_TOOLS", "MakeDecoder", "ToolCalling"]
-
-MakeDecoder = Callable[[GenerateParameters, ModelInfo, Sequence[int], int], Decoder]
-"""Parameters, model, the prompt's ids and the seed to the request's decoder."""
+__all__ = ["NO_TOOLS", "ToolCalling"]
 
 
 class ToolCalling(msgspec.Struct, frozen=True):
@@ -43,17 +40,22 @@ class ToolCalling(msgspec.Struct, frozen=True):
         return cls(box, None if tool_choice == "none" else box, tool_format, tool_choice)
 
     @property
+    def has_tools(self) -> bool:
+        """Whether calls are looked for."""
+        return self.parsed is not None
+
+    @property
     def is_forced(self) -> bool:
         """Whether there has to be a call."""
         return self.choice not in ("auto", "none")
 
-    def check(self, constrain: object, model: ModelInfo) -> None:
+    def check(self, constraint: Constraint | None, model: ModelInfo) -> None:
         """Raise what can be known without the prompt.
 
-        That is `NotSupported` for a forced call beside `constrain`, and for a tool that the format cannot write;
+        That is `NotSupported` for a forced call beside `constraint`, and for a tool that the format cannot write;
         `InvalidConstraint` for a schema that cannot be enforced.
         """
-        if self.is_forced and constrain is not None:
+        if self.is_forced and constraint is not None:
             raise NotSupported(f"tool_choice={self.choice!r} beside constrain=", "a forced call is a constraint itself")
         if self.is_forced:
             self.constraint(model, ())
@@ -95,17 +97,12 @@ class ToolCalling(msgspec.Struct, frozen=True):
         """What the template is given."""
         return None if self.shown is None else self.shown.schemas
 
-    def decoder(
-        self, options: GenerateParameters, model: ModelInfo, ids: Sequence[int], seed: int, *, is_read: bool = True
-    ) -> Decoder:
-        """A `TextDecoder`, with a reader where the model has anything to tell apart. Ids of calls follow the seed.
-
-        With `is_read` off, markers are text: nothing is told apart.
-        """
+    def decoder(self, options: GenerateParameters, model: ModelInfo, ids: Sequence[int], seed: int) -> Decoder:
+        """A `TextDecoder`, with a reader where the model has anything to tell apart. Ids of calls follow the seed."""
         box: Toolbox | None = self.parsed
-        dialect = Dialect.of(model, tool_format=self.tool_format, has_tools=box is not None) if is_read else None
+        dialect = Dialect.of(model, tool_format=self.tool_format, has_tools=box is not None)
         stream, reader = model.tokenizer.stream(), None
-        if dialect is not None and not dialect.is_plain:
+        if not dialect.is_plain:
             stream = dialect.pieces(model.tokenizer, has_tools=box is not None)
             tail = dialect.tail(ids, model.tokenizer)
             salt = f"{seed}/{len(ids)}"
