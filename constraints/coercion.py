@@ -41,7 +41,7 @@ def constraint_of(value: Any) -> Constraint:
 
 @dataclass(frozen=True)
 class _FromState(Constraint):
-    """From where a state stands that the user made."""
+    """The rest of what a state allows that the user made, from where it stands."""
 
     state: ConstraintState
 

@@ -62,7 +62,7 @@ def reason(matcher: LLMatcher) -> str:
 
 
 def without_forcing(grammar: str) -> str:
-    """The same language, of which nothing is forced."""
+    """`grammar` for the same texts, of which llguidance forces none."""
     if not grammar.lstrip().startswith("{"):
         return _UNFORCED + grammar
     first, *rest = json.loads(grammar)["grammars"]

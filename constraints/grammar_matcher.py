@@ -171,7 +171,7 @@ class GrammarMatcher(ForcingState):
         return 0 <= token < self.vocabulary.n_vocab and token not in self.vocabulary.eos
 
     def _replay(self, tokens: list[int]) -> None:
-        """A new matcher that has consumed `tokens`."""
+        """Replace the matcher by a new one that has consumed `tokens`."""
         self._dead = False
         self._matcher = self._grammar.copy(forcing=self._forcing)
         if tokens and not self._matcher.consume_tokens(tokens):

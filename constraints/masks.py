@@ -28,18 +28,22 @@ def fill_masks(states: Sequence[ConstraintState], out: Bits) -> list[str | None]
     """
     if out.dtype != np.uint32 or out.ndim != 2 or len(out) != len(states) or not out.flags.c_contiguous:
         raise ValueError(f"masks of {len(states)} states need contiguous uint32 rows, got {out.dtype} {out.shape}")
+    # 1. The first part of every state fills the state's own row.
     members = [parts(state) for state in states]
-    owners = [row for row, several in enumerate(members) for _ in several[1:]]
     errors = _fill([first for first, *_ in members], out)
-    if owners:
-        spare = np.empty((len(owners), out.shape[1]), np.uint32)
-        found = _fill([part for _, *others in members for part in others], spare)
-        for row, mask, error in zip(owners, spare, found, strict=True):
-            out[row] &= mask
-            errors[row] = errors[row] or error
-        for row in set(owners):
-            if errors[row] is None and not out[row].any() and stop_forcing(members[row]):
-                errors[row] = _outcome(states[row], out[row])
+    owners = [row for row, several in enumerate(members) for _ in several[1:]]
+    if not owners:
+        return errors
+    # 2. The other parts of those that have several fill rows beside, which are ANDed into their owner's.
+    spare = np.empty((len(owners), out.shape[1]), np.uint32)
+    found = _fill([part for _, *others in members for part in others], spare)
+    for row, mask, error in zip(owners, spare, found, strict=True):
+        out[row] &= mask
+        errors[row] = errors[row] or error
+    # 3. Parts that forced one text in different tokens left nothing in common: without forcing they are filled again.
+    for row in set(owners):
+        if errors[row] is None and not out[row].any() and stop_forcing(members[row]):
+            errors[row] = _outcome(states[row], out[row])
     return errors
 
 

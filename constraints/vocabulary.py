@@ -19,7 +19,7 @@ from llguidance import LLTokenizer
 from greenroom.constraints.state import Bits
 from greenroom.errors import InvalidConstraint
 
-__all__ = ["Vocabulary"]
+__all__ = ["LongestTokens", "Vocabulary"]
 
 Encode = Callable[[str], Sequence[int]]
 
@@ -151,6 +151,27 @@ class Vocabulary:
         return np.asarray(marks.any(axis=1))
 
 
+class LongestTokens:
+    """Writes text by the longest tokens that fit, from its beginning on. `ids` are theirs, by their bytes."""
+
+    def __init__(self, ids: Mapping[bytes, int]) -> None:
+        self._ids = ids
+        self._longest = max(map(len, ids), default=0)
+
+    def __call__(self, text: bytes) -> list[int]:
+        """The ids of `text`, up to the first byte that no token spells: what is forced ends before it."""
+        written: list[int] = []
+        at = 0
+        while at < len(text):
+            sizes = range(min(self._longest, len(text) - at), 0, -1)
+            size = next((size for size in sizes if text[at : at + size] in self._ids), 0)
+            if size == 0:
+                break
+            written.append(self._ids[text[at : at + size]])
+            at += size
+        return written
+
+
 class _Words:
     """What llguidance asks of a tokenizer that is not Hugging Face's; its encoder must never raise (a panic there)."""
 
@@ -162,8 +183,9 @@ class _Words:
         self.special_token_ids = special
         self.eos_token_id = eos
         self._encode = encode
-        self._ids = {token: at for at, token in reversed(list(enumerate(tokens))) if token and at not in set(special)}
-        self._longest = max(map(len, self._ids), default=0)
+        marks = frozenset(special)
+        texts = [(word, token) for token, word in enumerate(tokens) if word and token not in marks]
+        self._longest = LongestTokens(dict(reversed(texts)))  # of two with the same bytes, the first
 
     def __call__(self, text: str) -> list[int]:
         data = text.encode()
@@ -173,20 +195,8 @@ class _Words:
                 if b"".join([self.tokens[token] for token in ids]) == data:
                     return ids
             except Exception:  # noqa: BLE001 - whatever a user's encoder raises, the longest tokens spell the text too
-                return self._greedy(data)
-        return self._greedy(data)
-
-    def _greedy(self, text: bytes) -> list[int]:
-        ids: list[int] = []
-        at = 0
-        while at < len(text):
-            sizes = range(min(self._longest, len(text) - at), 0, -1)
-            size = next((size for size in sizes if text[at : at + size] in self._ids), 0)
-            if size == 0:  # no token spells this byte: what is forced ends before it
-                break
-            ids.append(self._ids[text[at : at + size]])
-            at += size
-        return ids
+                return self._longest(data)
+        return self._longest(data)
 
 
 def _bytes_of(inner: LLTokenizer, token: int) -> bytes:

@@ -104,7 +104,7 @@ if TYPE_CHECKING:
     from greenroom.inputs.samplers import Sampler
     from greenroom.inputs.tools import Tool
     from greenroom.options import GenerateOptions
-    from greenroom.parsing import ChatParser, ReasoningParser, ToolParser
+    from greenroom.parsing.chat_parser import ChatParser, ReasoningParser, ToolParser
     from greenroom.request.probes import Distribution, Entropy, Handle, Logits, Logprob, Logprobs, Probe
     from greenroom.request.streams import EventStream, Result, Stream, TokenStream
     from greenroom.runtime import Runtime
@@ -270,7 +270,7 @@ _HOMES = {
     "greenroom.generator.iterators": "PulledToken",
     "greenroom.structured.reader": "Structure",
     "greenroom.options": "GenerateOptions",
-    "greenroom.parsing": "ChatParser ReasoningParser ToolParser",
+    "greenroom.parsing.chat_parser": "ChatParser ReasoningParser ToolParser",
     "greenroom.runtime": "Runtime",
     "greenroom.inputs.samplers": "Sampler",
     "greenroom.generator.speculator": "Drafting Speculator",

@@ -42,17 +42,17 @@ class Counted:
         return len(self._references)
 
     def incr(self) -> None:
-        """One more needs it."""
+        """Add a reference."""
         self._references.append(None)
 
     def decr(self) -> None:
-        """One less; the last lets go. More than there were is a fault of the caller's, and raises `IndexError`."""
+        """Take a reference away; with the last, `free`. Raises `IndexError` for one more than there were."""
         self._references.pop()
         if not self._references and _ALIVE.pop(self.address, None) is not None:
             self.free()
 
     def free(self) -> None:
-        """Nobody refers to it any more: let go of what it holds."""
+        """Let go of what it holds; called once nobody refers to it."""
 
 
 def counted_at(address: int, kind: type[AnyCounted]) -> AnyCounted:

@@ -23,7 +23,7 @@ class Grammar(NamedTuple):
 
     @classmethod
     def of(cls, kind: str, text: str) -> Grammar:
-        """Raises `InvalidConstraint` for text that C cannot carry."""
+        """A kind and a text as C has them. Raises `InvalidConstraint` for text that C cannot carry."""
         if "\0" in kind or "\0" in text:
             raise InvalidConstraint("a NUL in a grammar cannot be handed to an engine: its text would end there")
         try:
@@ -47,7 +47,7 @@ def create(engine: CbisonEngine, grammar: Grammar) -> MatcherHandle:
 
 
 def consume(engine: CbisonEngine, pointer: int, tokens: Sequence[int]) -> bool:
-    """Whether the matcher took all `tokens`."""
+    """Let the matcher consume `tokens`; whether it took all of them."""
     batch = array("I", tokens)
     return not len(batch) or engine.slots.consume_tokens(pointer, batch.buffer_info()[0], len(batch)) == 0
 

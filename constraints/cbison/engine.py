@@ -1,4 +1,4 @@
-"""One reference to a foreign factory, and who still needs it.
+"""One reference to a foreign factory, and the leases that keep it.
 
 The factory's slots are read once, after the checks, and bound to functions; nothing is read from its memory afterwards.
 Matchers hold leases. The reference goes back to the engine exactly once: by `close()`, with the last lease after a

@@ -47,7 +47,7 @@ class ExportedEngine(Protocol):
         """Compute a mask; the return code."""
 
     def close(self) -> None:
-        """No matcher lives any more: let go of everything."""
+        """Let go of everything; called once no matcher lives."""
 
 
 class CbisonExport(Lease):
@@ -144,7 +144,7 @@ class Factory(Counted):
         return self.engine.fill(*request, self.mask_bytes)
 
     def free(self) -> None:
-        """Nobody refers to it, so no matcher lives."""
+        """See `Counted.free`: matchers are references, so none lives."""
         if self._pool is not None:
             self._pool.shutdown(wait=False)
         self.engine.close()

@@ -1,4 +1,4 @@
-"""What keeps an exception of ours from becoming somebody else's success.
+"""Callbacks for C that return a failure where the Python function raises.
 
 A ctypes callback that raises prints the exception and returns zero, which in CBISON means that all went well.
 """

@@ -173,7 +173,7 @@ class NativeTokenizer:
         return address
 
     def free(self) -> None:
-        """Give it back; no matcher may live."""
+        """Free the tokenizer in C; no matcher may live."""
         tokenizer, self._tokenizer = self._tokenizer, None
         if tokenizer:
             self._llg.llg_free_tokenizer(tokenizer)

@@ -7,6 +7,7 @@ from functools import cached_property
 
 from greenroom.constraints.cbison.guards import logger
 from greenroom.constraints.cbison.tokens import TokenSource
+from greenroom.constraints.vocabulary import LongestTokens
 
 # Llguidance marks the name of a special token with a byte that no UTF-8 text holds.
 _SPECIAL_MARK = b"\xff"
@@ -43,22 +44,8 @@ class Writer:
             logger.exception("a tokenizer failed; the longest tokens are taken in place of its own")
         return self._longest(data)
 
-    def _longest(self, data: bytes) -> list[int]:
-        ids: list[int] = []
-        at = 0
-        while at < len(data):
-            sizes = range(min(self._longest_size, len(data) - at), 0, -1)
-            size = next((size for size in sizes if data[at : at + size] in self._ids), 0)
-            if not size:  # no token spells this byte: what is forced ends before it
-                break
-            ids.append(self._ids[data[at : at + size]])
-            at += size
-        return ids
-
     @cached_property
-    def _ids(self) -> dict[bytes, int]:
-        return {word: token for token, word in enumerate(self._words) if word and not word.startswith(_SPECIAL_MARK)}
-
-    @cached_property
-    def _longest_size(self) -> int:
-        return max(map(len, self._ids), default=0)
+    def _longest(self) -> LongestTokens:
+        return LongestTokens(
+            {word: token for token, word in enumerate(self._words) if word and not word.startswith(_SPECIAL_MARK)}
+        )

@@ -61,7 +61,7 @@ def export(source: Any) -> ExportedType:
 
 
 def _by_pydantic(source: Any, refusal: Exception) -> ExportedType:
-    """What msgspec does not know may hold models of pydantic's."""
+    """The schema and decoder of a type that msgspec refused, by pydantic, whose models may be in it."""
     try:
         import pydantic
     except ImportError:

@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 from llguidance import LLMatcher
 
+from greenroom.constraints.json_pointer import escape, resolve
 from greenroom.errors import InvalidConstraint, UnsupportedKeyword
 
 __all__ = ["validate"]
@@ -46,7 +47,7 @@ def validate(schema: str, options: str) -> None:
     message = _error(content, overrides)
     if message:
         pointer = _deepest(content, overrides, message)
-        raise _refusal(_at(content, pointer), pointer, message)
+        raise _refusal(resolve(content, pointer), pointer, message)
 
 
 def _error(schema: Any, options: dict[str, Any]) -> str:
@@ -68,7 +69,7 @@ def _deepest(schema: Mapping[str, Any], options: dict[str, Any], message: str) -
 
     def search(pointer: str) -> str | None:
         parts = list(_parts(schema, pointer))
-        leads_back = _target(_at(schema, pointer)) in seen
+        leads_back = _target(resolve(schema, pointer)) in seen
         for part in parts:
             if part not in seen:
                 seen.add(part)
@@ -93,18 +94,18 @@ def _relocate(schema: Any) -> Any:
 
 def _parts(schema: Any, pointer: str) -> Iterator[str]:
     """The pointers of the schemas directly in the one at `pointer`, and of the one that it refers to."""
-    here = _at(schema, pointer)
+    here = resolve(schema, pointer)
     if not isinstance(here, Mapping):
         return
     target = _target(here)
-    if target is not None and _at(schema, target) is not None:
+    if target is not None and resolve(schema, target) is not None:
         yield target
     for keyword, value in here.items():
-        place = f"{pointer}/{_escape(keyword)}"
+        place = f"{pointer}/{escape(keyword)}"
         if keyword in _LISTS and isinstance(value, list):
             yield from (f"{place}/{number}" for number in range(len(value)))
         elif keyword in _MAPS and isinstance(value, Mapping):
-            yield from (f"{place}/{_escape(name)}" for name in value)
+            yield from (f"{place}/{escape(name)}" for name in value)
         elif keyword in _ONE:
             yield place
 
@@ -115,20 +116,6 @@ def _target(part: Any) -> str | None:
     if isinstance(reference, str) and (reference == "#" or reference.startswith("#/")):
         return unquote(reference[1:])
     return None
-
-
-def _at(schema: Any, pointer: str) -> Any:
-    """What stands at `pointer`; None where nothing does."""
-    here = schema
-    for step in pointer.split("/")[1:]:
-        name = step.replace("~1", "/").replace("~0", "~")
-        if isinstance(here, list) and name.isdigit() and int(name) < len(here):
-            here = here[int(name)]
-        elif isinstance(here, Mapping) and name in here:
-            here = here[name]
-        else:
-            return None
-    return here
 
 
 def _refusal(schema: Any, pointer: str, message: str) -> InvalidConstraint:
@@ -145,7 +132,3 @@ def _refusal(schema: Any, pointer: str, message: str) -> InvalidConstraint:
         if keyword is not None and re.search(pattern, message):
             return UnsupportedKeyword(keyword, pointer, why)
     return InvalidConstraint(f"the JSON schema at {pointer or '/'} cannot be used: {why}")
-
-
-def _escape(name: str) -> str:
-    return name.replace("~", "~0").replace("/", "~1")

@@ -44,7 +44,7 @@ class Change(msgspec.Struct, frozen=True):
 
     @property
     def value(self) -> Any:
-        """See the class."""
+        """The container, the string so far, or the scalar: see the class."""
         if self.operation != "partial":
             return self.payload
         pieces, _, end = self.payload

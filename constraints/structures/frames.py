@@ -27,15 +27,15 @@ class Frame:
         self.start = start
 
     def child(self, key: Any) -> Shape | None:
-        """What may stand there."""
+        """The shape of the value at `key`; None where nothing of it is shown."""
         raise NotImplementedError
 
     def slot(self, key: Any) -> Any:
-        """What stands there, or MISSING."""
+        """The value at `key` so far; `MISSING` before it has come."""
         raise NotImplementedError
 
     def put(self, key: Any, value: Any) -> None:
-        """Set it."""
+        """Set the value at `key`, in place of the one that was there."""
         raise NotImplementedError
 
     def make(self) -> Any:
@@ -53,7 +53,7 @@ class Frame:
 
 
 class RootFrame(Frame):
-    """Holds the whole."""
+    """The frame above the document: its one child is the whole."""
 
     __slots__ = ("shape", "value")
 
@@ -80,7 +80,7 @@ class RootFrame(Frame):
 
 
 class HiddenFrame(Frame):
-    """Of a container that shows nothing while it is open."""
+    """A container that shows nothing while it is open."""
 
     __slots__ = ("shape",)
     is_hidden = True
@@ -265,7 +265,7 @@ class MapFrame(Frame):
 
 
 def frame_of(shape: Shape | None, key: Key | None, start: int, missing: Missing) -> Frame:
-    """The frame of a container that opens."""
+    """A new frame, for a container of `shape` that opens at `start`."""
     match shape:
         case Record():
             return RecordFrame(shape, key, start, missing)

@@ -156,7 +156,7 @@ class JsonParser:
         return twin
 
     def _detach(self) -> None:
-        """Own everything that will still change."""
+        """Copy everything that will still change, which the parser that was copied keeps."""
         held, self._decoder = self._decoder, codecs.getincrementaldecoder("utf-8")()
         self._decoder.setstate(held.getstate())
         self._pieces = self._pieces.copy()

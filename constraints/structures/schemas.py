@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from greenroom.constraints.json_pointer import resolve
 from greenroom.constraints.structures.shapes import ANYTHING, Array, Either, Field, Leaf, Map, Opaque, Record, Shape
 from greenroom.constraints.structures.validators import Schema
 from greenroom.errors import UnsupportedType
@@ -41,7 +42,7 @@ class _Walk:
         self._known: dict[int, Record] = {}
 
     def shape(self, schema: Any) -> Shape:
-        """The shape of a part. What it does not know is anything."""
+        """The shape of a part; of one that says nothing known here, that of any JSON."""
         schema = self._resolve(schema)
         if not isinstance(schema, Mapping):
             return ANYTHING
@@ -72,13 +73,7 @@ class _Walk:
         return schema
 
     def _target(self, reference: str) -> Any:
-        found: Any = self._root if reference.startswith("#") else None
-        try:
-            for part in reference[1:].split("/")[1:]:
-                key = part.replace("~1", "/").replace("~0", "~")
-                found = found[int(key)] if isinstance(found, list) else found[key]
-        except (KeyError, IndexError, TypeError, ValueError):
-            found = None
+        found = resolve(self._root, reference[1:]) if reference.startswith("#") else None
         if found is None:
             raise UnsupportedType(f"the schema refers to {reference!r}, which is not in it")
         return found

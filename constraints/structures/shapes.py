@@ -22,21 +22,21 @@ NONE = type(None)
 
 
 class Shape:
-    """No value fits."""
+    """What a type looks like as JSON. This one fits no value; each kind of shape overrides what it takes."""
 
     check: Convert | None = None
     """Makes and validates the whole of text. None: left to what this is in."""
 
     def for_scalar(self) -> Leaf | None:
-        """Of a string, a number or a literal."""
+        """The shape of a string, a number or a literal here; None where none fits."""
         return None
 
     def for_array(self) -> Shape | None:
-        """Of an array."""
+        """The shape of an array here; None where none fits."""
         return None
 
     def for_object(self) -> Shape | None:
-        """Of an object."""
+        """The shape of an object here; None where none fits."""
         return None
 
     def blank(self, missing: Missing, above: tuple[Record, ...] = ()) -> Any:  # noqa: ARG002 - the records' need
@@ -105,7 +105,7 @@ class Array(Shape):
         return self
 
     def child(self, key: int) -> Shape | None:
-        """What stands at that place."""
+        """The shape of the item at that place."""
         return self._first[key] if key < len(self._first) else self._item
 
     def blank(self, missing: Missing, above: tuple[Record, ...] = ()) -> Any:  # noqa: ARG002
@@ -136,7 +136,7 @@ class Map(Shape):
         return self
 
     def child(self, key: Key) -> Shape:  # noqa: ARG002 - all are alike
-        """What stands at that key."""
+        """The shape of the value at that key."""
         return self._value
 
     def blank(self, missing: Missing, above: tuple[Record, ...] = ()) -> Any:  # noqa: ARG002
@@ -189,7 +189,7 @@ class Record(Shape):
         return self
 
     def child(self, key: str) -> Shape | None:
-        """What stands at that key."""
+        """The shape of the value at that key."""
         field = self.fields.get(key)
         return field.shape if field is not None else self.extra
 

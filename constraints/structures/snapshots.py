@@ -41,7 +41,7 @@ class Done(Mapping[Path, bool]):
 
     @property
     def paths(self) -> frozenset[Path]:
-        """All of them."""
+        """All paths that were whole."""
         if self._paths is None:
             places = self._places[: self._count]
             self._paths = frozenset([() if key is None else (*path_of(place), key) for place, key in places])
@@ -306,7 +306,7 @@ class Snapshots(Generic[T]):
             raise InvalidStructure(change.path, reason(error), change.position) from error
 
     def _end(self, change: Change) -> None:
-        """The whole has come."""
+        """Validate the whole and put it in place of what had grown."""
         self._is_changed = True
         check = self._shape.check
         if self._validate != "never" and check is None:

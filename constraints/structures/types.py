@@ -206,7 +206,7 @@ class _Walk:
         return Either(found, shape.for_array(), shape.for_object())
 
     def _scalars(self, kind: Any, members: Sequence[Any], shapes: Sequence[Shape], *, nullable: bool) -> Leaf | None:
-        """A string grows if no member but str takes strings."""
+        """The shape of the scalars of a union. A string in it grows where no member but str takes strings."""
         leaves = [leaf for shape in shapes if (leaf := shape.for_scalar())]
         if not leaves:
             return Leaf((NONE,), self._converter(NONE)) if nullable else None

@@ -26,7 +26,7 @@ class Library(Protocol):
         """From a JSON value as Python has it; None where the library does not take this type."""
 
     def decoder(self, kind: Any) -> Convert | None:
-        """From JSON text."""
+        """From JSON text; None where the library does not take this type."""
 
 
 class Msgspec:

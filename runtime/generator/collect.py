@@ -22,7 +22,7 @@ __all__ = ["constrain", "parse_object", "schema_constraint"]
 
 
 def schema_constraint(schema: Any, *, has_other: bool) -> Constraint | None:
-    """What the text must be; None where the generator's own constraint says it. Raises `InvalidConstraint`."""
+    """The constraint that `schema` adds; None where the generator's own one says it all. Raises `InvalidConstraint`."""
     if schema is None:
         return None if has_other else AnyJson()
     if isinstance(schema, str):

@@ -57,7 +57,7 @@ _KNOWN: WeakKeyDictionary[Tokenizer, TemplateTraits] = WeakKeyDictionary()
 
 
 def template_traits(tokenizer: Tokenizer) -> TemplateTraits:
-    """The habits of the tokenizer's template. Renders up to eight small conversations, the first time."""
+    """What the tokenizer's template wants of calls. Renders up to eight small conversations, the first time."""
     known = _KNOWN.get(tokenizer)
     if known is None:
         known = _KNOWN[tokenizer] = _probe(tokenizer)

@@ -13,7 +13,7 @@ from greenroom.backends.protocol import Tokenizer
 from greenroom.errors import GreenroomError, InvalidPrompt, NotSupported
 from greenroom.inputs.chat_template import adapt_messages
 
-__all__ = ["Prompt", "check", "encode"]
+__all__ = ["Prompt", "check", "encode", "render"]
 
 Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
 """A user's message, token ids that are taken as they are, or a conversation."""
@@ -64,8 +64,9 @@ def encode(
         uses_template = kind is dict or template is True or (template is None and has_template)
         if uses_template and not has_template:
             raise InvalidPrompt("this model has no chat template: pass text or token ids")
-        messages: Any = [{"role": "user", "content": prompt}] if kind is str else prompt
-        ids = _render(messages, tokenizer, tools, template_options) if uses_template else _text(prompt, tokenizer)
+        text: Any = prompt
+        messages = [{"role": "user", "content": text}] if kind is str else text
+        ids = render(messages, tokenizer, template_options, tools=tools) if uses_template else tokenizer.encode(text)
     if template_options and not uses_template:
         raise InvalidPrompt("template_options were given, but this prompt goes through no chat template")
     if not ids:
@@ -118,16 +119,14 @@ def _check_messages(prompt: Sequence[Any]) -> None:
             raise InvalidPrompt(f"message {place} must have a role, such as 'user'")
 
 
-def _text(prompt: Any, tokenizer: Tokenizer) -> list[int]:
-    return tokenizer.encode(prompt)
-
-
-def _render(
+def render(
     messages: Sequence[Mapping[str, Any]],
     tokenizer: Tokenizer,
-    tools: Sequence[Mapping[str, Any]] | None,
-    options: Mapping[str, Any] | None,
+    options: Mapping[str, Any] | None = None,
+    *,
+    tools: Sequence[Mapping[str, Any]] | None = None,
 ) -> list[int]:
+    """The ids of `messages` through the chat template. Raises `InvalidPrompt` where the template fails."""
     try:
         return tokenizer.render(adapt_messages(messages, tokenizer), tools=tools, **(options or {}))
     except GreenroomError:

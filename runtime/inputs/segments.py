@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from greenroom.backends.protocol import Tokenizer
-from greenroom.errors import GreenroomError, InvalidPrompt, NotSupported
+from greenroom.errors import InvalidPrompt, NotSupported
 from greenroom.inputs import prompts
 
 __all__ = [
@@ -50,7 +50,7 @@ class Cue(NamedTuple):
 
 
 class Seal(NamedTuple):
-    """The end of it."""
+    """The end of the model's reply."""
 
 
 Segment = Fill | Message | Cue | Seal
@@ -155,12 +155,7 @@ class _Template:
     def _render(self, messages: Sequence[Mapping[str, Any]], *, has_cue: bool) -> list[int]:
         if not self._tokenizer.has_chat_template:
             raise InvalidPrompt("this model has no chat template: fill the context with text or token ids")
-        try:
-            return self._tokenizer.render(messages, add_generation_prompt=has_cue)
-        except GreenroomError:
-            raise
-        except Exception as cause:  # a template is a program of the model's authors: it may raise anything
-            raise InvalidPrompt(f"the chat template failed, {type(cause).__name__}: {cause}") from cause
+        return prompts.render(messages, self._tokenizer, {"add_generation_prompt": has_cue})
 
 
 def _stand_in(role: str, content: str) -> list[dict[str, str]]:

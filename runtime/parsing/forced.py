@@ -112,7 +112,7 @@ def forced_calls(
 
 @cache
 def _no_vocabulary() -> Vocabulary:
-    """To find out what can be written before a model is at hand."""
+    """A vocabulary of two tokens: with it rules find out what can be written before a model is at hand."""
     return Vocabulary.from_tokens([b"a", b"</s>"], special=[1], n_vocab=2, eos=[1])
 
 

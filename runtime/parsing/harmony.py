@@ -136,7 +136,7 @@ class HarmonyReader:
             self._add(Chunk(text))
 
     def _end(self, reason: StopReason | None, mark: str = "") -> None:
-        """The message is over."""
+        """End the message that is being read; where it was a call, tell it."""
         if self._head and not self._in_head and self._kind() == "call":
             cut = "" if mark or reason in (None, "stop") else f"the answer ended as {reason!r} inside of the call"
             self._events.append(self._calls.event(self._read_call(mark, cut), cut=cut))

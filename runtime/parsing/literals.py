@@ -129,7 +129,7 @@ class Literals:
         }
 
     def value(self, schema: Any) -> str | None:
-        """Any value that fits."""
+        """An expression for every value that fits `schema`."""
         pointer = schema.get("$ref") if isinstance(schema, Mapping) and len(schema) == 1 else None
         if pointer is None:
             return self._either(schema)

@@ -68,7 +68,7 @@ class Plain(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _whole_pattern(wanted: object) -> str | None:
-    """A pattern as one of the whole text, where that is sure."""
+    """`wanted` as a regular expression of the whole text; None where it cannot be turned into one."""
     if not isinstance(wanted, str) or "(?" in wanted or "/" in wanted:
         return None
     inner = wanted.removeprefix("^").removesuffix("$")

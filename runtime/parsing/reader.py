@@ -91,7 +91,7 @@ class Reader:
     # Text.
 
     def _step_text(self, final: StopReason | None) -> bool:
-        """Tell what is sure to be text. True if a marker was met."""
+        """Take what is sure to be text out of what is held; whether a marker was met."""
         blank = self._blank if self._after_call else BLANK
         found = self._markers.find(self._held, before=self._before, final=final is not None, blank=blank)
         text, self._held = self._held[: found.free], self._held[found.free :]
@@ -154,7 +154,7 @@ class Reader:
     # Thinking.
 
     def _step_thinking(self, final: StopReason | None) -> bool:
-        """Tell what is sure to be thinking. True at its end."""
+        """Take what is sure to be thinking out of what is held; whether its end was met."""
         end = self._thinking.end if self._thinking is not None else ""
         place = self._held.find(end)
         if place >= 0:
@@ -201,7 +201,7 @@ class Reader:
         self._frame = self._form.frame(marker.text)
 
     def _step_call(self, final: StopReason | None) -> bool:
-        """Collect. True if the frame has ended, or was none."""
+        """Give what is held to the frame; whether that has ended, or was no call."""
         frame = self._frame
         if frame is None or self._form is None:
             return False

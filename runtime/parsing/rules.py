@@ -44,13 +44,13 @@ class Rules:
         return f"@{name}"
 
     def rule(self, expression: str) -> str:
-        """A rule of its own."""
+        """A new rule of that expression, by its name."""
         name = f"rule_{len(self._lines)}"
         self._lines.append(f"{name}: {expression or self.empty()}")
         return name
 
     def declare(self) -> tuple[str, Callable[[str], None]]:
-        """A rule that may be referred to before it is known, and what makes it known."""
+        """A rule that may be referred to before it has an expression, and the function that gives it one."""
         place = len(self._lines)
         name = f"rule_{place}"
         self._lines.append("")
@@ -79,7 +79,7 @@ class Rules:
         return f"{text} {self.literal(end.removeprefix(head))}"
 
     def empty(self) -> str:
-        """Nothing."""
+        """The expression that matches no text."""
         return '""'
 
     def sequence(self, items: Sequence[Item], separator: str = "", *, some: bool = False) -> str | None:

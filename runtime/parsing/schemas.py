@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from greenroom.constraints.json_pointer import resolve
 from greenroom.errors import NotSupported
 
 __all__ = ["Variant", "alternatives", "variants", "with_bounds", "with_definitions"]
@@ -27,7 +28,7 @@ _FARTHEST, _FINEST = 1e15, 1e-9
 
 
 def with_bounds(schema: Any) -> Any:
-    """The schema, without what it leaves open and no caller could use; a small model might go on there for ever.
+    """The schema with an end to all that it leaves open, where a small model might go on for ever.
 
     Integers without an end have 53 bits, other numbers 15 digits in front of the point and 9 behind it, and objects
     that name their properties have no others.
@@ -53,7 +54,7 @@ def with_bounds(schema: Any) -> Any:
 
 
 def _ends(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The ends of a number that has none."""
+    """A minimum, a maximum and a step for a number that lacks them."""
     kind = schema.get("type")
     if kind not in ("integer", "number"):
         return {}
@@ -115,7 +116,7 @@ def alternatives(schema: Any, root: Mapping[str, Any]) -> Iterator[Mapping[str, 
 
 
 def _merge(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Both at once: properties and required names together, of other words the second one's."""
+    """A schema of both at once: properties and required names together, of other words the second one's."""
     both = {**one, **other}
     if "properties" in one and "properties" in other:
         both["properties"] = {**one["properties"], **other["properties"]}
@@ -125,14 +126,11 @@ def _merge(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _target(pointer: str, root: Mapping[str, Any]) -> Any:
-    found: Any = root
     if not pointer.startswith("#"):
         raise NotSupported(f"the reference {pointer!r} in a forced call", "it does not lead into the tool's own schema")
-    for name in pointer.removeprefix("#").split("/")[1:]:
-        word = name.replace("~1", "/").replace("~0", "~")
-        if not isinstance(found, Mapping) or word not in found:
-            raise NotSupported(f"the reference {pointer!r} in a forced call", "there is nothing at its place")
-        found = found[word]
+    found = resolve(root, pointer.removeprefix("#"))
+    if found is None:
+        raise NotSupported(f"the reference {pointer!r} in a forced call", "there is nothing at its place")
     return found
 
 

@@ -128,7 +128,7 @@ def _text_or_json(
 
 
 def _is_text(way: Mapping[str, Any]) -> bool:
-    """Whether it is a string, or anything: then a string will do."""
+    """Whether a string fits: the schema asks for one, or for anything."""
     values = way["enum"] if "enum" in way else [way["const"]] if "const" in way else None
     if values is not None:
         return any(isinstance(value, str) for value in values)
@@ -136,7 +136,7 @@ def _is_text(way: Mapping[str, Any]) -> bool:
 
 
 def _words(others: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """The values of these kinds that are words."""
+    """The words that are values of `others`: true, false and null."""
     kinds = {way.get("type") for way in others if "enum" not in way and "const" not in way}
     return (*(["true", "false"] if "boolean" in kinds else []), *(["null"] if "null" in kinds else []))
 

@@ -194,12 +194,12 @@ def _compound(source: Source) -> Constraint:
 
 
 def budget_of(budget: ReasoningBudget) -> Budget:
-    """The same of a bound on thoughts."""
+    """A bound on thoughts as data."""
     return Budget(budget.start, budget.end, budget.most, budget.is_open)
 
 
 def budget_from(source: Budget) -> ReasoningBudget:
-    """And back."""
+    """The bound on thoughts that `source` was made of."""
     return ReasoningBudget(source.start, source.end, source.most, source.is_open)
 
 
@@ -219,7 +219,7 @@ def _call_from(call: _JsonCall | _NativeCall) -> JsonCall | NativeCall:
 
 
 def _schema_from(source: _Schema) -> JsonSchema:
-    """By the arguments that give these options; what comes of them is compared."""
+    """The schema that `source` was made of: what its options give as arguments must come to the same text again."""
     try:
         options = json.loads(source.options)
         separators = (options["item_separator"], options["key_separator"]) if "item_separator" in options else None

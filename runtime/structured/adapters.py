@@ -94,7 +94,7 @@ async def _texts(stream: Any, delta: Any, whole: Any) -> AsyncIterator[str]:
 
 
 def _openai_delta(event: Any) -> str | None:
-    """Of the helper's events, of the Responses API's, or of a raw chunk."""
+    """The text that an event adds: one of the helper's, of the Responses API's, or a raw chunk."""
     kind = getattr(event, "type", None)
     if kind in ("content.delta", "response.output_text.delta"):
         return str(event.delta)
@@ -133,7 +133,7 @@ class _AnthropicReader:
         return event.delta.partial_json if event.index == self._block else None
 
     def whole(self, message: Any) -> str | None:
-        """Of a finished message."""
+        """The text of a finished message."""
         blocks = getattr(message, "content", None)
         if not isinstance(blocks, list):
             return None

@@ -85,7 +85,7 @@ class StructureFeed:
             raise UnsupportedType(f"the source yields {item!r}: structures are made of str, bytes or Chunks")
 
     async def _wait_taken(self, task: Background) -> None:
-        """Let who was woken run: trio does not say who runs first."""
+        """Wait until the reader that was woken took the news: trio does not say who runs first."""
         while self.has_news and self._waiter is not None:
             await task.pause()
 
