@@ -12,8 +12,9 @@ from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 from typing import Any, Protocol
 
-from anyio import CancelScope, get_cancelled_exc_class
 from anyio.lowlevel import current_token
+
+from greenroom.lifetimes import wait_shielded
 
 __all__ = ["Background", "Signal"]
 
@@ -77,15 +78,7 @@ class Background:
 
     async def wait(self) -> None:
         """Return once it is over, through any cancellation; one that came meanwhile is raised afterwards."""
-        interruption: BaseException | None = None
-        while not self.is_over:
-            try:
-                with CancelScope(shield=True):
-                    await self._over.wait()
-            except get_cancelled_exc_class() as error:  # a second native cancel of asyncio breaks a shield
-                interruption = error
-        if interruption is not None:
-            raise interruption
+        await wait_shielded(self._over, lambda: self.is_over)
 
     async def _run_in(self, scope: Any) -> None:
         with scope:
