@@ -1,4 +1,4 @@
-"""One opening of a runtime: the engine, the desk, and the thread that prepares prompts.
+"""The front door of this package: one opening of a runtime, with its engine and the thread that prepares prompts.
 
 Prompts are tokenized by one worker thread, in the order of the calls: off the event loop, and off the engine thread.
 """
@@ -16,21 +16,25 @@ from typing import Any
 from anyio import Event, get_cancelled_exc_class
 
 from greenroom.actors.bridge import Bridge
+from greenroom.actors.dispatcher import Dispatcher
 from greenroom.actors.engine import Engine
-from greenroom.actors.mailbox import Dispatcher, Mailbox
+from greenroom.actors.mailbox import Mailbox
 from greenroom.actors.messages import Inbound, Reject, Release, Shutdown, Submit, Trim
 from greenroom.actors.scheduler.admission import Limits
 from greenroom.actors.scheduler.statistics import Statistics
 from greenroom.backends.protocol import Backend, ModelInfo
-from greenroom.constraints.compiler import CompiledConstraint, ConstraintCompiler
-from greenroom.constraints.constraint import Constraint
+from greenroom.constraints.compiler import ConstraintCompiler
+from greenroom.constraints.constraint import CompiledConstraint, Constraint
 from greenroom.constraints.vocabulary import Vocabulary
-from greenroom.errors import InvalidConstraint, RuntimeClosed
+from greenroom.errors import EngineFailed, InvalidConstraint, RuntimeClosed
 from greenroom.lifetimes import wait_shielded
 
-__all__ = ["EngineClient", "PendingRequest"]
+__all__ = ["EngineClient", "LoopPoster", "PendingRequest", "loop_poster"]
 
 _log = logging.getLogger("greenroom")
+
+LoopPoster = Callable[[Callable[[Any], object], Any], bool]
+"""`post(function, argument)` has an event loop call the function soon, from any thread; False where it has ended."""
 
 
 class PendingRequest:
@@ -63,10 +67,10 @@ class EngineClient:
     def __init__(
         self, backend: Callable[[], Backend], limits: Callable[[ModelInfo], Limits], *, max_waiting: int
     ) -> None:
-        self.engine = Engine(backend, limits, self._build_grammars)
+        self._engine = Engine(backend, limits, self._build_grammars)
         self._grammars: ConstraintCompiler | Exception | None = None
         self._limits = limits
-        self._desk = Dispatcher(self.engine, max_waiting=max_waiting)
+        self._dispatcher = Dispatcher(self._engine, max_waiting=max_waiting)
         self._preparer = ThreadPoolExecutor(1, thread_name_prefix="greenroom-prepare")
         self._bridge: Bridge | None = None
         self._model: ModelInfo | None = None
@@ -74,7 +78,7 @@ class EngineClient:
         self._loaded = Event()
         self._closed = Event()
         self._is_closed = False
-        self._lines = count()
+        self._context_ids = count()
         self._outgoing: deque[Inbound] = deque()
         """Messages that are put into the engine's inbox together."""
         self.saved: dict[str, Any] = {}
@@ -82,12 +86,12 @@ class EngineClient:
         self.fingerprints: dict[str, str] | None = None
         """Of model and tokenizer, once somebody has asked for them."""
         self.room = 0
-        """The most tokens that the KV budget holds for a row."""
+        """The most tokens whose KV the budget holds in one row."""
 
     async def open(self) -> None:
         """Load. Raises what the load raised; cancelled, it waits for the load and frees what it brought."""
         self._bridge = Bridge()
-        self.engine.start(self._bridge, self._on_loaded, self._desk.deliver, self._on_closed)
+        self._engine.start(self._bridge, self._on_loaded, self._dispatcher.deliver, self._on_closed)
         try:
             await self._loaded.wait()
         except get_cancelled_exc_class():
@@ -101,8 +105,12 @@ class EngineClient:
     async def close(self) -> None:
         """Cancel and settle all, give everything back. Not to be interrupted: a cancellation is raised afterwards."""
         self._preparer.shutdown(wait=False, cancel_futures=True)
-        self.engine.put(Shutdown())
+        self.shut_down()
         await self._wait_closed()
+
+    def shut_down(self) -> None:
+        """Have the engine cancel all and end, without waiting for it. Any thread."""
+        self._engine.put(Shutdown())
 
     async def _wait_closed(self) -> None:
         try:
@@ -128,18 +136,17 @@ class EngineClient:
     def _on_loaded(self, outcome: ModelInfo | BaseException) -> None:
         if isinstance(outcome, ModelInfo):
             self._model = outcome
-            limits = self._limits(outcome)
-            self.room = (limits.kv_bytes - outcome.kv_bytes_per_row) // max(1, outcome.kv_bytes_per_token)
+            self.room = self._limits(outcome).row_tokens(outcome)
         else:
             self._problem = outcome
         self._loaded.set()
 
     def _on_closed(self, problem: BaseException | None) -> None:
-        if problem is not None and self.engine.failure is None:
+        if problem is not None and self._engine.failure is None:
             _log.error("the engine ended with %r", problem)
         self._is_closed = True
-        self._desk.close(self.engine.failure)
-        self.engine.join()  # these were the thread's last words: nothing that is worth a thread to wait on
+        self._dispatcher.close(self._engine.failure)
+        self._engine.join()  # these were the thread's last words: nothing that is worth a thread to wait on
         self._closed.set()
 
     @property
@@ -149,31 +156,67 @@ class EngineClient:
             raise RuntimeClosed("no model is loaded")
         return self._model
 
+    @property
+    def failure(self) -> EngineFailed | None:
+        """Why the engine has ended, where not by being closed."""
+        return self._engine.failure
+
     def statistics(self) -> Statistics:
         """The engine's counts."""
-        return self.engine.statistics
+        return self._engine.statistics
 
     def announce(self, prepare: Callable[[int], Submit]) -> PendingRequest:
-        """A place in the queue for a request, whose `prepare` runs on the worker thread. Raises `TooBusy`."""
+        """Take a place in the queue for a request, whose `prepare` runs on the worker thread. Raises `TooBusy`."""
         if self._is_closed or self._bridge is None:
             raise RuntimeClosed("the runtime is not open")
-        prepared = PendingRequest(self._desk.open())
-        self._preparer.submit(_work, prepare, prepared, self.engine, self._bridge)
-        return prepared
+        pending = PendingRequest(self._dispatcher.open())
+        self._preparer.submit(_prepare, prepare, pending, self._engine, self._bridge)
+        return pending
 
     def submit(self, make: Callable[[int], Submit]) -> Mailbox:
-        """A request that needs no preparing: it joins the queue at the end of this turn of the event loop.
+        """Submit a request that needs no preparing: it joins the queue at the end of this turn of the event loop.
 
         Many generators that were told of their steps together ask for the next together: sent at once, the first of
         them would get a pass of its own, for which the others would wait. Raises `TooBusy`.
         """
-        if self._is_closed or self._bridge is None:
-            raise RuntimeClosed("the runtime is not open")
-        if self.engine.failure is not None:
-            raise self.engine.failure
-        mailbox = self._desk.open()
+        dispatcher = self._open_dispatcher()
+        if self._engine.failure is not None:
+            raise self._engine.failure
+        mailbox = dispatcher.open()
         self._send(make(mailbox.request))
         return mailbox
+
+    async def export_kv(self, tokens: Sequence[int]) -> bytes | None:
+        """The KV that is held of the longest prefix of `tokens`, as bytes for a file; None where there is none.
+
+        Raises `RuntimeClosed`.
+        """
+        return await self._open_dispatcher().export_kv(tuple(tokens))
+
+    async def import_kv(self, data: bytes) -> int:
+        """Hold the KV that `export_kv` gave for prompts to come; how many tokens that is.
+
+        0 where the backend keeps no KV of prompts, or has no room. Raises `InvalidSnapshot`, `SnapshotMismatch` and
+        `RuntimeClosed`.
+        """
+        return await self._open_dispatcher().import_kv(data)
+
+    def new_context_id(self) -> int:
+        """The number of a context that nobody else has; see `greenroom.actors.scheduler.retained_rows`."""
+        return next(self._context_ids)
+
+    def release(self, context_id: int) -> None:
+        """Give back the context's row: nobody will go on from it. Any thread."""
+        self._send(Release(context_id))  # behind the requests that were made on it
+
+    def trim(self, context_id: int, length: int) -> None:
+        """Give back what the context's row holds behind its first `length` tokens."""
+        self._send(Trim(context_id, length))
+
+    def _open_dispatcher(self) -> Dispatcher:
+        if self._is_closed or self._bridge is None:
+            raise RuntimeClosed("the runtime is not open")
+        return self._dispatcher
 
     def _send(self, message: Inbound) -> None:
         self._outgoing.append(message)
@@ -183,47 +226,20 @@ class EngineClient:
     def _flush(self) -> None:
         with suppress(IndexError):  # a dead loop's messages are flushed by whoever sends them
             while True:
-                self.engine.put(self._outgoing.popleft())
-
-    async def export_kv(self, tokens: Sequence[int]) -> bytes | None:
-        """The KV that is held of the longest prefix of `tokens`, as bytes for a file; None where there is none.
-
-        Raises `RuntimeClosed`.
-        """
-        return await self._open_desk().export(tuple(tokens))
-
-    async def import_kv(self, data: bytes) -> int:
-        """Hold the KV that `export_kv` gave for prompts to come; how many tokens that is.
-
-        0 where the backend keeps no KV of prompts, or has no room. Raises `InvalidSnapshot`, `SnapshotMismatch` and
-        `RuntimeClosed`.
-        """
-        return await self._open_desk().bring(data)
-
-    def _open_desk(self) -> Dispatcher:
-        if self._is_closed or self._bridge is None:
-            raise RuntimeClosed("the runtime is not open")
-        return self._desk
-
-    def new_line(self) -> int:
-        """The number of a line that nobody else has; see `greenroom.actors.scheduler.retained_rows`."""
-        return next(self._lines)
-
-    def release(self, line: int) -> None:
-        """Nobody will ask for this line again. Any thread."""
-        self._send(Release(line))  # behind the requests that were made on it
-
-    def trim(self, line: int, length: int) -> None:
-        """The line goes on from its first `length` tokens."""
-        self._send(Trim(line, length))
+                self._engine.put(self._outgoing.popleft())
 
 
-def _work(prepare: Callable[[int], Submit], prepared: PendingRequest, engine: Engine, bridge: Bridge) -> None:
+def loop_poster() -> LoopPoster:
+    """Make a poster for the event loop that is running."""
+    return Bridge().post
+
+
+def _prepare(prepare: Callable[[int], Submit], pending: PendingRequest, engine: Engine, bridge: Bridge) -> None:
     error: Exception | None = None
-    request = prepared.mailbox.request
+    request = pending.mailbox.request
     try:
         engine.put(prepare(request))
     except Exception as problem:  # noqa: BLE001 - told to the guilty request, whatever it is
         error = problem
         engine.put(Reject(request, problem))
-    bridge.post(prepared.resolve, error)
+    bridge.post(pending.resolve, error)

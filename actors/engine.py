@@ -1,10 +1,10 @@
 """The engine thread: one thread that loads the model and runs every step of it, for its whole life.
 
-The turn below is the heart of greenroom. It takes what the inbox holds, lets the scheduler decide, and performs the
+`EngineLoop.step` is the heart of greenroom. It takes what the inbox holds, lets the scheduler decide, and performs the
 decision in an order that keeps the device busy: the next pass is built on tokens that nobody has read yet, then the
 last pass is read, and only then the next one is sampled and submitted. Where many rows are constrained the last pass
 is read first: what it drew may force tokens, which then go into the next pass. Masks are filled last, while the device
-runs what it has of the pass. Whatever the consumers get to know goes to the event loop in one wake-up.
+runs what it has of the pass. All messages of a step go to the event loop in one wake-up.
 
 On a device whose submission does not block, text is decoded and delivered while the submitted pass computes. Where it
 blocks (MLX on CPU waits for most of the pass), delivery comes first, so nobody waits a step for a token that is there.
@@ -30,11 +30,11 @@ from greenroom.actors.messages import (
     Credit,
     Delivery,
     Ended,
-    Export,
-    Exported,
-    Import,
-    Imported,
+    ExportKv,
+    ImportKv,
     Inbound,
+    KvExported,
+    KvImported,
     Outbound,
     Reject,
     Release,
@@ -52,7 +52,7 @@ from greenroom.events import Info
 __all__ = ["Engine", "EngineLoop", "Outbox"]
 
 Outbox = Callable[[tuple[Outbound | Answer, ...]], None]
-"""Called on the event loop with everything that one turn tells."""
+"""Called on the event loop with all messages of a step."""
 
 
 class Engine:
@@ -74,7 +74,7 @@ class Engine:
         self._inbox = Inbox()
         self._thread: Thread | None = None
         self.statistics = Statistics()
-        """Replaced as a whole, by the engine thread, before a turn's news is posted; any thread may read it."""
+        """Replaced as a whole, by the engine thread, before a step's messages are posted; any thread may read it."""
         self.failure: EngineFailed | None = None
         """Why the thread died, if it did. Any thread may read it."""
 
@@ -97,21 +97,21 @@ class Engine:
                 try:
                     backend = self._backend()
                     info = backend.load()
-                except BaseException as error:  # noqa: BLE001 - whatever ends the load is told to who entered
+                except BaseException as error:  # noqa: BLE001 - whatever ends the load is raised where it was entered
                     bridge.post(loaded, error)
                     return
                 scheduler = Scheduler(info, self._limits(info))
                 if self._ready is not None:
                     self._ready(info)
                 bridge.post(loaded, info)
-                EngineLoop(self, backend, self._inbox, bridge, outbox).until_shutdown(scheduler)
+                EngineLoop(self, backend, scheduler, self._inbox, partial(bridge.post, outbox)).run()
             except BaseException as error:  # noqa: BLE001 - the thread's last words
                 problem = error
             finally:
                 try:
                     if backend is not None:
                         backend.close()
-                except BaseException as error:  # noqa: BLE001 - told, not lost
+                except BaseException as error:  # noqa: BLE001 - reported, not lost
                     problem = problem or error
                 self.statistics = Statistics()
                 bridge.post(closed, problem)
@@ -121,7 +121,7 @@ class Engine:
         self._thread = engine_thread.start(main, lambda: inbox.put(Shutdown()), "greenroom-engine")
 
     def join(self) -> None:
-        """Wait for the thread, which has told `closed` and is over in a moment. Any other thread."""
+        """Wait for the thread, which has posted `closed` and is over in a moment. Any other thread."""
         if self._thread is not None:
             engine_thread.join(self._thread)
             self._thread = None
@@ -132,178 +132,188 @@ class Engine:
 
 
 class EngineLoop:
-    """One life of the engine thread, turn by turn; nothing in it needs a thread of its own."""
+    """One life of the engine thread, step by step; nothing in it needs a thread of its own."""
 
-    def __init__(self, engine: Engine, backend: Backend, inbox: Inbox, bridge: Bridge, outbox: Outbox) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        backend: Backend,
+        scheduler: Scheduler,
+        inbox: Inbox,
+        post: Callable[[tuple[Outbound | Answer, ...]], bool],
+    ) -> None:
+        """`post` has the event loop take the messages of a step; False where it has ended."""
         self._engine = engine
         self._backend = backend
+        self._scheduler = scheduler
         self._inbox = inbox
-        self._bridge = bridge
-        self._outbox = outbox
-        self._under_way: deque[tuple[int, ...]] = deque()
+        self._post = post
+        self._passes_in_flight: deque[tuple[int, ...]] = deque()
         """The rows of each submitted pass that was not read, oldest first."""
         self._spent = _Spent()
-        self._errands: list[Export | Import] = []
-        """Taken in this turn: performed behind its edits, so that a row that is over has given its KV to the store."""
+        self._questions: list[ExportKv | ImportKv] = []
+        """Answered behind the step's edits, so that a row that is over has given its KV to the store."""
         self._is_leaving = False
         self.is_idle = True
-        """Whether the last turn left nothing to do: the next one waits for a message."""
+        """Whether the last step left nothing to do: the next one waits for a message."""
 
-    def until_shutdown(self, scheduler: Scheduler) -> None:
-        """Take turns until all is settled after a `Shutdown`."""
-        info = scheduler.model
+    def run(self) -> None:
+        """Step until all is settled after a `Shutdown`."""
         try:
-            while not (self._is_leaving and self.is_idle and scheduler.requests == 0):
-                self.turn(scheduler, deliver_first=info.dispatch_blocks)
+            while not (self._is_leaving and self.is_idle and self._scheduler.num_requests == 0):
+                self.step()
         except Exception as cause:
             failure = EngineFailed(f"the engine thread died: {type(cause).__name__}: {cause}")
             failure.__cause__ = cause
             self._engine.failure = failure
-            self._fail_all(scheduler, failure)
+            self._fail_all(failure)
             raise
 
-    def turn(self, scheduler: Scheduler, *, deliver_first: bool) -> None:
+    def step(self) -> None:
         """Take, decide, build, read, submit, deliver. Waits for a message if there was nothing to do last time."""
-        self._take(scheduler)
+        scheduler = self._scheduler
+        # 1. Take what has come. What a pass in flight drew may have to be known before the next is decided.
+        self._take_messages()
         began = time.perf_counter()
-        is_reading = bool(self._under_way)
+        is_reading = bool(self._passes_in_flight)
         reads_first = scheduler.reads_first
-        deliveries = self._read(scheduler) if is_reading and reads_first else ()
+        deliveries = self._read() if is_reading and reads_first else ()
+        # 2. Decide, and edit the rows.
         plan = scheduler.plan(time.monotonic())
         if plan.edits:
-            scheduler.held(self._backend.edit(plan.edits))
-        answers = self._answers(scheduler)
-        feeds = scheduler.feeds(time.monotonic())
-        is_built = bool(feeds) and self._build(scheduler, feeds)
+            scheduler.record_edits(self._backend.edit(plan.edits))
+        answers = self._answer_questions()
+        # 3. Build the next pass while the last one runs, then read that.
+        feeds = scheduler.build_batch(time.monotonic())
+        is_built = bool(feeds) and self._build(feeds)
         if is_reading and not reads_first:
-            deliveries = self._read(scheduler)
+            deliveries = self._read()
+        # 4. Submit and deliver, in the order in which nobody waits for the other.
         self._engine.statistics = scheduler.statistics(self._spent.times())
-        told: tuple[Outbound | Answer, ...] = deliveries + plan.told if reads_first else plan.told + deliveries
-        told += answers
-        if deliver_first:
-            self._post(scheduler, told)
+        messages: tuple[Outbound | Answer, ...]
+        messages = (deliveries + plan.messages if reads_first else plan.messages + deliveries) + answers
+        delivers_first = scheduler.model.dispatch_blocks
+        if delivers_first:
+            self._deliver(messages)
         if is_built:
-            self._submit(scheduler, feeds)
-        if not deliver_first:
-            self._post(scheduler, told)
-        self.is_idle = not (is_reading or feeds or plan.edits or plan.told or scheduler.has_news)
-        self._spent.turn += time.perf_counter() - began
+            self._submit(feeds)
+        if not delivers_first:
+            self._deliver(messages)
+        self.is_idle = not (is_reading or feeds or plan.edits or plan.messages or scheduler.has_news)
+        self._spent.step += time.perf_counter() - began
 
-    def _take(self, scheduler: Scheduler) -> None:
-        deadline = scheduler.next_deadline() if self.is_idle else None
+    def _take_messages(self) -> None:
+        deadline = self._scheduler.next_deadline() if self.is_idle else None
         seconds = None if deadline is None else max(0.0, deadline - time.monotonic())
         for message in self._inbox.take(wait=self.is_idle, seconds=seconds):
-            self._accept(scheduler, message)
+            self._accept(message)
         if self._is_leaving:
-            scheduler.cancel_all()
+            self._scheduler.cancel_all()
 
-    def _accept(self, scheduler: Scheduler, message: Inbound) -> None:
+    def _accept(self, message: Inbound) -> None:
         match message:
             case Submit():
-                scheduler.submit(message)
+                self._scheduler.submit(message)
             case Reject():
-                scheduler.reject(message)
+                self._scheduler.reject(message)
             case Cancel():
-                scheduler.cancel(message)
+                self._scheduler.cancel(message)
             case Credit():
-                scheduler.credit(message)
+                self._scheduler.credit(message)
             case Awaited():
-                scheduler.awaited(message)
+                self._scheduler.count_awaiting(message)
             case Release() | Trim():
-                scheduler.give_back(message)
-            case Export() | Import():
-                self._errands.append(message)
+                self._scheduler.give_back(message)
+            case ExportKv() | ImportKv():
+                self._questions.append(message)
             case Shutdown():
                 self._is_leaving = True
 
-    def _build(self, scheduler: Scheduler, feeds: tuple[Feed, ...]) -> bool:
+    def _build(self, feeds: tuple[Feed, ...]) -> bool:
         began = time.perf_counter()
         try:
             self._backend.forward(ForwardPlan(feeds))
         except Exception as error:  # noqa: BLE001 - a failed pass fails its rows, never the engine
-            scheduler.fail(_rows(feeds), error, read=False)
+            self._scheduler.fail(_rows(feeds), error, was_submitted=False)
             return False
         self._spent.forward += time.perf_counter() - began
         return True
 
-    def _submit(self, scheduler: Scheduler, feeds: tuple[Feed, ...]) -> None:
-        filling = partial(self._masks, scheduler, feeds) if scheduler.is_masked(feeds) else None
-        began, filled = time.perf_counter(), self._spent.mask
+    def _submit(self, feeds: tuple[Feed, ...]) -> None:
+        fill = partial(self._fill_masks, feeds) if self._scheduler.is_masked(feeds) else None
+        began, masked = time.perf_counter(), self._spent.mask
         try:
-            self._backend.sample(filling)
+            self._backend.sample(fill)
         except Exception as error:  # noqa: BLE001 - likewise
-            scheduler.fail(_rows(feeds), error, read=False)
+            self._scheduler.fail(_rows(feeds), error, was_submitted=False)
             return
-        self._spent.sample += time.perf_counter() - began - (self._spent.mask - filled)
-        self._under_way.append(_rows(feeds))
-        scheduler.submitted(feeds)
-        scheduler.progressed(feeds)
+        self._spent.sample += time.perf_counter() - began - (self._spent.mask - masked)
+        self._passes_in_flight.append(_rows(feeds))
+        self._scheduler.mark_submitted(feeds)
 
-    def _masks(self, scheduler: Scheduler, feeds: tuple[Feed, ...]) -> Masks | None:
+    def _fill_masks(self, feeds: tuple[Feed, ...]) -> Masks | None:
         """Called by the backend, once the pass is running."""
         began = time.perf_counter()
-        masks = scheduler.masks(feeds)
+        masks = self._scheduler.fill_grammar_masks(feeds)
         self._spent.mask += time.perf_counter() - began
         return masks
 
-    def _read(self, scheduler: Scheduler) -> tuple[Delivery, ...]:
-        rows = self._under_way.popleft()
+    def _read(self) -> tuple[Delivery, ...]:
+        rows = self._passes_in_flight.popleft()
         began = time.perf_counter()
         try:
             result = self._backend.read()
         except Exception as error:  # noqa: BLE001 - likewise
-            scheduler.fail(rows, error, read=True)
+            self._scheduler.fail(rows, error, was_submitted=True)
             return ()
         self._spent.read += time.perf_counter() - began
-        return scheduler.apply(rows, result, time.monotonic())
+        return self._scheduler.apply(rows, result, time.monotonic())
 
-    def _answers(self, scheduler: Scheduler) -> tuple[Answer, ...]:
-        errands, self._errands = self._errands, []
-        answers = tuple([self._answer(errand) for errand in errands])
-        if any(isinstance(errand, Import) for errand in errands):
-            scheduler.held(self._backend.edit(()))  # what is held now
+    def _answer_questions(self) -> tuple[Answer, ...]:
+        questions, self._questions = self._questions, []
+        answers = tuple([self._answer(question) for question in questions])
+        if any(isinstance(question, ImportKv) for question in questions):
+            self._scheduler.record_edits(self._backend.edit(()))  # an import has changed what is held
         return answers
 
-    def _answer(self, errand: Export | Import) -> Answer:
+    def _answer(self, question: ExportKv | ImportKv) -> Answer:
         backend = self._backend
-        keeper = backend if isinstance(backend, PrefixExporter) else None
-        match errand:
-            case Export(request=request, tokens=tokens):
+        exporter = backend if isinstance(backend, PrefixExporter) else None
+        match question:
+            case ExportKv(request=request, tokens=tokens):
                 try:
-                    return Exported(request, keeper.export_prefix(tokens) if keeper is not None else None)
-                except Exception as error:  # noqa: BLE001 - an errand's failure is its asker's alone
-                    return Exported(request, error=error)
-            case Import(request=request, data=data):
+                    return KvExported(request, exporter.export_prefix(tokens) if exporter is not None else None)
+                except Exception as error:  # noqa: BLE001 - the failure is its asker's alone
+                    return KvExported(request, error=error)
+            case ImportKv(request=request, data=data):
                 try:
-                    return Imported(request, keeper.import_prefix(data) if keeper is not None else 0)
+                    return KvImported(request, exporter.import_prefix(data) if exporter is not None else 0)
                 except Exception as error:  # noqa: BLE001 - likewise
-                    return Imported(request, error=error)
+                    return KvImported(request, error=error)
 
-    def _post(self, scheduler: Scheduler, told: tuple[Outbound | Answer, ...]) -> None:
-        if told and not self._bridge.post(self._outbox, told):
+    def _deliver(self, messages: tuple[Outbound | Answer, ...]) -> None:
+        if messages and not self._post(messages):
             # The loop is gone and so is everybody who could read or cancel.
             self._is_leaving = True
-            scheduler.cancel_all()
+            self._scheduler.cancel_all()
 
-    def _fail_all(self, scheduler: Scheduler, failure: EngineFailed) -> None:
+    def _fail_all(self, failure: EngineFailed) -> None:
         self._engine.statistics = Statistics()
-        ended = tuple(
-            Ended(request, info, _with_info(failure, info)) for request, info in scheduler.abandon(time.monotonic())
-        )
-        self._bridge.post(self._outbox, ended)
+        infos = self._scheduler.abandon(time.monotonic())
+        self._post(tuple([Ended(request, info, _with_info(failure, info)) for request, info in infos]))
 
 
 class _Spent:
-    """Seconds by what they were spent on; a turn's own include the others."""
+    """Seconds by what they were spent on; a step's own include the others."""
 
-    __slots__ = ("forward", "mask", "read", "sample", "turn")
+    __slots__ = ("forward", "mask", "read", "sample", "step")
 
     def __init__(self) -> None:
-        self.forward = self.mask = self.read = self.sample = self.turn = 0.0
+        self.forward = self.mask = self.read = self.sample = self.step = 0.0
 
     def times(self) -> StepTimes:
-        """As of the last turn that is over."""
-        host = max(0.0, self.turn - self.forward - self.mask - self.read - self.sample)
+        """As of the last step that is over."""
+        host = max(0.0, self.step - self.forward - self.mask - self.read - self.sample)
         return StepTimes(forward=self.forward, mask=self.mask, sample=self.sample, read=self.read, host=host)
 
 

@@ -1,4 +1,4 @@
-"""The event loop's side of a request: a mailbox that the engine's deliveries fall into, and the desk that sorts them.
+"""The event loop's side of a request: a mailbox that the engine's deliveries fall into.
 
 A mailbox is touched on the event loop alone, except `cancel` and `drop`, which any thread may call. Nothing in the
 engine waits for a mailbox: what a reader has not read is bounded by its credit.
@@ -14,25 +14,12 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from greenroom.actors.decoder import Payload
 from greenroom.actors.engine import Engine
-from greenroom.actors.messages import (
-    Answer,
-    Awaited,
-    Cancel,
-    Credit,
-    Delivery,
-    Ended,
-    Export,
-    Exported,
-    Import,
-    Imported,
-    Outbound,
-    Started,
-)
-from greenroom.errors import GreenroomError, RuntimeClosed, StreamInUse, TooBusy
+from greenroom.actors.messages import Awaited, Cancel, Credit, Delivery, Ended, Outbound, Started
+from greenroom.errors import StreamInUse
 from greenroom.events import Info, StopDetail
 from greenroom.lifetimes import wait_shielded
 
-__all__ = ["Dispatcher", "Mailbox", "Status"]
+__all__ = ["Mailbox", "Status"]
 
 Status = Literal["queued", "running", "finished", "cancelled", "failed"]
 
@@ -89,7 +76,7 @@ class Mailbox:
     # The engine's deliveries, on the event loop.
 
     def deliver(self, message: Outbound) -> None:
-        """Take what one turn tells of this request."""
+        """Take a message about this request."""
         match message:
             case Started():
                 self.is_started = True
@@ -177,98 +164,3 @@ class Mailbox:
         if self.info is None:
             raise RuntimeError(f"{self!r} was woken without an end")
         return self.info
-
-
-class _Errand:
-    """Something asked of the engine, without a row."""
-
-    def __init__(self) -> None:
-        self.answered = Event()
-        self.answer: Answer | None = None
-
-    def end(self, answer: Answer | None) -> None:
-        """The answer; None where none will come."""
-        self.answer = answer
-        self.answered.set()
-
-
-class Dispatcher:
-    """Gives requests their numbers and sorts the engine's deliveries into mailboxes. On the event loop alone."""
-
-    def __init__(self, engine: Engine, *, max_waiting: int) -> None:
-        self._engine = engine
-        self._max_waiting = max_waiting
-        self._mailboxes: dict[int, Mailbox] = {}
-        self._errands: dict[int, _Errand] = {}
-        self._failure: Exception | None = None
-        """Why there are no answers any more."""
-        self._next = 0
-        self._queued = 0
-
-    def __repr__(self) -> str:
-        return f"<Dispatcher open={len(self._mailboxes)} queued={self._queued}>"
-
-    @property
-    def queued(self) -> int:
-        """Requests that were announced and have no row yet."""
-        return self._queued
-
-    def open(self) -> Mailbox:
-        """A mailbox for a new request. Raises `TooBusy` where as many wait as may."""
-        if self._queued >= self._max_waiting:
-            raise TooBusy(self._queued, self._max_waiting)
-        mailbox = Mailbox(self._next, self._engine)
-        self._next += 1
-        self._queued += 1
-        self._mailboxes[mailbox.request] = mailbox
-        return mailbox
-
-    async def export(self, tokens: tuple[int, ...]) -> bytes | None:
-        """The engine's KV of the longest prefix of `tokens`, as bytes; None where it holds none."""
-        answer = await self._ask(Export(self._number(), tokens))
-        return answer.data if isinstance(answer, Exported) else None
-
-    async def bring(self, data: bytes) -> int:
-        """Have the engine hold the KV that `export` gave; how many tokens it holds. Raises what is wrong with it."""
-        answer = await self._ask(Import(self._number(), data))
-        return answer.tokens if isinstance(answer, Imported) else 0
-
-    def _number(self) -> int:
-        self._next += 1
-        return self._next - 1
-
-    async def _ask(self, errand: Export | Import) -> Answer:
-        if self._failure is not None:
-            raise self._failure
-        waiting = self._errands[errand.request] = _Errand()
-        self._engine.put(errand)
-        await waiting.answered.wait()
-        answer = waiting.answer
-        problem = self._failure if answer is None else answer.error
-        if answer is None or problem is not None:
-            raise problem or RuntimeClosed("the runtime was closed before it answered")
-        return answer
-
-    def deliver(self, told: tuple[Outbound | Answer, ...]) -> None:
-        """Sort one turn's messages."""
-        for message in told:
-            if isinstance(message, Exported | Imported):
-                self._errands.pop(message.request).end(message)
-                continue
-            mailbox = self._mailboxes.get(message.request)
-            if mailbox is None:
-                continue
-            was_queued = not mailbox.is_started and not mailbox.is_settled
-            mailbox.deliver(message)
-            if was_queued and (mailbox.is_started or mailbox.is_settled):
-                self._queued -= 1
-            if mailbox.is_settled:
-                del self._mailboxes[message.request]
-
-    def close(self, failure: GreenroomError | None) -> None:
-        """The engine is gone: end what it never answered, as a shutdown or with `failure`."""
-        self._failure = failure or RuntimeClosed("the runtime was closed before it answered")
-        while self._errands:
-            self._errands.popitem()[1].end(None)
-        info = Info(stop_reason="cancelled", stop_detail="shutdown", prompt_tokens=0, generation_tokens=0)
-        self.deliver(tuple([Ended(request, info, failure) for request in self._mailboxes]))

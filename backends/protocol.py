@@ -3,7 +3,7 @@
 A backend knows rows, token ids and numbers. It does not know requests, text, tasks or grammars. Every method is called
 on one thread, the engine thread, in this order, once a turn::
 
-    edit(edits)            rows open, close, fork, rewind       (takes effect behind every submitted pass)
+    edit(edits)            rows open, close, rewind             (takes effect behind every submitted pass)
     forward(plan)          builds one pass; the rows' newest tokens may still be unread
     read()                 the oldest sampled step that was not read yet (at most two are under way)
     sample(masks)          samples the rows of the last forward that ask for it, and submits the pass; where masks have
@@ -33,7 +33,6 @@ __all__ = [
     "EditResult",
     "Feed",
     "FillMasks",
-    "Fork",
     "ForwardPlan",
     "KvOptions",
     "Masks",
@@ -166,6 +165,11 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     banned_until: int = 0
     logprobs: int | None = None
 
+    @property
+    def is_penalised(self) -> bool:
+        """Whether a draw depends on the tokens before it, other than through the model."""
+        return bool(self.repetition_penalty or self.presence_penalty or self.frequency_penalty)
+
 
 class KvOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How a row holds its keys and values, where not as the model's own caches do.
@@ -203,14 +207,6 @@ class Close(msgspec.Struct, frozen=True):
     row: int
 
 
-class Fork(msgspec.Struct, frozen=True):
-    """A new row with the tokens, KV, pending token and penalty history of `source`, but its own `sampling`."""
-
-    row: int
-    source: int
-    sampling: Sampling
-
-
 class Rewind(msgspec.Struct, frozen=True):
     """The row keeps its first `length` tokens; a pending token is dropped, and with `sampling` it draws so from now on.
 
@@ -223,7 +219,7 @@ class Rewind(msgspec.Struct, frozen=True):
     start: int | None = None
 
 
-Edit = Open | Close | Fork | Rewind
+Edit = Open | Close | Rewind
 
 
 class Feed(msgspec.Struct, frozen=True):

@@ -18,7 +18,8 @@ from jsonschema import Draft202012Validator
 
 from greenroom import GenerateParameters, Runtime, ToolCall
 from greenroom.errors import GreenroomError
-from greenroom.parsing.forced import forced
+from greenroom.parsing.forced import forced_calls
+from greenroom.request.current import session_of
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))  # the table of type names is the tests'
 import bfcl
@@ -67,7 +68,7 @@ async def category(bench: Bench, runtime: Runtime, name: str, functions: list[tu
     async def one(question: str, function: dict[str, Any], seed: int) -> None:
         tools = [{"type": "function", "function": function}]
         try:
-            runtime.opened().compile(forced("hermes", tools))
+            session_of(runtime).client.compile(forced_calls("hermes", tools))
             stream = runtime.generate(
                 question[:600],
                 SPEAKING,

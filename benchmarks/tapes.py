@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from greenroom.constraints import Bits, CompiledConstraint, Constraint, ConstraintState
-from greenroom.constraints.compiler import ConstraintCompiler
+from greenroom.constraints import Bits, CompiledConstraint, Compiler, Constraint, ConstraintState
 
 __all__ = ["Taped"]
 
@@ -21,9 +20,9 @@ class Taped(Constraint):
         self._constraint = constraint
         self._tape = Tape()
 
-    def compile(self, grammars: ConstraintCompiler) -> CompiledConstraint:
+    def compile(self, compiler: Compiler) -> CompiledConstraint:
         """See `Constraint.compile`."""
-        return CompiledConstraint(Player(grammars.compile(self._constraint).start(), self._tape))
+        return CompiledConstraint(Player(compiler.compile(self._constraint).start(), self._tape))
 
 
 class Tape:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from greenroom.constraints.cbison import Cbison
     from greenroom.constraints.coercion import constraint_of
-    from greenroom.constraints.compiler import CompiledConstraint, ConstraintCompiler, GrammarWarning
-    from greenroom.constraints.constraint import Constraint
+    from greenroom.constraints.compiler import ConstraintCompiler, GrammarWarning
+    from greenroom.constraints.constraint import CompiledConstraint, Compiler, Constraint, GrammarConstraint
     from greenroom.constraints.grammar_matcher import GrammarMatcher
     from greenroom.constraints.json_schemas.json_schema import AnyJson, JsonSchema
     from greenroom.constraints.kinds.all_of import All, AllOf
@@ -33,10 +33,12 @@ __all__ = [
     "Cbison",
     "Choice",
     "CompiledConstraint",
+    "Compiler",
     "Constraint",
     "ConstraintCompiler",
     "ConstraintState",
     "Gbnf",
+    "GrammarConstraint",
     "GrammarMatcher",
     "GrammarWarning",
     "JsonSchema",
@@ -54,8 +56,8 @@ __all__ = [
 _HOMES = {
     "cbison": "Cbison",
     "coercion": "constraint_of",
-    "compiler": "CompiledConstraint ConstraintCompiler GrammarWarning",
-    "constraint": "Constraint",
+    "compiler": "ConstraintCompiler GrammarWarning",
+    "constraint": "CompiledConstraint Compiler Constraint GrammarConstraint",
     "grammar_matcher": "GrammarMatcher",
     "json_schemas.json_schema": "AnyJson JsonSchema",
     "kinds.all_of": "All AllOf",

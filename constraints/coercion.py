@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from greenroom.constraints.compiler import CompiledConstraint, ConstraintCompiler
-from greenroom.constraints.constraint import Constraint
+from greenroom.constraints.constraint import CompiledConstraint, Compiler, Constraint
 from greenroom.constraints.json_schemas.json_schema import JsonSchema
 from greenroom.constraints.kinds.all_of import All
 from greenroom.constraints.state import ConstraintState
@@ -28,7 +27,7 @@ def constraint_of(value: Any) -> Constraint:
     if isinstance(value, Constraint):
         return value
     if isinstance(value, ConstraintState):
-        return _Begun(value)
+        return _FromState(value)
     if isinstance(value, list | tuple):
         parts = [constraint_of(part) for part in value]
         return parts[0] if len(parts) == 1 else All(*parts)
@@ -41,11 +40,11 @@ def constraint_of(value: Any) -> Constraint:
 
 
 @dataclass(frozen=True)
-class _Begun(Constraint):
+class _FromState(Constraint):
     """From where a state stands that the user made."""
 
     state: ConstraintState
 
-    def compile(self, grammars: ConstraintCompiler) -> CompiledConstraint:  # noqa: ARG002 - made for a vocabulary already
+    def compile(self, compiler: Compiler) -> CompiledConstraint:  # noqa: ARG002 - made for a vocabulary already
         """See `Constraint.compile`."""
         return CompiledConstraint(self.state.fork())

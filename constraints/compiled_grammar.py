@@ -30,7 +30,7 @@ class CompiledGrammar:
         self.vocabulary = vocabulary
         self._grammar = grammar
         self._unforced: LLMatcher | None = None
-        self._matcher = self._compiled(grammar if vocabulary.is_canonical else unforced(grammar))
+        self._matcher = self._compile(grammar if vocabulary.is_canonical else without_forcing(grammar))
         self.warnings: tuple[str, ...] = tuple(self._matcher.get_grammar_warnings())
 
     def __repr__(self) -> str:
@@ -41,10 +41,10 @@ class CompiledGrammar:
         if forcing or not self.vocabulary.is_canonical:
             return self._matcher.deep_copy()
         if self._unforced is None:
-            self._unforced = self._compiled(unforced(self._grammar))
+            self._unforced = self._compile(without_forcing(self._grammar))
         return self._unforced.deep_copy()
 
-    def _compiled(self, grammar: str) -> LLMatcher:
+    def _compile(self, grammar: str) -> LLMatcher:
         matcher = LLMatcher(self.vocabulary.inner, grammar, log_level=0, limits=_QUIET)
         if not matcher.is_error():
             first = np.zeros(self.vocabulary.words, np.uint32)  # computed here once, known to every copy
@@ -61,11 +61,11 @@ def reason(matcher: LLMatcher) -> str:
     return re.split(r"\s*<(?:state|non-verbose/|backtrace)>", matcher.get_error(), maxsplit=1)[0]
 
 
-def unforced(grammar: str) -> str:
+def without_forcing(grammar: str) -> str:
     """The same language, of which nothing is forced."""
     if not grammar.lstrip().startswith("{"):
         return _UNFORCED + grammar
     first, *rest = json.loads(grammar)["grammars"]
-    named = {**first, "name": first.get("name") or "whole"}
-    outer = {"lark_grammar": f"{_UNFORCED}start: @{named['name']}"}
-    return json.dumps({"grammars": [outer, named, *rest]})
+    inner = {**first, "name": first.get("name") or "whole"}
+    outer = {"lark_grammar": f"{_UNFORCED}start: @{inner['name']}"}
+    return json.dumps({"grammars": [outer, inner, *rest]})

@@ -1,22 +1,19 @@
-"""Constraints compiled for a vocabulary, and the store that keeps them: compiling takes milliseconds, starting µs."""
+"""The cache of compiled constraints of one vocabulary: compiling takes milliseconds, starting microseconds."""
 
 from __future__ import annotations
 
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from threading import Lock
-from typing import TYPE_CHECKING
 
-from greenroom.constraints.state import ConstraintState
+from greenroom.constraints.compiled_grammar import CompiledGrammar
+from greenroom.constraints.constraint import Check, CompiledConstraint, Constraint
+from greenroom.constraints.grammar_matcher import GrammarMatcher
 from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.errors import InvalidConstraint
 
-if TYPE_CHECKING:
-    from greenroom.constraints.constraint import Constraint
-
-__all__ = ["CompiledConstraint", "ConstraintCompiler", "GrammarWarning"]
+__all__ = ["ConstraintCompiler", "GrammarWarning"]
 
 CAPACITY = 128
 """Compiled constraints that are kept: some 200 KB each, so about 25 MB; an agent's tools and schemas are fewer."""
@@ -24,33 +21,6 @@ CAPACITY = 128
 
 class GrammarWarning(UserWarning):
     """A constraint enforces less than it says; the message says what is left out. Given once, when it is compiled."""
-
-
-class CompiledConstraint:
-    """A constraint ready to start, in as many requests as one likes, from any thread."""
-
-    def __init__(
-        self,
-        prototype: ConstraintState,
-        *,
-        warnings: Sequence[str] = (),
-        check: Callable[[Sequence[int]], str | None] | None = None,
-    ) -> None:
-        self._prototype = prototype
-        self._check = check
-        self.warnings = tuple(warnings)
-        """What the grammar leaves out of the constraint, in its engine's words."""
-
-    def __repr__(self) -> str:
-        return f"<CompiledConstraint {self._prototype!r} warnings={len(self.warnings)}>"
-
-    def start(self) -> ConstraintState:
-        """A state at the start, for one request."""
-        return self._prototype.fork()
-
-    def check(self, tokens: Sequence[int]) -> str | None:
-        """Why a complete output (without its EOS) fails what masks could not enforce; None where it is right."""
-        return None if self._check is None else self._check(tokens)
 
 
 class ConstraintCompiler:
@@ -80,7 +50,7 @@ class ConstraintCompiler:
         try:
             hash(constraint)
         except TypeError:  # a user's constraint, or metadata of a Python type: nothing to know it by
-            return self._compiled(constraint)
+            return self._compile(constraint)
         with self._lock:
             future = self._kept.get(constraint)
             is_first = future is None
@@ -93,16 +63,21 @@ class ConstraintCompiler:
             self._settle(constraint, future)
         return future.result()
 
+    def compile_grammar(self, grammar: str, *, check: Check | None = None) -> CompiledConstraint:
+        """See `Compiler.compile_grammar`; what is made is not kept."""
+        compiled = CompiledGrammar(self.vocabulary, grammar)
+        return CompiledConstraint(GrammarMatcher(compiled), warnings=compiled.warnings, check=check)
+
     def _settle(self, constraint: Constraint, future: Future[CompiledConstraint]) -> None:
         try:
-            future.set_result(self._compiled(constraint))
+            future.set_result(self._compile(constraint))
         except BaseException as error:  # noqa: BLE001 - who waits for the same grammar gets it too
             with self._lock:
                 if self._kept.get(constraint) is future:
                     del self._kept[constraint]
             future.set_exception(error)
 
-    def _compiled(self, constraint: Constraint) -> CompiledConstraint:
+    def _compile(self, constraint: Constraint) -> CompiledConstraint:
         try:
             compiled = constraint.compile(self)
         except InvalidConstraint:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
-from greenroom.constraints.compiled_grammar import CompiledGrammar
-from greenroom.constraints.compiler import CompiledConstraint
-from greenroom.constraints.grammar_matcher import GrammarMatcher
+from greenroom.constraints.state import ConstraintState
+from greenroom.constraints.vocabulary import Vocabulary
 
-if TYPE_CHECKING:
-    from greenroom.constraints.compiler import ConstraintCompiler
-    from greenroom.constraints.vocabulary import Vocabulary
+__all__ = ["Check", "CompiledConstraint", "Compiler", "Constraint", "GrammarConstraint"]
 
-__all__ = ["Constraint", "GrammarConstraint"]
+
+Check = Callable[[Sequence[int]], str | None]
+"""Why the tokens of a complete output fail what masks could not enforce; None where they are right."""
 
 
 class Constraint(ABC):
@@ -24,8 +24,8 @@ class Constraint(ABC):
     """
 
     @abstractmethod
-    def compile(self, grammars: ConstraintCompiler) -> CompiledConstraint:
-        """Compile for `grammars.vocabulary`. Raises `InvalidConstraint`; `grammars.compile` is there for parts."""
+    def compile(self, compiler: Compiler, /) -> CompiledConstraint:
+        """Compile for `compiler.vocabulary`. Raises `InvalidConstraint`; `compiler.compile` is there for parts."""
 
     def check(self, text: str) -> str | None:  # noqa: ARG002 - nothing is left to check
         """Why a complete output fails what masks cannot enforce; None where it is right, as it mostly is."""
@@ -39,12 +39,49 @@ class GrammarConstraint(Constraint):
     def grammar(self, vocabulary: Vocabulary) -> str:
         """The form of llguidance: Lark text, or JSON with `grammars`. Raises `InvalidConstraint`."""
 
-    def compile(self, grammars: ConstraintCompiler) -> CompiledConstraint:
+    def compile(self, compiler: Compiler) -> CompiledConstraint:
         """See `Constraint.compile`."""
-        vocabulary = grammars.vocabulary
-        prototype = CompiledGrammar(vocabulary, self.grammar(vocabulary))
-        return CompiledConstraint(
-            GrammarMatcher(prototype),
-            warnings=prototype.warnings,
-            check=lambda tokens: self.check(vocabulary.decode(tokens)),
-        )
+        vocabulary = compiler.vocabulary
+        grammar = self.grammar(vocabulary)
+        return compiler.compile_grammar(grammar, check=lambda tokens: self.check(vocabulary.decode(tokens)))
+
+
+class CompiledConstraint:
+    """A constraint ready to start, in as many requests as one likes, from any thread."""
+
+    def __init__(
+        self,
+        prototype: ConstraintState,
+        *,
+        warnings: Sequence[str] = (),
+        check: Check | None = None,
+    ) -> None:
+        self._prototype = prototype
+        self._check = check
+        self.warnings = tuple(warnings)
+        """What the grammar leaves out of the constraint, in its engine's words."""
+
+    def __repr__(self) -> str:
+        return f"<CompiledConstraint {self._prototype!r} warnings={len(self.warnings)}>"
+
+    def start(self) -> ConstraintState:
+        """A state at the start, for one request."""
+        return self._prototype.fork()
+
+    def check(self, tokens: Sequence[int]) -> str | None:
+        """Why a complete output (without its EOS) fails what masks could not enforce; None where it is right."""
+        return None if self._check is None else self._check(tokens)
+
+
+class Compiler(Protocol):
+    """Compiles constraints, and the parts that they are made of, for one vocabulary."""
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The vocabulary of every mask."""
+
+    def compile(self, constraint: Constraint) -> CompiledConstraint:
+        """`constraint` for this vocabulary. Raises `InvalidConstraint`."""
+
+    def compile_grammar(self, grammar: str, *, check: Check | None = None) -> CompiledConstraint:
+        """A grammar in llguidance's form for this vocabulary. Raises `InvalidConstraint`."""

@@ -13,11 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from llguidance import LLExecutor
 
-from greenroom.constraints.grammar_matcher import GrammarMatcher, settle
-from greenroom.constraints.kinds.all_of import agree, parts
-from greenroom.constraints.state import Bits, ConstraintState
+from greenroom.constraints.grammar_matcher import GrammarMatcher, settle, stop_forcing
+from greenroom.constraints.state import Bits, ConstraintState, parts
 
-__all__ = ["banned", "fill_masks", "is_dead_end"]
+__all__ = ["fill_masks", "is_dead_end", "masked_logits"]
 
 
 def fill_masks(states: Sequence[ConstraintState], out: Bits) -> list[str | None]:
@@ -39,7 +38,7 @@ def fill_masks(states: Sequence[ConstraintState], out: Bits) -> list[str | None]
             out[row] &= mask
             errors[row] = errors[row] or error
         for row in set(owners):
-            if errors[row] is None and not out[row].any() and agree(members[row]):
+            if errors[row] is None and not out[row].any() and stop_forcing(members[row]):
                 errors[row] = _outcome(states[row], out[row])
     return errors
 
@@ -84,7 +83,7 @@ def _executor() -> LLExecutor:
     return LLExecutor()
 
 
-def banned(row: npt.NDArray[np.float32], bits: Bits) -> npt.NDArray[np.float32]:
+def masked_logits(row: npt.NDArray[np.float32], bits: Bits) -> npt.NDArray[np.float32]:
     """`row` with minus infinity where `bits` forbids a token."""
     allowed = np.unpackbits(bits.view(np.uint8), bitorder="little")[: len(row)]
     return np.where(allowed.astype(bool), row, np.float32(-np.inf))

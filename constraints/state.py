@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Bits", "ConstraintState"]
+__all__ = ["Bits", "CompositeState", "ConstraintState", "parts"]
 
 Bits = npt.NDArray[np.uint32]
 """One row of a mask, or several."""
@@ -69,3 +69,19 @@ class ConstraintState(ABC):
     @abstractmethod
     def error(self) -> str | None:
         """Why the state cannot go on; None while it can."""
+
+
+class CompositeState(ConstraintState):
+    """A state whose mask is the AND of other states' masks: those are filled together with all others of a step."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def parts(self) -> tuple[ConstraintState, ...]:
+        """Those states, of which none is composite; the state itself while it fills its mask alone."""
+
+
+def parts(state: ConstraintState) -> tuple[ConstraintState, ...]:
+    """The states whose masks, ANDed, are the mask of `state`."""
+    return state.parts if isinstance(state, CompositeState) else (state,)

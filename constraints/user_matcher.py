@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from greenroom.constraints.masks import banned
+from greenroom.constraints.masks import masked_logits
 from greenroom.constraints.state import ConstraintState
 from greenroom.errors import ConstraintFailed, InvalidParameter, TokenRefused
 
@@ -34,7 +34,7 @@ class Matcher:
         bits = np.empty(-(-self._vocab_size // 32), np.uint32)
         self._state.fill_mask(bits)
         self._check()
-        return banned(logits, bits)
+        return masked_logits(logits, bits)
 
     def accept(self, tokens: int | Sequence[int]) -> None:
         """Go on by a token or several. Raises `TokenRefused` for one that is not allowed, and changes nothing."""

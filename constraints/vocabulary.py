@@ -33,11 +33,11 @@ class Vocabulary:
     """
 
     def __init__(
-        self, inner: LLTokenizer, spelt: Sequence[bytes], eos: Sequence[int], key: object, *, is_canonical: bool
+        self, inner: LLTokenizer, token_bytes: Sequence[bytes], eos: Sequence[int], key: object, *, is_canonical: bool
     ) -> None:
         self.inner = inner
         """The tokenizer as llguidance has it."""
-        self.bytes = tuple(spelt)
+        self.bytes = tuple(token_bytes)
         """What each id adds to a text; a special token's name; nothing for an id that the tokenizer does not know."""
         self.n_vocab = len(self.bytes)
         self.words = -(-self.n_vocab // 32)
@@ -46,13 +46,13 @@ class Vocabulary:
         self.is_canonical = is_canonical
         """Whether forced text is written as the tokenizer would write it."""
         self._key = key
-        marks = [token for token, name in enumerate(spelt) if len(name) > 1 and inner.is_special_token(token)]
+        marks = [token for token, name in enumerate(token_bytes) if len(name) > 1 and inner.is_special_token(token)]
         self.special_tokens: Mapping[str, int] = {self.bytes[token].decode(errors="replace"): token for token in marks}
         """The special tokens by name, such as `<tool_call>`."""
         self.special = frozenset(marks) | frozenset(self.eos)
         """The ids that no text spells: EOS and the tokenizer's added tokens. A grammar may name them."""
-        self._end_words, self._end_bits = _packed(self.eos)
-        self._mark_words, self._mark_bits = _packed(self.special)
+        self._end_words, self._end_bits = _pack(self.eos)
+        self._mark_words, self._mark_bits = _pack(self.special)
 
     @classmethod
     def from_json(cls, tokenizer_json: str, n_vocab: int, eos: Sequence[int]) -> Vocabulary:
@@ -60,7 +60,7 @@ class Vocabulary:
 
         Raises `InvalidConstraint` where the text is no such tokenizer, knows more than `n_vocab` ids or no id of `eos`.
         """
-        ends = _checked(eos, n_vocab)
+        ends = _check_ends(eos, n_vocab)
         try:
             content = json.loads(tokenizer_json)
             known = _known(content)
@@ -68,8 +68,8 @@ class Vocabulary:
             inner = LLTokenizer(_without_normalizer(content), n_vocab=n_vocab, eos_token=main)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InvalidConstraint(f"constraints cannot use this tokenizer with the ends {ends}: {error}") from error
-        spelt = [_spelt(inner, token) if token in known else b"" for token in range(n_vocab)]
-        return cls(inner, spelt, ends, _digest([tokenizer_json.encode()], n_vocab, ends), is_canonical=True)
+        token_bytes = [_bytes_of(inner, token) if token in known else b"" for token in range(n_vocab)]
+        return cls(inner, token_bytes, ends, _digest([tokenizer_json.encode()], n_vocab, ends), is_canonical=True)
 
     @classmethod
     def from_tokens(
@@ -86,7 +86,7 @@ class Vocabulary:
         `encode` gives the ids of a text as the model's tokenizer would write it; without it nothing is forced. Raises
         `InvalidConstraint` where there are more tokens than `n_vocab`.
         """
-        ends = _checked(eos, n_vocab)
+        ends = _check_ends(eos, n_vocab)
         if len(tokens) > n_vocab:
             raise InvalidConstraint(f"{len(tokens)} tokens do not fit logits of width {n_vocab}")
         words = [bytes(token) for token in tokens] + [b""] * (n_vocab - len(tokens))
@@ -134,7 +134,7 @@ class Vocabulary:
     def known(self) -> Bits:
         """A mask row of every id that stands for something, EOS included. Do not write to it."""
         row = np.zeros(self.words, np.uint32)
-        words, bits = _packed([*self.eos, *[token for token, spelt in enumerate(self.bytes) if spelt]])
+        words, bits = _pack([*self.eos, *[token for token, word in enumerate(self.bytes) if word]])
         row[words] = bits
         row.flags.writeable = False
         return row
@@ -166,15 +166,15 @@ class _Words:
         self._longest = max(map(len, self._ids), default=0)
 
     def __call__(self, text: str) -> list[int]:
-        spelt = text.encode()
+        data = text.encode()
         if self._encode is not None:
             try:
                 ids = [int(token) for token in self._encode(text)]
-                if b"".join([self.tokens[token] for token in ids]) == spelt:
+                if b"".join([self.tokens[token] for token in ids]) == data:
                     return ids
             except Exception:  # noqa: BLE001 - whatever a user's encoder raises, the longest tokens spell the text too
-                return self._greedy(spelt)
-        return self._greedy(spelt)
+                return self._greedy(data)
+        return self._greedy(data)
 
     def _greedy(self, text: bytes) -> list[int]:
         ids: list[int] = []
@@ -189,15 +189,15 @@ class _Words:
         return ids
 
 
-def _spelt(inner: LLTokenizer, token: int) -> bytes:
-    spelt: bytes = inner.decode_bytes([token])
-    if spelt and spelt != b"<[%d]>" % token:
-        return spelt
+def _bytes_of(inner: LLTokenizer, token: int) -> bytes:
+    token_bytes: bytes = inner.decode_bytes([token])
+    if token_bytes and token_bytes != b"<[%d]>" % token:
+        return token_bytes
     # llguidance marks special tokens by a byte that no text has; the token that is this byte is nothing but the mark.
     return b"\xff" if inner.is_special_token(token) else b""
 
 
-def _checked(eos: Sequence[int], n_vocab: int) -> tuple[int, ...]:
+def _check_ends(eos: Sequence[int], n_vocab: int) -> tuple[int, ...]:
     ends = tuple(dict.fromkeys(int(token) for token in eos))
     if not ends or not all(0 <= token < n_vocab for token in ends):
         raise InvalidConstraint(f"a constraint needs ids that end a turn, each from 0 to {n_vocab - 1}; got {ends}")
@@ -223,7 +223,7 @@ def _known(content: Mapping[str, Any]) -> set[int]:
     return {*plain, *[int(token["id"]) for token in content.get("added_tokens") or ()]}
 
 
-def _packed(ids: Iterable[int]) -> tuple[npt.NDArray[np.intp], Bits]:
+def _pack(ids: Iterable[int]) -> tuple[npt.NDArray[np.intp], Bits]:
     """The words of a mask that hold `ids`, and their bits there."""
     words: dict[int, int] = {}
     for token in ids:

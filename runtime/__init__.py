@@ -95,19 +95,17 @@ if TYPE_CHECKING:
         generate_tokens,
         generate_tokens_task,
     )
-    from greenroom.generator.api import Generator
-    from greenroom.generator.context import Context
+    from greenroom.generator.api import Context, Generator, Snapshot
     from greenroom.generator.forks import Forks
     from greenroom.generator.iterators import PulledToken
-    from greenroom.generator.snapshots import Snapshot
     from greenroom.generator.speculator import Drafting, Speculator
-    from greenroom.generator.steps import Handle, Step, StepOutput
+    from greenroom.generator.steps import Step, StepOutput
     from greenroom.inputs.parameters import GenerateParameters
     from greenroom.inputs.samplers import Sampler
     from greenroom.inputs.tools import Tool
     from greenroom.options import GenerateOptions
     from greenroom.parsing import ChatParser, ReasoningParser, ToolParser
-    from greenroom.request.probes import Distribution, Entropy, Logits, Logprob, Logprobs, Probe
+    from greenroom.request.probes import Distribution, Entropy, Handle, Logits, Logprob, Logprobs, Probe
     from greenroom.request.streams import EventStream, Result, Stream, TokenStream
     from greenroom.runtime import Runtime
     from greenroom.structured.adapters import parse_anthropic_stream, parse_hf_stream, parse_openai_stream
@@ -261,24 +259,22 @@ _HOMES = {
     "greenroom.constraints.json_schemas.json_schema": "AnyJson JsonSchema",
     "greenroom.constraints.kinds.lazy": "Lazy",
     "greenroom.constraints.kinds.struct_tag": "StructTag Tag",
-    "greenroom.generator.context": "Context",
     "greenroom.errors": _ERRORS,
     "greenroom.events": "Chunk Event Function Info Reasoning RejectedToolCall Token TokenEvent ToolCall TopLogprob",
     "greenroom.functions": "generate generate_task generate_token_task generate_tokens generate_tokens_task",
-    "greenroom.generator.api": "Generator",
+    "greenroom.generator.api": "Context Generator Snapshot",
     "greenroom.structured.structures": "Structures structures",
     "greenroom.constraints.user_matcher": "Matcher",
     "greenroom.inputs.parameters": "GenerateParameters",
-    "greenroom.request.probes": "Distribution Entropy Logits Logprob Logprobs Probe",
+    "greenroom.request.probes": "Distribution Entropy Handle Logits Logprob Logprobs Probe",
     "greenroom.generator.iterators": "PulledToken",
     "greenroom.structured.reader": "Structure",
     "greenroom.options": "GenerateOptions",
     "greenroom.parsing": "ChatParser ReasoningParser ToolParser",
     "greenroom.runtime": "Runtime",
     "greenroom.inputs.samplers": "Sampler",
-    "greenroom.generator.snapshots": "Snapshot",
     "greenroom.generator.speculator": "Drafting Speculator",
-    "greenroom.generator.steps": "Handle Step StepOutput",
+    "greenroom.generator.steps": "Step StepOutput",
     "greenroom.request.streams": "EventStream Result Stream TokenStream",
     "greenroom.inputs.tools": "Tool",
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from greenroom.generator.context import Context
+from greenroom.generator.api import Context
 from greenroom.inputs.parameters import ParameterOptions
 from greenroom.inputs.tools import Tools
 from greenroom.request.submit import Progress

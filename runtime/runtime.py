@@ -19,29 +19,27 @@ from typing_extensions import TypeForm
 
 from greenroom.actors.client import EngineClient, PendingRequest
 from greenroom.actors.decoder import Decoder
-from greenroom.actors.messages import Shutdown
 from greenroom.actors.scheduler.admission import Limits
 from greenroom.actors.scheduler.statistics import Statistics
 from greenroom.actors.task import GenerationTask
 from greenroom.backends.protocol import Backend, ModelInfo, Tokenizer
 from greenroom.constraints.coercion import constraint_of
 from greenroom.constraints.user_matcher import Matcher
-from greenroom.errors import InvalidParameter, NotSupported, RuntimeClosed, UnknownContext
-from greenroom.generator.api import Generator
-from greenroom.generator.context import Context
-from greenroom.generator.snapshots import Snapshot
+from greenroom.errors import InvalidParameter, NotSupported, RuntimeClosed
+from greenroom.generator.api import Context, Generator, Snapshot, buffer_of, lend_generator, new_context, open_context
 from greenroom.inputs import prompts
 from greenroom.inputs.parameters import GenerateParameters, ParameterOptions, merged, stop_ids, stop_strings
 from greenroom.inputs.prompts import Prompt
 from greenroom.inputs.tools import Toolbox, Tools
 from greenroom.options import GenerateOptions, RequestOptions
 from greenroom.request import current
+from greenroom.request.config import GenerationConfig
 from greenroom.request.decoders import TokenDecoder
+from greenroom.request.session import Session
 from greenroom.request.streams import EventStream, Result, TokenStream
-from greenroom.request.submit import Progress, started
+from greenroom.request.submit import Progress, PromptOptions, submit_prompt
 from greenroom.request.tool_calling import NO_TOOLS, MakeDecoder, ToolCalling
-from greenroom.structured.structures import StructureOptions, Structures
-from greenroom.structured.structures import prepared as structures_of
+from greenroom.structured.structures import StructureOptions, Structures, structures_of
 
 __all__ = ["Runtime"]
 
@@ -107,7 +105,7 @@ class Runtime:
         self._max_step_tokens = max_step_tokens
         self._max_waiting = max_waiting
         self._kv_bytes = kv_bytes
-        self._house: EngineClient | None = None
+        self._session: Session | None = None
         self._is_entering = False
 
     def __repr__(self) -> str:
@@ -117,63 +115,61 @@ class Runtime:
     # Lifetime.
 
     async def __aenter__(self) -> Self:
-        if self._house is not None or self._is_entering:
+        if self._session is not None or self._is_entering:
             raise RuntimeClosed(f"{self!r} is entered already: leave it first, or make another one")
         self._is_entering = True
         try:
             backend = partial(_backend, self._backend, self._model, self._prefixes)
             limits = partial(_limits, self._max_rows, self._max_step_tokens, self._kv_bytes)
-            house = EngineClient(backend, limits, max_waiting=self._max_waiting)
-            finalizer = weakref.finalize(self, house.engine.put, Shutdown())
+            client = EngineClient(backend, limits, max_waiting=self._max_waiting)
+            finalizer = weakref.finalize(self, client.shut_down)
             try:
-                await house.open()
+                await client.open()
             except BaseException:
                 finalizer.detach()
                 raise
         finally:
             self._is_entering = False
-        self._house = house
+        self._session = Session(client)
         self._finalizer = finalizer
-        current.entered(self)
+        current.enter(self)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        house, self._house = self._house, None
-        if house is None:
+        session, self._session = self._session, None
+        if session is None:
             return
-        current.left(self)
+        current.leave(self)
         self._finalizer.detach()
-        await house.close()
+        await session.client.close()
 
-    def opened(self) -> EngineClient:
-        """What is behind it, for this package. Raises `RuntimeClosed`, `EngineFailed`."""
-        if self._house is None:
+    def _opened(self) -> Session:
+        if self._session is None:
             raise RuntimeClosed(f"{self!r} is not entered: use it inside `async with`")
-        failure = self._house.engine.failure
-        if failure is not None:
-            raise failure
-        return self._house
+        if self._session.client.failure is not None:
+            raise self._session.client.failure
+        return self._session
 
     @property
     def is_open(self) -> bool:
         """Whether the runtime is entered."""
-        return self._house is not None
+        return self._session is not None
 
     @property
     def model(self) -> ModelInfo:
         """What the loaded model is. Raises `RuntimeClosed` outside of the runtime's block."""
-        return self.opened().model
+        return self._opened().client.model
 
     @property
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer."""
-        return self.opened().model.tokenizer
+        return self._opened().client.model.tokenizer
 
     def statistics(self) -> Statistics:
         """Requests by state and bytes held, as of the engine's last turn."""
-        return self.opened().statistics()
+        return self._opened().client.statistics()
 
     # Decoded streams.
 
@@ -274,7 +270,7 @@ class Runtime:
         if parameters is not None or options:
             raise InvalidParameter("parameters", parameters or options, "left out: a generator has its own")
         make = _token_decoder(include_stop_token=True)
-        stream = TokenStream(await ids.lend(lambda options, model: make(options, model, (), 0)))
+        stream = TokenStream(await lend_generator(ids, lambda options, model: make(options, model, (), 0)))
         return stream, stream.task
 
     def _start(
@@ -292,21 +288,18 @@ class Runtime:
         progress: Progress | None = None,
         **overrides: Unpack[ParameterOptions],
     ) -> PendingRequest:
-        options = merged(parameters, overrides)
-        if decoder is not None and stop_strings(options):
+        parameters = merged(parameters, overrides)
+        if decoder is not None and stop_strings(parameters):
             raise NotSupported("a stop string over raw tokens", "it stops text: give an id, or use generate()")
-        return started(
-            self.opened(),
-            prompt,
-            options,
-            constrain=constrain,
-            calling=calling,
+        config = GenerationConfig.of(self._opened().client, parameters, constrain, calling)
+        options = PromptOptions(
             decoder=decoder,
             template=template,
             template_options=template_options,
             progress=progress,
-            context=context,
+            context=None if context is None else buffer_of(context),
         )
+        return submit_prompt(config, prompt, options)
 
     # Objects of a type.
 
@@ -385,28 +378,21 @@ class Runtime:
 
     def context(self) -> Context:
         """A new, empty context: `async with runtime.context() as ctx`. See `Context`."""
-        return Context(self.opened())
+        return new_context(self._opened())
 
     def open_context(self, saved: str | Snapshot) -> Context:
         """A new context with what was saved under a name, or what a snapshot holds. Raises `UnknownContext`."""
-        house = self.opened()
-        if isinstance(saved, Snapshot):
-            return saved.open()
-        if saved not in house.saved:
-            raise UnknownContext(saved)
-        snapshot: Snapshot = house.saved[saved]
-        return snapshot.open()
+        return open_context(self._opened(), saved)
 
     async def delete_context(self, name: str) -> None:
         """Forget what was saved under `name`. Raises `UnknownContext`."""
-        if self.opened().saved.pop(name, None) is None:
-            raise UnknownContext(name)
+        self._opened().delete(name)
 
     async def matcher(self, constraint: object) -> Matcher:
         """`constraint` for a loop of one's own, without the runtime's. See `Matcher`. Raises `InvalidConstraint`."""
-        house = self.opened()
-        compiled = await to_thread.run_sync(house.compile, constraint_of(constraint))
-        return Matcher(compiled.start(), house.model.vocab_size)
+        client = self._opened().client
+        compiled = await to_thread.run_sync(client.compile, constraint_of(constraint))
+        return Matcher(compiled.start(), client.model.vocab_size)
 
     # Helpers of whole prompts.
 
@@ -419,12 +405,11 @@ class Runtime:
         template_options: Mapping[str, Any] | None = None,
     ) -> list[int]:
         """The ids that `generate` would run for this prompt."""
-        house = self.opened()
+        model = self._opened().client.model
         prompts.check(prompt)
         schemas = Toolbox(tools).schemas if tools else None
 
         def work() -> list[int]:
-            model = house.model
             return list(
                 prompts.encode(
                     prompt,

@@ -260,6 +260,14 @@ class Driver:
         self.backend.edit([Open(row, sampling or Sampling(), expects, kv)])
         self.sampled[row] = []
 
+    def branch(
+        self, row: int, tokens: Sequence[int], *, start: int | None = None, kv: KvOptions | None = None
+    ) -> tuple[int, ...]:
+        """Open a row that goes on behind `tokens`, some of them another row's; those that it is still to be fed."""
+        held = self.backend.edit([Open(row, Sampling(), kv=kv, prompt=tuple(tokens), start=start)])
+        self.sampled[row] = []
+        return tuple(tokens[dict(held.reused).get(row, 0) :])
+
     def edit(self, *edits: Edit) -> int:
         """Apply edits; the KV bytes held."""
         return self.backend.edit(edits).kv_bytes

@@ -19,3 +19,7 @@ class Silent:
         """See `Decoder.finish`."""
         del reason
         return ()
+
+    def fork(self) -> Silent:
+        """See `Decoder.fork`."""
+        return Silent()

@@ -13,10 +13,11 @@ from models import gemma3, llama, mamba2
 from rich.console import Console
 
 from greenroom import ChatSession, GenerateParameters, Info, Runtime, Scripted, Token
-from greenroom.actors.mailbox import Dispatcher
+from greenroom.actors.dispatcher import Dispatcher
 from greenroom.backends.mlx import MlxBackend
 from greenroom.cli import chat
 from greenroom.errors import InvalidSnapshot, RuntimeClosed, SessionBusy, SnapshotMismatch
+from greenroom.request.current import session_of
 
 Build = Callable[[], tuple[Any, Any]]
 GREEDY = GenerateParameters(temperature=0.0, max_tokens=40)
@@ -81,10 +82,10 @@ async def test_kv_of_every_kind_of_cache_goes_from_one_runtime_to_another(build:
     async with runtime(prefix_bytes=1 << 26) as first:
         said = await drawn(first, prompt, options)
         longer = [*prompt, *said, 1, 2, 3]
-        kv = await first.opened().export_kv(longer)
+        kv = await session_of(first).client.export_kv(longer)
     assert kv is not None
     async with runtime(prefix_bytes=1 << 26) as second:
-        held = await second.opened().import_kv(kv)
+        held = await session_of(second).client.import_kv(kv)
         assert len(prompt) <= held <= len(prompt) + len(said)
         result = await second.generate_tokens(longer, options).collect()
         assert result.info.cached_prompt_tokens == held
@@ -167,22 +168,22 @@ async def test_an_engine_that_is_gone_answers_nobody(tmp_path: Path) -> None:
     async with runtime:
         session = ChatSession(runtime)
         await session.respond("x")
-        house = runtime.opened()
+        house = session_of(runtime).client
     for asked in (session.save(tmp_path / "chat.json"), house.export_kv([1]), house.import_kv(b"")):
         with pytest.raises(RuntimeClosed):
             await asked
-    desk = Dispatcher(SilentEngine(), max_waiting=1)  # type: ignore[arg-type]
+    dispatcher = Dispatcher(SilentEngine(), max_waiting=1)  # type: ignore[arg-type]
 
     async def ask() -> None:
         with pytest.raises(RuntimeClosed, match="before it answered"):
-            await desk.export((1, 2))
+            await dispatcher.export_kv((1, 2))
 
     async with anyio.create_task_group() as group:
         group.start_soon(ask)
         await anyio.wait_all_tasks_blocked()
-        desk.close(None)
+        dispatcher.close(None)
     with pytest.raises(RuntimeClosed):
-        await desk.bring(b"")
+        await dispatcher.import_kv(b"")
 
 
 class SilentEngine:

@@ -364,7 +364,7 @@ async def test_an_abandoned_runtime_ends_its_thread() -> None:
     before = {thread.ident for thread in threading.enumerate()}
     runtime = Runtime(backend=Scripted())
     await runtime.__aenter__()
-    current.left(runtime)
+    current.leave(runtime)
     threads = [t for t in threading.enumerate() if t.ident not in before and t.name == "greenroom-engine"]
     assert len(threads) == 1
     del runtime

@@ -11,7 +11,8 @@ from jsonschema import Draft202012Validator
 
 from greenroom import RejectedToolCall, Runtime, ToolCall
 from greenroom.errors import GreenroomError
-from greenroom.parsing.forced import forced
+from greenroom.parsing.forced import forced_calls
+from greenroom.request.current import session_of
 
 pytestmark = pytest.mark.parametrize("anyio_backend", [("asyncio", {})], ids=["asyncio"])  # what runs is the engine
 COMPILED = 100
@@ -28,13 +29,13 @@ def tool(function: dict[str, Any]) -> dict[str, Any]:
 async def test_the_schemas_of_real_functions_compile() -> None:
     """At least 95 of the first 100 of every category."""
     async with Runtime() as runtime:
-        house = runtime.opened()
+        house = session_of(runtime).client
         for category in CATEGORIES:
             found = functions(category, COMPILED)
             failed: list[str] = []
             for _, function in found:
                 try:
-                    house.compile(forced("hermes", [tool(function)]))
+                    house.compile(forced_calls("hermes", [tool(function)]))
                 except GreenroomError as error:
                     failed.append(f"{function['name']}: {error}")
             assert len(failed) <= 0.05 * len(found), (category, failed)

@@ -21,7 +21,7 @@ from greenroom.constraints.compiled_grammar import CompiledGrammar
 from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.errors import NotSupported
 from greenroom.parsing import formats
-from greenroom.parsing.forced import forced
+from greenroom.parsing.forced import forced_calls
 
 QWEN3 = Path(__file__).resolve().parents[2] / "shared" / "assets" / "tokenizers" / "qwen3" / "tokenizer.json"
 FORMATS = formats.names()
@@ -171,7 +171,7 @@ def test_what_is_legal_is_a_call_that_fits(tool_format: str) -> None:
     for name in EVERYTHING:
         tools = [tool(schema([name], [name]))]
         try:
-            grammar = forced(tool_format, tools).grammar(BYTES)
+            grammar = forced_calls(tool_format, tools).grammar(BYTES)
         except NotSupported:
             refused.append(name)
             continue
@@ -201,7 +201,7 @@ def test_any_tools_can_be_forced_in_any_format(data: st.DataObject) -> None:
     required = [name for name in names if data.draw(st.booleans())]
     tools = [tool(schema(names, required)), tool({"type": "object", "properties": {}}, "nothing_to_say")]
     dice = random.Random(data.draw(st.integers(0, 2**32)))  # noqa: S311
-    text = walked(forced(tool_format, tools).grammar(BYTES), dice)
+    text = walked(forced_calls(tool_format, tools).grammar(BYTES), dice)
     check(tool_format, text, tools)
 
 
@@ -222,7 +222,7 @@ def test_markers_that_are_tokens_are_written_as_tokens() -> None:
     for tool_format, text in written.items():
         tokens = tokenizer.encode(text).ids
         assert tokenizer.token_to_id("<tool_call>") in tokens
-        matcher = CompiledGrammar(vocabulary, forced(tool_format, [tool(arguments)]).grammar(vocabulary)).copy()
+        matcher = CompiledGrammar(vocabulary, forced_calls(tool_format, [tool(arguments)]).grammar(vocabulary)).copy()
         assert matcher.try_consume_tokens(tokens) == len(tokens), tool_format
         assert matcher.is_accepting()
         check(tool_format, text, [tool(arguments)])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -72,7 +73,7 @@ class Mix:
 
 
 def run(backend: PassLog, mix: Mix, limits: Limits, spoil: Callable[[int], None] | None = None) -> dict[int, list[int]]:
-    """Every request's tokens, through the engine's turn."""
+    """Every request's tokens, through the engine's steps."""
     tokens: dict[int, list[int]] = {submit.request: [] for _, submit in mix.submits}
     ended: set[int] = set()
 
@@ -87,7 +88,8 @@ def run(backend: PassLog, mix: Mix, limits: Limits, spoil: Callable[[int], None]
     info = backend.load()
     scheduler = Scheduler(info, limits)
     inbox = Inbox()
-    turns = EngineLoop(Engine(lambda: backend, lambda _: limits), backend, inbox, Loop(), outbox)  # type: ignore[arg-type]
+    engine = Engine(lambda: backend, lambda _: limits)
+    loop = EngineLoop(engine, backend, scheduler, inbox, partial(Loop().post, outbox))
     waiting = list(mix.submits)
     turn = 0
     while len(ended) < len(tokens):
@@ -96,8 +98,8 @@ def run(backend: PassLog, mix: Mix, limits: Limits, spoil: Callable[[int], None]
         for request, at in mix.cancels.items():
             if at == turn:
                 inbox.put(Cancel(request, "handle"))
-        turns.is_idle = False
-        turns.turn(scheduler, deliver_first=info.dispatch_blocks)
+        loop.is_idle = False
+        loop.step()
         if spoil is not None:
             spoil(turn)
         turn += 1

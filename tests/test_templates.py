@@ -18,7 +18,7 @@ from greenroom import ChatParser, GenerateParameters, Runtime, Scripted, ToolCal
 from greenroom.backends.mlx import MlxBackend
 from greenroom.backends.protocol import ModelInfo
 from greenroom.backends.scripted import ByteTokenizer
-from greenroom.inputs.chat_template import fit, habits
+from greenroom.inputs.chat_template import adapt_messages, template_traits
 from greenroom.parsing.detect import infer_format
 from greenroom.parsing.structure import structures
 
@@ -133,14 +133,14 @@ def round_of(info: ModelInfo) -> tuple[list[int], list[int], ToolCall]:
         {"role": "assistant", "content": "", "tool_calls": [{"id": call.id, "type": "function", "function": function}]},
         {"role": "tool", "tool_call_id": call.id, "name": call.function.name, "content": "It snows."},
     ]
-    return first, info.tokenizer.render(fit(messages, info.tokenizer), tools=TOOLS), call
+    return first, info.tokenizer.render(adapt_messages(messages, info.tokenizer), tools=TOOLS), call
 
 
 @pytest.mark.parametrize("path", TEMPLATES)
 def test_a_round_of_tools_through_a_real_template(path: Path) -> None:
     """Prompt rendered, call read, result appended: name, arguments and result are all in the next prompt, as JSON."""
     info = model(path)
-    assert habits(info.tokenizer).writes_calls
+    assert template_traits(info.tokenizer).writes_calls
     first, second, call = round_of(info)
     assert call.function.arguments == {"city": CITY}
     text = info.tokenizer.decode(second[common(first, second) :], skip_special_tokens=False)

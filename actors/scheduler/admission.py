@@ -1,7 +1,7 @@
 """Who has a row, who waits for one, and whose KV goes where memory is short.
 
 Rows that outgrow what was expected of them never fail for it: the youngest row gives its KV back and is replayed.
-Paused rows go before others, and rows that are only held for a line before those that a request uses.
+Paused rows go before others, and rows that are only retained for a context before those that a request uses.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from collections.abc import Iterator
 import msgspec
 
 from greenroom.actors.messages import Release, Submit, Trim
-from greenroom.actors.scheduler.request import Request, State
-from greenroom.actors.scheduler.retained_rows import RetainedRows, Sharing, common
+from greenroom.actors.scheduler.request import Request, RequestState
+from greenroom.actors.scheduler.retained_rows import RetainedRows, Sharing
+from greenroom.backends.prefixes import common_prefix_length
 from greenroom.backends.protocol import Close, Edit, EditResult, ModelInfo, Open, Rewind
 
 __all__ = ["Admission", "Limits"]
 
-HORIZON = 1024
+_HORIZON = 1024
 """Output tokens expected of a request at admission, at the most; who writes more is covered by replay."""
 
 _WORTH_WAITING = 64
@@ -34,55 +35,60 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     step_tokens: int
     kv_bytes: int
 
+    def row_tokens(self, model: ModelInfo) -> int:
+        """The most tokens whose KV the budget holds in one row."""
+        return max(0, self.kv_bytes - model.kv_bytes_per_row) // max(1, model.kv_bytes_per_token)
+
 
 class Admission:
     """The rows of all requests, and the queue before them; a part of the scheduler."""
 
-    def __init__(self, info: ModelInfo, limits: Limits) -> None:
-        self._model = info
+    def __init__(self, model: ModelInfo, limits: Limits) -> None:
+        self._model = model
         self._limits = limits
         self.waiting: deque[Request] = deque()
         """Not admitted yet, or to be replayed: those stand in front."""
         self.by_row: dict[int, Request] = {}
         self._sharing = Sharing()
-        self._lines = RetainedRows(info, self._sharing)
-        self._given_back: list[Edit] = []
-        """Of lines that were given up, or cut."""
+        self._retained = RetainedRows(model, self._sharing)
+        self._pending_edits: list[Edit] = []
+        """Of rows that were given back between two plans."""
         self._next_row = 0
         self.kv_bytes = 0
-        """What open rows hold, as the backend counts it."""
+        """Of open rows, as the backend counts them."""
         self.reserved_bytes = 0
+        """What the rows of requests are expected to need."""
 
     def __repr__(self) -> str:
-        return f"<Admission rows={len(self.by_row)} waiting={len(self.waiting)} {self._lines!r}>"
+        return f"<Admission rows={len(self.by_row)} waiting={len(self.waiting)} {self._retained!r}>"
 
-    def join(self, message: Submit) -> Request:
-        """A new request, at the end of the queue."""
-        room = max(0, self._limits.kv_bytes - self._model.kv_bytes_per_row) // max(1, self._model.kv_bytes_per_token)
-        request = Request(message, limit=min(self._model.context_length, room), vocab_size=self._model.vocab_size)
+    def enqueue(self, message: Submit) -> Request:
+        """Put a new request at the end of the queue."""
+        limit = min(self._model.context_length, self._limits.row_tokens(self._model))
+        request = Request(message, limit=limit)
         self.waiting.append(request)
         return request
 
-    def leave(self, request: Request, edits: list[Edit]) -> None:
-        """A request is over, and in no pass under way: its row is closed, or held for its line."""
+    def remove(self, request: Request, edits: list[Edit]) -> None:
+        """Close the row of a request that is over and in no pass, or retain it for its context."""
         if request.row is not None:
-            edits += self._lines.leave(request, request.row)
+            edits += self._retained.retain(request, request.row)
             del self.by_row[request.row]
-        elif request.submit.line is not None:
-            self._lines.drop(request.submit.line)
+        elif request.submit.context_id is not None:
+            self._retained.discard(request.submit.context_id)
 
     def give_back(self, message: Release | Trim) -> None:
-        """Nobody will ask for this line again, or not for what it holds behind some of its tokens."""
+        """Close or cut the row that is retained for a context."""
         if isinstance(message, Release):
-            edit: Edit | None = self._lines.release(message.line)
+            edit: Edit | None = self._retained.release(message.context_id)
         else:
-            edit = self._lines.trim(message.line, message.length)
+            edit = self._retained.trim(message.context_id, message.length)
         if edit is not None:
-            self._given_back.append(edit)
+            self._pending_edits.append(edit)
 
-    def given_back(self) -> list[Edit]:
-        """What became of that, once."""
-        edits, self._given_back = self._given_back, []
+    def take_edits(self) -> list[Edit]:
+        """The edits of `give_back`, once."""
+        edits, self._pending_edits = self._pending_edits, []
         return edits
 
     def arrange(self, edits: list[Edit]) -> list[Request]:
@@ -92,10 +98,12 @@ class Admission:
         self._shrink(edits)
         return self._admit(edits) if self.waiting or edits else []
 
-    def held(self, held: EditResult) -> None:
-        """What is held after the edits."""
-        self.kv_bytes = held.kv_bytes
-        self._sharing.heard(held)
+    def record_edits(self, result: EditResult) -> None:
+        """Take what the backend holds after the edits, and which rows began with part of their prompt."""
+        self.kv_bytes = result.kv_bytes
+        self._sharing.update(result)
+        for row, num_tokens in result.reused:
+            self.by_row[row].begin_row(num_tokens)
 
     def clear(self) -> None:
         """Forget everybody: the engine is dying."""
@@ -103,113 +111,127 @@ class Admission:
         self.by_row.clear()
 
     def _rewind(self, edits: list[Edit]) -> None:
-        """Take wrong guesses out of rows that go on."""
+        """Take wrong draft tokens out of rows that go on."""
         for row, request in self.by_row.items():
-            if request.guesses.are_in_row and request.end is None and not request.under_way:
-                request.guesses.are_in_row = False
-                edits.append(Rewind(row, request.fed))
+            if request.drafts.needs_rewind and request.end is None and not request.progress.passes_in_flight:
+                request.drafts.needs_rewind = False
+                edits.append(Rewind(row, request.progress.num_computed))
 
-    def _active(self) -> list[Request]:
-        return [r for r in self.by_row.values() if r.state in (State.PREFILL, State.DECODE)]
+    def _num_free(self) -> int:
+        """How many more rows may prefill or decode."""
+        active = [r for r in self.by_row.values() if r.state in (RequestState.PREFILL, RequestState.DECODE)]
+        return self._limits.rows - len(active)
 
     def _pause_and_resume(self) -> None:
-        places = self._limits.rows - len(self._active())
+        num_free = self._num_free()
         for request in self.by_row.values():
-            if request.state is State.DECODE and not request.has_credit and request.unread == 0:
-                request.move(State.PAUSED)
-                places += 1
-            elif request.state is State.PAUSED and request.has_credit and places > 0:
-                request.move(State.DECODE)
-                places -= 1
+            state = request.state
+            if state is RequestState.DECODE and not request.has_credit and request.progress.num_in_flight == 0:
+                request.move(RequestState.PAUSED)
+                num_free += 1
+            elif state is RequestState.PAUSED and request.has_credit and num_free > 0:
+                request.move(RequestState.DECODE)
+                num_free -= 1
+
+    def _row_bytes(self, num_tokens: int, row: int | None) -> int:
+        """What a row of so many tokens costs for itself, without what it shares."""
+        num_unshared = self._sharing.num_unshared(num_tokens, row)
+        return num_unshared * self._model.kv_bytes_per_token + self._model.kv_bytes_per_row
 
     def _expected_bytes(self, request: Request) -> int:
-        own = max(0, request.expected(HORIZON) - self._sharing.of(request.row))
-        return own * self._model.kv_bytes_per_token + self._model.kv_bytes_per_row
+        return self._row_bytes(request.expected_length(_HORIZON), request.row)
 
     def _shrink(self, edits: list[Edit]) -> None:
         """Give KV back where the rows that are open have outgrown the budget; at least one row goes on."""
-        rows = [r for r in self.by_row.values() if r.state is not State.ENDING]
-        per_token, per_row = self._model.kv_bytes_per_token, self._model.kv_bytes_per_row
-        excess = self.kv_bytes + len(rows) * per_token - self._limits.kv_bytes
+        # 1. The next step adds a token to every row.
+        rows = [r for r in self.by_row.values() if r.state is not RequestState.ENDING]
+        excess = self.kv_bytes + len(rows) * self._model.kv_bytes_per_token - self._limits.kv_bytes
+        # 2. First what no request uses.
         if excess > 0:
-            before = self._lines.nbytes
-            edits += self._lines.shrink(before - excess)
-            excess -= before - self._lines.nbytes
-        if excess <= 0 and not any(request.is_yielding for request in rows):
+            before = self._retained.nbytes
+            edits += self._retained.shrink(before - excess)
+            excess -= before - self._retained.nbytes
+        if excess <= 0 and not any(request.progress.is_yielding for request in rows):
             return
-        for victim in sorted(rows, key=_first_to_go, reverse=True)[:-1]:
-            if excess <= 0 and not victim.is_yielding:
-                continue
-            own = max(0, victim.fed - self._sharing.of(victim.row))
-            excess -= 0 if victim.is_yielding else own * per_token + per_row
-            victim.is_yielding = True
-            if victim.under_way == 0:
+        # 3. Then paused rows, then the youngest, each once no pass holds it.
+        for victim in sorted(rows, key=_eviction_order, reverse=True)[:-1]:
+            progress = victim.progress
+            if not progress.is_yielding:
+                if excess <= 0:
+                    continue
+                excess -= self._row_bytes(progress.num_computed, victim.row)
+                progress.is_yielding = True
+            if progress.passes_in_flight == 0:
                 self._evict(victim, edits)
 
     def _admit(self, edits: list[Edit]) -> list[Request]:
+        """Give rows to those who wait, in their order, while rows are free and their expected KV fits the budget."""
         admitted: list[Request] = []
-        places = self._limits.rows - len(self._active())
+        num_free, budget = self._num_free(), self._limits.kv_bytes
         self.reserved_bytes = self._sharing.nbytes + sum(self._expected_bytes(r) for r in self.by_row.values())
         for request in [r for r in self.waiting if r.has_credit]:
-            if places == 0:
+            if num_free == 0:
                 break
             if self._model.reuses_prefixes and self._is_being_run(request):
                 continue
+            # 1. What does not fit takes the place of retained rows, then of paused ones.
             need = self._expected_bytes(request)
-            if self.reserved_bytes + self._lines.nbytes + need > self._limits.kv_bytes:
-                room = self._limits.kv_bytes - self.reserved_bytes - need
-                edits += self._lines.shrink(room, kept=request.submit.line)
-            for paused in sorted(self._paused(), key=_first_to_go, reverse=True):
-                if self.reserved_bytes + need <= self._limits.kv_bytes:
+            if self.reserved_bytes + self._retained.nbytes + need > budget:
+                edits += self._retained.shrink(budget - self.reserved_bytes - need, kept=request.submit.context_id)
+            for paused in sorted(self._paused(), key=_eviction_order, reverse=True):
+                if self.reserved_bytes + need <= budget:
                     break
                 self.reserved_bytes -= self._expected_bytes(paused)
-                self._evict(paused, edits, behind=True)
-            if self.by_row and self.reserved_bytes + need > self._limits.kv_bytes:
+                self._evict(paused, edits, to_front=False)
+            # 2. Who is alone is admitted in any case; else nobody overtakes one that does not fit.
+            if self.by_row and self.reserved_bytes + need > budget:
                 break
             self.waiting.remove(request)
             self._open(request, edits)
             admitted.append(request)
-            places -= 1
+            num_free -= 1
             self.reserved_bytes += need
         return admitted
 
     def _is_being_run(self, request: Request) -> bool:
         """Whether another prompt's next chunks will run what this one begins with: then it waits, and reuses them."""
+        if request.submit.kv is not None:
+            return False
         for other in self.by_row.values():
-            if other.state is State.PREFILL and other.submit.kv is None and request.submit.kv is None:
-                shared = common(request.tokens, other.tokens, most=len(request.tokens) - 1)
-                if shared >= other.fed + _WORTH_WAITING:
+            if other.state is RequestState.PREFILL and other.submit.kv is None:
+                shared = common_prefix_length(request.tokens, other.tokens, len(request.tokens) - 1)
+                if shared >= other.progress.num_computed + _WORTH_WAITING:
                     return True
         return False
 
     def _paused(self) -> Iterator[Request]:
-        return (r for r in self.by_row.values() if r.state is State.PAUSED and r.under_way == 0)
+        return (r for r in self.by_row.values() if r.state is RequestState.PAUSED and r.progress.passes_in_flight == 0)
 
     def _open(self, request: Request, edits: list[Edit]) -> None:
         submit = request.submit
-        request.row = self._lines.resume(request, edits)
+        request.row = self._retained.resume(request, edits)
         if request.row is None:
             request.row = self._next_row
             self._next_row += 1
-            first = submit.prompt if request.first_token is None else tuple(request.tokens)
-            expected = request.expected(_SOON)
+            first = submit.prompt if request.timing.first_token is None else tuple(request.tokens)
+            expected = request.expected_length(_SOON)
             edits.append(Open(request.row, submit.sampling, expected, submit.kv, first, request.start))
         self.by_row[request.row] = request
-        request.move(State.PREFILL)
+        request.move(RequestState.PREFILL)
 
-    def _evict(self, request: Request, edits: list[Edit], *, behind: bool = False) -> None:
+    def _evict(self, request: Request, edits: list[Edit], *, to_front: bool = True) -> None:
         if request.row is None:
             return
         edits.append(Close(request.row))
         del self.by_row[request.row]
         request.forget_row()
-        request.move(State.WAITING)
-        if behind:
-            self.waiting.append(request)
-        else:
+        request.move(RequestState.WAITING)
+        if to_front:
             self.waiting.appendleft(request)
+        else:
+            self.waiting.append(request)
 
 
-def _first_to_go(request: Request) -> tuple[bool, int]:
-    """Paused rows before others, then the youngest."""
-    return (request.state is State.PAUSED, request.id)
+def _eviction_order(request: Request) -> tuple[bool, int]:
+    """Paused rows go before others, then the youngest: the last in this order is the first to go."""
+    return (request.state is RequestState.PAUSED, request.id)

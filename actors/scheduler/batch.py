@@ -1,7 +1,7 @@
 """A pass: which rows it holds, what each of them is fed, and which of its places draw.
 
-Every decoding row gets its pending token, with what a constraint forced behind it, and guesses at what follows where
-somebody makes them. What is left of the step's budget is shared among prompts (`budget`).
+Every decoding row gets its pending token, with what a constraint forced behind it, and draft tokens where somebody
+makes them. What is left of the step's budget is shared among prompts (`prefill_budget`).
 """
 
 from __future__ import annotations
@@ -10,92 +10,105 @@ from collections.abc import Mapping
 
 import msgspec
 
-from greenroom.actors.scheduler.draft_tokens import drafts_of
+from greenroom.actors.scheduler.draft_tokens import draft_tokens
 from greenroom.actors.scheduler.postprocess import callback_failed
 from greenroom.actors.scheduler.prefill_budget import chunks
-from greenroom.actors.scheduler.request import End, Request, State
+from greenroom.actors.scheduler.request import Endings, Request, RequestState
 from greenroom.backends.protocol import Feed, ModelInfo
 
-__all__ = ["feeds_of"]
-
-Ended = list[tuple[Request, End]]
+__all__ = ["build_batch"]
 
 
-def feeds_of(
+def build_batch(
     rows: Mapping[int, Request], step_tokens: int, model: ModelInfo, now: float
-) -> tuple[tuple[Feed, ...], Ended]:
-    """The next pass over `rows`, of at most `step_tokens` tokens; and the requests whose own code failed over it."""
+) -> tuple[tuple[Feed, ...], Endings]:
+    """Build the next pass over `rows`, of at most `step_tokens` tokens; and the requests whose own code failed over it.
+
+    What it feeds counts as computed from now on.
+    """
     feeds: list[Feed] = []
-    ended: Ended = []
+    endings: Endings = []
     budget = step_tokens
+    # 1. One token, or what is forced, for each decoding row; draft tokens as far as the budget goes.
     for row, request in rows.items():
-        if request.state is State.DECODE and request.can_decode:
-            feed = _asked(request, _decode(request, row, _piece(request, max(1, budget))), model, budget, ended)
+        if request.state is RequestState.DECODE and request.can_decode:
+            feed = _feed_decode(request, row, _piece_size(request, max(1, budget)))
+            feed = _add_draws(request, feed, model, budget, endings)
             budget -= len(feed.ids) or 1
             feeds.append(feed)
-    prompts = [(row, r) for row, r in rows.items() if r.state is State.PREFILL and not r.is_yielding]
-    sizes = chunks([(r.fed, len(r.tokens) - r.fed) for _, r in prompts], budget, model.context_span)
+    # 2. Chunks of prompts, oldest first, with what is left.
+    prompts = [(row, r) for row, r in rows.items() if r.state is RequestState.PREFILL and not r.progress.is_yielding]
+    sizes = chunks([(r.progress.num_computed, r.num_uncomputed) for _, r in prompts], budget, model.context_span)
     for (row, request), size in zip(prompts, sizes, strict=True):
         if size:
-            feeds.append(_asked(request, _chunk(request, row, _piece(request, size), now), model, budget, ended))
-    return tuple(feeds), ended
+            feed = _feed_prompt(request, row, _piece_size(request, size), now)
+            feeds.append(_add_draws(request, feed, model, budget, endings))
+    return tuple(feeds), endings
 
 
-def _piece(request: Request, size: int) -> int:
+def _piece_size(request: Request, size: int) -> int:
     """How many of the next `size` tokens may be run together, so that what is run again gives the KV that it gave.
 
     A bounded or quantized row depends on how its tokens were cut: a prompt looks back on itself unchanged, and what is
     drawn looks back on what is left of that.
     """
-    kv, behind = request.submit.kv, request.fed - request.prompt_end
+    kv = request.submit.kv
     if kv is None:
         return size
-    if behind < 0:
-        return min(size, -behind)
+    num_computed, prompt_end = request.progress.num_computed, request.prompt_end
+    if num_computed < prompt_end:
+        return min(size, prompt_end - num_computed)
     if kv.max_size is not None:
         return 1
-    return min(size, kv.start - request.fed) if request.fed < kv.start else size
+    return min(size, kv.start - num_computed) if num_computed < kv.start else size
 
 
-def _decode(request: Request, row: int, most: int) -> Feed:
-    """The row's pending token, or what was forced behind it, as far as the budget goes."""
-    if request.unrun > 1 or request.is_redirected:
-        ids = tuple(request.tokens[request.fed : request.fed + most])
-        request.fed += len(ids)
-        request.is_redirected = request.unrun > 0
-        return Feed(row, ids, not request.is_redirected)
-    request.fed += 1
+def _feed_decode(request: Request, row: int, most: int) -> Feed:
+    """Feed the row's pending token, or up to `most` of the known tokens that stand in its place."""
+    progress = request.progress
+    num_uncomputed = request.num_uncomputed
+    if num_uncomputed > 1 or progress.is_redirected:
+        start = progress.num_computed
+        ids = tuple(request.tokens[start : start + most])
+        progress.num_computed = start + len(ids)
+        progress.is_redirected = num_uncomputed > len(ids)
+        return Feed(row, ids, not progress.is_redirected)
+    progress.num_computed += 1
     return Feed(row)
 
 
-def _chunk(request: Request, row: int, size: int, now: float) -> Feed:
-    """The next part of a prompt, or of what is run again."""
-    ids = tuple(request.tokens[request.fed : request.fed + size])
-    if request.first_chunk is None:
-        request.first_chunk = now
-    request.fed += size
-    is_last = request.fed == len(request.tokens)
+def _feed_prompt(request: Request, row: int, size: int, now: float) -> Feed:
+    """Feed the next part of a prompt, or of what is run again."""
+    progress = request.progress
+    start = progress.num_computed
+    ids = tuple(request.tokens[start : start + size])
+    if request.timing.first_chunk is None:
+        request.timing.first_chunk = now
+    progress.num_computed = start + size
+    is_last = progress.num_computed == len(request.tokens)
     if is_last:
-        request.move(State.DECODE)
+        request.move(RequestState.DECODE)
     return Feed(row, ids, is_last)
 
 
-def _asked(request: Request, feed: Feed, model: ModelInfo, budget: int, ended: Ended) -> Feed:
-    """The feed with guesses at what follows it, and with what is asked for of its draws."""
+def _add_draws(request: Request, feed: Feed, model: ModelInfo, budget: int, endings: Endings) -> Feed:
+    """Add draft tokens to a feed that draws, and what is asked for of its draws."""
     if not feed.sample:
         return feed
-    guesses, wanted = request.guesses, request.submit.logits
-    drafts: tuple[int, ...] = ()
-    can_draft = model.can_draft and request.submit.kv is None
-    if request.unrun == 0 and can_draft and (guesses.speculator is not None or guesses.given):
+    drafts, wanted = request.drafts, request.submit.logits
+    tokens: tuple[int, ...] = ()
+    # 1. Draft tokens go behind the last recorded one, in rows that can be rewound.
+    can_draft = model.can_draft and request.submit.kv is None and request.num_uncomputed == 0
+    if can_draft and (drafts.drafter is not None or drafts.given):
         try:
-            drafts = drafts_of(request, budget - len(feed.ids))
-        except Exception as cause:  # noqa: BLE001 - a speculator may be the user's own
-            ended.append((request, callback_failed("the speculator", cause)))
-    if drafts:
-        guesses.under_way = drafts
-        request.fed += len(drafts)
-        feed = Feed(feed.row, (feed.ids or (request.tokens[-1],)) + drafts, drafts=len(drafts))
+            tokens = draft_tokens(request, budget - len(feed.ids), model.vocab_size)
+        except Exception as cause:  # noqa: BLE001 - a drafter may be the user's own
+            endings.append((request, callback_failed("the speculator", cause)))
+    if tokens:
+        drafts.in_flight = tokens
+        request.progress.num_computed += len(tokens)
+        feed = Feed(feed.row, (feed.ids or (request.tokens[-1],)) + tokens, drafts=len(tokens))
+    # 2. Logits are asked for by the number of the draw.
     if wanted:
-        feed = msgspec.structs.replace(feed, logits=tuple([number for number in wanted if number <= len(drafts)]))
+        feed = msgspec.structs.replace(feed, logits=tuple([number for number in wanted if number <= len(tokens)]))
     return feed

@@ -6,69 +6,68 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from greenroom.actors.scheduler.request import End, Request
+from greenroom.actors.scheduler.request import End, Endings, Request
 from greenroom.backends.protocol import Masks, ModelInfo
 from greenroom.constraints.masks import fill_masks
 from greenroom.constraints.state import Bits
 from greenroom.errors import ConstraintFailed, DeadEnd
 
-__all__ = ["masks_of"]
-
-Ended = list[tuple[Request, End]]
+__all__ = ["fill_grammar_masks"]
 
 
-def masks_of(requests: Sequence[Request], model: ModelInfo) -> tuple[Masks | None, Ended]:
+def fill_grammar_masks(requests: Sequence[Request], model: ModelInfo) -> tuple[Masks | None, Endings]:
     """Fill the masks of constrained requests that have a row; those for which nothing is legal have come to an end."""
-    states = [request.constraint for request in requests if request.constraint is not None]
+    states = [request.constraint.state for request in requests if request.constraint is not None]
     if not states:
         return None, []
+    # 1. One mask a row, for the draw behind what is recorded.
     bits = np.empty((len(requests), -(-model.vocab_size // 32)), np.uint32)
     errors = fill_masks(states, bits)
-    ended: Ended = []
+    # 2. A row in error, or in a dead end, draws nothing.
+    endings: Endings = []
     kept: list[int] = []
     legal: list[bool] = np.any(bits, axis=1).tolist()
     for place, (request, error) in enumerate(zip(requests, errors, strict=True)):
         if error is not None:
-            ended.append((request, _failed(error)))
+            endings.append((request, _failed(error)))
         elif not legal[place]:
-            ended.append((request, _dead_end(request, model)))
+            endings.append((request, _dead_end(request, model)))
         else:
             kept.append(place)
     if not kept:
-        return None, ended
-    if len(kept) == len(requests) and not any(request.guesses.under_way for request in requests):
-        return Masks(tuple([request.row or 0 for request in requests]), bits), ended
+        return None, endings
+    if len(kept) == len(requests) and not any(request.drafts.in_flight for request in requests):
+        return Masks(tuple([request.row or 0 for request in requests]), bits), endings
+    # 3. A row with draft tokens has a mask behind each of them too.
     rows: list[int] = []
-    lines: list[Bits] = []
+    masks: list[Bits] = []
     for place in kept:
         request = requests[place]
-        found = [bits[place : place + 1], *_behind(request, bits.shape[1], model)]
-        lines += found
+        found = [bits[place : place + 1], *_masks_behind_drafts(request, bits.shape[1], model)]
+        masks += found
         rows += [request.row or 0] * len(found)
-    return Masks(tuple(rows), np.concatenate(lines)), ended
+    return Masks(tuple(rows), np.concatenate(masks)), endings
 
 
-def _behind(request: Request, words: int, model: ModelInfo) -> list[Bits]:
-    """The masks behind each guess. The guesses are legal, but what one leads to may be no more than an end."""
-    constraint = request.constraint
+def _masks_behind_drafts(request: Request, words: int, model: ModelInfo) -> list[Bits]:
+    """The masks behind each draft token. All of these are legal, but what one leads to may be no more than an end."""
+    drafts, constraint = request.drafts, request.constraint
     found: list[Bits] = []
     if constraint is None:
         return found
-    for token in request.guesses.under_way:
-        constraint.consume((token,))
-        line = np.empty((1, words), np.uint32)
-        error = fill_masks([constraint], line)[0]
-        found.append(line)
-        if error is not None or not line.any():
-            line[:] = np.uint32(0xFFFFFFFF)
-            end = (
-                _failed(error)
-                if error is not None
-                else _dead_end(request, model, request.guesses.under_way[: len(found)])
-            )
-            request.guesses.dead_end = request.guesses.dead_end or (len(found), end)
+    for token in drafts.in_flight:
+        constraint.state.consume((token,))
+        mask = np.empty((1, words), np.uint32)
+        error = fill_masks([constraint.state], mask)[0]
+        found.append(mask)
+        if error is not None or not mask.any():
+            mask[:] = np.uint32(0xFFFFFFFF)
+            if drafts.dead_end is None:
+                tokens = drafts.in_flight[: len(found)]
+                end = _failed(error) if error is not None else _dead_end(request, model, tokens)
+                drafts.dead_end = len(found), end
     if found:
-        constraint.rollback(len(found))
+        constraint.state.rollback(len(found))
     return found
 
 
@@ -76,7 +75,7 @@ def _failed(error: str) -> End:
     return End("cancelled", "scope", error=ConstraintFailed(f"the constraint of this request failed: {error}"))
 
 
-def _dead_end(request: Request, model: ModelInfo, guesses: tuple[int, ...] = ()) -> End:
-    text = model.tokenizer.decode((*request.output, *guesses), skip_special_tokens=False)
+def _dead_end(request: Request, model: ModelInfo, drafts: tuple[int, ...] = ()) -> End:
+    text = model.tokenizer.decode((*request.output_tokens, *drafts), skip_special_tokens=False)
     why = f"no token is legal behind {text!r}, and the constraints are not satisfied: they contradict each other there"
     return End("cancelled", "scope", error=DeadEnd(why, text=text))

@@ -28,7 +28,7 @@ _PAUSE, _LONGEST_PAUSE = 8, 256
 
 
 class NgramDrafter:
-    """A `Speculator` over one row's own tokens. `tokens` may be cut back, or be others, from call to call."""
+    """A `Drafter` over one row's own tokens. `tokens` may be cut back, or be others, from call to call."""
 
     __slots__ = (
         "_at",
@@ -63,7 +63,7 @@ class NgramDrafter:
         return f"<NgramDrafter tokens={len(self._tokens)} length={self._length} until={self._until}>"
 
     def draft(self, tokens: Sequence[int], most: int) -> Sequence[int]:
-        """See `Speculator.draft`."""
+        """See `Drafter.draft`."""
         self._follow(tokens)
         count = len(tokens)
         if count < self._until:
@@ -76,8 +76,8 @@ class NgramDrafter:
         self._is_asked = True
         return self._copied(place, min(most, self._length))
 
-    def judged(self, drafted: int, accepted: int) -> None:
-        """See `Speculator.judged`."""
+    def update(self, drafted: int, accepted: int) -> None:
+        """See `Drafter.update`."""
         self._is_asked = False
         self._is_lost = 2 * accepted < drafted and accepted < _ENOUGH
         if accepted == drafted:
@@ -94,7 +94,7 @@ class NgramDrafter:
             self._length = _START
 
     def fork(self) -> NgramDrafter:
-        """See `Speculator.fork`."""
+        """See `Drafter.fork`."""
         twin = NgramDrafter()
         twin._tokens, twin._index = self._tokens.copy(), self._index.copy()
         twin._length, twin._failures = self._length, self._failures

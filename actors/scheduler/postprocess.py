@@ -1,8 +1,8 @@
 """What a token that was drawn, or that a constraint forces, means for its request: text, counts, and perhaps its end.
 
 A constraint may know what must come next. Such a run of tokens is recorded at once and fed as one piece in the next
-pass, without being drawn; it is told like any other. Nothing here raises for what a decoder or a constraint of the
-user's does: the request ends in a typed error.
+pass, without being drawn; its events are delivered like any other. Nothing here raises for what a decoder or a
+constraint of the user's does: the request ends in a typed error.
 """
 
 from __future__ import annotations
@@ -14,190 +14,74 @@ from greenroom.actors.scheduler.request import End, Request
 from greenroom.backends.protocol import Sampled
 from greenroom.errors import CallbackFailed, ConstraintFailed
 
-__all__ = ["begin", "callback_failed", "take", "unmet"]
+__all__ = ["callback_failed", "check_output", "process_prompt", "process_samples"]
+
+_END_TOKENS = ("eos", "stop_token")
 
 
-def begin(request: Request) -> tuple[list[Payload], End | None]:
-    """Record what the constraint forces behind the prompt. It is told with the first token that is drawn.
+def process_prompt(request: Request) -> tuple[list[Payload], End | None]:
+    """Record what the constraint forces behind the prompt. It is decoded with the first token that is drawn.
 
-    Where nothing is to be drawn at all, it is told now, and the request has ended.
+    Where nothing is to be drawn at all, it is decoded now, and the request has ended.
     """
     events: list[Payload] = []
-    end = _record(request, _forced(request))
+    end = _record_forced(request)
     if end is not None or request.room <= 0:
-        end = _tell(request, events) or end or _full(request)
+        end = _decode_forced(request, events) or end or _end_if_full(request)
     return events, end
 
 
-def take(request: Request, drawn: Sequence[Sampled], now: float) -> tuple[list[Payload], End | None]:
-    """Record what a step drew, and what is forced behind it; what that tells, and whether it ends the request.
+def process_samples(request: Request, samples: Sequence[Sampled], now: float) -> tuple[list[Payload], End | None]:
+    """Record what a step drew, and what is forced behind it; returns the events, and the end if it has come.
 
-    Of several draws, those behind guesses, each counts as long as the guesses before it were what was drawn.
+    A sample behind draft tokens counts as long as all of these were what was drawn.
     """
+    submit, progress, timing, state = request.submit, request.progress, request.timing, request.drafts
+    # 1. The step is over.
+    timing.last_token = now
+    if timing.first_token is None:
+        timing.first_token = now
+    progress.num_steps += 1
+    drafts, state.in_flight = state.in_flight, ()
+    dead_end, state.dead_end = state.dead_end, None
+    # 2. Each sample counts, up to the first that is not what was drafted.
     events: list[Payload] = []
-    if request.first_token is None:
-        request.first_token = now
-    request.last_token = now
-    drafts, request.guesses.under_way = request.guesses.under_way, ()
-    dead_end, request.guesses.dead_end = request.guesses.dead_end, None
-    request.drawn += 1
     end: End | None = None
-    right = 0
-    for number, sampled in enumerate(drawn):
-        if not request.submit.draws:
-            end = _looked(request, drawn, events)
+    accepted = 0
+    for number, sampled in enumerate(samples):
+        if not submit.draws:
+            end = _decode_logits(request, samples, events)
             break
         if dead_end is not None and number == dead_end[0]:
             end = dead_end[1]
             break
         count = len(request.tokens)
-        end = _take_one(request, sampled, events)
+        end = _take_sample(request, sampled, events)
         if end is not None or number == len(drafts) or sampled.token != drafts[number]:
             break
-        right += 1
+        accepted += 1
         if len(request.tokens) > count + 1:  # the next draw is of a place that is forced, and so taken
-            request.is_redirected = True
+            progress.is_redirected = True
             break
+    # 3. The other draft tokens, and those behind them, must go from the row.
     if drafts:
-        end = _judge(request, len(drafts), right) or end
-    if end is None and request.submit.steps is not None and request.drawn >= request.submit.steps:
+        end = _check_drafts(request, len(drafts), accepted) or end
+    # 4. A request may have been made for so many steps.
+    if end is None and submit.steps is not None and progress.num_steps >= submit.steps:
         end = End("length", "max_tokens")
     return events, end
 
 
-def _looked(request: Request, drawn: Sequence[Sampled], events: list[Payload]) -> End:
-    """Hand the draws over for their logits; nothing of them is recorded."""
-    end = _tell(request, events)
-    try:
-        request.decoder.feed(drawn)
-    except Exception as cause:  # noqa: BLE001 - a decoder may be the user's own
-        return callback_failed("the decoder", cause)
-    return end or End("length", "max_tokens")
-
-
-def _judge(request: Request, drafted: int, right: int) -> End | None:
-    """Count guesses; the wrong ones, and those behind them, must go from the row."""
-    if right < drafted:
-        request.fed -= drafted - right
-        request.is_redirected = True
-    try:
-        request.guesses.judged(drafted, right)
-    except Exception as cause:  # noqa: BLE001 - a speculator may be the user's own
-        return callback_failed("the speculator", cause)
-    return None
-
-
-def _take_one(request: Request, sampled: Sampled, events: list[Payload]) -> End | None:
-    end = _tell(request, events)
-    if end is not None:  # the text ended in what was forced before the draw, which so counts for nothing
-        return end
-    request.tokens.append(sampled.token)
-    end = _emit(request, sampled, events)
-    request.has_end_token = end is not None and end.detail in ("eos", "stop_token")
-    if end is not None and end.detail == "stop_string":
-        _consume(request, (sampled.token,))
-    if end is None and request.constraint is not None:
-        end = _consume(request, (sampled.token,)) or _full(request)
-        if end is None:
-            end = _record(request, _forced(request))
-            end = _tell(request, events) or end
-    return end or _full(request)
-
-
-def _forced(request: Request) -> tuple[int, ...]:
-    """As many forced tokens as the request may still have."""
-    if request.constraint is None or not request.forces:
-        return ()
-    try:
-        return tuple(request.constraint.forced_tokens()[: request.room])
-    except Exception as cause:  # noqa: BLE001 - a constraint may be the user's own
-        request.constraint_failure = f"{type(cause).__name__}: {cause}"
-        return ()
-
-
-def _record(request: Request, forced: tuple[int, ...]) -> End | None:
-    """Put forced tokens behind the others, to be fed and to be told."""
-    if not forced:
-        return _failure(request)
-    request.tokens += forced
-    request.untold += forced
-    request.forced_tokens += len(forced)
-    request.forced_runs += 1
-    return _consume(request, forced)
-
-
-def _tell(request: Request, events: list[Payload]) -> End | None:
-    """Hand what was forced to the decoder; what stands behind the text's end was not said."""
-    untold, request.untold = request.untold, []
-    for told, token in enumerate(untold, 1):
-        end = _emit(request, Sampled(request.row or 0, token), events)
-        if end is not None:
-            _unsay(request, len(untold) - told + (end.detail in ("eos", "stop_token")))
-            return end
-    return None
-
-
-def _unsay(request: Request, count: int) -> None:
-    """Take the last `count` forced tokens back, from the constraint too."""
-    if not count or request.constraint is None:
-        return
-    del request.tokens[-count:]
-    request.forced_tokens -= count
-    try:
-        request.constraint.rollback(count)
-    except Exception as cause:  # noqa: BLE001 - a constraint may be the user's own
-        request.constraint_failure = f"{type(cause).__name__}: {cause}"
-
-
-def _emit(request: Request, sampled: Sampled, events: list[Payload]) -> End | None:
-    try:
-        decoded = request.decoder.feed((sampled,))
-    except Exception as cause:  # noqa: BLE001 - a decoder may be the user's own
-        return callback_failed("the decoder", cause)
-    events += decoded.events
-    stop = decoded.stop
-    if stop is None or stop.counted:
-        request.emitted += 1
-    request.held_back += 1
-    return End(stop.reason, stop.detail, sequence=stop.sequence) if stop is not None else None
-
-
-def _consume(request: Request, tokens: tuple[int, ...]) -> End | None:
-    """Let the constraint go on; it may fail, or have no more to say."""
-    constraint = request.constraint
-    if constraint is None:
-        return None
-    try:
-        constraint.consume(tokens)
-        if constraint.error is None:
-            return End("stop", "constraint") if constraint.is_stopped else None
-        request.constraint_failure = constraint.error
-    except Exception as cause:  # noqa: BLE001 - a constraint may be the user's own
-        request.constraint_failure = f"{type(cause).__name__}: {cause}"
-    return _failure(request)
-
-
-def _failure(request: Request) -> End | None:
-    if request.constraint_failure is None:
-        return None
-    error = ConstraintFailed(f"the constraint of this request failed: {request.constraint_failure}")
-    return End("cancelled", "scope", error=error)
-
-
-def unmet(request: Request) -> ConstraintFailed | None:
+def check_output(request: Request) -> ConstraintFailed | None:
     """Why a complete output fails what masks could not enforce; None where it is right, or not complete."""
-    check, end = request.submit.check, request.end
-    if check is None or end is None or end.reason != "stop" or not request.is_complete:
+    check, end, constraint = request.submit.check, request.end, request.constraint
+    if check is None or end is None or end.reason != "stop" or constraint is None or not constraint.is_complete:
         return None
     try:
-        problem = check(request.output)
+        problem = check(request.output_tokens)
     except Exception as cause:  # noqa: BLE001 - it may be the user's own
         problem = f"{type(cause).__name__}: {cause}"
     return None if problem is None else ConstraintFailed(f"the output is complete and does not fit: {problem}")
-
-
-def _full(request: Request) -> End | None:
-    return End("length", request.length_detail()) if request.is_full else None
 
 
 def callback_failed(what: str, cause: Exception) -> End:
@@ -205,3 +89,116 @@ def callback_failed(what: str, cause: Exception) -> End:
     error = CallbackFailed(f"{what} of this request raised {type(cause).__name__}: {cause}")
     error.__cause__ = cause
     return End("cancelled", "scope", error=error)
+
+
+def _take_sample(request: Request, sampled: Sampled, events: list[Payload]) -> End | None:
+    """Record a token that was drawn, and what is forced behind it."""
+    if request.output.undecoded:
+        end = _decode_forced(request, events)
+        if end is not None:  # the text ended in what was forced before the draw, which so counts for nothing
+            return end
+    request.tokens.append(sampled.token)
+    end = _decode(request, sampled, events)
+    if end is not None:
+        request.output.has_end_token = end.detail in _END_TOKENS
+        if end.detail == "stop_string":
+            _consume(request, (sampled.token,))
+        return end
+    if request.constraint is not None:
+        end = _consume(request, (sampled.token,)) or _end_if_full(request)
+        if end is None:
+            end = _record_forced(request)
+            end = _decode_forced(request, events) or end
+    return end or _end_if_full(request)
+
+
+def _decode_logits(request: Request, samples: Sequence[Sampled], events: list[Payload]) -> End:
+    """Hand the samples over for their logits, and end the request; nothing of them is recorded."""
+    end = _decode_forced(request, events)
+    try:
+        request.submit.decoder.feed(samples)
+    except Exception as cause:  # noqa: BLE001 - a decoder may be the user's own
+        return callback_failed("the decoder", cause)
+    return end or End("length", "max_tokens")
+
+
+def _check_drafts(request: Request, drafted: int, accepted: int) -> End | None:
+    """Count draft tokens that were checked; the rest of the row's known tokens stand in place of the wrong ones."""
+    if accepted < drafted:
+        request.progress.num_computed -= drafted - accepted
+        request.progress.is_redirected = True
+    try:
+        request.drafts.update(drafted, accepted)
+    except Exception as cause:  # noqa: BLE001 - a drafter may be the user's own
+        return callback_failed("the speculator", cause)
+    return None
+
+
+def _record_forced(request: Request) -> End | None:
+    """Put as many forced tokens as the request may still have behind the others, to be fed and to be decoded."""
+    constraint = request.constraint
+    forced = constraint.forced_tokens(request.room) if constraint is not None else ()
+    if not forced:
+        return _end_if_failed(request)
+    output = request.output
+    request.tokens += forced
+    output.undecoded += forced
+    output.num_forced += len(forced)
+    output.num_forced_runs += 1
+    return _consume(request, forced)
+
+
+def _decode_forced(request: Request, events: list[Payload]) -> End | None:
+    """Hand forced tokens to the decoder; those behind the text's end are taken back."""
+    tokens, request.output.undecoded = request.output.undecoded, []
+    for decoded, token in enumerate(tokens, 1):
+        end = _decode(request, Sampled(request.row or 0, token), events)
+        if end is not None:
+            _take_back(request, len(tokens) - decoded + (end.detail in _END_TOKENS))
+            return end
+    return None
+
+
+def _take_back(request: Request, count: int) -> None:
+    """Forget the last `count` forced tokens, in the constraint too."""
+    if not count or request.constraint is None:
+        return
+    del request.tokens[-count:]
+    request.output.num_forced -= count
+    request.constraint.rollback(count)
+
+
+def _decode(request: Request, sampled: Sampled, events: list[Payload]) -> End | None:
+    """Hand a token to the decoder, which may end the request."""
+    try:
+        decoded = request.submit.decoder.feed((sampled,))
+    except Exception as cause:  # noqa: BLE001 - a decoder may be the user's own
+        return callback_failed("the decoder", cause)
+    events += decoded.events
+    output, stop = request.output, decoded.stop
+    output.num_buffered += 1
+    if stop is None:
+        output.num_tokens += 1
+        return None
+    output.num_tokens += stop.counted
+    return End(stop.reason, stop.detail, sequence=stop.sequence)
+
+
+def _consume(request: Request, tokens: tuple[int, ...]) -> End | None:
+    """Let the constraint go on; it may fail, or have no more to say."""
+    if request.constraint is not None and request.constraint.consume(tokens):
+        return End("stop", "constraint")
+    return _end_if_failed(request)
+
+
+def _end_if_failed(request: Request) -> End | None:
+    """The end of a request whose constraint has failed."""
+    if request.constraint is None or request.constraint.failure is None:
+        return None
+    error = ConstraintFailed(f"the constraint of this request failed: {request.constraint.failure}")
+    return End("cancelled", "scope", error=error)
+
+
+def _end_if_full(request: Request) -> End | None:
+    """The end of a request that has all the tokens that it may have."""
+    return End("length", request.length_detail()) if request.room <= 0 else None

@@ -1,4 +1,4 @@
-"""One request as the engine sees it: its tokens, its row, its credit, and where it stands.
+"""One request as the engine sees it: its tokens, its row, its credit, and its state.
 
 The states and the legal moves between them are the table `MOVES`; an illegal move raises and changes nothing.
 
@@ -8,26 +8,39 @@ The states and the legal moves between them are the table `MOVES`; an illegal mo
        +----------+---- paused
 
 A request that lost its KV (a paused one under pressure, or the youngest when rows outgrow the budget) waits again and
-is run from its recorded tokens: `replay`. `ending` means that no pass will hold the row again, though one may be under
-way.
+is run from its recorded tokens: `replay`. `ending` means that no pass will hold the row again, though one may be in
+flight.
 """
 
 from __future__ import annotations
 
 from enum import Enum
 
+from greenroom.actors.drafter import Drafter
 from greenroom.actors.messages import Submit
-from greenroom.actors.scheduler.draft_tokens import DraftState
+from greenroom.constraints.state import ConstraintState
 from greenroom.events import Info, StopDetail, StopReason
 
-__all__ = ["CREDIT", "MOVES", "End", "Request", "State"]
+__all__ = [
+    "CREDIT",
+    "MOVES",
+    "Constrained",
+    "DraftState",
+    "End",
+    "Endings",
+    "Output",
+    "Progress",
+    "Request",
+    "RequestState",
+    "Timing",
+]
 
 CREDIT = 256
 """Tokens a stream may be ahead of its reader: about ten seconds of text at reading speed, some tens of kilobytes."""
 
 
-class State(Enum):
-    """Where a request stands."""
+class RequestState(Enum):
+    """Of a request."""
 
     WAITING = "waiting"
     PREFILL = "prefill"
@@ -37,13 +50,13 @@ class State(Enum):
     SETTLED = "settled"
 
 
-MOVES: dict[State, frozenset[State]] = {
-    State.WAITING: frozenset({State.PREFILL, State.ENDING}),
-    State.PREFILL: frozenset({State.DECODE, State.WAITING, State.ENDING}),
-    State.DECODE: frozenset({State.PAUSED, State.WAITING, State.ENDING}),
-    State.PAUSED: frozenset({State.DECODE, State.WAITING, State.ENDING}),
-    State.ENDING: frozenset({State.SETTLED}),
-    State.SETTLED: frozenset(),
+MOVES: dict[RequestState, frozenset[RequestState]] = {
+    RequestState.WAITING: frozenset({RequestState.PREFILL, RequestState.ENDING}),
+    RequestState.PREFILL: frozenset({RequestState.DECODE, RequestState.WAITING, RequestState.ENDING}),
+    RequestState.DECODE: frozenset({RequestState.PAUSED, RequestState.WAITING, RequestState.ENDING}),
+    RequestState.PAUSED: frozenset({RequestState.DECODE, RequestState.WAITING, RequestState.ENDING}),
+    RequestState.ENDING: frozenset({RequestState.SETTLED}),
+    RequestState.SETTLED: frozenset(),
 }
 
 
@@ -66,67 +79,207 @@ class End:
         self.error = error
 
 
-class Request:
-    """Mutable, touched by the engine thread alone."""
+class DraftState:
+    """A request's draft tokens: who makes them, those in the pass in flight, and how many were right."""
 
-    def __init__(self, submit: Submit, *, limit: int, vocab_size: int) -> None:
-        """`limit`: the most tokens, prompt and output, that its row may hold."""
-        self.vocab_size = vocab_size
-        self.submit = submit
-        self.id = submit.request
-        self.decoder = submit.decoding()
-        self.constraint = submit.constrained()
-        self.forces = submit.force_tokens and submit.sampling.logprobs is None
-        """Whether forced tokens are fed without being drawn; log-probabilities are only of what is drawn."""
-        self.limit = limit
-        self.state = State.WAITING
-        self.row: int | None = None
-        self.tokens: list[int] = list(submit.prompt)
-        """Prompt and every token read or forced so far: what a replay runs."""
-        self.fed = 0
-        """How many tokens the submitted passes have run; one more than `tokens` while one is drawn but unread.
+    __slots__ = ("dead_end", "drafter", "given", "in_flight", "needs_rewind", "num_accepted", "num_drafted")
 
-        Fewer than `tokens` while forced ones are still to be run.
+    def __init__(self, drafter: Drafter | None, given: tuple[int, ...]) -> None:
+        self.drafter = drafter
+        self.given = given
+        """Made by the caller, for the first step."""
+        self.in_flight: tuple[int, ...] = ()
+        self.dead_end: tuple[int, End] | None = None
+        """Behind so many of them nothing is legal: what is drawn there counts for nothing, and the request ends."""
+        self.num_drafted = 0
+        self.num_accepted = 0
+        self.needs_rewind = False
+        """The backend's row holds wrong ones, behind the tokens that count as computed."""
+
+    def update(self, drafted: int, accepted: int) -> None:
+        """Count the tokens of a pass that came back, the first `accepted` of them right, and tell the drafter."""
+        self.num_drafted += drafted
+        self.num_accepted += accepted
+        self.needs_rewind = accepted < drafted
+        if self.drafter is not None:
+            self.drafter.update(drafted, accepted)
+
+
+class Progress:
+    """How far the passes of a request have come."""
+
+    __slots__ = (
+        "is_redirected",
+        "is_yielding",
+        "num_cached",
+        "num_computed",
+        "num_in_flight",
+        "num_steps",
+        "num_to_discard",
+        "passes_in_flight",
+    )
+
+    def __init__(self) -> None:
+        self.num_computed = 0
+        """Tokens that the submitted passes have run; one more than are recorded while one is drawn and not read.
+
+        Fewer than are recorded while forced ones are still to be run.
         """
-        self.under_way = 0
+        self.passes_in_flight = 0
         """Submitted passes that hold the row and were not read."""
-        self.unread = 0
-        """Tokens drawn by submitted passes and not read."""
-        self.guesses = DraftState(submit.speculating(), submit.drafts)
-        self.drawn = 0
-        """Steps in which a token was drawn."""
-        self.stale = 0
-        """Draws of submitted passes that do not count: what they draw was forced to be known before."""
+        self.num_in_flight = 0
+        """Tokens drawn by passes in flight."""
+        self.num_to_discard = 0
+        """Draws of passes in flight that do not count: what they draw was forced, and so known before."""
         self.is_redirected = False
         """The backend's pending token is such a draw: what is known must be fed in its place."""
-        self.untold: list[int] = []
-        """Forced tokens behind the prompt that the decoder has not seen."""
-        self.forced_tokens = 0
-        self.forced_runs = 0
-        self.constraint_failure: str | None = None
-        self.has_end_token = False
-        """The last of `tokens` is a stop token."""
-        self.reused = 0
-        """Tokens of the prompt that were not run, because their KV was there."""
-        self.emitted = 0
-        self.counted = 0
-        """Of `emitted`, how many are in the scheduler's totals."""
-        self.ahead = 0
-        """Tokens' worth of events that the consumer has not read."""
-        self.held_back = 0
-        """Tokens whose events the decoder still holds. They cost no credit: nobody can read what is held back."""
-        self.awaited = 0
         self.is_yielding = False
         """Chosen to give its KV back as soon as no pass holds its row."""
-        self.end: End | None = None
+        self.num_steps = 0
+        """Steps in which a token was drawn."""
+        self.num_cached = 0
+        """Tokens of the prompt that were not run, because their KV was there."""
+
+
+class Output:
+    """What a request has generated, and what of it its consumer has."""
+
+    __slots__ = (
+        "has_end_token",
+        "num_awaiting",
+        "num_buffered",
+        "num_counted",
+        "num_forced",
+        "num_forced_runs",
+        "num_tokens",
+        "num_undelivered",
+        "undecoded",
+    )
+
+    def __init__(self) -> None:
+        self.num_tokens = 0
+        self.num_counted = 0
+        """Of them, how many are in the scheduler's totals."""
+        self.num_forced = 0
+        self.num_forced_runs = 0
+        self.undecoded: list[int] = []
+        """Forced tokens, the last of the recorded ones, that the decoder has not seen."""
+        self.has_end_token = False
+        """The last recorded token is a stop token."""
+        self.num_buffered = 0
+        """Tokens whose events the decoder still holds. They cost no credit: nobody can read what is held back."""
+        self.num_undelivered = 0
+        """Tokens' worth of events that the consumer has not read."""
+        self.num_awaiting = 0
+        """Who awaits the request's end: while somebody does, it needs no credit."""
+
+
+class Timing:
+    """The moments of a request, in monotonic seconds."""
+
+    __slots__ = ("first_chunk", "first_token", "last_token")
+
+    def __init__(self) -> None:
         self.first_chunk: float | None = None
         self.first_token: float | None = None
         self.last_token: float | None = None
 
-    def __repr__(self) -> str:
-        return f"<Request {self.id} {self.state.value} row={self.row} tokens={len(self.tokens)} ahead={self.ahead}>"
 
-    def move(self, state: State) -> None:
+class Constrained:
+    """A request's constraint. It may be the user's own: what it raises is kept as its `failure`."""
+
+    __slots__ = ("failure", "forces", "state")
+
+    def __init__(self, state: ConstraintState, *, forces: bool) -> None:
+        self.state = state
+        self.forces = forces
+        """Whether forced tokens are fed without being drawn."""
+        self.failure: str | None = None
+
+    def forced_tokens(self, most: int) -> tuple[int, ...]:
+        """Up to `most` tokens that must come next, where they need not be drawn."""
+        if not self.forces:
+            return ()
+        try:
+            return tuple(self.state.forced_tokens()[:most])
+        except Exception as cause:  # noqa: BLE001 - a constraint may be the user's own
+            self._fail(cause)
+            return ()
+
+    def consume(self, tokens: tuple[int, ...]) -> bool:
+        """Go on by `tokens`; whether nothing may follow them."""
+        state = self.state
+        try:
+            state.consume(tokens)
+            if state.error is None:
+                return state.is_stopped
+            self.failure = state.error
+        except Exception as cause:  # noqa: BLE001 - likewise
+            self._fail(cause)
+        return False
+
+    def rollback(self, count: int) -> None:
+        """Take the last `count` tokens back."""
+        try:
+            self.state.rollback(count)
+        except Exception as cause:  # noqa: BLE001 - likewise
+            self._fail(cause)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it accepts what was written."""
+        try:
+            return self.failure is None and self.state.is_accepting
+        except Exception:  # noqa: BLE001 - likewise
+            return False
+
+    def _fail(self, cause: Exception) -> None:
+        self.failure = f"{type(cause).__name__}: {cause}"
+
+
+class Request:
+    """Mutable, touched by the engine thread alone."""
+
+    __slots__ = (
+        "constraint",
+        "drafts",
+        "end",
+        "id",
+        "limit",
+        "output",
+        "progress",
+        "row",
+        "state",
+        "submit",
+        "timing",
+        "tokens",
+    )
+
+    def __init__(self, submit: Submit, *, limit: int) -> None:
+        """`limit`: the most tokens, prompt and output, that its row may hold."""
+        self.submit = submit
+        self.id = submit.request
+        self.limit = limit
+        self.state = RequestState.WAITING
+        self.row: int | None = None
+        self.tokens: list[int] = list(submit.prompt)
+        """Prompt and every token read or forced so far: what a replay runs."""
+        self.constraint: Constrained | None = None
+        if submit.constraint is not None:
+            # Log-probabilities are only of what is drawn.
+            forces = submit.force_tokens and submit.sampling.logprobs is None
+            self.constraint = Constrained(submit.constraint, forces=forces)
+        self.progress = Progress()
+        self.drafts = DraftState(submit.drafter, submit.drafts)
+        self.output = Output()
+        self.timing = Timing()
+        self.end: End | None = None
+
+    def __repr__(self) -> str:
+        state, ahead = self.state.value, self.output.num_undelivered
+        return f"<Request {self.id} {state} row={self.row} tokens={len(self.tokens)} undelivered={ahead}>"
+
+    def move(self, state: RequestState) -> None:
         """Go to `state`, if that is legal."""
         if state not in MOVES[self.state]:
             raise ValueError(f"{self!r} cannot go to {state.value}")
@@ -135,113 +288,101 @@ class Request:
     @property
     def has_credit(self) -> bool:
         """Whether one more token may be drawn before the consumer reads."""
-        return self.awaited > 0 or self.ahead + self.unread < CREDIT
-
-    @property
-    def wants_token(self) -> bool:
-        """Whether its counts allow one more token, those drawn but unread included."""
-        max_tokens = self.submit.max_tokens
-        steps = self.submit.steps
-        if max_tokens is not None and self.emitted + self.unread >= max_tokens:
-            return False
-        if steps is not None and self.drawn + self.unread >= steps:
-            return False
-        return len(self.tokens) + self.unread < self.limit
+        output = self.output
+        return output.num_awaiting > 0 or output.num_undelivered + self.progress.num_in_flight < CREDIT
 
     @property
     def can_decode(self) -> bool:
-        """Whether a decoding row may go on now. Behind guesses that were not judged nobody knows where it stands."""
-        return self.wants_token and self.has_credit and not self.is_yielding and not self.guesses.under_way
+        """Whether a decoding row may draw one more token now, those in flight included.
 
-    @property
-    def is_full(self) -> bool:
-        """Whether the tokens that were read are all that it may have."""
-        max_tokens = self.submit.max_tokens
-        return (max_tokens is not None and self.emitted >= max_tokens) or len(self.tokens) >= self.limit
+        With draft tokens in flight it may not: which tokens it goes on from is known once they are checked.
+        """
+        progress, steps = self.progress, self.submit.steps
+        if progress.is_yielding or self.drafts.in_flight:
+            return False
+        if steps is not None and progress.num_steps + progress.num_in_flight >= steps:
+            return False
+        return self.room > progress.num_in_flight and self.has_credit
 
     @property
     def room(self) -> int:
         """How many more tokens it may have, behind those that are recorded."""
-        max_tokens = self.submit.max_tokens
-        room = self.limit - len(self.tokens)
-        return room if max_tokens is None else min(room, max_tokens - self.emitted - len(self.untold))
+        room, max_tokens = self.limit - len(self.tokens), self.submit.max_tokens
+        if max_tokens is None:
+            return room
+        output = self.output
+        return min(room, max_tokens - output.num_tokens - len(output.undecoded))
 
     @property
-    def start(self) -> int | None:
-        """Where the output of its line begins; None without a line: behind the prompt."""
-        return None if self.submit.line is None else self.prompt_end
+    def num_uncomputed(self) -> int:
+        """How many recorded tokens no pass has run."""
+        return len(self.tokens) - self.progress.num_computed
 
     @property
     def prompt_end(self) -> int:
-        """How many tokens stand before the output, that of its line's requests before it included."""
-        return len(self.submit.prompt) - self.submit.said
+        """How many tokens come before what its context has generated, in the requests before it too."""
+        return len(self.submit.prompt) - self.submit.num_generated_before
 
     @property
-    def is_penalised(self) -> bool:
-        """Whether what it draws depends on the tokens before, other than through the model: such rows do not draft."""
-        sampling = self.submit.sampling
-        return bool(sampling.repetition_penalty or sampling.presence_penalty or sampling.frequency_penalty)
+    def start(self) -> int | None:
+        """The same, for a backend; None without a context: behind the prompt."""
+        return None if self.submit.context_id is None else self.prompt_end
 
     @property
-    def unrun(self) -> int:
-        """How many recorded tokens no pass has run."""
-        return len(self.tokens) - self.fed
+    def output_tokens(self) -> tuple[int, ...]:
+        """The tokens behind the prompt, without one that only ended the turn."""
+        stop = len(self.tokens) - self.output.has_end_token
+        return tuple(self.tokens[len(self.submit.prompt) : stop])
 
     def length_detail(self) -> StopDetail:
         """Which length it is that ended it."""
         max_tokens = self.submit.max_tokens
-        return "max_tokens" if max_tokens is not None and self.emitted >= max_tokens else "context"
+        return "max_tokens" if max_tokens is not None and self.output.num_tokens >= max_tokens else "context"
 
-    def expected(self, horizon: int) -> int:
+    def expected_length(self, horizon: int) -> int:
         """Tokens that its row is expected to hold in the end, where an open-ended output counts `horizon`."""
         max_tokens = self.submit.max_tokens
         output = horizon if max_tokens is None else min(max_tokens, horizon)
         return min(max(len(self.submit.prompt) + output, len(self.tokens) + 1), self.limit)
 
+    def begin_row(self, num_computed: int) -> None:
+        """Begin with the KV of that many tokens, which no pass has to run."""
+        self.progress.num_computed = num_computed
+        self.progress.num_cached = self.progress.num_cached or min(num_computed, len(self.submit.prompt))
+
     def forget_row(self) -> None:
         """Its KV is gone; the tokens stay, to be run again."""
         self.row = None
-        self.fed = 0
-        self.is_yielding = False
-        self.is_redirected = False
-        self.guesses.are_in_row = False
+        self.progress.num_computed = 0
+        self.progress.is_yielding = False
+        self.progress.is_redirected = False
+        self.drafts.needs_rewind = False
 
     def info(self, now: float) -> Info:
-        """The closing event; call it once `end` is set."""
+        """The closing event; of a shutdown where no `end` is set."""
         end = self.end or End("cancelled", "shutdown")
-        begun = self.first_chunk if self.first_chunk is not None else now
-        first = self.first_token if self.first_token is not None else begun
-        last = self.last_token if self.last_token is not None else first
+        timing, output = self.timing, self.output
+        first_chunk = timing.first_chunk if timing.first_chunk is not None else now
+        first_token = timing.first_token if timing.first_token is not None else first_chunk
+        last_token = timing.last_token if timing.last_token is not None else first_token
         return Info(
             stop_reason=end.reason,
             stop_detail=end.detail,
             stop_sequence=end.sequence,
             prompt_tokens=len(self.submit.prompt),
-            cached_prompt_tokens=self.reused,
-            generation_tokens=self.emitted,
-            forced_tokens=self.forced_tokens,
-            forced_runs=self.forced_runs,
-            drafted_tokens=self.guesses.num_checked,
-            accepted_tokens=self.guesses.num_right,
-            constraint_complete=self.is_complete,
-            queue_time=begun - self.submit.submitted,
-            prompt_time=first - begun,
-            generate_time=last - first,
+            cached_prompt_tokens=self.progress.num_cached,
+            generation_tokens=output.num_tokens,
+            forced_tokens=output.num_forced,
+            forced_runs=output.num_forced_runs,
+            drafted_tokens=self.drafts.num_drafted,
+            accepted_tokens=self.drafts.num_accepted,
+            constraint_complete=None if self.constraint is None else self.constraint.is_complete,
+            queue_time=first_chunk - self.submit.submitted,
+            prompt_time=first_token - first_chunk,
+            generate_time=last_token - first_token,
             seed=self.submit.reported_seed,
         )
 
-    @property
-    def output(self) -> tuple[int, ...]:
-        """The tokens behind the prompt, without one that only ended the turn."""
-        stop = len(self.tokens) - 1 if self.has_end_token else len(self.tokens)
-        return tuple(self.tokens[len(self.submit.prompt) : stop])
 
-    @property
-    def is_complete(self) -> bool | None:
-        """Whether the constraint accepts what was written; None without one."""
-        if self.constraint is None:
-            return None
-        try:
-            return self.constraint_failure is None and self.constraint.is_accepting
-        except Exception:  # noqa: BLE001 - a constraint may be the user's own
-            return False
+Endings = list[tuple[Request, End]]
+"""Requests that something other than their tokens has brought to an end, and why."""

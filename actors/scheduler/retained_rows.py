@@ -1,7 +1,7 @@
-"""Rows that stay open between requests: each belongs to a line, whose next request goes on from what is held.
+"""Rows that stay open between requests: each belongs to a context, whose next request goes on from what it holds.
 
-A line is no more than a number. Who asks for it says with each request all tokens that the row must hold; what is held
-is a cache of them, and is given back under pressure, the least recently used first. Then the tokens are run again.
+A context is no more than a number here. Who asks for it says with each request all tokens that the row must hold; the
+row is a cache of them, and is given back under pressure, the least recently used first. Then the tokens are run again.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from greenroom.actors.scheduler.request import Request
+from greenroom.backends.prefixes import common_prefix_length
 from greenroom.backends.protocol import Close, Edit, EditResult, KvOptions, ModelInfo, Rewind
 
-__all__ = ["RetainedRow", "RetainedRows", "Sharing", "common"]
+__all__ = ["RetainedRow", "RetainedRows", "Sharing"]
 
 
 class Sharing:
-    """How much of each row the backend holds together with others' beginnings."""
+    """How much of each row the backend holds together with the beginnings of others."""
 
     def __init__(self) -> None:
         self._tokens: dict[int, int] = {}
@@ -25,14 +26,14 @@ class Sharing:
     def __repr__(self) -> str:
         return f"<Sharing rows={len(self._tokens)} bytes={self.nbytes}>"
 
-    def of(self, row: int | None) -> int:
-        """Tokens of the row that cost nothing of their own."""
-        return 0 if row is None else self._tokens.get(row, 0)
+    def update(self, result: EditResult) -> None:
+        """Take what the backend says after edits."""
+        self._tokens = dict(result.shared)
+        self.nbytes = result.shared_bytes
 
-    def heard(self, held: EditResult) -> None:
-        """So it is after an edit."""
-        self._tokens = dict(held.shared)
-        self.nbytes = held.shared_bytes
+    def num_unshared(self, tokens: int, row: int | None) -> int:
+        """How many of a row's `tokens` it holds for itself alone."""
+        return tokens if row is None else max(0, tokens - self._tokens.get(row, 0))
 
 
 class RetainedRow(NamedTuple):
@@ -46,129 +47,105 @@ class RetainedRow(NamedTuple):
 
 
 class RetainedRows:
-    """The held rows, by line."""
+    """The rows that no request uses, by context."""
 
     def __init__(self, model: ModelInfo, sharing: Sharing) -> None:
         self._model = model
         self._sharing = sharing
-        self._held: dict[int, RetainedRow] = {}
+        self._rows: dict[int, RetainedRow] = {}
         """The least recently used first."""
-        self._released: set[int] = set()
-        """Lines that were given up while a request ran on them."""
         self._busy: set[int] = set()
+        """Contexts whose row a request uses."""
+        self._released: set[int] = set()
+        """Of these, the ones that were released meanwhile."""
 
     def __repr__(self) -> str:
-        return f"<RetainedRows held={len(self._held)} busy={len(self._busy)}>"
-
-    def __len__(self) -> int:
-        return len(self._held)
+        return f"<RetainedRows retained={len(self._rows)} busy={len(self._busy)}>"
 
     @property
     def nbytes(self) -> int:
-        """What the held rows hold."""
-        return sum(self.bytes_of(held) for held in self._held.values())
+        """Bytes of all of them, without what they share."""
+        return sum(self._bytes_of(retained) for retained in self._rows.values())
 
-    def bytes_of(self, held: RetainedRow) -> int:
-        """What a held row holds for itself."""
-        return (
-            max(0, len(held.tokens) - self._sharing.of(held.row)) * self._model.kv_bytes_per_token
-            + self._model.kv_bytes_per_row
-        )
+    def _bytes_of(self, retained: RetainedRow) -> int:
+        num_tokens = self._sharing.num_unshared(len(retained.tokens), retained.row)
+        return num_tokens * self._model.kv_bytes_per_token + self._model.kv_bytes_per_row
 
-    def take(self, line: int) -> RetainedRow | None:
-        """The line's row, which a request uses from now on; None where none is held."""
-        self._busy.add(line)
-        return self._held.pop(line, None)
-
-    def give(self, line: int, held: RetainedRow) -> Close | None:
-        """The request is over: hold its row. Returns its close where the line was given up meanwhile."""
-        if self.drop(line):
-            return Close(held.row)
-        self._held[line] = held
+    def release(self, context_id: int) -> Close | None:
+        """The context is gone: close its row, now or when its request is over."""
+        retained = self._rows.pop(context_id, None)
+        if retained is not None:
+            return Close(retained.row)
+        if context_id in self._busy:
+            self._released.add(context_id)
         return None
 
-    def drop(self, line: int) -> bool:
-        """The request is over; whether the line was given up meanwhile. It leaves no row unless that is given."""
-        was_released = line in self._released
-        self._busy.discard(line)
-        self._released.discard(line)
-        return was_released
-
-    def release(self, line: int) -> Close | None:
-        """The line is given up, now or when its request is over."""
-        held = self._held.pop(line, None)
-        if held is not None:
-            return Close(held.row)
-        if line in self._busy:
-            self._released.add(line)
-        return None
-
-    def trim(self, line: int, length: int) -> Close | Rewind | None:
-        """The line's row keeps `length` tokens; it is closed where that cannot be, or nothing would be left."""
-        held = self._held.get(line)
-        if held is None or len(held.tokens) <= length:
+    def trim(self, context_id: int, length: int) -> Close | Rewind | None:
+        """Cut the context's row to `length` tokens; close it where that cannot be, or nothing would be left."""
+        retained = self._rows.get(context_id)
+        if retained is None or len(retained.tokens) <= length:
             return None
-        if not self._can_rewind(held.kv) or length == 0:
-            del self._held[line]
-            return Close(held.row)
-        self._held[line] = held._replace(tokens=held.tokens[:length])
-        return Rewind(held.row, length)
+        if not self._can_rewind(retained.kv) or length == 0:
+            del self._rows[context_id]
+            return Close(retained.row)
+        self._rows[context_id] = retained._replace(tokens=retained.tokens[:length])
+        return Rewind(retained.row, length)
 
     def shrink(self, most: int, *, kept: int | None = None) -> list[Close]:
-        """Give rows back, the least recently used first, until at most `most` bytes are held; that of `kept` stays."""
+        """Close rows, the least recently used first, until they take at most `most` bytes; the one of `kept` stays."""
         closes = []
         nbytes = self.nbytes
-        for line in list(self._held):
+        for context_id in list(self._rows):
             if nbytes <= most:
                 break
-            if line != kept:
-                held = self._held.pop(line)
-                nbytes -= self.bytes_of(held)
-                closes.append(Close(held.row))
+            if context_id != kept:
+                retained = self._rows.pop(context_id)
+                nbytes -= self._bytes_of(retained)
+                closes.append(Close(retained.row))
         return closes
 
-    def leave(self, request: Request, row: int) -> list[Edit]:
-        """A request is over: its row is closed, or held for its line with what was recorded in it, and nothing else."""
-        line = request.submit.line
-        if line is None:
+    def retain(self, request: Request, row: int) -> list[Edit]:
+        """A request is over: close its row, or retain it for its context with what was recorded in it, nothing else."""
+        submit, num_computed = request.submit, request.progress.num_computed
+        if submit.context_id is None or self.discard(submit.context_id):
             return [Close(row)]
-        tokens = request.tokens[: len(request.tokens) - request.has_end_token]
-        surplus = request.fed > len(tokens) or request.guesses.are_in_row
+        # 1. A row that failed, or holds more than was recorded and cannot be cut, is of no use.
+        num_recorded = len(request.tokens) - request.output.has_end_token
+        has_surplus = num_computed > num_recorded or request.drafts.needs_rewind
         failed = request.end is not None and request.end.error is not None
-        if failed or (surplus and not self._can_rewind(request.submit.kv)):
-            self.drop(line)
+        if failed or (has_surplus and not self._can_rewind(submit.kv)):
             return [Close(row)]
-        length = min(request.fed, len(tokens))
-        close = self.give(line, RetainedRow(row, tokens[:length], request.submit.kv, request.start))
-        if close is not None:
-            return [close]
-        return [Rewind(row, length)] if surplus else []
+        # 2. It goes to the end of those that are given back under pressure.
+        length = min(num_computed, num_recorded)
+        self._rows[submit.context_id] = RetainedRow(row, request.tokens[:length], submit.kv, request.start)
+        return [Rewind(row, length)] if has_surplus else []
+
+    def discard(self, context_id: int) -> bool:
+        """The context's request is over and leaves no row, unless it is retained; whether it was released meanwhile."""
+        was_released = context_id in self._released
+        self._busy.discard(context_id)
+        self._released.discard(context_id)
+        return was_released
 
     def resume(self, request: Request, edits: list[Edit]) -> int | None:
-        """The row that the request's line holds, with as much of it as the request begins with; None if of no use."""
+        """The row of the request's context, cut to what the request begins with; None where that is of no use."""
         submit = request.submit
-        held = self.take(submit.line) if submit.line is not None else None
-        if held is None:
+        if submit.context_id is None:
             return None
-        length = common(request.tokens, held.tokens, most=len(request.tokens) - 1)
-        is_other = held.kv != submit.kv or (held.kv is not None and held.start != request.start)
-        if is_other or length == 0 or (length < len(held.tokens) and not self._can_rewind(held.kv)):
-            edits.append(Close(held.row))
+        self._busy.add(submit.context_id)
+        retained = self._rows.pop(submit.context_id, None)
+        if retained is None:
             return None
-        edits.append(Rewind(held.row, length, submit.sampling, request.start))
-        request.fed = length
-        request.reused = request.reused or min(length, len(submit.prompt))
-        return held.row
+        # The last token is left to be run: the request draws behind it.
+        length = common_prefix_length(request.tokens, retained.tokens, len(request.tokens) - 1)
+        is_other = retained.kv != submit.kv or (retained.kv is not None and retained.start != request.start)
+        if is_other or length == 0 or (length < len(retained.tokens) and not self._can_rewind(retained.kv)):
+            edits.append(Close(retained.row))
+            return None
+        edits.append(Rewind(retained.row, length, submit.sampling, request.start))
+        request.begin_row(length)
+        return retained.row
 
     def _can_rewind(self, kv: KvOptions | None) -> bool:
         """Whether a row can be cut: what bounds or quantizes one cannot be undone."""
         return self._model.can_rewind and kv is None
-
-
-def common(one: list[int], other: list[int], *, most: int) -> int:
-    """How many tokens two sequences have in common from the first on, counted up to `most`."""
-    low, high = 0, min(most, len(other))
-    while low < high:  # halving, because comparing slices is fast
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if one[low:middle] == other[low:middle] else (low, middle - 1)
-    return low

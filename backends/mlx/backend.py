@@ -1,8 +1,8 @@
 """The `Backend` of MLX: one pass at a time over mlx-lm's own model classes.
 
-A prompt is run alone, chunk by chunk, on mlx-lm's own caches. The last token before a draw always goes through the
-decode batch, together with every other row's: so no chunk needs logits, and a row's first token comes the way all
-others do. The decode batch lives in a store: `PaddedStore` for plain KV caches, `BatchCacheStore` for all others.
+The KV of rows is held by a store, which builds the pass over them: `PackedStore` where the model's attention can be
+regrouped by row, so that every token of a pass goes through one forward; else one of `PaddedStore`, `BatchCacheStore`
+and `SequentialStore`, where a prompt's chunk is a forward of its own and then all rows decode as one batch.
 
 Numbers stay on the device between passes: the tokens drawn by one pass are the input of the next, read or not. A pass
 is dispatched in `sample`, where masks have to be filled up to its logits before they are. The slots are written in
@@ -13,12 +13,11 @@ Everything here happens on the engine thread. This module does not know what a r
 
 from __future__ import annotations
 
-import copy
 import gc
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from greenroom.backends.mlx import blas
 
@@ -27,16 +26,16 @@ blas.prepare()
 import mlx.core as mx  # noqa: E402 - after the BLAS
 import numpy as np  # noqa: E402
 
-from greenroom.backends.mlx.inspection import ModelProfile, Store, inspect  # noqa: E402
-from greenroom.backends.mlx.kv.passes import Pass, reported  # noqa: E402
-from greenroom.backends.mlx.kv.stores import Stores  # noqa: E402
+from greenroom.backends.mlx.inspection import ModelProfile, inspect  # noqa: E402
+from greenroom.backends.mlx.kv.passes import Pass  # noqa: E402
+from greenroom.backends.mlx.kv.stores import Store, Stores  # noqa: E402
 from greenroom.backends.mlx.load import Loaded, load_folder, wrap  # noqa: E402
 from greenroom.backends.mlx.memory import DeviceLimits, default_kv_bytes  # noqa: E402
-from greenroom.backends.mlx.prefix_cache.export import exported, imported  # noqa: E402
+from greenroom.backends.mlx.prefix_cache.export import export_prefix, import_prefix  # noqa: E402
 from greenroom.backends.mlx.prefix_cache.files import PREFIX_FILE_BYTES, PrefixFiles  # noqa: E402
-from greenroom.backends.mlx.prefix_cache.store import PrefixStore  # noqa: E402
+from greenroom.backends.mlx.prefix_cache.store import PrefixNamespace, PrefixStore  # noqa: E402
 from greenroom.backends.mlx.rows import Row, RowWork, SubmittedPass, TokenRef  # noqa: E402
-from greenroom.backends.mlx.sampling.sampler import Logprobs, Sampler  # noqa: E402
+from greenroom.backends.mlx.sampling.sampler import BatchSampler  # noqa: E402
 from greenroom.backends.mlx.streams import ThreadStreams  # noqa: E402
 from greenroom.backends.protocol import (  # noqa: E402
     Close,
@@ -44,7 +43,6 @@ from greenroom.backends.protocol import (  # noqa: E402
     EditResult,
     Feed,
     FillMasks,
-    Fork,
     ForwardPlan,
     Masks,
     ModelInfo,
@@ -58,24 +56,6 @@ from greenroom.backends.protocol import (  # noqa: E402
 __all__ = ["MlxBackend"]
 
 Factory = Callable[[], tuple[Any, Any]]
-
-
-class _Draws(NamedTuple):
-    """What `sample` made of the logits; see `SubmittedPass`."""
-
-    report: tuple[tuple[int, int], ...]
-    tokens: mx.array | None
-    logprobs: Logprobs | None
-    logits: tuple[tuple[int, ...], mx.array] | None
-
-    def arrays(self) -> list[mx.array]:
-        """What is to be evaluated."""
-        found = [] if self.tokens is None else [self.tokens]
-        found += self.logprobs.arrays() if self.logprobs is not None else []
-        return found if self.logits is None else [*found, self.logits[1]]
-
-
-_NOTHING = _Draws((), None, None, None)
 
 
 class MlxBackend:
@@ -130,29 +110,32 @@ class MlxBackend:
 
     def _reset(self) -> None:
         self._model: Any = None
-        self._inspection: ModelProfile | None = None
+        self._profile: ModelProfile | None = None
         self._limits: DeviceLimits | None = None
         self._streams: ThreadStreams | None = None
-        self._stores: Stores | None = None
         self._rows: dict[int, Row] = {}
         self._steps: deque[SubmittedPass] = deque()
         self._pass: Pass | None = None
-        self._sampler: tuple[tuple[int, ...], Sampler] | None = None
+        self._sampler: tuple[tuple[int, ...], BatchSampler] | None = None
         self._vocab_size = 0
 
     def __repr__(self) -> str:
-        return f"<MlxBackend {self._name!r} rows={len(self._rows)} under_way={len(self._steps)} {self._stores!r}>"
+        stores = self._profile.stores if self._profile is not None else None
+        return f"<MlxBackend {self._name!r} rows={len(self._rows)} under_way={len(self._steps)} {stores!r}>"
 
     @property
     def store(self) -> Store | None:
         """Where decoding rows are, for tests and statistics; None while nothing is loaded."""
-        return self._stores.main if self._stores is not None else None
+        return self._profile.stores.main if self._profile is not None else None
 
     @property
     def prefixes(self) -> PrefixStore | None:
         """What is kept of prompts that are over, for tests and statistics; None while nothing is."""
-        kept = self._inspection.kept if self._inspection is not None else None
-        return kept.store if kept is not None else None
+        return self._kept.store if self._kept is not None else None
+
+    @property
+    def _kept(self) -> PrefixNamespace | None:
+        return self._profile.stores.kept if self._profile is not None else None
 
     def load(self) -> ModelInfo:
         """See `Backend.load`. Loading twice is an error of the caller's."""
@@ -164,13 +147,12 @@ class MlxBackend:
             self._model = loaded.model
             memory = self._memory_bytes if self._memory_bytes is not None else default_kv_bytes()
             self._limits = DeviceLimits(memory)
-            self._inspection = inspect(loaded, self._name, memory, self._prefix_bytes, self._files)
+            self._profile = inspect(loaded, self._name, memory, self._prefix_bytes, self._files)
         except BaseException:
             self.close()
             raise
-        self._vocab_size = self._inspection.info.vocab_size
-        self._stores = Stores(self._inspection)
-        return self._inspection.info
+        self._vocab_size = self._profile.info.vocab_size
+        return self._profile.info
 
     def edit(self, edits: Sequence[Edit]) -> EditResult:
         """See `Backend.edit`."""
@@ -183,19 +165,17 @@ class MlxBackend:
                         reused.append((edit.row, tokens))
                 case Close(row=row):
                     self._close_row(row)
-                case Fork():
-                    self._fork(edit)
                 case Rewind(row=row, length=length, sampling=sampling):
                     self._rewind(self._rows[row], length)
                     if sampling is not None:
                         self._rows[row].sampling = sampling
                         self._sampler = None
-        stores = self._held()
+        stores = self._require_stores()
         return EditResult(
             kv_bytes=self._kv_bytes(),
             prefix_bytes=stores.prefix_bytes,
             reused=tuple(reused),
-            shared=tuple([(row.id, row.shared) for row in self._rows.values() if row.shared]),
+            shared=tuple([(row.id, row.shared_length) for row in self._rows.values() if row.shared_length]),
             shared_bytes=stores.shared_bytes(self._rows.values()),
         )
 
@@ -203,37 +183,37 @@ class MlxBackend:
         """A new row; how many tokens of its prompt it begins with."""
         row = Row(edit.row, edit.sampling, edit.expects, edit.kv)
         self._rows[edit.row] = row
-        return self._held().opened(row, edit.prompt)
+        return self._require_stores().open(row, edit.prompt)
 
     def forward(self, plan: ForwardPlan) -> None:
         """See `Backend.forward`. Builds the graph; `sample` dispatches it."""
         self._pass = None
         works = [self._work(feed) for feed in plan.feeds]
         try:
-            self._pass = self._held().run(works)
+            self._pass = self._require_stores().run(works)
         except Exception:
-            innocent, failures = self._sorted_out(works)
+            innocent, failures = self._find_failing(works)
             if not failures or not innocent:
                 raise
-            self._pass = self._held().run(innocent)
+            self._pass = self._require_stores().run(innocent)
             self._pass.failures += failures
         self._pass.wanted = {work.row.id: work.logits for work in works if work.logits}
 
     def _work(self, feed: Feed) -> RowWork:
         row = self._rows[feed.row]
         ids = feed.ids
-        if row.lost:
+        if row.kv_lost:
             tokens = tuple(row.numbers(0, len(row.tokens)))
             ids = tokens[: row.length] + (ids or tokens[row.length :])
             row.rewind(0)
-            row.lost = False
+            row.kv_lost = False
         if ids:
             row.extend(ids)
         elif row.pending is None:
             raise RuntimeError(f"{row!r} has no token to run")
         return RowWork(row, ids, feed.sample, feed.drafts, feed.logits)
 
-    def _sorted_out(self, works: list[RowWork]) -> tuple[list[RowWork], list[RowFailure]]:
+    def _find_failing(self, works: list[RowWork]) -> tuple[list[RowWork], list[RowFailure]]:
         """After a pass could not be built: which rows with several tokens are to blame, tried one by one."""
         innocent: list[RowWork] = []
         failures: list[RowFailure] = []
@@ -241,7 +221,7 @@ class MlxBackend:
             length = work.row.length
             try:
                 if len(work.ids) > 1:
-                    self._held().run([work])
+                    self._require_stores().run([work])
             except Exception as error:  # noqa: BLE001 - the edge where a row's failure is told from the others'
                 failures.append(RowFailure(work.row.id, error))
             else:
@@ -254,20 +234,16 @@ class MlxBackend:
         current, self._pass = self._pass, None
         if current is None:
             raise RuntimeError("sample() without a forward()")
+        # 1. Where masks have to be filled first, let the pass run meanwhile.
         if callable(masks):
             self._start(current)
             masks = masks()
-        drawn = self._drawn(current, masks) if current.sampled else _NOTHING
-        step = SubmittedPass(
-            drawn.report,
-            drawn.tokens,
-            drawn.logprobs,
-            failures=tuple(current.failures),
-            done=current.done,
-            logits=drawn.logits,
-        )
-        mx.async_eval([*current.asked, *drawn.arrays()])
-        last = dict(drawn.report)  # of several draws, a row goes on from the last one
+        # 2. Draw, and dispatch all of it.
+        step = self._draw(current, masks) if current.sampled else SubmittedPass()
+        step.failures, step.done = tuple(current.failures), current.done
+        mx.async_eval([*current.asked, *step.arrays()])
+        # 3. What each row drew last, of several draws, is its pending token.
+        last = dict(step.report)
         for number, place in last.items():
             self._rows[number].push(TokenRef(step, place))
         self._steps.append(step)
@@ -279,47 +255,52 @@ class MlxBackend:
         try:
             mx.async_eval([current.logits, *current.state])
         except Exception:
-            self._held().heal()
+            self._require_stores().recover()
             raise
 
-    def _drawn(self, current: Pass, masks: Masks | None) -> _Draws:
-        spots, logits, fed = current.selected()
-        positions = np.array([spot.position for spot in spots], dtype=np.uint64)
+    def _draw(self, current: Pass, masks: Masks | None) -> SubmittedPass:
+        # 1. Where each row's draws are among the logits.
+        sites, logits, fed = current.select()
+        positions = np.array([site.position for site in sites], dtype=np.uint64)
         places: dict[int, list[int]] = {}
-        for place, spot in enumerate(spots):
-            places.setdefault(spot.row.id, []).append(place)
+        for place, site in enumerate(sites):
+            places.setdefault(site.row.id, []).append(place)
         report = tuple([(row, place) for row in current.sampled for place in places[row]])
         wanted = tuple([places[row][n] for row, numbers in current.wanted.items() if row in places for n in numbers])
+        # 2. Draw for all of them.
         try:
-            sampler = self._sampler_for([spot.row for spot in spots])
+            sampler = self._sampler_for([site.row for site in sites])
             drawn = sampler.draw(logits, fed, masks, positions, keeps=bool(wanted))
         except Exception:
-            self._held().heal()  # some ways to draw wait for the pass, which may have failed
+            self._require_stores().recover()  # some methods to draw wait for the pass, which may have failed
             raise
+        # 3. Copy the logits that were asked for.
         kept = (wanted, logits[mx.array(wanted)].astype(mx.float32)) if wanted else None
-        return _Draws(report, drawn.tokens, drawn.logprobs, kept)
+        return SubmittedPass(report, drawn.tokens, drawn.logprobs, kept)
 
-    def _sampler_for(self, rows: list[Row]) -> Sampler:
+    def _sampler_for(self, rows: list[Row]) -> BatchSampler:
         key = tuple([row.id for row in rows])
         if self._sampler is None or self._sampler[0] != key:
-            self._sampler = (key, Sampler(rows, self._vocab_size))
+            self._sampler = (key, BatchSampler(rows, self._vocab_size))
         return self._sampler[1]
 
     def read(self) -> StepResult:
         """See `Backend.read`."""
+        # 1. Wait for the step.
         step = self._steps.popleft()
         try:
             values = step.numbers()
             mx.eval(step.logprobs.arrays() if step.logprobs is not None else [])
         except Exception:
-            self._held().heal()
+            self._require_stores().recover()
             raise
+        # 2. Report what rows drew that are still open.
         rows = self._rows
         if step.logprobs is None and step.logits is None:
             sampled = [Sampled(row, values[i]) for row, i in step.report if row in rows]
         else:
-            extras = reported(step.logprobs) if step.logprobs is not None else {}
-            logits = step.copied()
+            extras = step.logprobs.by_place() if step.logprobs is not None else {}
+            logits = step.logits_by_place()
             sampled = []
             for row, i in step.report:
                 if row in rows:
@@ -330,25 +311,19 @@ class MlxBackend:
 
     def export_prefix(self, tokens: Sequence[int]) -> bytes | None:
         """See `PrefixExporter.export_prefix`."""
-        found = self._inspection
-        if found is None or found.kept is None:
-            return None
-        return exported(found.kept, tokens)
+        return export_prefix(self._kept, tokens) if self._kept is not None else None
 
     def import_prefix(self, data: bytes) -> int:
         """See `PrefixExporter.import_prefix`."""
-        found = self._inspection
-        if found is None or found.kept is None:
-            return 0
-        return imported(found.kept, data)
+        return import_prefix(self._kept, data) if self._kept is not None else 0
 
     def close(self) -> None:
         """See `Backend.close`."""
         limits, streams = self._limits, self._streams
         if self._model is not None:
             mx.synchronize()
-        if self._stores is not None:
-            self._stores.close()
+        if self._profile is not None:
+            self._profile.stores.close()
         self._reset()
         if limits is not None:
             limits.restore()
@@ -359,41 +334,24 @@ class MlxBackend:
 
     def _close_row(self, number: int) -> None:
         row = self._rows.pop(number)
-        self._held().of(row).leave(row)
+        self._require_stores().of(row).leave(row)
         row.cache = None
         self._sampler = None
         if not self._rows:
-            self._held().clear()
+            self._require_stores().clear()
             mx.clear_cache()
-
-    def _fork(self, edit: Fork) -> None:
-        source = self._rows[edit.source]
-        row = Row(edit.row, edit.sampling, source.expects, source.kv)
-        if source.slot is not None:
-            self._held().of(source).fork(row, source)
-        elif source.cache is not None:
-            row.cache = copy.deepcopy(source.cache)
-        row.length = source.length
-        row.tokens = list(source.tokens)
-        row.settled = source.settled
-        row.lost = source.lost
-        self._rows[edit.row] = row
 
     def _rewind(self, row: Row, length: int) -> None:
         if not 0 <= length <= row.length:
             raise ValueError(f"{row!r} cannot be rewound to {length}")
         if length < row.length:
-            if row.slot is not None:
-                self._held().of(row).rewind(row, length)
-            else:
-                for cache in row.cache or ():
-                    cache.trim(row.length - length)
+            self._require_stores().of(row).rewind(row, length)
         row.rewind(length)
 
     def _kv_bytes(self) -> int:
-        return self._stores.kv_bytes(self._rows.values()) if self._stores is not None else 0
+        return self._require_stores().kv_bytes(self._rows.values())
 
-    def _held(self) -> Stores:
-        if self._stores is None:
+    def _require_stores(self) -> Stores:
+        if self._profile is None:
             raise RuntimeError(f"{self!r} is not loaded")
-        return self._stores
+        return self._profile.stores

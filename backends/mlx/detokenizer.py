@@ -1,17 +1,16 @@
 """Ids to text, one at a time: the pieces joined are the decode of all ids at once, and no code point is ever cut.
 
-`ByteStream` is for byte-level BPE: a token is some bytes, and the text is their UTF-8. `PieceStream` is for
+For byte-level BPE a token is some bytes, and the text is their UTF-8: `ByteStream`, elsewhere. `PieceStream` is for
 SentencePiece with byte fallback, where a run of byte tokens is decoded as a whole or, if it is not UTF-8, byte by
 byte to U+FFFD: so a run is held until it ends. `WindowStream` is for the rest: it decodes the last few ids again.
 """
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["ByteStream", "PieceStream", "WindowStream", "byte_table", "piece_table"]
+__all__ = ["PieceStream", "WindowStream", "byte_table", "piece_table"]
 
 _UNKNOWN = "\ufffd"
 
@@ -62,34 +61,6 @@ def _characters_of_bytes() -> dict[str, str]:
     table = {chr(byte): _UNKNOWN for byte in others}
     table.update({chr(256 + n): chr(byte) for n, byte in enumerate(others)})
     return table
-
-
-class ByteStream:
-    """Bytes of tokens through an incremental UTF-8 decoder."""
-
-    __slots__ = ("_decode", "_decoder", "_table")
-
-    def __init__(self, table: list[bytes]) -> None:
-        self._table = table
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._decode = self._decoder.decode
-
-    def step(self, token: int) -> str:
-        """See `TextStream.step`. An id that the tokenizer does not know gives nothing, as it decodes to nothing."""
-        try:
-            return self._decode(self._table[token])
-        except IndexError:
-            return ""
-
-    def flush(self) -> str:
-        """See `TextStream.flush`."""
-        return self._decode(b"", True)
-
-    def fork(self) -> ByteStream:
-        """See `TextStream.fork`."""
-        twin = ByteStream(self._table)
-        twin._decoder.setstate(self._decoder.getstate())
-        return twin
 
 
 class PieceStream:

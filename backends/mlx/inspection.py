@@ -10,10 +10,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
-import msgspec
 from mlx.utils import tree_flatten
 from mlx_lm.models import cache as caches
 
@@ -22,19 +21,19 @@ from greenroom.backends.mlx.kv.batch_cache import BatchCacheStore
 from greenroom.backends.mlx.kv.cache_snapshots import can_snapshot
 from greenroom.backends.mlx.kv.packed import PackedStore
 from greenroom.backends.mlx.kv.padded import PaddedStore
-from greenroom.backends.mlx.kv.padded_layers import LayerShape
+from greenroom.backends.mlx.kv.row_cost import RowCost
 from greenroom.backends.mlx.kv.sequential import SequentialStore, quantize
+from greenroom.backends.mlx.kv.stores import Store, Stores
+from greenroom.backends.mlx.layer_shape import LayerShape
 from greenroom.backends.mlx.load import Loaded, chat_template, stop_tokens, thinking, tool_parser
 from greenroom.backends.mlx.memory import device_info, uses_cpu
 from greenroom.backends.mlx.prefix_cache.files import PrefixFiles
-from greenroom.backends.mlx.prefix_cache.store import BLOCK, Kept, PrefixStore
+from greenroom.backends.mlx.prefix_cache.store import BLOCK, PrefixNamespace, PrefixStore
 from greenroom.backends.mlx.rows import Row, RowWork
 from greenroom.backends.protocol import KvOptions, ModelInfo, Sampling
 from greenroom.errors import ModelLoadFailed
 
-__all__ = ["ModelProfile", "Store", "inspect"]
-
-Store = PackedStore | PaddedStore | BatchCacheStore | SequentialStore
+__all__ = ["ModelProfile", "inspect"]
 
 _LENGTH_KEYS = (
     "max_position_embeddings",
@@ -53,106 +52,11 @@ _EXP_ON_CPU = 600
 _PROBES = ((1, 2, 3, 4, 5), (2, 1))
 
 
-class ModelProfile:
-    """The plain facts in `info`, and how to make and count the model's caches."""
+class ModelProfile(NamedTuple):
+    """What was found: the plain facts, and the stores for rows of this model."""
 
-    def __init__(
-        self,
-        info: ModelInfo,
-        *,
-        model: Any,
-        make_cache: Callable[[], list[Any]],
-        store: Callable[[Kept | None], Store],
-        cost: _Cost,
-        kept: Kept | None,
-    ) -> None:
-        self.info = info
-        self.kept = kept
-        """Where KV of prompts that are over is kept; None: nowhere."""
-        self._model = model
-        self._make_cache = make_cache
-        self._store = store
-        self._costs: dict[KvOptions | None, _Cost] = {None: cost}
-
-    def store(self, options: KvOptions | None) -> Store:
-        """An empty store for rows with these options.
-
-        mlx-lm has no batch of quantized caches, and its batch of rotating ones forgets the first tokens, which rows
-        with a bounded length keep.
-        """
-        if options is None:
-            return self._store(self.kept)
-        return SequentialStore(self._model, partial(self._cache, options), options)
-
-    def _cache(self, options: KvOptions | None) -> list[Any]:
-        if options is None or options.max_size is None:
-            return self._make_cache()
-        made: list[Any] = caches.make_prompt_cache(self._model, options.max_size)
-        return made
-
-    def kv_bytes(self, options: KvOptions | None, lengths: Sequence[int]) -> int:
-        """Bytes that rows of these lengths hold, opened with these options."""
-        if options is not None and options.bits is not None and options.start:
-            plain = msgspec.structs.replace(options, bits=None)
-            early = [length for length in lengths if length < options.start]
-            return self._cost(plain).of(early) + self._cost(options).of([n for n in lengths if n >= options.start])
-        return self._cost(options).of(lengths)
-
-    def _cost(self, options: KvOptions | None) -> _Cost:
-        if options not in self._costs:
-            probe = self._cache(options)
-            mx.eval(self._model(mx.array([[0]]), cache=probe))
-            quantize(probe, options and msgspec.structs.replace(options, start=0))
-            cost = _Cost()
-            for cache in probe:
-                cost.add(cache)
-            self._costs[options] = cost
-        return self._costs[options]
-
-
-class _Cost:
-    """Bytes of a row: what grows with every token, windows that grow until they are full, and fixed state."""
-
-    def __init__(self) -> None:
-        self.per_token = 0
-        self.fixed = 0
-        self.layers = 0
-        """Those whose attention looks back on everything."""
-        self.windows: list[tuple[int, int]] = []
-        """(tokens, bytes per token)."""
-
-    def add(self, cache: Any) -> None:
-        """Count one layer's cache, after it has run a token."""
-        for part in getattr(cache, "caches", None) or (cache,):
-            keys, values = getattr(part, "keys", None), getattr(part, "values", None)
-            if not isinstance(keys, mx.array | None) and values is not None:  # quantized: numbers, scales and biases
-                self.per_token += sum(array.nbytes // array.shape[2] for array in (*keys, *values))
-                self.layers += 1
-                continue
-            if not isinstance(keys, mx.array) or not isinstance(values, mx.array):
-                self.fixed += part.nbytes
-                continue
-            size = (keys.nbytes + values.nbytes) // keys.shape[2]
-            window = getattr(part, "max_size", None) or getattr(part, "chunk_size", None)
-            if window:
-                self.windows.append((window, size))
-            else:
-                self.per_token += size
-                self.layers += 1
-
-    @property
-    def per_row(self) -> int:
-        """State that does not grow, windows counted full."""
-        return self.fixed + sum(tokens * size for tokens, size in self.windows)
-
-    def of(self, lengths: Sequence[int]) -> int:
-        """Bytes of rows that hold so many tokens each."""
-        total = sum(lengths) * self.per_token
-        if self.fixed:
-            total += self.fixed * sum(length > 0 for length in lengths)
-        for tokens, size in self.windows:
-            total += size * sum(min(length, tokens) for length in lengths)
-        return total
+    info: ModelInfo
+    stores: Stores
 
 
 def inspect(
@@ -174,9 +78,7 @@ def inspect(
         mx.eval(logits)
     except Exception as error:
         raise ModelLoadFailed(f"{name} cannot run a token here: {error}") from error
-    cost = _Cost()
-    for cache in probe:
-        cost.add(cache)
+    cost = RowCost(probe)
     plain = all(type(cache) is caches.KVCache for cache in probe)
     shapes = [_shape(cache) for cache in probe] if plain else []
     vocab_size = logits.shape[-1]
@@ -184,7 +86,7 @@ def inspect(
     if groups and not _takes_quantized(model, probe, groups[0]):
         groups = ()
     del probe, logits
-    kinds: tuple[Callable[[Kept | None], Store], ...] = (
+    kinds: tuple[Callable[[PrefixNamespace | None], Store], ...] = (
         *(_plain_stores(model, make_cache, shapes) if plain else ()),
         *(() if _cuts_blocks(model) else (partial(BatchCacheStore, model, make_cache),)),
         partial(SequentialStore, model, make_cache, None),
@@ -195,7 +97,7 @@ def inspect(
     kept = None
     if budget >= BLOCK * cost.per_token + cost.per_row and (plain or can_snapshot(make_cache())):
         namespace = f"mlx {version('mlx')} {weights}"  # two versions may round differently
-        kept = Kept(PrefixStore(budget, shapes, files), namespace)
+        kept = PrefixNamespace(PrefixStore(budget, shapes, files), namespace)
     context = _context_length(loaded.config)
     info = ModelInfo(
         name=name,
@@ -220,7 +122,7 @@ def inspect(
         chat_template=chat_template(loaded),
         thinking=thinking(loaded),
     )
-    return ModelProfile(info, model=model, make_cache=make_cache, store=store, cost=cost, kept=kept)
+    return ModelProfile(info, Stores(model, make_cache, store, cost, kept))
 
 
 def _shape(cache: Any) -> LayerShape:
@@ -236,7 +138,7 @@ def _is_plain(cache: Any) -> bool:
 
 def _plain_stores(
     model: Any, make_cache: Callable[[], list[Any]], shapes: list[LayerShape]
-) -> tuple[Callable[[Kept | None], Store], ...]:
+) -> tuple[Callable[[PrefixNamespace | None], Store], ...]:
     """Stores for plain KV caches, the best one first."""
     return (partial(PackedStore, model, shapes), partial(PaddedStore, model, make_cache, shapes))
 
@@ -250,7 +152,7 @@ def _cuts_blocks(model: Any) -> bool:
 
 
 def _agrees(
-    make: Callable[[Kept | None], Store], model: Any, make_cache: Callable[[], list[Any]], vocab_size: int
+    make: Callable[[PrefixNamespace | None], Store], model: Any, make_cache: Callable[[], list[Any]], vocab_size: int
 ) -> bool:
     """Whether unequal rows in that store, prompts and single tokens in one pass, give mlx-lm's own logits."""
     first, second = [tuple(token % vocab_size for token in probe) for probe in _PROBES]
@@ -262,7 +164,7 @@ def _agrees(
         found = store.run([_work(rows[0], first[-1:]), _work(rows[1], second)])
         if found.logits is None or found.failures:
             return False
-        wanted = mx.concatenate([expected[spot.row.id] for spot in found.order])
+        wanted = mx.concatenate([expected[site.row.id] for site in found.order])
         spread = wanted.max() - wanted.min()
         return bool((mx.abs(found.logits - wanted).max() <= 0.02 * spread + 1e-4).item())
     except Exception:  # noqa: BLE001 - a model class that cannot take such a cache may fail in any way
@@ -294,14 +196,13 @@ def _takes_quantized(model: Any, probe: list[Any], group_size: int) -> bool:
     try:
         quantize(probe, KvOptions(bits=8, group_size=group_size))
         mx.eval(model(mx.array([[0]]), cache=probe))
-        for cache in probe:
-            _Cost().add(cache)
+        RowCost(probe)
     except Exception:  # noqa: BLE001 - it may fail in any way
         return False
     return True
 
 
-def _context_span(model: Any, config: Mapping[str, Any], cost: _Cost) -> float:
+def _context_span(model: Any, config: Mapping[str, Any], cost: RowCost) -> float:
     """How many tokens back double a token's cost: weights that it is multiplied with, against scores and their sums.
 
     A score and its share in the sum are two multiplications a dimension; on CPU the exponential costs far more.

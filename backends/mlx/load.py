@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 
 from greenroom.backends.mlx.memory import uses_cpu
-from greenroom.backends.mlx.parsers import ToolParser
+from greenroom.backends.mlx.parsers import LibraryParser
 from greenroom.errors import ModelLoadFailed, ModelNotFound
 
 __all__ = ["Loaded", "chat_template", "load_folder", "stop_tokens", "thinking", "tool_parser", "wrap"]
@@ -112,12 +112,12 @@ def thinking(loaded: Loaded) -> tuple[str, str] | None:
     return (start, end) if isinstance(start, str) and isinstance(end, str) else None
 
 
-def tool_parser(loaded: Loaded) -> ToolParser | None:
+def tool_parser(loaded: Loaded) -> LibraryParser | None:
     """mlx-lm's parser for the model's tool calls, where it has one."""
     wrapper = loaded.wrapper
     if not getattr(wrapper, "has_tool_calling", False):
         return None
-    return ToolParser(wrapper.tool_call_start, wrapper.tool_call_end or "", wrapper.tool_parser)
+    return LibraryParser(wrapper.tool_call_start, wrapper.tool_call_end or "", wrapper.tool_parser)
 
 
 def _folder(model: str | Path) -> Path:

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 from greenroom.backends.mlx import blas
 
-__all__ = ["ToolParser", "library", "names"]
+__all__ = ["LibraryParser", "library", "names"]
 
 
-class ToolParser(NamedTuple):
+class LibraryParser(NamedTuple):
     """How a model writes a call: `parse(text, tools)` takes what stands between `start` and `end`."""
 
     start: str
@@ -34,11 +34,11 @@ def names() -> tuple[str, ...]:
 
 
 @cache
-def library(name: str) -> ToolParser:
+def library(name: str) -> LibraryParser:
     """The parser `name`, with its markers. Raises `LookupError` where the installed mlx-lm has none of that name."""
     blas.prepare()
     try:
         module = importlib.import_module(f"mlx_lm.tool_parsers.{name}")
     except ModuleNotFoundError as error:
         raise LookupError(name) from error
-    return ToolParser(module.tool_call_start, module.tool_call_end, module.parse_tool_call)
+    return LibraryParser(module.tool_call_start, module.tool_call_end, module.parse_tool_call)

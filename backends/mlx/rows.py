@@ -32,12 +32,9 @@ class SubmittedPass:
 
     def __init__(
         self,
-        report: tuple[tuple[int, int], ...],
-        tokens: mx.array | None,
-        logprobs: Any,
-        *,
-        failures: tuple[RowFailure, ...],
-        done: mx.array | None = None,
+        report: tuple[tuple[int, int], ...] = (),
+        tokens: mx.array | None = None,
+        logprobs: Any = None,
         logits: tuple[tuple[int, ...], mx.array] | None = None,
     ) -> None:
         self.report = report
@@ -46,10 +43,16 @@ class SubmittedPass:
         self.logprobs = logprobs
         self.logits = logits
         """Raw logits that were asked for, and which of `tokens` they belong to."""
-        self.failures = failures
-        self.done = done
+        self.failures: tuple[RowFailure, ...] = ()
+        self.done: mx.array | None = None
         """What a pass that drew nothing is waited for by."""
         self.values: list[int] | None = None
+
+    def arrays(self) -> list[mx.array]:
+        """What was drawn, and what was asked for beside it: to be evaluated."""
+        found = [] if self.tokens is None else [self.tokens]
+        found += self.logprobs.arrays() if self.logprobs is not None else []
+        return found if self.logits is None else [*found, self.logits[1]]
 
     def numbers(self) -> list[int]:
         """The tokens as ints; waits for the pass the first time. Raises what the pass raised."""
@@ -60,7 +63,7 @@ class SubmittedPass:
             self.values = [] if self.tokens is None else ints(self.tokens)
         return self.values
 
-    def copied(self) -> dict[int, npt.NDArray[np.float32]]:
+    def logits_by_place(self) -> dict[int, npt.NDArray[np.float32]]:
         """By place among the tokens, the logits that were asked for."""
         if self.logits is None:
             return {}
@@ -93,16 +96,16 @@ class Row:
         "expects",
         "id",
         "kv",
+        "kv_lost",
         "length",
-        "lost",
         "pool",
         "prompt",
         "sampling",
         "settled",
-        "shared",
+        "shared_length",
+        "shared_prefix",
         "slot",
         "tokens",
-        "trunk",
     )
 
     def __init__(self, number: int, sampling: Sampling, expects: int = 0, kv: KvOptions | None = None) -> None:
@@ -122,10 +125,10 @@ class Row:
         self.pool: Any = None
         self.slot: int | None = None
         """Where a store holds the row's KV: the slot, and of a packed store the pool."""
-        self.trunk: Any = None
-        self.shared = 0
-        """In a packed store, the first so many tokens are those of a trunk; the slot holds what follows."""
-        self.lost = False
+        self.shared_prefix: Any = None
+        self.shared_length = 0
+        """In a packed store, the first so many tokens are those of `shared_prefix`; the slot holds what follows."""
+        self.kv_lost = False
         """Its KV went down with a failed pass of other rows: its tokens are run again when it is next fed."""
 
     def __repr__(self) -> str:
@@ -137,19 +140,25 @@ class Row:
         return self.tokens[self.length] if len(self.tokens) > self.length else None
 
     @property
-    def own(self) -> int:
+    def own_length(self) -> int:
         """How many tokens its slot holds."""
-        return self.length - self.shared
+        return self.length - self.shared_length
 
-    def displace(self) -> None:
+    def clear_place(self) -> None:
         """A packed store holds nothing of it any more."""
-        self.pool = self.slot = self.trunk = None
-        self.shared = 0
+        self.pool = self.slot = self.shared_prefix = None
+        self.shared_length = 0
 
     def extend(self, ids: tuple[int, ...]) -> None:
         """Put `ids` behind the tokens in KV, in place of a pending one."""
         del self.tokens[self.length :]
         self.tokens.extend(ids)
+
+    def begin_with(self, ids: tuple[int, ...]) -> int:
+        """Be a row in whose KV `ids` are, and nothing else; how many they are."""
+        self.extend(ids)
+        self.length = len(ids)
+        return self.length
 
     def push(self, ref: TokenRef) -> None:
         """`ref` becomes the pending token. References to steps long read are turned into numbers now and then."""
@@ -168,7 +177,7 @@ class Row:
         known: list[Any] = self.tokens[start:stop]
         return known
 
-    def known(self) -> list[int]:
+    def known_tokens(self) -> list[int]:
         """The tokens in KV, up to the first that nobody has read."""
         tokens: list[int] = []
         for token in self.tokens[: self.length]:
@@ -185,9 +194,9 @@ class Row:
         del self.tokens[length:]
         self.length = length
         self.settled = min(self.settled, length)
-        self.shared = min(self.shared, length)
-        if not self.shared:
-            self.trunk = None
+        self.shared_length = min(self.shared_length, length)
+        if not self.shared_length:
+            self.shared_prefix = None
 
 
 class RowWork(NamedTuple):

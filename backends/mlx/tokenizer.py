@@ -15,7 +15,8 @@ from typing import Any
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from transformers import PreTrainedTokenizerFast
 
-from greenroom.backends.mlx.detokenizer import ByteStream, PieceStream, WindowStream, byte_table, piece_table
+from greenroom.backends.byte_stream import ByteStream
+from greenroom.backends.mlx.detokenizer import PieceStream, WindowStream, byte_table, piece_table
 from greenroom.backends.protocol import TextStream
 from greenroom.errors import NotSupported
 

@@ -22,7 +22,7 @@ from greenroom.backends.protocol import (
 from greenroom.backends.scripted.draw import draw
 from greenroom.backends.scripted.failures import Failures, Method
 from greenroom.backends.scripted.holding import Holding
-from greenroom.backends.scripted.legal import checked
+from greenroom.backends.scripted.legal import check_masks
 from greenroom.backends.scripted.replies import Answers, Replies
 from greenroom.backends.scripted.rows import Rows
 from greenroom.backends.scripted.tokenizer import STOP, ByteTokenizer
@@ -108,7 +108,7 @@ class Scripted(Holding):
         """See `Backend.load`. Forgets everything that was there before it, counters too."""
         if self._thread is not None:
             raise ProtocolViolation(f"{self!r} is loaded already")
-        self._failures.meet("load")
+        self._failures.raise_next("load")
         self._reset()
         self.steps = self.passes = 0
         self._thread = threading.get_ident()
@@ -138,7 +138,7 @@ class Scripted(Holding):
         if len(self._under_way) == _UNDER_WAY:
             raise ProtocolViolation(f"{_UNDER_WAY} steps are under way, none of them read")
         masks = masks() if callable(masks) else masks
-        masked = checked(masks, plan.feeds, self._info.vocab_size)
+        masked = check_masks(masks, plan.feeds, self._info.vocab_size)
         delay = 0
         given: list[Sampled | RowFailure] = []
         for feed in plan.feeds:
@@ -164,7 +164,7 @@ class Scripted(Holding):
                 time.sleep(self._step_seconds)
             self.steps += 1
         given = [each for each in self._under_way.popleft().given if each.row in self._rows]
-        self._failures.meet("read")
+        self._failures.raise_next("read")
         sampled = tuple([each for each in given if isinstance(each, Sampled)])
         for each in sampled:
             self._rows[each.row].has_ended |= each.token in STOP
@@ -185,4 +185,4 @@ class Scripted(Holding):
         if self._thread != threading.get_ident():
             raise ProtocolViolation(f"{self!r} was called on another thread than the one that loaded it")
         if method is not None:
-            self._failures.meet(method)
+            self._failures.raise_next(method)

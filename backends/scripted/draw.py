@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from greenroom.backends.protocol import Feed, RowFailure, Sampled
 from greenroom.backends.scripted.legal import Bits, Legal
-from greenroom.backends.scripted.row import Row
+from greenroom.backends.scripted.row import ScriptedRow
 from greenroom.backends.scripted.violation import ProtocolViolation
 
 __all__ = ["draw"]
@@ -18,7 +18,7 @@ _LIKELY = -0.1
 _UNLIKELY = -3.1
 
 
-def draw(row: Row, feed: Feed, bits: Sequence[Bits] | None, vocab_size: int) -> list[Sampled | RowFailure]:
+def draw(row: ScriptedRow, feed: Feed, bits: Sequence[Bits] | None, vocab_size: int) -> list[Sampled | RowFailure]:
     """Draw behind what was fed, and before each draft: the first legal id of the script, else the lowest legal id.
 
     The last draw becomes the row's pending token. Log-probabilities and logits are made up: those of the first scripted
@@ -37,12 +37,12 @@ def draw(row: Row, feed: Feed, bits: Sequence[Bits] | None, vocab_size: int) -> 
         token = _choice(row, place, Legal(row, length, None if bits is None else bits[number]), vocab_size)
         best = _choice(row, place, range(vocab_size), vocab_size)
         logits = _logits(best, vocab_size) if number in feed.logits else None
-        found.append(_told(row, token, vocab_size, logits))
+        found.append(_report(row, token, vocab_size, logits))
     row.tokens.append(token)
     return found
 
 
-def _told(row: Row, token: int, vocab_size: int, logits: npt.NDArray[np.float32] | None) -> Sampled:
+def _report(row: ScriptedRow, token: int, vocab_size: int, logits: npt.NDArray[np.float32] | None) -> Sampled:
     wanted = row.sampling.logprobs
     if wanted is None:
         return Sampled(row.id, token, logits=logits)
@@ -57,7 +57,7 @@ def _logits(best: int, vocab_size: int) -> npt.NDArray[np.float32]:
     return logits
 
 
-def _choice(row: Row, place: int, legal: Legal | range, vocab_size: int) -> int:
+def _choice(row: ScriptedRow, place: int, legal: Legal | range, vocab_size: int) -> int:
     if row.script is not None:
         for token, _ in row.script.choices(place):
             if token in legal:

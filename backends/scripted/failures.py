@@ -26,7 +26,7 @@ class Failures:
             raise ValueError(f"method must be one of {', '.join(get_args(Method))}, got {method!r}")
         self._waiting[method].append(error)
 
-    def meet(self, method: Method) -> None:
+    def raise_next(self, method: Method) -> None:
         """Raise what waits for `method`."""
         if self._waiting[method]:
             raise self._waiting[method].popleft()

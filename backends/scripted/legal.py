@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from greenroom.backends.protocol import Feed, Masks
-from greenroom.backends.scripted.row import Row
+from greenroom.backends.scripted.row import ScriptedRow
 from greenroom.backends.scripted.violation import ProtocolViolation
 
-__all__ = ["Bits", "Legal", "checked"]
+__all__ = ["Bits", "Legal", "check_masks"]
 
 Bits = npt.NDArray[np.uint32]
 
@@ -21,7 +21,7 @@ class Legal(Container[int]):
 
     __slots__ = ("_banned", "_bits")
 
-    def __init__(self, row: Row, length: int, bits: Bits | None) -> None:
+    def __init__(self, row: ScriptedRow, length: int, bits: Bits | None) -> None:
         sampling = row.sampling
         self._banned = frozenset(sampling.banned if length < sampling.banned_until else ())
         self._bits = bits
@@ -35,7 +35,7 @@ class Legal(Container[int]):
         return self._bits is None or int(self._bits[token // 32]) >> token % 32 & 1 == 1
 
 
-def checked(masks: Masks | None, feeds: Sequence[Feed], vocab_size: int) -> dict[int, list[Bits]]:
+def check_masks(masks: Masks | None, feeds: Sequence[Feed], vocab_size: int) -> dict[int, list[Bits]]:
     """Each named row's bits, draw by draw. Raises `ProtocolViolation` where masks are not as the protocol has them."""
     if masks is None:
         return {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-from greenroom.backends.scripted.row import Row
+from greenroom.backends.scripted.row import ScriptedRow
 from greenroom.backends.scripted.script import Script
 from greenroom.backends.scripted.tokenizer import STOP
 
@@ -36,13 +36,13 @@ class Replays:
     def __repr__(self) -> str:
         return f"<Replays closed={len(self._closed)}>"
 
-    def add(self, row: Row) -> None:
+    def add(self, row: ScriptedRow) -> None:
         """`row` was closed, or is about to be rewound into its prompt."""
         if row.script is not None and row.error is None:
             tokens, seed = tuple(row.tokens), row.sampling.seed
             self._closed.append(_Closed(tokens, row.num_prompt, seed, row.script, row.has_ended))
 
-    def begin(self, row: Row) -> bool:
+    def begin(self, row: ScriptedRow) -> bool:
         """Let `row` go on where the row stood whose replay it is; False if it is none."""
         found = max(
             [closed for closed in self._closed if _continues(closed, row)],
@@ -56,7 +56,7 @@ class Replays:
         return True
 
 
-def _continues(closed: _Closed, row: Row) -> bool:
+def _continues(closed: _Closed, row: ScriptedRow) -> bool:
     count = row.length
     if not (closed.num_prompt < count <= len(closed.tokens) <= count + _UNREAD):
         return False

@@ -30,9 +30,9 @@ class Replies:
     def script(self, ids: Sequence[int], seed: int) -> Script:
         """The reply to a prompt, as ids. A callable's exceptions go to the caller."""
         answers = self._answers
-        said = self._tokenizer.last_user_text(ids)
+        message = self._tokenizer.last_user_text(ids)
         whole = self._whole(ids)
-        last = whole if said is None else said
+        last = whole if message is None else message
         if isinstance(answers, str | Reply):
             found: str | Reply = answers
         elif isinstance(answers, Mapping):

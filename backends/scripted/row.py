@@ -8,10 +8,10 @@ from greenroom.backends.protocol import Sampling
 from greenroom.backends.scripted.script import Script
 from greenroom.backends.scripted.violation import ProtocolViolation
 
-__all__ = ["Row"]
+__all__ = ["ScriptedRow"]
 
 
-class Row:
+class ScriptedRow:
     """The first `length` of `tokens` were run; one more is there while a drawn token is pending.
 
     The prompt is what was run before the first draw; `script` is None until then. `place` is where it stands then.
@@ -53,7 +53,7 @@ class Row:
         """A token that ends a turn was read."""
 
     def __repr__(self) -> str:
-        return f"<Row {self.id} length={self.length} pending={self.pending} place={self.place}>"
+        return f"<ScriptedRow {self.id} length={self.length} pending={self.pending} place={self.place}>"
 
     @property
     def pending(self) -> int | None:
@@ -74,21 +74,21 @@ class Row:
         """What was run before the first draw: all of it, or the prompt that was announced."""
         if self.start is not None:
             return self.tokens[: self.start]
-        told = list(self.announced)
+        announced = list(self.announced)
         run = self.tokens[: self.length]
-        return told if told and run[: len(told)] == told else run
+        return announced if announced and run[: len(announced)] == announced else run
 
     def place_after(self, length: int) -> int:
         """Where it stands in what it says behind its first `length` tokens."""
         if self.script is None or length == self.length:
             return self.place
-        return self.script.behind(0, self.tokens[self.num_prompt : length])
+        return self.script.advance(0, self.tokens[self.num_prompt : length])
 
     def begin(self, script: Script, num_prompt: int) -> None:
         """The prompt is complete; tokens behind it were said already, by a row that this one replays."""
         self.script = script
         self.num_prompt = num_prompt
-        self.place = script.behind(0, self.tokens[num_prompt : self.length])
+        self.place = script.advance(0, self.tokens[num_prompt : self.length])
 
     def check(self, ids: Sequence[int], limit: int) -> None:
         """Raise `ProtocolViolation` if `ids` cannot be run here."""
@@ -106,7 +106,7 @@ class Row:
         new = self.tokens[self.length :]
         self.length = len(self.tokens)
         if self.script is not None:
-            self.place = self.script.behind(self.place, new)
+            self.place = self.script.advance(self.place, new)
 
     def rewind(self, length: int, start: int | None = None) -> None:
         """Keep the first `length` tokens; a shorter prompt is a new one, and one that ends at another `start`."""
@@ -121,11 +121,4 @@ class Row:
         if length < self.num_prompt or (start is not None and start != self.num_prompt):
             self.script, self.num_prompt, self.place = None, 0, 0
         else:
-            self.place = self.script.behind(0, self.tokens[self.num_prompt :])
-
-    def fork(self, number: int, sampling: Sampling) -> Row:
-        """An independent copy."""
-        twin = Row(number, sampling, self.announced, self.start)
-        twin.length, twin.tokens, twin.num_prompt = self.length, list(self.tokens), self.num_prompt
-        twin.script, twin.place, twin.error = self.script, self.place, self.error
-        return twin
+            self.place = self.script.advance(0, self.tokens[self.num_prompt :])

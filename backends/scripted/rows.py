@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from greenroom.backends.protocol import Close, Edit, Fork, ForwardPlan, ModelInfo, Open, Rewind
+from greenroom.backends.protocol import Close, Edit, ForwardPlan, ModelInfo, Open, Rewind
 from greenroom.backends.scripted.replays import Replays
 from greenroom.backends.scripted.replies import Replies
-from greenroom.backends.scripted.row import Row
+from greenroom.backends.scripted.row import ScriptedRow
 from greenroom.backends.scripted.violation import ProtocolViolation
 
 __all__ = ["Rows"]
@@ -20,7 +20,7 @@ class Rows:
         self._info = info
         self._replies = replies
         self._replays = Replays()
-        self._open: dict[int, Row] = {}
+        self._open: dict[int, ScriptedRow] = {}
         self._used: set[int] = set()
 
     def __repr__(self) -> str:
@@ -32,7 +32,7 @@ class Rows:
     def __contains__(self, number: int) -> bool:
         return number in self._open
 
-    def __getitem__(self, number: int) -> Row:
+    def __getitem__(self, number: int) -> ScriptedRow:
         try:
             return self._open[number]
         except KeyError:
@@ -49,9 +49,10 @@ class Rows:
         """Apply one edit."""
         match edit:
             case Open(row=number, sampling=sampling, prompt=prompt, start=start):
-                self._add(Row(number, sampling, prompt, start))
-            case Fork(row=number, source=source, sampling=sampling):
-                self._add(self[source].fork(number, sampling))
+                if number in self._used:
+                    raise ProtocolViolation(f"row {number} was opened before")
+                self._used.add(number)
+                self._open[number] = ScriptedRow(number, sampling, prompt, start)
             case Rewind(row=number, length=length, sampling=sampling, start=start):
                 if length < self[number].num_prompt:
                     self._replays.add(self[number])
@@ -72,19 +73,13 @@ class Rows:
         for feed in plan.feeds:
             self[feed.row].run(feed.ids)
 
-    def begin(self, row: Row) -> int:
+    def begin(self, row: ScriptedRow) -> int:
         """A token of `row` is asked for: find what it says, if that is not known yet; the steps of its delay now."""
         if row.script is None:
             ids = row.prompt()
             if row.start is not None or self._replies.knows(ids) or not self._replays.begin(row):
                 row.begin(self._replies.script(ids, row.sampling.seed), len(ids))
         return row.delay
-
-    def _add(self, row: Row) -> None:
-        if row.id in self._used:
-            raise ProtocolViolation(f"row {row.id} was opened before")
-        self._used.add(row.id)
-        self._open[row.id] = row
 
     def _check_ids(self, ids: Sequence[int]) -> None:
         if ids and (min(ids) < 0 or max(ids) >= self._info.vocab_size):

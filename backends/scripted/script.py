@@ -37,8 +37,8 @@ class Script:
             for at in range(min(place, count - 1), count):
                 yield self.ids[at], min(at + 1, count - 1)
 
-    def behind(self, place: int, tokens: Sequence[int]) -> int:
-        """The place of a row that stood at `place` after `tokens`."""
+    def advance(self, place: int, tokens: Sequence[int]) -> int:
+        """The place of a row that was at `place`, after `tokens`."""
         for token in tokens:
             place = next((following for choice, following in self.choices(place) if choice == token), place)
         return place

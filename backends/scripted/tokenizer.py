@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from greenroom.backends.byte_stream import ByteStream
 from greenroom.errors import NotSupported
 
-__all__ = ["END", "SPECIAL", "STOP", "ByteStream", "ByteTokenizer"]
+__all__ = ["END", "SPECIAL", "STOP", "ByteTokenizer"]
 
 SPECIAL: dict[str, int] = {
     "<|end|>": 256,
@@ -27,32 +27,11 @@ END = SPECIAL["<|end|>"]
 STOP = frozenset({END, SPECIAL["<|im_end|>"]})
 """The ids that end a turn."""
 
+_BYTES = [bytes((byte,)) for byte in range(256)]
+"""By id; special tokens give no text."""
 _MARKS = {token: mark.encode() for mark, token in SPECIAL.items()}
 _SPLIT = re.compile("(" + "|".join(map(re.escape, SPECIAL)) + ")")
 _USER = "user\n"
-
-
-class ByteStream:
-    """Ids to text, one at a time: the pieces joined are the decode of all ids without special tokens."""
-
-    __slots__ = ("_decoder",)
-
-    def __init__(self) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-
-    def step(self, token: int) -> str:
-        """See `TextStream.step`."""
-        return self._decoder.decode(bytes((token,))) if 0 <= token < 256 else ""
-
-    def flush(self) -> str:
-        """See `TextStream.flush`."""
-        return self._decoder.decode(b"", final=True)
-
-    def fork(self) -> ByteStream:
-        """See `TextStream.fork`."""
-        twin = ByteStream()
-        twin._decoder.setstate(self._decoder.getstate())
-        return twin
 
 
 class ByteTokenizer:
@@ -112,11 +91,11 @@ class ByteTokenizer:
 
     def stream(self) -> ByteStream:
         """See `Tokenizer.stream`."""
-        return ByteStream()
+        return ByteStream(_BYTES)
 
     def vocabulary(self) -> tuple[list[bytes], frozenset[int]]:
         """See `Tokenizer.vocabulary`."""
-        return [*[bytes((byte,)) for byte in range(256)], *_MARKS.values()], frozenset(_MARKS)
+        return [*_BYTES, *_MARKS.values()], frozenset(_MARKS)
 
     def last_user_text(self, ids: Sequence[int]) -> str | None:
         """What the last user message of a rendered conversation says; None if `ids` are none."""

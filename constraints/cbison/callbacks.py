@@ -14,7 +14,7 @@ from greenroom.constraints.cbison.provider import put
 from greenroom.constraints.cbison.spelling import Writer, spellings
 from greenroom.constraints.cbison.tokens import TokenSource, can_tokenize
 from greenroom.constraints.cbison.vocabularies import LLTokens
-from greenroom.constraints.compiled_grammar import unforced
+from greenroom.constraints.compiled_grammar import without_forcing
 from greenroom.errors import InvalidConstraint
 
 _QUIET = LLParserLimits(verbose_errors=False)  # messages without the parser's state and the tokens before
@@ -66,9 +66,9 @@ class CallbackEngine:
         """See `ExportedEngine`."""
 
     def _grammar(self, kind: bytes, text: bytes) -> str:
-        grammar = _compiled(kind.decode(), text.decode())
+        grammar = _compile(kind.decode(), text.decode())
         # An LLTokenizer over a Python object always takes itself to be able to tokenize.
-        return grammar if self._forces else unforced(grammar)
+        return grammar if self._forces else without_forcing(grammar)
 
 
 class _Record:
@@ -180,7 +180,7 @@ _SLOTS = {
 }
 
 
-def _compiled(kind: str, text: str) -> str:
+def _compile(kind: str, text: str) -> str:
     """A grammar in llguidance's own form, from CBISON's kinds. Raises `ValueError`."""
     match kind:
         case "regex":

@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from threading import Lock
-from typing import TYPE_CHECKING
 
+from greenroom.constraints.cbison.counts import Closable
 from greenroom.constraints.cbison.factory import CbisonFactory
 from greenroom.constraints.cbison.matcher import CbisonMatcher
-from greenroom.constraints.compiler import CompiledConstraint
-from greenroom.constraints.constraint import Constraint
+from greenroom.constraints.constraint import CompiledConstraint, Compiler, Constraint
 from greenroom.errors import InvalidConstraint
-
-if TYPE_CHECKING:
-    from greenroom.constraints.compiler import ConstraintCompiler
 
 __all__ = ["Cbison"]
 
@@ -37,15 +33,15 @@ class Cbison(Constraint):
         if not isinstance(self.factory, CbisonFactory):
             raise InvalidConstraint(f"Cbison needs a CbisonFactory, got {self.factory!r}")
 
-    def compile(self, grammars: ConstraintCompiler) -> CompiledConstraint:
+    def compile(self, compiler: Compiler) -> CompiledConstraint:
         """See `Constraint.compile`. Raises `FactoryClosed` too."""
-        self.factory.check_width(grammars.vocabulary.n_vocab)
-        prepared = Prepared(self.factory, self.kind, self.text, grammars.vocabulary.eos)
+        self.factory.check_width(compiler.vocabulary.n_vocab)
+        template = MatcherTemplate(self.factory, self.kind, self.text, compiler.vocabulary.eos)
         found = self.factory.validate(self.kind, self.text)
-        return _CompiledCbison(prepared, (found.message,) if found.status == "warning" else ())
+        return _CompiledCbison(template, (found.message,) if found.status == "warning" else ())
 
 
-class Prepared:
+class MatcherTemplate(Closable):
     """A grammar's first matcher, which requests copy. It does not keep its factory from being closed."""
 
     def __init__(self, factory: CbisonFactory, kind: str, text: str, eos_ids: Iterable[int]) -> None:
@@ -53,7 +49,7 @@ class Prepared:
         self._kind, self._text, self._eos_ids = kind, text, tuple(eos_ids)
         self._lock = Lock()  # a matcher has one owner, and requests start on any thread
         self._clones = "clone_matcher" in factory.capabilities
-        self.first = self._made()
+        self.first = self._create()
         if not self._clones:
             self.first.close()
         factory.closes_with(self)
@@ -61,10 +57,10 @@ class Prepared:
     def start(self) -> CbisonMatcher:
         """A matcher at the start. Raises `FactoryClosed`."""
         if not self._clones:
-            return self._made()
+            return self._create()
         with self._lock:
             if self.first.is_closed:
-                self.first = self._made()
+                self.first = self._create()
             return self.first.fork()
 
     def close(self) -> None:
@@ -72,15 +68,15 @@ class Prepared:
         with self._lock:
             self.first.close()
 
-    def _made(self) -> CbisonMatcher:
+    def _create(self) -> CbisonMatcher:
         return self._factory.matcher(self._kind, self._text, eos_ids=self._eos_ids)
 
 
 class _CompiledCbison(CompiledConstraint):
-    def __init__(self, prepared: Prepared, warnings: tuple[str, ...]) -> None:
-        super().__init__(prepared.first, warnings=warnings)
-        self._prepared = prepared
+    def __init__(self, template: MatcherTemplate, warnings: tuple[str, ...]) -> None:
+        super().__init__(template.first, warnings=warnings)
+        self._template = template
 
     def start(self) -> CbisonMatcher:
         """See `CompiledConstraint.start`."""
-        return self._prepared.start()
+        return self._template.start()

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import weakref
 from ctypes import Structure, addressof
-from typing import TypeVar
+from types import TracebackType
+from typing import Self, TypeVar
 
 from greenroom.constraints.cbison import layout
 from greenroom.constraints.cbison.guards import callback
+from greenroom.errors import FactoryClosed
 
 AnyCounted = TypeVar("AnyCounted", bound="Counted")
 
@@ -47,9 +49,9 @@ class Counted:
         """One less; the last lets go. More than there were is a fault of the caller's, and raises `IndexError`."""
         self._references.pop()
         if not self._references and _ALIVE.pop(self.address, None) is not None:
-            self.freed()
+            self.free()
 
-    def freed(self) -> None:
+    def free(self) -> None:
         """Nobody refers to it any more: let go of what it holds."""
 
 
@@ -66,9 +68,47 @@ def num_alive() -> int:
     return len(_ALIVE)
 
 
-def lease_of(owner: object, counted: Counted) -> weakref.finalize[[], object]:
-    """Give our reference back when called, when `owner` is collected or at the interpreter's end; once."""
-    return weakref.finalize(owner, counted.decr)
+class Closable:
+    """A context manager over its own `close`."""
+
+    def close(self) -> None:
+        """End it. Again does nothing."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Lease(Closable):
+    """Our reference to a counted object: back at `close()`, when the lease is collected or at the interpreter's end."""
+
+    def __init__(self, counted: Counted) -> None:
+        self._counted = counted
+        self._release = weakref.finalize(self, counted.decr)
+
+    @property
+    def address(self) -> int:
+        """Where the structure lies. Raises `FactoryClosed` once nobody refers to it."""
+        if not self.reference_count:
+            raise FactoryClosed(repr(self))
+        return self._counted.address
+
+    @property
+    def reference_count(self) -> int:
+        """Ours until `close()`, and those of the engines and matchers that use it."""
+        return self._counted.reference_count
+
+    def close(self) -> None:
+        """Give our reference back; all others stay."""
+        self._release()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} at {self._counted.address:#x}: {self.reference_count} references>"
 
 
 @callback(layout.COUNT, None)

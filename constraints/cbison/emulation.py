@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from greenroom.constraints.cbison.engine import Engine, Handle, error_of, new_handle
+from greenroom.constraints.cbison.engine import CbisonEngine, MatcherHandle, create_matcher, error_of
 from greenroom.errors import InvalidConstraint
 
 
@@ -36,9 +36,9 @@ class Unable(Exception):
     """The engine refused to do again what it had done."""
 
 
-def fresh(engine: Engine, grammar: Grammar) -> Handle:
+def create(engine: CbisonEngine, grammar: Grammar) -> MatcherHandle:
     """A new matcher of `grammar`. Raises `InvalidConstraint` with the engine's words where it does not compile."""
-    handle = new_handle(engine, lambda: engine.slots.new_matcher(engine.address, *grammar), "new_matcher")
+    handle = create_matcher(engine, lambda: engine.slots.new_matcher(engine.address, *grammar), "new_matcher")
     error = error_of(engine, handle.pointer)
     if error is not None:
         handle.close()
@@ -46,50 +46,52 @@ def fresh(engine: Engine, grammar: Grammar) -> Handle:
     return handle
 
 
-def consumes(engine: Engine, pointer: int, tokens: Sequence[int]) -> bool:
+def consume(engine: CbisonEngine, pointer: int, tokens: Sequence[int]) -> bool:
     """Whether the matcher took all `tokens`."""
     batch = array("I", tokens)
     return not len(batch) or engine.slots.consume_tokens(pointer, batch.buffer_info()[0], len(batch)) == 0
 
 
-def rebuilt(engine: Engine, grammar: Grammar, history: Sequence[int]) -> Handle:
+def rebuild(engine: CbisonEngine, grammar: Grammar, history: Sequence[int]) -> MatcherHandle:
     """A new matcher that consumed `history`. Raises `Unable`."""
     try:
-        handle = fresh(engine, grammar)
+        handle = create(engine, grammar)
     except InvalidConstraint as error:
         raise Unable(str(error)) from error
-    if not consumes(engine, handle.pointer, history):
+    if not consume(engine, handle.pointer, history):
         why = error_of(engine, handle.pointer)
         handle.close()
         raise Unable(f"a new matcher did not take the {len(history)} tokens again: {why}")
     return handle
 
 
-def clone(engine: Engine, grammar: Grammar, pointer: int, history: Sequence[int]) -> Handle:
+def clone(engine: CbisonEngine, grammar: Grammar, pointer: int, history: Sequence[int]) -> MatcherHandle:
     """A matcher in the same state: the engine's own copy, or one rebuilt. Raises `Unable`, `IncompatibleEngine`."""
     call = engine.slots.clone_matcher
     if call is None:
-        return rebuilt(engine, grammar, history)
-    return new_handle(engine, lambda: call(pointer), "clone_matcher")
+        return rebuild(engine, grammar, history)
+    return create_matcher(engine, lambda: call(pointer), "clone_matcher")
 
 
-def rewind(engine: Engine, grammar: Grammar, pointer: int, history: Sequence[int]) -> Handle | None:
+def rewind(engine: CbisonEngine, grammar: Grammar, pointer: int, history: Sequence[int]) -> MatcherHandle | None:
     """Bring the matcher back to `history`; a new one in its place where the engine cannot reset. Raises `Unable`."""
     call = engine.slots.reset
     if call is None:
-        return rebuilt(engine, grammar, history)
+        return rebuild(engine, grammar, history)
     code = call(pointer)
-    if code or not consumes(engine, pointer, history):
+    if code or not consume(engine, pointer, history):
         raise Unable(f"reset returned {code}, and then {len(history)} tokens were to be consumed again")
     return None
 
 
-def num_legal(engine: Engine, grammar: Grammar, pointer: int, history: Sequence[int], tokens: Sequence[int]) -> int:
+def num_legal(
+    engine: CbisonEngine, grammar: Grammar, pointer: int, history: Sequence[int], tokens: Sequence[int]
+) -> int:
     """How many of `tokens` a copy consumes, one by one. Raises as `clone` does."""
     trial = clone(engine, grammar, pointer, history)
     try:
         for index, token in enumerate(tokens):
-            if not consumes(engine, trial.pointer, (token,)):
+            if not consume(engine, trial.pointer, (token,)):
                 return index
         return len(tokens)
     finally:

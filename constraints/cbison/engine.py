@@ -44,7 +44,7 @@ class Slots:
     compute_masks: Callable[[int, object, int], int] | None
 
 
-class Engine:
+class CbisonEngine:
     """A factory that passed its checks. `owned` takes a reference over; otherwise one is added."""
 
     def __init__(self, address: int, found: FactoryStruct, *, owned: bool, keepalive: object = None) -> None:
@@ -110,15 +110,15 @@ class Engine:
         return f"the factory at {self.address:#x}"
 
 
-class Handle:
+class MatcherHandle:
     """One matcher inside an engine; freed once, at `close()` or when nobody holds this object."""
 
-    def __init__(self, engine: Engine, pointer: int, lease: object) -> None:
+    def __init__(self, engine: CbisonEngine, pointer: int, lease: object) -> None:
         self.pointer = pointer
         self.close = weakref.finalize(self, _free, engine, pointer, lease)
 
 
-def new_handle(engine: Engine, make: Callable[[], int | None], what: str) -> Handle:
+def create_matcher(engine: CbisonEngine, make: Callable[[], int | None], what: str) -> MatcherHandle:
     """The matcher that `make` creates. Raises `IncompatibleEngine` where it returns NULL."""
     lease = engine.lease()
     try:
@@ -129,16 +129,16 @@ def new_handle(engine: Engine, make: Callable[[], int | None], what: str) -> Han
     if not pointer:
         engine.give_back(lease)
         raise IncompatibleEngine(f"{engine} returned NULL from {what}, which must not be")
-    return Handle(engine, pointer, lease)
+    return MatcherHandle(engine, pointer, lease)
 
 
-def error_of(engine: Engine, pointer: int) -> str | None:
+def error_of(engine: CbisonEngine, pointer: int) -> str | None:
     """The error of the matcher `pointer`, None without one."""
     text = engine.slots.get_error(pointer)
     return string_at(text).decode("utf-8", "replace") if text else None
 
 
-def _free(engine: Engine, pointer: int, lease: object) -> None:
+def _free(engine: CbisonEngine, pointer: int, lease: object) -> None:
     engine.slots.free_matcher(pointer)
     engine.give_back(lease)
 

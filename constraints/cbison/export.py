@@ -10,16 +10,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 from greenroom.constraints.cbison import layout
-from greenroom.constraints.cbison.counts import Counted, counted_at, decr_ref_count, incr_ref_count, lease_of
+from greenroom.constraints.cbison.counts import Counted, Lease, counted_at, decr_ref_count, incr_ref_count
 from greenroom.constraints.cbison.guards import callback
 from greenroom.constraints.cbison.layout import FactoryStruct, MaskRequest
 from greenroom.constraints.cbison.tokens import TokenSource
 from greenroom.constraints.cbison.vocabularies import AnyVocabulary, source_of
-from greenroom.errors import FactoryClosed, NotSupported
+from greenroom.errors import NotSupported
 
 __all__ = ["CbisonExport", "llguidance_cbison_factory"]
 
@@ -51,7 +50,7 @@ class ExportedEngine(Protocol):
         """No matcher lives any more: let go of everything."""
 
 
-class CbisonExport:
+class CbisonExport(Lease):
     """Our engine behind an address; made by `llguidance_cbison_factory`.
 
     The memory at `address` lives until `close()` (or the last use of this object in Python), the last foreign reference
@@ -59,15 +58,8 @@ class CbisonExport:
     """
 
     def __init__(self, factory: Factory) -> None:
+        super().__init__(factory)
         self._factory = factory
-        self._close = lease_of(self, factory)
-
-    @property
-    def address(self) -> int:
-        """Where the `cbison_factory` lies. Raises `FactoryClosed` once nobody refers to it."""
-        if not self._factory.reference_count:
-            raise FactoryClosed(repr(self))
-        return self._factory.address
 
     @property
     def eos_ids(self) -> tuple[int, ...]:
@@ -78,29 +70,6 @@ class CbisonExport:
     def native_slots(self) -> frozenset[str]:
         """The slots that are C functions of llguidance's wheel."""
         return self._factory.native_slots
-
-    @property
-    def reference_count(self) -> int:
-        """Ours until `close()`, the consumers', and one for each living matcher."""
-        return self._factory.reference_count
-
-    def close(self) -> None:
-        """Give our reference back; consumers and matchers keep theirs."""
-        self._close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        count = self._factory.reference_count
-        return (
-            f"<CbisonExport at {self._factory.address:#x}: {len(self.native_slots)} native slots, {count} references>"
-        )
 
 
 def llguidance_cbison_factory(
@@ -174,7 +143,7 @@ class Factory(Counted):
     def _fill(self, request: tuple[int, int]) -> int:
         return self.engine.fill(*request, self.mask_bytes)
 
-    def freed(self) -> None:
+    def free(self) -> None:
         """Nobody refers to it, so no matcher lives."""
         if self._pool is not None:
             self._pool.shutdown(wait=False)

@@ -7,15 +7,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import addressof, create_string_buffer
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol
 from weakref import WeakSet
 
 import msgspec
 
 from greenroom.constraints.cbison import layout
 from greenroom.constraints.cbison.addresses import factory_at
-from greenroom.constraints.cbison.emulation import Grammar, fresh
-from greenroom.constraints.cbison.engine import Engine
+from greenroom.constraints.cbison.counts import Closable
+from greenroom.constraints.cbison.emulation import Grammar, create
+from greenroom.constraints.cbison.engine import CbisonEngine
 from greenroom.constraints.cbison.library import new_factory
 from greenroom.constraints.cbison.masks import Finish, row_address
 from greenroom.constraints.cbison.matcher import CbisonMatcher
@@ -51,25 +52,18 @@ class Addressed(Protocol):
         """The ids that end a turn."""
 
 
-class Closing(Protocol):
-    """Something to close."""
-
-    def close(self) -> None:
-        """Let go of what it holds; again does nothing."""
-
-
-class CbisonFactory:
+class CbisonFactory(Closable):
     """A foreign grammar engine. Thread-safe; each matcher belongs to one thread at a time.
 
     Everything that can be checked is checked when it is made. It holds one reference to the engine's factory, and gives
     it back once: at `close()`, or with its last matcher.
     """
 
-    def __init__(self, engine: Engine, finish: Finish, num_threads: int) -> None:
+    def __init__(self, engine: CbisonEngine, finish: Finish, num_threads: int) -> None:
         self._engine = engine
         self._finish = finish
         self._pool = ThreadPoolExecutor(num_threads, "cbison") if num_threads > 1 else None
-        self._prepared: WeakSet[Closing] = WeakSet()
+        self._templates: WeakSet[Closable] = WeakSet()
 
     @classmethod
     def from_address(
@@ -93,7 +87,7 @@ class CbisonFactory:
         """
         found = factory_at(address)
         finish = Finish(found.n_vocab, found.eos_token_id, eos_ids)
-        return cls(Engine(address, found, owned=owned, keepalive=keepalive), finish, num_threads)
+        return cls(CbisonEngine(address, found, owned=owned, keepalive=keepalive), finish, num_threads)
 
     @classmethod
     def from_library(
@@ -172,7 +166,7 @@ class CbisonFactory:
         self._engine.check_open()
         checked = Grammar.of(kind, grammar)
         finish = self._finish if eos_ids is None else Finish(self.n_vocab, self._engine.eos_id, eos_ids)
-        return CbisonMatcher(self._engine, checked, finish, fresh(self._engine, checked))
+        return CbisonMatcher(self._engine, checked, finish, create(self._engine, checked))
 
     def compute_masks(self, rows: Sequence[tuple[CbisonMatcher, int]], out: Bits) -> tuple[str | None, ...]:
         """Fill `out[row]` for each (matcher, row), and return each matcher's error, None where there is none.
@@ -195,9 +189,9 @@ class CbisonFactory:
                 _fill(pair)
         return tuple(matcher.error for matcher, _ in rows)
 
-    def closes_with(self, prepared: Closing) -> None:
-        """Close `prepared`, which waits for requests and is none itself, before the factory closes."""
-        self._prepared.add(prepared)
+    def closes_with(self, template: Closable) -> None:
+        """Close `template`, which waits for requests and is none itself, before the factory closes."""
+        self._templates.add(template)
 
     def close(self, *, defer: bool = False) -> None:
         """Give the engine's factory back; a second call does nothing.
@@ -205,8 +199,8 @@ class CbisonFactory:
         While matchers live it raises `FactoryInUse`, or with `defer` refuses new ones and gives back with the last.
         What was compiled for requests and is in none of them is freed first.
         """
-        for prepared in list(self._prepared):
-            prepared.close()
+        for template in list(self._templates):
+            template.close()
         self._engine.close(defer=defer)
         pool, self._pool = self._pool, None
         if pool is not None:
@@ -239,9 +233,6 @@ class CbisonFactory:
                 _fill((matcher, row))
             else:
                 matcher.finish_mask(row)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from ctypes import Structure, c_bool, c_char, c_size_t, c_uint32, c_uint64, c_void_p
 
 
-class Limits(Structure):
+class ParserLimits(Structure):
     """`LlgParserLimits`; zero means the default."""
 
     _fields_ = (
@@ -32,7 +32,7 @@ class ConstraintInit(Structure):
         ("log_stderr_level", c_uint32),
         ("ff_tokens_ok", c_bool),
         ("backtrack_ok", c_bool),
-        ("limits", Limits),
+        ("limits", ParserLimits),
         ("room_for_later_versions", c_char * 512),  # it has no size of its own, and its defaults are written whole
     )
 

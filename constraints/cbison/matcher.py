@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from typing import NoReturn, Self
+from typing import NoReturn
 
 from greenroom.constraints.cbison import emulation
+from greenroom.constraints.cbison.counts import Closable
 from greenroom.constraints.cbison.emulation import Grammar
-from greenroom.constraints.cbison.engine import Engine, Handle, error_of
+from greenroom.constraints.cbison.engine import CbisonEngine, MatcherHandle, error_of
 from greenroom.constraints.cbison.masks import Finish, row_address
 from greenroom.constraints.state import Bits, ConstraintState
 from greenroom.errors import FactoryClosed, IncompatibleEngine
@@ -21,7 +22,7 @@ from greenroom.errors import FactoryClosed, IncompatibleEngine
 __all__ = ["CbisonMatcher"]
 
 
-class CbisonMatcher(ConstraintState):
+class CbisonMatcher(Closable, ConstraintState):
     """One request's state in a CBISON engine; made by `CbisonFactory.matcher`.
 
     It keeps its factory alive and is freed by `close()`, at the end of its `with` block, or when it is dropped. Where
@@ -30,7 +31,13 @@ class CbisonMatcher(ConstraintState):
     """
 
     def __init__(
-        self, engine: Engine, grammar: Grammar, finish: Finish, handle: Handle | None, *, failure: str | None = None
+        self,
+        engine: CbisonEngine,
+        grammar: Grammar,
+        finish: Finish,
+        handle: MatcherHandle | None,
+        *,
+        failure: str | None = None,
     ) -> None:
         self._engine = engine
         self._grammar = grammar
@@ -91,10 +98,10 @@ class CbisonMatcher(ConstraintState):
             return 0
         call = self._engine.slots.validate_tokens
         if call is None:
-            return self._tried(legal)
+            return self._try_tokens(legal)
         batch = array("I", legal)
         count = call(self._pointer, batch.buffer_info()[0], len(batch))
-        return self._checked(count, len(batch), "validate_tokens")
+        return self._check_count(count, len(batch), "validate_tokens")
 
     def forced_tokens(self) -> tuple[int, ...]:
         """The tokens that must come next; none where the engine cannot tell."""
@@ -104,7 +111,7 @@ class CbisonMatcher(ConstraintState):
         room = 128
         while True:
             batch = array("I", bytes(4 * room))
-            count = self._checked(call(self._pointer, batch.buffer_info()[0], room), room, "compute_ff_tokens")
+            count = self._check_count(call(self._pointer, batch.buffer_info()[0], room), room, "compute_ff_tokens")
             # The engine cuts at the end of the buffer without a word.
             if count < room or room >= 1 << 16:
                 break
@@ -177,7 +184,7 @@ class CbisonMatcher(ConstraintState):
             self._refuse()
         return self._pointer
 
-    def is_of(self, engine: Engine) -> bool:
+    def is_of(self, engine: CbisonEngine) -> bool:
         """Whether `engine` made it."""
         return self._engine is engine
 
@@ -202,7 +209,7 @@ class CbisonMatcher(ConstraintState):
             self._handle, self._pointer = handle, handle.pointer
         del self._history[kept:]
 
-    def _tried(self, tokens: Sequence[int]) -> int:
+    def _try_tokens(self, tokens: Sequence[int]) -> int:
         try:
             return emulation.num_legal(self._engine, self._grammar, self._pointer, self._history, tokens)
         except (emulation.Unable, IncompatibleEngine) as error:
@@ -217,7 +224,7 @@ class CbisonMatcher(ConstraintState):
                 return index
         return len(tokens)
 
-    def _checked(self, count: int, limit: int, what: str) -> int:
+    def _check_count(self, count: int, limit: int, what: str) -> int:
         if 0 <= count <= limit:
             return count
         self._fail(f"{what} returned {count} of at most {limit}")
@@ -227,12 +234,6 @@ class CbisonMatcher(ConstraintState):
         """Take the engine's own reason, or else `what`."""
         if self._failure is None:
             self._failure = error_of(self._engine, self._pointer) or what
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         # The engine may have it in another thread's hands just now: it is not asked.

@@ -140,7 +140,7 @@ class NativeTokenizer:
         words = spellings(source)
         _WRITERS[self._number] = Writer(source, words)
         said = create_string_buffer(4096)
-        self._tokenizer: int | None = self._made(source, words, said)
+        self._tokenizer: int | None = self._create_tokenizer(source, words, said)
         if not self._tokenizer:
             del _WRITERS[self._number]
             raise InvalidConstraint(f"llguidance refused the vocabulary: {said.value.decode('utf-8', 'replace')}")
@@ -150,7 +150,7 @@ class NativeTokenizer:
         self._init.limits.verbose_errors = False  # messages without the parser's state and the tokens before
         self.init = addressof(self._init)
 
-    def _made(self, source: TokenSource, words: list[bytes], said: Any) -> int | None:
+    def _create_tokenizer(self, source: TokenSource, words: list[bytes], said: Any) -> int | None:
         lengths, data = array("I", map(len, words)), b"".join(words)
         buffer = create_string_buffer(data, len(data) + 1)
         extra = array("I", source.eos_ids[1:])

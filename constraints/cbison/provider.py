@@ -5,21 +5,19 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from ctypes import memmove, string_at
-from types import TracebackType
-from typing import Self
 
 from greenroom.constraints.cbison import layout
-from greenroom.constraints.cbison.counts import Counted, counted_at, decr_ref_count, incr_ref_count, lease_of
+from greenroom.constraints.cbison.counts import Counted, Lease, counted_at, decr_ref_count, incr_ref_count
 from greenroom.constraints.cbison.guards import callback
 from greenroom.constraints.cbison.layout import TokenizerStruct
 from greenroom.constraints.cbison.tokens import TokenSource, can_tokenize
 from greenroom.constraints.cbison.vocabularies import AnyVocabulary, source_of
-from greenroom.errors import FactoryClosed, InvalidConstraint
+from greenroom.errors import InvalidConstraint
 
 __all__ = ["CbisonTokenizerProvider"]
 
 
-class CbisonTokenizerProvider:
+class CbisonTokenizerProvider(Lease):
     """A vocabulary (our own, a `TokenSource` or an `LLTokenizer`) behind an address that any CBISON engine understands.
 
     The memory at `address` lives until `close()` (or the last use of this object in Python) and the last reference of
@@ -30,40 +28,12 @@ class CbisonTokenizerProvider:
 
     def __init__(self, vocabulary: AnyVocabulary, *, requires_utf8: bool = True) -> None:
         self.source = source_of(vocabulary)
-        self._tokenizer = _Tokenizer(self.source, requires_utf8=requires_utf8)
-        self._close = lease_of(self, self._tokenizer)
-
-    @property
-    def address(self) -> int:
-        """Where the `cbison_tokenizer` lies. Raises `FactoryClosed` once nobody refers to it."""
-        if not self._tokenizer.reference_count:
-            raise FactoryClosed(repr(self))
-        return self._tokenizer.address
+        super().__init__(_Tokenizer(self.source, requires_utf8=requires_utf8))
 
     @property
     def eos_ids(self) -> Sequence[int]:
         """The ids that end a turn, all of them."""
         return self.source.eos_ids
-
-    @property
-    def reference_count(self) -> int:
-        """Ours, until `close()`, and the engines'."""
-        return self._tokenizer.reference_count
-
-    def close(self) -> None:
-        """Give our reference back; engines keep theirs."""
-        self._close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"<CbisonTokenizerProvider at {self._tokenizer.address:#x}: {self.reference_count} references>"
 
 
 class _Tokenizer(Counted):

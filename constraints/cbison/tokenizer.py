@@ -6,11 +6,10 @@ import threading
 import weakref
 from array import array
 from ctypes import addressof, create_string_buffer
-from types import TracebackType
-from typing import Self
 
 from greenroom.constraints.cbison import layout
 from greenroom.constraints.cbison.addresses import bound, tokenizer_at
+from greenroom.constraints.cbison.counts import Closable
 from greenroom.errors import FactoryClosed, IncompatibleEngine
 
 __all__ = ["CbisonTokenizer"]
@@ -19,7 +18,7 @@ __all__ = ["CbisonTokenizer"]
 _counting = threading.RLock()
 
 
-class CbisonTokenizer:
+class CbisonTokenizer(Closable):
     """Somebody else's vocabulary; a `TokenSource`, so that our engine can be built from it.
 
     Its methods raise `ValueError` for an id outside it, `IncompatibleEngine` where it answers what cannot be, and
@@ -121,14 +120,6 @@ class CbisonTokenizer:
     def _check_open(self) -> None:
         if not self._close.alive:
             raise FactoryClosed(repr(self))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<CbisonTokenizer at {self._address:#x}: {self._n_vocab} tokens>"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +10,8 @@ from typing import Any
 from llguidance import LLMatcher
 
 from greenroom.constraints.constraint import GrammarConstraint
-from greenroom.constraints.json_schemas.python_types import Exported, export
+from greenroom.constraints.grammar_text import regex_escape
+from greenroom.constraints.json_schemas.python_types import ExportedType, export
 from greenroom.constraints.json_schemas.unique_items import first_duplicate
 from greenroom.constraints.json_schemas.unsupported_keywords import validate
 from greenroom.constraints.vocabulary import Vocabulary
@@ -80,7 +80,7 @@ class JsonSchema(GrammarConstraint):
 
     def check(self, text: str) -> str | None:
         """See `Constraint.check`; from a Python type, whether `text` decodes to it and its sets repeat nothing."""
-        exported: Exported | None = self._exported  # type: ignore[attr-defined]
+        exported: ExportedType | None = self._exported  # type: ignore[attr-defined]
         if exported is None:
             return None
         problem = exported.problem(text)
@@ -108,17 +108,17 @@ def _schema_text(schema: Any) -> str:
         if content is False:
             raise InvalidConstraint("nothing fits the schema `false`")
         # llguidance takes its options along with an object alone.
-        return json.dumps({} if content is True else _whole(dict(content)))
+        return json.dumps({} if content is True else _with_whole_counts(dict(content)))
     except (TypeError, ValueError) as error:
         if isinstance(error, InvalidConstraint):
             raise
         raise InvalidConstraint(f"the schema is not JSON: {error}") from error
 
 
-def _whole(schema: Any) -> Any:
+def _with_whole_counts(schema: Any) -> Any:
     """`schema` with counts such as 2.0 as the integers that they are, which llguidance insists on."""
     if isinstance(schema, list):
-        return [_whole(part) for part in schema]
+        return [_with_whole_counts(part) for part in schema]
     if not isinstance(schema, Mapping):
         return schema
     return {name: part if name in _VALUES else _count(name, part) for name, part in schema.items()}
@@ -126,14 +126,14 @@ def _whole(schema: Any) -> Any:
 
 def _count(name: str, part: Any) -> Any:
     is_count = name in _COUNTS and isinstance(part, float) and part.is_integer()
-    return int(part) if is_count else _whole(part)
+    return int(part) if is_count else _with_whole_counts(part)
 
 
 def _layout(whitespace: bool | str | None, separators: tuple[str, str] | None) -> dict[str, Any]:
     layout: dict[str, Any] = {}
     if separators is not None:
         item, key = separators
-        layout |= {"item_separator": _literal(item), "key_separator": _literal(key)}
+        layout |= {"item_separator": regex_escape(item), "key_separator": regex_escape(key)}
         whitespace = False if whitespace is None else whitespace
     whitespace = WHITESPACE if whitespace is None else whitespace
     if isinstance(whitespace, str):
@@ -141,8 +141,3 @@ def _layout(whitespace: bool | str | None, separators: tuple[str, str] | None) -
     else:
         layout["whitespace_flexible"] = whitespace
     return layout
-
-
-def _literal(text: str) -> str:
-    """A regular expression of Rust's that matches `text` alone."""
-    return re.sub(r"([\\.+*?()|\[\]{}^$#&~/-])", r"\\\1", text)

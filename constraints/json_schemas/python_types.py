@@ -9,13 +9,13 @@ from typing import Any
 
 import msgspec
 
-from greenroom.constraints.json_schemas.type_details import add_details
+from greenroom.constraints.json_schemas.type_details import add_type_details
 from greenroom.errors import InvalidConstraint
 
-__all__ = ["Exported", "export"]
+__all__ = ["ExportedType", "export"]
 
 _ENFORCED_FORMATS = frozenset(["date-time", "time", "date", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"])
-_SPELLINGS = {
+_FORMAT_PATTERNS = {
     "decimal": r"^-?[0-9]+(\.[0-9]+)?$",
     # Years and months, which a grammar's own "duration" has, are no timedelta's.
     "duration": r"^P([0-9]{1,6}D|T[0-9]{1,6}[HMS])$",
@@ -23,7 +23,7 @@ _SPELLINGS = {
 _BASE64 = r"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 
 
-class Exported:
+class ExportedType:
     """A type's schema and the decoder that a complete text must pass."""
 
     def __init__(self, full: dict[str, Any], decode: Callable[[str], object]) -> None:
@@ -42,25 +42,25 @@ class Exported:
         return None
 
 
-def export(source: Any) -> Exported:
+def export(source: Any) -> ExportedType:
     """The schema of a pydantic model, a msgspec Struct, a dataclass, a TypedDict, or of what is made of them.
 
     Raises `InvalidConstraint` for anything else.
     """
     if isinstance(source, type) and hasattr(source, "model_json_schema"):
         model: Any = source  # pydantic's, known by its method: it need not be installed
-        return Exported(model.model_json_schema(), model.model_validate_json)
+        return ExportedType(model.model_json_schema(), model.model_validate_json)
     if isroutine(source):
         raise InvalidConstraint(f"{source!r} is no type: no schema tells what it takes")
     try:
         schema = msgspec.json.schema(source)
-        add_details(source, schema)
-        return Exported(schema, msgspec.json.Decoder(source).decode)
+        add_type_details(source, schema)
+        return ExportedType(schema, msgspec.json.Decoder(source).decode)
     except (TypeError, msgspec.ValidationError) as refusal:
         return _by_pydantic(source, refusal)
 
 
-def _by_pydantic(source: Any, refusal: Exception) -> Exported:
+def _by_pydantic(source: Any, refusal: Exception) -> ExportedType:
     """What msgspec does not know may hold models of pydantic's."""
     try:
         import pydantic
@@ -68,7 +68,7 @@ def _by_pydantic(source: Any, refusal: Exception) -> Exported:
         raise InvalidConstraint(f"{source!r} has no JSON schema: {refusal}") from refusal
     try:
         adapter = pydantic.TypeAdapter(source)
-        return Exported(adapter.json_schema(), adapter.validate_json)
+        return ExportedType(adapter.json_schema(), adapter.validate_json)
     except (TypeError, pydantic.errors.PydanticUserError) as error:
         why = str(error).split("\n", 1)[0]
         raise InvalidConstraint(f"{source!r} has no JSON schema: {why}") from error
@@ -88,23 +88,23 @@ def _enforceable(schema: Any) -> Any:
     schema.pop("uniqueItems", None)
     if "properties" in schema:
         schema.setdefault("additionalProperties", False)
-    _spell(schema)
-    _name(schema)
+    _replace_formats(schema)
+    _replace_key_types(schema)
     return schema
 
 
-def _spell(schema: dict[str, Any]) -> None:
+def _replace_formats(schema: dict[str, Any]) -> None:
     """Formats and encodings that no grammar knows become patterns, or go."""
     known = schema.get("format")
     if known is not None and known not in _ENFORCED_FORMATS:
         del schema["format"]
-        if known in _SPELLINGS and schema.get("type") == "string":
-            schema.setdefault("pattern", _SPELLINGS[known])
+        if known in _FORMAT_PATTERNS and schema.get("type") == "string":
+            schema.setdefault("pattern", _FORMAT_PATTERNS[known])
     if schema.get("contentEncoding") == "base64":
         schema.setdefault("pattern", _BASE64)
 
 
-def _name(schema: dict[str, Any]) -> None:
+def _replace_key_types(schema: dict[str, Any]) -> None:
     """Key types of a mapping become its patterns or its properties."""
     names = schema.pop("propertyNames", None)
     if not isinstance(names, Mapping):

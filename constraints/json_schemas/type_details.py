@@ -7,18 +7,18 @@ from typing import Any
 
 from msgspec import inspect
 
-__all__ = ["add_details"]
+__all__ = ["add_type_details"]
 
 _FORMATS: dict[type[inspect.Type], str] = {inspect.DateTimeType: "date-time", inspect.TimeType: "time"}
 _WHOLE = r"^(0|-?[1-9][0-9]*)$"
 
 
-def add_details(source: Any, schema: dict[str, Any]) -> None:
+def add_type_details(source: Any, schema: dict[str, Any]) -> None:
     """Put them into `schema`, which msgspec made of the type `source`."""
-    _Details(schema.get("$defs", {})).add(inspect.type_info(source), schema)
+    _Walk(schema.get("$defs", {})).add(inspect.type_info(source), schema)
 
 
-class _Details:
+class _Walk:
     """Walks a type and its schema side by side, each pair of a class and its definition once."""
 
     def __init__(self, definitions: dict[str, Any]) -> None:

@@ -46,7 +46,7 @@ def validate(schema: str, options: str) -> None:
     message = _error(content, overrides)
     if message:
         pointer = _deepest(content, overrides, message)
-        raise _blamed(_at(content, pointer), pointer, message)
+        raise _refusal(_at(content, pointer), pointer, message)
 
 
 def _error(schema: Any, options: dict[str, Any]) -> str:
@@ -62,7 +62,7 @@ def _error(schema: Any, options: dict[str, Any]) -> str:
 
 def _deepest(schema: Mapping[str, Any], options: dict[str, Any], message: str) -> str:
     """The JSON pointer of the deepest part that alone gives `message`."""
-    whole = _moved({keyword: part for keyword, part in schema.items() if keyword != "$id"})
+    whole = _relocate({keyword: part for keyword, part in schema.items() if keyword != "$id"})
     frame = {"$defs": {"whole": whole}} | {k: v for k, v in schema.items() if k in ("$schema", "x-guidance")}
     seen = {""}
 
@@ -81,13 +81,13 @@ def _deepest(schema: Mapping[str, Any], options: dict[str, Any], message: str) -
     return search("") or ""
 
 
-def _moved(schema: Any) -> Any:
+def _relocate(schema: Any) -> Any:
     """`schema` with its references to itself as they must be where it stands at `_WHOLE`."""
     if isinstance(schema, list):
-        return [_moved(part) for part in schema]
+        return [_relocate(part) for part in schema]
     if not isinstance(schema, Mapping):
         return schema
-    moved = {name: _moved(part) for name, part in schema.items()}
+    moved = {name: _relocate(part) for name, part in schema.items()}
     return moved if _target(schema) is None else moved | {"$ref": _WHOLE + schema["$ref"][1:]}
 
 
@@ -100,11 +100,11 @@ def _parts(schema: Any, pointer: str) -> Iterator[str]:
     if target is not None and _at(schema, target) is not None:
         yield target
     for keyword, value in here.items():
-        place = f"{pointer}/{_escaped(keyword)}"
+        place = f"{pointer}/{_escape(keyword)}"
         if keyword in _LISTS and isinstance(value, list):
             yield from (f"{place}/{number}" for number in range(len(value)))
         elif keyword in _MAPS and isinstance(value, Mapping):
-            yield from (f"{place}/{_escaped(name)}" for name in value)
+            yield from (f"{place}/{_escape(name)}" for name in value)
         elif keyword in _ONE:
             yield place
 
@@ -131,7 +131,7 @@ def _at(schema: Any, pointer: str) -> Any:
     return here
 
 
-def _blamed(schema: Any, pointer: str, message: str) -> InvalidConstraint:
+def _refusal(schema: Any, pointer: str, message: str) -> InvalidConstraint:
     why = re.sub(r"\s+", " ", message)
     present = schema if isinstance(schema, Mapping) else {}
     if message.startswith("Unimplemented keys: "):
@@ -141,11 +141,11 @@ def _blamed(schema: Any, pointer: str, message: str) -> InvalidConstraint:
         more = f", nor can {others}" if others else ""
         return UnsupportedKeyword(first, pointer, f"llguidance does not implement it{more}")
     for pattern, keywords in _KEYWORDS:
-        named = next((keyword for keyword in keywords if keyword in present), None)
-        if named is not None and re.search(pattern, message):
-            return UnsupportedKeyword(named, pointer, why)
+        keyword = next((keyword for keyword in keywords if keyword in present), None)
+        if keyword is not None and re.search(pattern, message):
+            return UnsupportedKeyword(keyword, pointer, why)
     return InvalidConstraint(f"the JSON schema at {pointer or '/'} cannot be used: {why}")
 
 
-def _escaped(name: str) -> str:
+def _escape(name: str) -> str:
     return name.replace("~", "~0").replace("/", "~1")

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from greenroom.constraints.compiler import CompiledConstraint, ConstraintCompiler
-from greenroom.constraints.constraint import Constraint
-from greenroom.constraints.grammar_matcher import GrammarMatcher
-from greenroom.constraints.kinds.lazy import LazyState
-from greenroom.constraints.state import Bits, ConstraintState
+from greenroom.constraints.constraint import CompiledConstraint, Compiler, Constraint
+from greenroom.constraints.grammar_matcher import stop_forcing
+from greenroom.constraints.state import Bits, CompositeState, ConstraintState, parts
 from greenroom.errors import InvalidConstraint
 
-__all__ = ["All", "AllOf", "agree", "parts"]
+__all__ = ["All", "AllOf"]
 
 
 @dataclass(frozen=True, init=False)
@@ -28,9 +26,9 @@ class All(Constraint):
         if not parts or not all(isinstance(part, Constraint) for part in parts):
             raise InvalidConstraint(f"All needs constraints, got {parts!r}")
 
-    def compile(self, grammars: ConstraintCompiler) -> CompiledConstraint:
+    def compile(self, compiler: Compiler) -> CompiledConstraint:
         """See `Constraint.compile`."""
-        parts = [grammars.compile(part) for part in self.parts]
+        parts = [compiler.compile(part) for part in self.parts]
 
         def check(tokens: Sequence[int]) -> str | None:
             return next((problem for part in parts if (problem := part.check(tokens))), None)
@@ -39,7 +37,7 @@ class All(Constraint):
         return CompiledConstraint(AllOf([part.start() for part in parts]), warnings=warnings, check=check)
 
 
-class AllOf(ConstraintState):
+class AllOf(CompositeState):
     """The AND of `members`, which it owns: a token is legal where every member takes it.
 
     When one member can take no more, the whole is stopped where all accept; else the mask is empty, a dead end.
@@ -60,10 +58,15 @@ class AllOf(ConstraintState):
         """The states, in the order that they were given in."""
         return self._members
 
+    @property
+    def parts(self) -> tuple[ConstraintState, ...]:
+        """See `CompositeState.parts`."""
+        return tuple(part for member in self._members for part in parts(member))
+
     def fill_mask(self, out: Bits) -> None:
         """See `ConstraintState.fill_mask`."""
         self._fill(out)
-        if not out.any() and agree(parts(self)):
+        if not out.any() and stop_forcing(self.parts):
             self._fill(out)
 
     def _fill(self, out: Bits) -> None:
@@ -131,21 +134,3 @@ class AllOf(ConstraintState):
     def error(self) -> str | None:
         """See `ConstraintState.error`: the first member's that has one."""
         return next((member.error for member in self._members if member.error is not None), None)
-
-
-def parts(state: ConstraintState) -> tuple[ConstraintState, ...]:
-    """The states whose masks, ANDed, are the mask of `state`."""
-    if isinstance(state, AllOf):
-        return tuple(part for member in state.members for part in parts(member))
-    if isinstance(state, LazyState) and state.is_triggered:
-        return parts(state.inner)
-    return (state,)
-
-
-def agree(members: Sequence[ConstraintState]) -> bool:
-    """Let members that force a text allow every spelling of it; whether one did not. Their masks must be filled again.
-
-    Two that force the same text may have forced different tokens: an AND of nothing is a dead end only if it stays so.
-    """
-    released = [member.stop_forcing() for member in members if isinstance(member, GrammarMatcher)]
-    return any(released)

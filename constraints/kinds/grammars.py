@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 from llguidance import LLMatcher
 from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from greenroom.constraints.constraint import GrammarConstraint
+from greenroom.constraints.grammar_text import literal
 from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.errors import InvalidConstraint
 
@@ -79,7 +79,7 @@ class Choice(GrammarConstraint):
 
     def grammar(self, vocabulary: Vocabulary) -> str:  # noqa: ARG002 - the same for all
         """See `GrammarConstraint.grammar`."""
-        return "start: " + " | ".join(json.dumps(option, ensure_ascii=False) for option in self.options)
+        return "start: " + " | ".join(map(literal, self.options))
 
 
 def _text(owner: object, name: str, value: object) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from greenroom.constraints.compiler import CompiledConstraint, ConstraintCompiler
-from greenroom.constraints.constraint import Constraint
+from greenroom.constraints.constraint import CompiledConstraint, Compiler, Constraint
 from greenroom.constraints.kinds.trigger import CROSSES, Trigger
-from greenroom.constraints.state import Bits, ConstraintState
+from greenroom.constraints.state import Bits, CompositeState, ConstraintState, parts
 from greenroom.errors import InvalidConstraint
 
 __all__ = ["Lazy", "LazyState"]
@@ -31,12 +30,12 @@ class Lazy(Constraint):
         if isinstance(trigger, bool) or not isinstance(trigger, str | int) or trigger == "":
             raise InvalidConstraint(f"a trigger is a string that is not empty, or a token's id; got {self.trigger!r}")
 
-    def compile(self, grammars: ConstraintCompiler) -> CompiledConstraint:
+    def compile(self, compiler: Compiler) -> CompiledConstraint:
         """See `Constraint.compile`."""
-        vocabulary = grammars.vocabulary
+        vocabulary = compiler.vocabulary
         if isinstance(self.trigger, int) and not vocabulary.token_bytes(self.trigger):
             raise InvalidConstraint(f"the vocabulary has no token {self.trigger} to wait for")
-        inner = grammars.compile(self.constraint)
+        inner = compiler.compile(self.constraint)
         trigger = Trigger(vocabulary, self.trigger)
 
         def check(tokens: Sequence[int]) -> str | None:
@@ -50,7 +49,7 @@ class Lazy(Constraint):
         return CompiledConstraint(LazyState(trigger, inner.start()), warnings=inner.warnings, check=check)
 
 
-class LazyState(ConstraintState):
+class LazyState(CompositeState):
     """Before the trigger every known id is legal and the text may end anywhere; after it `inner` decides."""
 
     __slots__ = ("_error", "_inner", "_inside", "_positions", "_trigger")
@@ -71,9 +70,9 @@ class LazyState(ConstraintState):
         return self._positions[-1] == self._trigger.end
 
     @property
-    def inner(self) -> ConstraintState:
-        """What decides after the trigger; at its start before."""
-        return self._inner
+    def parts(self) -> tuple[ConstraintState, ...]:
+        """See `CompositeState.parts`: after the trigger, those of the inner state."""
+        return parts(self._inner) if self.is_triggered else (self,)
 
     def fill_mask(self, out: Bits) -> None:
         """See `ConstraintState.fill_mask`."""

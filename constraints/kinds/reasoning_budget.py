@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from greenroom.constraints.compiler import CompiledConstraint, ConstraintCompiler
-from greenroom.constraints.constraint import Constraint
+from greenroom.constraints.constraint import CompiledConstraint, Compiler, Constraint
 from greenroom.constraints.state import Bits, ConstraintState
 from greenroom.constraints.vocabulary import Vocabulary
 
@@ -25,9 +24,9 @@ class ReasoningBudget(Constraint):
     most: int
     is_open: bool = False
 
-    def compile(self, grammars: ConstraintCompiler) -> CompiledConstraint:
+    def compile(self, compiler: Compiler) -> CompiledConstraint:
         """See `Constraint.compile`."""
-        return CompiledConstraint(_State(self, grammars.vocabulary))
+        return CompiledConstraint(_State(self, compiler.vocabulary))
 
 
 class _State(ConstraintState):
@@ -61,9 +60,9 @@ class _State(ConstraintState):
             self._tokens.append(token)
             length = self._lengths[-1]
             if length is None:
-                self._lengths.append(0 if self._stands(budget.start) else None)
+                self._lengths.append(0 if self._ends_in(budget.start) else None)
             else:
-                self._lengths.append(None if self._stands(budget.end) else length + 1)
+                self._lengths.append(None if self._ends_in(budget.end) else length + 1)
 
     def validate(self, tokens: Sequence[int]) -> int:
         """See `ConstraintState.validate`."""
@@ -80,8 +79,8 @@ class _State(ConstraintState):
         length, end = self._lengths[-1], self._budget.end
         if length is None or length < self._budget.most:
             return ()
-        begun = next((count for count in range(len(end) - 1, 0, -1) if self._stands(end[:count])), 0)
-        return end[begun:] if length - begun >= self._budget.most else ()
+        written = next((count for count in range(len(end) - 1, 0, -1) if self._ends_in(end[:count])), 0)
+        return end[written:] if length - written >= self._budget.most else ()
 
     def rollback(self, count: int) -> None:
         """See `ConstraintState.rollback`."""
@@ -116,6 +115,6 @@ class _State(ConstraintState):
         """See `ConstraintState.error`."""
         return None
 
-    def _stands(self, marker: tuple[int, ...]) -> bool:
+    def _ends_in(self, marker: tuple[int, ...]) -> bool:
         """Whether what was consumed ends in `marker`."""
         return tuple(self._tokens[-len(marker) :]) == marker

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from greenroom.constraints.constraint import GrammarConstraint
+from greenroom.constraints.grammar_text import literal, nested_grammar, token_literal
 from greenroom.constraints.json_schemas.json_schema import JsonSchema
 from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.errors import InvalidConstraint
 
-__all__ = ["StructTag", "Tag", "named", "spelt"]
+__all__ = ["StructTag", "Tag"]
 
 
 @dataclass(frozen=True)
@@ -62,13 +61,13 @@ class StructTag(GrammarConstraint):
             special = _special_trigger(tag, vocabulary)
             if special is None:
                 trigger = tag.trigger or tag.begin
-                rules.append(f"open_{number}[lazy]: TEXT {_literal(trigger)}")
+                rules.append(f"open_{number}[lazy]: TEXT {literal(trigger)}")
             else:
                 trigger, token = special
                 triggers.add(token)
                 rules.append(f"open_{number}: TEXT <[{token}]>")
             rest = tag.begin.removeprefix(trigger)
-            begin, end = spelt(rest, vocabulary), spelt(tag.end, vocabulary)
+            begin, end = token_literal(rest, vocabulary), token_literal(tag.end, vocabulary)
             rules.append(f"tag_{number}: open_{number} {begin} @content_{number} {end}")
         others = sorted(vocabulary.special.difference(vocabulary.eos, triggers))
         other = [f"other: TEXT <[{','.join(map(str, others))}]>"] if others else []
@@ -76,7 +75,9 @@ class StructTag(GrammarConstraint):
         once = f"{'other* ' if others else ''}call " if self.required else ""
         calls = " | ".join(f"tag_{number}" for number in range(len(self.tags)))
         lines = [f"start: {once}{step}* rest", "rest: TEXT", "TEXT: /(.|\\n)*/", f"call: {calls}", *other, *rules]
-        contents = [named(tag.content.grammar(vocabulary), f"content_{at}") for at, tag in enumerate(self.tags)]
+        contents = [
+            nested_grammar(tag.content.grammar(vocabulary), f"content_{at}") for at, tag in enumerate(self.tags)
+        ]
         return json.dumps({"grammars": [{"name": "tags", "lark_grammar": "\n".join(lines)}, *contents]})
 
     def check(self, text: str) -> str | None:
@@ -104,23 +105,3 @@ def _special_trigger(tag: Tag, vocabulary: Vocabulary) -> tuple[str, int] | None
     opening = [name for name in names if tag.trigger == name or (tag.trigger is None and tag.begin.startswith(name))]
     name = max(opening, key=len, default=None)
     return None if name is None else (name, names[name])
-
-
-def named(grammar: str, name: str) -> dict[str, Any]:
-    """A grammar as a part of a larger one, which refers to it as `@name`."""
-    if not grammar.lstrip().startswith("{"):
-        return {"name": name, "lark_grammar": grammar}
-    [only] = json.loads(grammar)["grammars"]
-    return {**only, "name": name}
-
-
-def spelt(text: str, vocabulary: Vocabulary) -> str:
-    """`text` in Lark, special tokens in it as such."""
-    names = sorted(vocabulary.special_tokens, key=len, reverse=True)
-    parts = re.split("(" + "|".join(map(re.escape, names)) + ")", text) if names else [text]
-    ids = vocabulary.special_tokens
-    return " ".join([f"<[{ids[part]}]>" if part in ids else _literal(part) for part in parts if part])
-
-
-def _literal(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)

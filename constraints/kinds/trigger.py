@@ -28,7 +28,7 @@ class Trigger:
         self._borders = _borders(self._text)
         self.end = len(self._text)
         """The position at which it has come."""
-        self._masks = self._compiled() if self._token is None else [vocabulary.known] * self.end
+        self._masks = self._build_masks() if self._token is None else [vocabulary.known] * self.end
 
     def __repr__(self) -> str:
         return f"<Trigger {self._text!r}>" if self._token is None else f"<Trigger token {self._token}>"
@@ -37,20 +37,20 @@ class Trigger:
         """The position after `token`; `CROSSES` where that token is not allowed."""
         if self._token is not None:
             return self.end if token == self._token else 0
-        spelt = self.vocabulary.token_bytes(token)
-        for at, byte in enumerate(spelt, 1):
+        word = self.vocabulary.token_bytes(token)
+        for at, byte in enumerate(word, 1):
             while position and self._text[position] != byte:
                 position = self._borders[position]
             position += self._text[position] == byte
             if position == self.end:
-                return position if at == len(spelt) else CROSSES
+                return position if at == len(word) else CROSSES
         return position
 
     def mask(self, position: int) -> Bits:
         """The ids that may come at `position`, EOS among them. Do not write to it."""
         return self._masks[position]
 
-    def _compiled(self) -> list[Bits]:
+    def _build_masks(self) -> list[Bits]:
         crossing = self._crossing()
         masks = []
         for position in range(self.end):
@@ -66,14 +66,14 @@ class Trigger:
 
     def _crossing(self) -> list[list[int]]:
         """For each position, the tokens that continue the string there, complete it and go on; at 0, that hold it."""
-        spelt = sorted((word, token) for token, word in enumerate(self.vocabulary.bytes) if word)
-        inside = [token for word, token in spelt if 0 <= word.find(self._text) < len(word) - self.end]
+        words = sorted((word, token) for token, word in enumerate(self.vocabulary.bytes) if word)
+        inside = [token for word, token in words if 0 <= word.find(self._text) < len(word) - self.end]
         crossing = [inside]
         for position in range(1, self.end):
             rest = self._text[position:]
-            first = bisect_left(spelt, (rest + b"\x00",))
+            first = bisect_left(words, (rest + b"\x00",))
             tokens = []
-            for word, token in spelt[first:]:
+            for word, token in words[first:]:
                 if not word.startswith(rest):
                     break
                 tokens.append(token)

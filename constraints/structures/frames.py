@@ -10,9 +10,9 @@ from typing import Any, Self
 
 from greenroom.constraints.structures.changes import Key
 from greenroom.constraints.structures.parser import MISSING
-from greenroom.constraints.structures.shapes import Array, Choice, Map, Missing, Record, Shape
+from greenroom.constraints.structures.shapes import Array, Map, Missing, OneOf, Record, Shape
 
-__all__ = ["ArrayFrame", "ChoiceFrame", "Frame", "HiddenFrame", "MapFrame", "RecordFrame", "RootFrame", "frame_of"]
+__all__ = ["ArrayFrame", "Frame", "HiddenFrame", "MapFrame", "OneOfFrame", "RecordFrame", "RootFrame", "frame_of"]
 
 
 class Frame:
@@ -105,13 +105,13 @@ class HiddenFrame(Frame):
         return MISSING
 
 
-class ChoiceFrame(HiddenFrame):
+class OneOfFrame(HiddenFrame):
     """An object of one of several records: hidden until it is clear of which."""
 
     __slots__ = ("keys", "whole")
-    shape: Choice
+    shape: OneOf
 
-    def __init__(self, shape: Choice, key: Key | None, start: int) -> None:
+    def __init__(self, shape: OneOf, key: Key | None, start: int) -> None:
         super().__init__(shape, key, start)
         self.keys: set[str] = set()
         self.whole: dict[str, Any] = {}
@@ -273,7 +273,7 @@ def frame_of(shape: Shape | None, key: Key | None, start: int, missing: Missing)
             return ArrayFrame(shape, key, start)
         case Map():
             return MapFrame(shape, key, start)
-        case Choice():
-            return ChoiceFrame(shape, key, start)
+        case OneOf():
+            return OneOfFrame(shape, key, start)
         case _:
             return HiddenFrame(shape, key, start)

@@ -55,7 +55,7 @@ class JsonParser:
         self._place: Place = None
         self._stack: list[tuple[Any, Any, Place]] = []
         self._pieces: list[str] = []
-        self._told = 0
+        self._num_reported = 0
         self._has_news = False
         self._joined = ("", 0)
         self._is_shown = False
@@ -123,7 +123,7 @@ class JsonParser:
             raise self._error
         changes: list[Change] = []
         self._changes = changes
-        text = self._decoded(chunk)
+        text = self._decode(chunk)
         if self._base + len(text) > self._max_size:
             self._fail(JsonTooLarge(f"the text is longer than max_size, {self._max_size} characters", self._max_size))
         place, size = 0, len(text)
@@ -131,9 +131,9 @@ class JsonParser:
             place = _STEPS[self._state](self, text, place)
         self._base += size - len(self._tail)
         if self._state == _STRING and self._has_news:
-            payload = self._pieces, self._told, len(self._pieces)
+            payload = self._pieces, self._num_reported, len(self._pieces)
             changes.append(Change("partial", self._base, self._place, self._key, payload))
-            self._told = len(self._pieces)
+            self._num_reported = len(self._pieces)
             self._has_news = False
         return changes
 
@@ -288,7 +288,7 @@ class JsonParser:
 
     # What the steps do.
 
-    def _decoded(self, chunk: str | bytes) -> str:
+    def _decode(self, chunk: str | bytes) -> str:
         self.chunk = ""
         if not isinstance(chunk, str):
             try:
@@ -307,7 +307,7 @@ class JsonParser:
         self._state = state
         self._pieces = []
         self._joined = ("", 0)
-        self._told = 0
+        self._num_reported = 0
 
     def _begin(self, state: int) -> None:
         """A string or a scalar begins, as a value."""

@@ -15,12 +15,12 @@ import msgspec
 
 from greenroom.constraints.structures.validators import is_model, is_typed_dict
 
-__all__ = ["Declared", "Make", "declared", "is_record", "maker"]
+__all__ = ["DeclaredField", "Make", "declared_fields", "is_record", "maker"]
 
 Make = Callable[[dict[str, Any], set[str], dict[str, Any]], Any]
 
 
-class Declared(NamedTuple):
+class DeclaredField(NamedTuple):
     """A field as its class declares it."""
 
     name: str
@@ -42,7 +42,7 @@ def is_record(kind: Any) -> bool:
     return dataclasses.is_dataclass(kind) or is_typed_dict(kind)
 
 
-def declared(kind: Any) -> Iterator[Declared]:
+def declared_fields(kind: Any) -> Iterator[DeclaredField]:
     """The fields of a class, in order. `kind` may be a generic class with its arguments."""
     origin = get_origin(kind) or kind
     if issubclass(origin, msgspec.Struct):
@@ -66,17 +66,17 @@ def maker(kind: Any, fields: list[str]) -> Make:
     return _attribute_maker(origin)
 
 
-def _of_struct(kind: Any) -> Iterator[Declared]:
+def _of_struct(kind: Any) -> Iterator[DeclaredField]:
     for field in msgspec.structs.fields(kind):
         default: Callable[[], Any] | None = None
         if field.default is not msgspec.NODEFAULT:
             default = _always(field.default)
         elif field.default_factory is not msgspec.NODEFAULT:
             default = field.default_factory
-        yield Declared(field.name, (field.encode_name,), field.type, default, field.required)
+        yield DeclaredField(field.name, (field.encode_name,), field.type, default, field.required)
 
 
-def _of_model(kind: Any) -> Iterator[Declared]:
+def _of_model(kind: Any) -> Iterator[DeclaredField]:
     rewritten = _rewritten(kind)
     by_name = bool(kind.model_config.get("populate_by_name") or kind.model_config.get("validate_by_name"))
     by_alias = kind.model_config.get("validate_by_alias") is not False
@@ -89,9 +89,9 @@ def _of_model(kind: Any) -> Iterator[Declared]:
         notes = [note for note in (*field.metadata, _discriminator(field)) if note is not None]
         annotation = field.annotation
         for note in notes:
-            annotation = _annotated(annotation, note)
+            annotation = _annotate(annotation, note)
         default = None if field.is_required() else _model_default(field)
-        yield Declared(name, tuple(keys), annotation, default, field.is_required(), rewritten(name))
+        yield DeclaredField(name, tuple(keys), annotation, default, field.is_required(), rewritten(name))
 
 
 def _discriminator(field: Any) -> Any:
@@ -100,7 +100,7 @@ def _discriminator(field: Any) -> Any:
     return Discriminator(field.discriminator) if isinstance(field.discriminator, str) else field.discriminator
 
 
-def _annotated(kind: Any, note: Any) -> Any:
+def _annotate(kind: Any, note: Any) -> Any:
     from typing import Annotated
 
     return Annotated[kind, note]
@@ -126,14 +126,14 @@ def _rewritten(kind: Any) -> Callable[[str], bool]:
     return lambda name: name in names or "*" in names
 
 
-def _of_typed_dict(kind: Any, origin: Any) -> Iterator[Declared]:
+def _of_typed_dict(kind: Any, origin: Any) -> Iterator[DeclaredField]:
     for name, hint in _hints(kind, origin).items():
         # the class itself cannot see a qualifier in an annotation that is text
         required = {Required: True, NotRequired: False}.get(get_origin(hint), name in origin.__required_keys__)
-        yield Declared(name, (name,), hint, None, required)
+        yield DeclaredField(name, (name,), hint, None, required)
 
 
-def _of_dataclass(kind: Any, origin: Any) -> Iterator[Declared]:
+def _of_dataclass(kind: Any, origin: Any) -> Iterator[DeclaredField]:
     hints = _hints(kind, origin)
     for field in dataclasses.fields(origin):
         default: Callable[[], Any] | None = None
@@ -142,16 +142,16 @@ def _of_dataclass(kind: Any, origin: Any) -> Iterator[Declared]:
         elif field.default_factory is not dataclasses.MISSING:
             default = field.default_factory
         keys = (field.name,) if field.init else ()
-        yield Declared(field.name, keys, hints[field.name], default, default is None)
+        yield DeclaredField(field.name, keys, hints[field.name], default, default is None)
 
 
 def _hints(kind: Any, origin: Any) -> dict[str, Any]:
     """The annotations of a class, with a generic class's arguments in their places."""
     given = dict(zip(getattr(origin, "__parameters__", ()), get_args(kind), strict=False))
-    return {name: _filled(hint, given) for name, hint in get_type_hints(origin, include_extras=True).items()}
+    return {name: _substitute(hint, given) for name, hint in get_type_hints(origin, include_extras=True).items()}
 
 
-def _filled(hint: Any, given: dict[Any, Any]) -> Any:
+def _substitute(hint: Any, given: dict[Any, Any]) -> Any:
     if isinstance(hint, TypeVar):
         return given.get(hint, hint)
     parameters = getattr(hint, "__parameters__", ())

@@ -42,14 +42,14 @@ class _Walk:
 
     def shape(self, schema: Any) -> Shape:
         """The shape of a part. What it does not know is anything."""
-        schema = self._resolved(schema)
+        schema = self._resolve(schema)
         if not isinstance(schema, Mapping):
             return ANYTHING
         if "enum" in schema or "const" in schema:
-            return Opaque(self._fit(schema))
+            return Opaque(self._converter(schema))
         parts = schema.get("anyOf") or schema.get("oneOf")
         if parts:
-            return self._any_of([self._resolved(part) for part in parts])
+            return self._any_of([self._resolve(part) for part in parts])
         kinds = _kinds(schema)
         scalars = [kind for kind in kinds if kind in _SCALARS]
         shapes = (
@@ -60,7 +60,7 @@ class _Walk:
         found = [shape for shape in shapes if shape is not None]
         return found[0] if len(found) == 1 else Either(*shapes)
 
-    def _resolved(self, schema: Any) -> Any:
+    def _resolve(self, schema: Any) -> Any:
         """What a reference, or a single part of `allOf`, stands for."""
         while isinstance(schema, Mapping):
             if "$ref" in schema:
@@ -83,13 +83,13 @@ class _Walk:
             raise UnsupportedType(f"the schema refers to {reference!r}, which is not in it")
         return found
 
-    def _fit(self, schema: Mapping[str, Any]) -> Any:
+    def _converter(self, schema: Mapping[str, Any]) -> Any:
         return self._library.converter(schema) if self._library else _same
 
     def _scalar(self, schema: Mapping[str, Any], kinds: list[str]) -> Leaf:
         exact = [kind for name in kinds for kind in _SCALARS[name]]
         blank = "" if kinds == ["string"] else None
-        return Leaf(exact, self._fit(schema), grows="string" in kinds, blank=blank)
+        return Leaf(exact, self._converter(schema), grows="string" in kinds, blank=blank)
 
     def _any_of(self, parts: list[Any]) -> Shape:
         """Told apart by JSON kind; where two parts take objects, any object is shown as it grows."""
@@ -125,7 +125,7 @@ class _Walk:
         record.make = lambda values, _received, extra: {**values, **extra}
         required = set(schema.get("required", ()))
         for name, part in properties.items():
-            resolved = self._resolved(part)
+            resolved = self._resolve(part)
             default = None
             if isinstance(resolved, Mapping) and "default" in resolved:
                 default = _copies(resolved["default"])
@@ -138,12 +138,12 @@ class _Walk:
 
 
 def _kinds(schema: Mapping[str, Any]) -> list[str]:
-    named = schema.get("type")
-    if named is None:
+    kind = schema.get("type")
+    if kind is None:
         if any(word in schema for word in _IN_OBJECTS):
             return ["object"]
         return ["array"] if any(word in schema for word in _IN_ARRAYS) else list(_KINDS)
-    return [named] if isinstance(named, str) else list(named)
+    return [kind] if isinstance(kind, str) else list(kind)
 
 
 def _same(value: Any) -> Any:

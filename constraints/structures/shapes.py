@@ -14,7 +14,7 @@ import msgspec
 
 from greenroom.constraints.structures.changes import Key
 
-__all__ = ["ANYTHING", "Anything", "Array", "Choice", "Either", "Field", "Leaf", "Map", "Missing", "Opaque", "Record"]
+__all__ = ["ANYTHING", "Anything", "Array", "Either", "Field", "Leaf", "Map", "Missing", "OneOf", "Opaque", "Record"]
 
 Missing = Literal["default", "unset", "omit"]
 Convert = Callable[[Any], Any]
@@ -232,7 +232,7 @@ class Record(Shape):
         return self.build(values, set(values))
 
 
-class Choice(Shape):
+class OneOf(Shape):
     """One of several records. `tag` is the key that all of them tell apart by, if there is one."""
 
     def __init__(self, members: Sequence[Shape], whole: Convert | None) -> None:
@@ -240,10 +240,10 @@ class Choice(Shape):
         self.whole = whole
         records = [member for member in members if isinstance(member, Record)]
         shared = set(records[0].tags).intersection(*[record.tags for record in records]) if records else set()
-        told = [key for key in shared if _are_disjoint([record.tags[key] for record in records])]
-        self._tag = told[0] if told and len(records) == len(members) else None
+        distinct = [key for key in shared if _are_disjoint([record.tags[key] for record in records])]
+        self._tag = distinct[0] if distinct and len(records) == len(members) else None
 
-    def for_object(self) -> Choice:
+    def for_object(self) -> OneOf:
         """Itself."""
         return self
 
@@ -257,8 +257,8 @@ class Choice(Shape):
             return None
         if not all(isinstance(member, Record) for member in self.members):
             return None
-        told = keys if self._tag is None else set()
-        found = [member for member in self.members if isinstance(member, Record) and member.admits(told, whole)]
+        relevant = keys if self._tag is None else set()
+        found = [member for member in self.members if isinstance(member, Record) and member.admits(relevant, whole)]
         return found[0] if len(found) == 1 else None
 
     def convert(self, value: Any) -> Any:

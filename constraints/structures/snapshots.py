@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any, Generic, Literal, Self, TypeVar
 
 from greenroom.constraints.structures.changes import Change, Key, Path, Place, path_of
-from greenroom.constraints.structures.frames import ChoiceFrame, Frame, HiddenFrame, RootFrame, frame_of
+from greenroom.constraints.structures.frames import Frame, HiddenFrame, OneOfFrame, RootFrame, frame_of
 from greenroom.constraints.structures.parser import MAX_DEPTH, MAX_SIZE, MISSING, JsonParser
 from greenroom.constraints.structures.schemas import shape_of_schema
 from greenroom.constraints.structures.shapes import Missing, Shape
@@ -31,8 +31,8 @@ Validate = Literal["closed", "final", "never"]
 class Done(Mapping[Path, bool]):
     """Which paths were whole at one moment. Made of the document's own keys; looked up on demand, and then kept."""
 
-    def __init__(self, told: list[tuple[Place, Key | None]], count: int) -> None:
-        self._told = told
+    def __init__(self, places: list[tuple[Place, Key | None]], count: int) -> None:
+        self._places = places
         self._count = count
         self._paths: frozenset[Path] | None = None
 
@@ -43,8 +43,8 @@ class Done(Mapping[Path, bool]):
     def paths(self) -> frozenset[Path]:
         """All of them."""
         if self._paths is None:
-            told = self._told[: self._count]
-            self._paths = frozenset([() if key is None else (*path_of(place), key) for place, key in told])
+            places = self._places[: self._count]
+            self._paths = frozenset([() if key is None else (*path_of(place), key) for place, key in places])
         return self._paths
 
     def __getitem__(self, path: Path) -> bool:
@@ -198,16 +198,16 @@ class Snapshots(Generic[T]):
         if leaf is None or not leaf.grows or self._hidden or not self._partial_strings:
             return
         self._growing = change.key
-        self._changed(self._frames[-1].slot(change.key), self._parser.text)
+        self._note_change(self._frames[-1].slot(change.key), self._parser.text)
 
     def _scalar(self, change: Change) -> None:
         self._growing = MISSING
         shape = self._child(change.key)
         if not self._is_replaying:
             self._done.append((change.place, change.key))
-        self._put(change.key, self._converted(shape.for_scalar() if shape else None, change.payload))
+        self._put(change.key, self._convert(shape.for_scalar() if shape else None, change.payload))
         frame = self._frames[-1]
-        if type(frame) is ChoiceFrame:
+        if type(frame) is OneOfFrame:
             frame.whole[str(change.key)] = change.payload
             self._resolve(frame)
         if frame is self._root:
@@ -221,7 +221,7 @@ class Snapshots(Generic[T]):
         if frame.is_hidden:
             self._hidden += 1
         elif not self._hidden:
-            self._changed(self._frames[-1].slot(change.key), frame.make())
+            self._note_change(self._frames[-1].slot(change.key), frame.make())
         self._frames.append(frame)
 
     def _close(self, change: Change) -> None:
@@ -236,7 +236,7 @@ class Snapshots(Generic[T]):
         if not self._is_replaying:
             self._done.append((change.place, change.key))
         self._put(change.key, whole)
-        if type(above) is ChoiceFrame:
+        if type(above) is OneOfFrame:
             above.whole[str(change.key)] = change.payload
             self._resolve(above)
         if above is self._root:
@@ -245,13 +245,13 @@ class Snapshots(Generic[T]):
     def _child(self, key: Key | None) -> Shape | None:
         """The shape at a key of what is open. A choice may be resolved by the key."""
         frame = self._frames[-1]
-        if type(frame) is ChoiceFrame and key not in frame.keys:
+        if type(frame) is OneOfFrame and key not in frame.keys:
             frame.keys.add(str(key))
             self._resolve(frame)
             frame = self._frames[-1]
         return frame.child(key)
 
-    def _resolve(self, frame: ChoiceFrame) -> None:
+    def _resolve(self, frame: OneOfFrame) -> None:
         """Where it is clear which record this becomes, put its frame in place and give it what is whole already."""
         found = frame.shape.resolve(frame.keys, frame.whole)
         if found is None:
@@ -269,10 +269,10 @@ class Snapshots(Generic[T]):
             return
         frame = self._frames[-1]
         if not self._hidden:
-            self._changed(frame.slot(key), value)
+            self._note_change(frame.slot(key), value)
         frame.put(key, value)
 
-    def _changed(self, before: Any, after: Any) -> None:
+    def _note_change(self, before: Any, after: Any) -> None:
         """Whether something new is to be seen. Compared where it changed, so the cost is that of what came."""
         if self._is_changed:
             return
@@ -283,7 +283,7 @@ class Snapshots(Generic[T]):
 
     # Whole values.
 
-    def _converted(self, shape: Shape | None, value: Any) -> Any:
+    def _convert(self, shape: Shape | None, value: Any) -> Any:
         if shape is None:
             return MISSING
         try:
@@ -293,13 +293,13 @@ class Snapshots(Generic[T]):
 
     def _whole(self, frame: Frame, change: Change) -> Any:
         if isinstance(frame, HiddenFrame):
-            return self._converted(frame.shape, change.payload)
+            return self._convert(frame.shape, change.payload)
         check = frame.shape.check if frame.shape is not None else None
         if self._validate != "closed" or check is None or self._is_replaying:
             return frame.make()
-        return self._checked(check, change, self._slice(frame.start, change.position))
+        return self._check(check, change, self._slice(frame.start, change.position))
 
-    def _checked(self, check: Any, change: Change, value: Any) -> Any:
+    def _check(self, check: Any, change: Change, value: Any) -> Any:
         try:
             return check(value)
         except Exception as error:
@@ -310,9 +310,9 @@ class Snapshots(Generic[T]):
         self._is_changed = True
         check = self._shape.check
         if self._validate != "never" and check is None:
-            self._root.value = self._checked(self._shape.convert, change, self._parser.value)
+            self._root.value = self._check(self._shape.convert, change, self._parser.value)
         elif self._validate != "never":
-            self._root.value = self._checked(check, change, self._slice(0, change.position))
+            self._root.value = self._check(check, change, self._slice(0, change.position))
         self._is_whole = True
 
     # The text, for what validates text.
@@ -349,11 +349,11 @@ def _shape(kind: Any, *, validated: bool) -> Shape:
         hash(kind)
     except TypeError:
         return shape_of(kind)
-    return _cached(kind)
+    return _cached_shape(kind)
 
 
 @lru_cache(maxsize=256)
-def _cached(kind: Any) -> Shape:
+def _cached_shape(kind: Any) -> Shape:
     return shape_of(kind)
 
 

@@ -12,15 +12,15 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
-from greenroom.constraints.structures.records import Declared, declared, is_record, maker
+from greenroom.constraints.structures.records import DeclaredField, declared_fields, is_record, maker
 from greenroom.constraints.structures.shapes import (
     ANYTHING,
     Array,
-    Choice,
     Either,
     Field,
     Leaf,
     Map,
+    OneOf,
     Opaque,
     Record,
     Shape,
@@ -57,7 +57,7 @@ def shape_of(kind: Any) -> Shape:
     except NameError as error:
         raise UnsupportedType(f"an annotation of {kind!r} cannot be resolved: {error}; move it to a module") from error
     decode = walk.library.decoder(kind)
-    if decode is None and not isinstance(shape, (Array, Map, Record, Choice, Either)):
+    if decode is None and not isinstance(shape, (Array, Map, Record, OneOf, Either)):
         raise UnsupportedType(f"{kind!r} is neither a type that msgspec takes nor one of pydantic's")
     shape.check = decode
     return shape
@@ -72,9 +72,9 @@ class _Walk:
 
     def shape(self, kind: Any, *, checked: bool) -> Shape:
         """The shape of a type within the whole."""
-        kind = _bare(kind)
+        kind = _unwrap(kind)
         if hasattr(kind, "__metadata__"):
-            return self._annotated(kind, checked=checked)
+            return self._annotated_shape(kind, checked=checked)
         if kind is Any or kind is object:
             return ANYTHING
         if kind in _PLAIN:
@@ -84,9 +84,11 @@ class _Walk:
             return self._union(kind, get_args(kind), checked=checked)
         if is_record(origin or kind):
             return self._record(kind, checked=checked)
-        return self._container(kind, origin or kind, get_args(kind), checked=checked) or self._other(kind, origin)
+        return self._container(kind, origin or kind, get_args(kind), checked=checked) or self._scalar_or_opaque(
+            kind, origin
+        )
 
-    def _annotated(self, kind: Any, *, checked: bool) -> Shape:
+    def _annotated_shape(self, kind: Any, *, checked: bool) -> Shape:
         """Validators among the notes may rewrite the JSON value: what is below is then left to the whole."""
         inner = kind.__origin__
         is_rewritten = any(hasattr(note, "func") for note in kind.__metadata__)
@@ -94,14 +96,14 @@ class _Walk:
             return self._leaf((), kind, grows=inner is str, blank=_BLANKS.get(inner))
         found = self.shape(inner, checked=checked and not is_rewritten)
         if isinstance(found, (Opaque, Leaf)):
-            return self._other(kind, get_origin(inner))
+            return self._scalar_or_opaque(kind, get_origin(inner))
         return found
 
     def _leaf(self, exact: Sequence[type], kind: Any, **options: Any) -> Leaf:
         options.setdefault("grows", kind is str)
-        return Leaf(exact, self._needed(kind), **options)
+        return Leaf(exact, self._converter(kind), **options)
 
-    def _needed(self, kind: Any) -> Callable[[Any], Any]:
+    def _converter(self, kind: Any) -> Callable[[Any], Any]:
         convert = self.library.converter(kind)
         if convert is None:
             raise UnsupportedType(
@@ -110,12 +112,12 @@ class _Walk:
             )
         return convert
 
-    def _other(self, kind: Any, origin: Any) -> Shape:
+    def _scalar_or_opaque(self, kind: Any, origin: Any) -> Shape:
         if origin is Literal:
-            return self._leaf((), kind, grows=False, allowed=_told(get_args(kind)))
+            return self._leaf((), kind, grows=False, allowed=_typed_values(get_args(kind)))
         if isinstance(kind, type) and issubclass(kind, enum.Enum):
-            return self._leaf((), kind, grows=False, allowed=_told([member.value for member in kind]))
-        return Opaque(self._needed(kind))
+            return self._leaf((), kind, grows=False, allowed=_typed_values([member.value for member in kind]))
+        return Opaque(self._converter(kind))
 
     # Containers.
 
@@ -128,7 +130,7 @@ class _Walk:
         if origin is tuple and args and args[-1] is not ...:
             array = Array(None, tuple, [self.shape(arg, checked=checked) for arg in args])
         elif made in (set, frozenset):
-            array = Array(Opaque(self._needed(args[0])) if args else ANYTHING, made)
+            array = Array(Opaque(self._converter(args[0])) if args else ANYTHING, made)
         else:
             array = Array(self.shape(args[0], checked=checked) if args else ANYTHING, made)
         array.whole = self.library.converter(kind)
@@ -137,7 +139,7 @@ class _Walk:
     def _map(self, kind: Any, args: tuple[Any, ...], *, checked: bool) -> Map:
         key = None
         if args and args[0] is not str:
-            convert = self._needed(dict.__class_getitem__((args[0], Any)))  # keys are text in JSON: it knows how
+            convert = self._converter(dict.__class_getitem__((args[0], Any)))  # keys are text in JSON: it knows how
 
             def key(name: Any) -> Any:
                 return next(iter(convert({name: None})))
@@ -152,13 +154,13 @@ class _Walk:
             return known
         record = Record(getattr(kind, "__name__", str(kind)))
         self._known[kind, checked] = record
-        fields = list(declared(kind))
+        fields = list(declared_fields(kind))
         record.make = maker(kind, [field.name for field in fields])
         for field in fields:
             self._field(record, field, checked=checked)
         config = getattr(get_origin(kind) or kind, "__struct_config__", None)
         if config is not None and config.tag is not None:
-            record.tags[config.tag_field] = _told([config.tag])
+            record.tags[config.tag_field] = _typed_values([config.tag])
         if getattr(kind, "model_config", {}).get("extra") == "allow":
             record.extra = ANYTHING
         record.whole = self.library.converter(kind)
@@ -167,7 +169,7 @@ class _Walk:
             record.build = lambda values, _received: kind(**values)
         return record
 
-    def _field(self, record: Record, field: Declared, *, checked: bool) -> None:
+    def _field(self, record: Record, field: DeclaredField, *, checked: bool) -> None:
         shape = self.shape(field.kind, checked=checked and not field.is_rewritten)
         entry = Field(field.name, shape, field.default, required=field.required)
         leaf = shape.for_scalar()
@@ -195,8 +197,8 @@ class _Walk:
     def _optional(self, kind: Any, shape: Shape) -> Shape:
         leaf = shape.for_scalar()
         if leaf is None:
-            return Either(Leaf((NONE,), self._needed(NONE)), shape.for_array(), shape.for_object())
-        convert = self._needed(kind)
+            return Either(Leaf((NONE,), self._converter(NONE)), shape.for_array(), shape.for_object())
+        convert = self._converter(kind)
         if isinstance(shape, Opaque):
             return Opaque(convert)
         exact = [kind for kind in get_args(kind) if kind in _PLAIN]
@@ -207,7 +209,7 @@ class _Walk:
         """A string grows if no member but str takes strings."""
         leaves = [leaf for shape in shapes if (leaf := shape.for_scalar())]
         if not leaves:
-            return Leaf((NONE,), self._needed(NONE)) if nullable else None
+            return Leaf((NONE,), self._converter(NONE)) if nullable else None
         plain = [member for member in members if member in _PLAIN]
         exact = [*plain, NONE] if len(plain) == len(leaves) else []
         takers = [leaf for leaf in leaves if leaf.takes_text]
@@ -221,7 +223,7 @@ class _Walk:
         return Opaque(whole or _first_of([shape.convert for shape in shapes]))
 
 
-def _bare(kind: Any) -> Any:
+def _unwrap(kind: Any) -> Any:
     """What a qualifier, a NewType, an alias or a type variable stands for; an Annotated in it keeps its notes."""
     while not hasattr(kind, "__metadata__"):
         if kind is None:
@@ -244,8 +246,8 @@ def _objects(shapes: Sequence[Shape], whole: Callable[[Any], Any] | None) -> Sha
         return shapes[0] if shapes else None
     members: list[Shape] = []
     for shape in shapes:
-        members.extend(shape.members if isinstance(shape, Choice) else [shape])
-    return Choice(members, whole)
+        members.extend(shape.members if isinstance(shape, OneOf) else [shape])
+    return OneOf(members, whole)
 
 
 def _first_of(converters: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
@@ -262,5 +264,5 @@ def _first_of(converters: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any
     return convert
 
 
-def _told(values: Sequence[Any]) -> frozenset[Any]:
+def _typed_values(values: Sequence[Any]) -> frozenset[Any]:
     return frozenset([(type(value), value) for value in values])

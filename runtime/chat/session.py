@@ -19,6 +19,7 @@ from greenroom.inputs.parameters import GenerateParameters
 from greenroom.inputs.prompts import check
 from greenroom.inputs.tools import Tools
 from greenroom.options import TurnOptions
+from greenroom.request.current import session_of
 from greenroom.request.streams import EventStream
 from greenroom.runtime import Runtime
 
@@ -140,7 +141,7 @@ class ChatSession:
         self._conversation.require_idle()
         saved, kv = await to_thread.run_sync(read, path, cache)
         if kv is not None:
-            await self._conversation.runtime.opened().import_kv(kv)
+            await session_of(self._conversation.given_runtime).client.import_kv(kv)
         self._conversation.require_idle()
         self.instructions = saved.instructions
         self._conversation.transcript = saved.history
@@ -161,7 +162,7 @@ class ChatSession:
         transcript = self._conversation.transcript
         messages = [*self._opening(), *transcript, *answered(transcript, asked(_ANY_QUESTION))]
         ids = await runtime.prepare(messages, tools=settings.tools, template_options=settings.template_options)
-        return await runtime.opened().export_kv(ids)
+        return await session_of(runtime).client.export_kv(ids)
 
     def _opening(self) -> list[Message]:
         """The system message, where there are instructions."""

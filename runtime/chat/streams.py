@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Generic, Self, TypeVar
 
-from greenroom.actors.bridge import Bridge
+from greenroom.actors.client import LoopPoster, loop_poster
 from greenroom.chat.turn import Turn
 from greenroom.errors import CallRejected
 from greenroom.events import Chunk, Event
@@ -23,12 +23,12 @@ class _Turn(Closing, Generic[T]):
 
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
-        self._bridge: Bridge | None = None
+        self._post: LoopPoster | None = None
 
     def __del__(self) -> None:
         turn = getattr(self, "_turn", None)
-        if turn is not None and self._bridge is not None and not turn.is_over:
-            self._bridge.post(Turn.abandon, turn)  # on any thread
+        if turn is not None and self._post is not None and not turn.is_over:
+            self._post(Turn.abandon, turn)  # on any thread
 
     def __aiter__(self) -> Self:
         return self
@@ -42,8 +42,8 @@ class _Turn(Closing, Generic[T]):
         await self._turn.close()
 
     async def _next(self) -> Event | None:
-        if self._bridge is None:
-            self._bridge = Bridge()
+        if self._post is None:
+            self._post = loop_poster()
         return await self._turn.next()
 
 

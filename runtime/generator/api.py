@@ -1,41 +1,225 @@
-"""`Generator`: the loop on top of one pass at a time, as its user sees it.
+"""The handles that users hold: `Context`, `Generator` and `Snapshot`. Signatures and contracts, no logic.
 
-A collector drives it to its end; `tokens()` and `events()` let it run ahead and pause; `async for step in generator`
-hands every step over before it runs. What each of these does stands in `loop`, where the generator is in `standing`.
+They make each other, so they share one file. A context is a thin view of a `ContextBuffer`: tokens, whose KV the engine
+keeps as a cache and gives back when memory is short; so a fork is a copy of numbers, and its first pass copies the KV
+of the common prefix instead of running it. A generator is a thin view of a `Cursor`, which has three drivers: `steps`
+by hand, `iterators` by a reader, `collect` to the end.
 """
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from pathlib import Path
+from typing import Any, Self, TypeVar, overload
 
+from anyio import to_thread
 from typing_extensions import TypeForm
 
 from greenroom.actors.decoder import Decoder
 from greenroom.actors.mailbox import Mailbox
 from greenroom.backends.protocol import ModelInfo
 from greenroom.constraints.constraint import Constraint
-from greenroom.events import Chunk, Event, Info, StopDetail, StopReason
-from greenroom.generator import collect, forks, loop
+from greenroom.errors import InvalidParameter, InvalidPrompt, NotSupported
+from greenroom.events import Chunk, Info, StopDetail, StopReason
+from greenroom.generator import collect, forks, snapshot_files
 from greenroom.generator.cursor import Cursor
 from greenroom.generator.forks import Forks
-from greenroom.generator.iterators import EventPull, TokenPull
-from greenroom.generator.snapshots import Snapshot
-from greenroom.generator.steps import Handle, Step, StepOutput
-from greenroom.inputs import samplers
-from greenroom.inputs.parameters import GenerateParameters
+from greenroom.generator.iterators import EventPull, TokenPull, lend
+from greenroom.generator.snapshot_files import SavedGeneration, SavedSnapshot
+from greenroom.generator.start import Guessing, start
+from greenroom.generator.steps import Step, accept, next_step
+from greenroom.inputs import prompts
+from greenroom.inputs.parameters import GenerateParameters, integer
 from greenroom.inputs.samplers import Sampler
+from greenroom.inputs.segments import Cue, Fill, Message, Seal, Segment
+from greenroom.inputs.tools import Tools
 from greenroom.lifetimes import Closing
-from greenroom.request.probes import Probe
-from greenroom.request.recorder import RecordedToken
+from greenroom.request.config import GenerationConfig
+from greenroom.request.context_buffer import ContextBuffer
+from greenroom.request.current import OpenRuntime, session_of
+from greenroom.request.probes import Handle, Probe
+from greenroom.request.run import compute_logits
+from greenroom.request.score import score
+from greenroom.request.session import ContextRecord, Session
+from greenroom.request.tool_calling import ToolCalling
 
-if TYPE_CHECKING:
-    from greenroom.generator.context import Context
-
-__all__ = ["Generator"]
+__all__ = ["Context", "Generator", "Snapshot", "buffer_of", "lend_generator", "new_context", "open_context"]
 
 T = TypeVar("T")
+
+
+class Context(Closing):
+    """Tokens from which generations start; an async context manager that gives its KV back.
+
+    `fill`, the roles, `cue` and `seal` only take note; tokenizing happens at the next awaited call, or when `tokens` is
+    asked for. One generator lives in a context at a time: until it has finished or is closed, everything but `tokens`,
+    `fork`, `save`, `snapshot` and `aclose` raises `ContextInUse`.
+    """
+
+    def __init__(self, buffer: ContextBuffer) -> None:
+        self._buffer = buffer
+
+    def __repr__(self) -> str:
+        return repr(self._buffer)
+
+    async def aclose(self) -> None:
+        """Close the generator that lives here, and give the KV back. Again is nothing."""
+        await self._buffer.aclose()
+
+    # What it holds.
+
+    @property
+    def tokens(self) -> list[int]:
+        """All of them, those of a generation that lives here included. Tokenizes what was not yet."""
+        return list(self._buffer.tokens)
+
+    @property
+    def kv_bytes(self) -> int:
+        """About what its tokens' KV takes once they have been run."""
+        model = self._buffer.client.model
+        return len(self._buffer.tokens) * model.kv_bytes_per_token + model.kv_bytes_per_row
+
+    def fill(self, content: str | Sequence[int]) -> Self:
+        """Add raw text, or ids as they are. Raises `InvalidPrompt` for anything else."""
+        prompts.check(content)
+        if not isinstance(content, str) and not isinstance(content[0], int):
+            raise InvalidPrompt("a context is filled with text or token ids; messages have their roles' methods")
+        return self._note(Fill(content if isinstance(content, str) else tuple(content)))
+
+    def system(self, content: str) -> Self:
+        """Add a system message. Like every role, it goes through the chat template, together with what follows."""
+        return self._say("system", content)
+
+    def user(self, content: str) -> Self:
+        """Add a user's message. A reply that is still open is sealed first."""
+        return self._say("user", content)
+
+    def assistant(self, content: str) -> Self:
+        """Add a whole message of the assistant's."""
+        return self._say("assistant", content)
+
+    def tool(self, content: str) -> Self:
+        """Add the result of a tool call."""
+        return self._say("tool", content)
+
+    def cue(self) -> Self:
+        """Begin the model's reply, as the template does: what is generated next is that."""
+        return self._note(Cue())
+
+    def seal(self) -> Self:
+        """End the model's reply, as the template does: a stop token that ended it is in no context."""
+        return self._note(Seal())
+
+    def _say(self, role: str, content: str) -> Self:
+        if not isinstance(content, str):
+            raise InvalidPrompt(f"a message of {role!r} is a str, not {type(content).__name__}")
+        return self._note(Message(role, content))
+
+    def _note(self, segment: Segment) -> Self:
+        self._buffer.note(segment)
+        return self
+
+    async def flush(self) -> None:
+        """Run what is there through the model now, but for the last token, which the next draw needs."""
+        self._buffer.require_free()
+        if len(await self._buffer.settle()) > 1:
+            generation = self._buffer.bare(GenerationConfig.plain(self._buffer.client), but=1)
+            await compute_logits(generation, self._buffer.context_id, logits=0)
+
+    async def truncate(self, count: int) -> None:
+        """Drop the last `count` tokens. Raises `InvalidParameter` where there are fewer."""
+        await self._buffer.truncate(count)
+
+    async def score(self, ids: Sequence[int]) -> list[float]:
+        """The natural log-probability of each of `ids` behind the context and those before it; nothing is added.
+
+        In one pass, or one for each 32, where the model's caches allow guesses; else in one for each. Raises
+        `InvalidPrompt`, `PromptTooLong`.
+        """
+        self._buffer.require_free()
+        tokens = await self._buffer.settle()
+        config = GenerationConfig.plain(self._buffer.client)
+        found = prompts.encode(list(ids), config.model.tokenizer, config.model.vocab_size)
+        config.check_prompt((*tokens, *found[:-1]))
+        return await score(self._buffer.bare(config), found, self._buffer.context_id)
+
+    # Generations.
+
+    def generate(
+        self,
+        sampler: Sampler | GenerateParameters | None = None,
+        *,
+        max_tokens: int | None = None,
+        stop: str | int | Sequence[str | int] = (),
+        constrain: object = None,
+        speculator: Any = None,
+        system_speculation: bool = False,
+        draft_model: Any = None,
+        adapter: object = None,
+        zo_seed: int | None = None,
+        horizon: int | None = None,
+        seed: int | None = None,
+        default_stops: bool = True,
+        tools: Tools | None = None,
+        tool_choice: str = "auto",
+        tool_format: str | None = None,
+    ) -> Generator:
+        """A generator from here on: nothing runs before its first step. See `Generator`.
+
+        `stop` has token ids (and strings), beside the model's own stop tokens unless `default_stops=False`, which has
+        no effect beside a constraint: they are its end. What is given here beats what the sampler's
+        `GenerateParameters` say. Of `speculator`, `system_speculation` (guesses from what was said before) and
+        `draft_model` (another open `Runtime`) one may be used.
+
+        With `tools`, calls in what the model writes become events, as in `Runtime.generate`, and `tool_choice` may
+        force them. To show them to the model is the prompt's business: fill what `Runtime.prepare(..., tools=)` gives.
+
+        Raises `InvalidParameter`, `InvalidConstraint`, `NotSupported`, `ContextInUse` at once; what tokenizing and
+        compiling find is raised at the first await.
+        """
+        changes: dict[str, Any] = {"max_tokens": max_tokens, "seed": seed}
+        changes = {name: value for name, value in changes.items() if value is not None}
+        if stop != ():
+            changes["stop"] = stop
+        if not default_stops:
+            changes["default_stops"] = False
+        cursor = start(
+            self._buffer,
+            sampler,
+            changes,
+            constrain=constrain,
+            calling=ToolCalling.of(tools, tool_choice, tool_format),
+            guessing=Guessing(speculator, system_speculation, draft_model),
+            refused={"adapter": adapter, "zo_seed": zo_seed, "horizon": horizon},
+        )
+        return Generator(cursor, self)
+
+    # Copies.
+
+    async def fork(self) -> Context:
+        """An independent copy; of the tokens where its generator stands, if one lives here."""
+        await self._buffer.pause()
+        return Context(ContextBuffer(self._buffer.session, self._buffer.record))
+
+    async def fork_many(self, count: int) -> list[Context]:
+        """`count` copies."""
+        integer("count", count, 1, None, "an integer of at least 1")
+        return [await self.fork() for _ in range(count)]
+
+    async def snapshot(self) -> Snapshot:
+        """What is here, to be opened as often as one likes, or saved in a file."""
+        await self._buffer.pause()
+        return Snapshot(self._buffer.session, self._buffer.record)
+
+    async def save(self, name: str) -> None:
+        """Keep what is here under `name` until the runtime is left; another of that name is replaced."""
+        await self._buffer.pause()
+        self._buffer.session.save(name, self._buffer.record)
+
+    async def delete(self, name: str) -> None:
+        """Forget what was saved under `name`. Raises `UnknownContext`."""
+        self._buffer.session.delete(name)
 
 
 class Generator(Closing):
@@ -48,59 +232,70 @@ class Generator(Closing):
     One task uses a generator at a time. Forks share every pass with all else that runs.
     """
 
-    def __init__(self, standing: Cursor, *, owns_context: bool = False) -> None:
-        self._at = standing
-        self._owns_context = owns_context
-        self.parent: weakref.ref[Generator] | None = None
-        self.children: list[weakref.ref[Generator]] = []
-        standing.context.occupy(self)
+    def __init__(self, cursor: Cursor, context: Context | None = None) -> None:
+        self._cursor = cursor
+        self._context = Context(cursor.buffer) if context is None else context
+        cursor.family.handle = weakref.ref(self)
 
     def __repr__(self) -> str:
-        state = "closed" if self._at.is_closed else "done" if self._at.is_done else "live"
+        state = "closed" if self._cursor.is_closed else "done" if self._cursor.is_done else "live"
         return f"<Generator {state} tokens_generated={self.tokens_generated} of {self.context!r}>"
 
     def __del__(self) -> None:
-        at: Cursor | None = getattr(self, "_at", None)
-        if at is not None:
-            at.drop()
+        cursor: Cursor | None = getattr(self, "_cursor", None)
+        if cursor is not None:
+            cursor.drop()
 
     # What it is, without waiting.
 
     @property
     def context(self) -> Context:
         """Where it lives."""
-        return self._at.context
+        return self._context
 
     @property
     def sampler(self) -> Sampler:
         """How it draws."""
-        return Sampler(self._at.course.parameters)
+        return Sampler(self._cursor.config.parameters)
 
     @property
     def seed(self) -> int:
         """What its draws depend on, beside the position."""
-        return self._at.seed
+        return self._cursor.seed
 
     @property
     def is_live(self) -> bool:
         """Whether it occupies its context."""
-        return self._at.is_live
+        return self._cursor.is_live
 
     @property
     def is_done(self) -> bool:
         """Whether nothing more will be generated."""
-        most = self._at.course.parameters.max_tokens
+        most = self._cursor.config.parameters.max_tokens
         return not self.is_live or (most is not None and self.tokens_generated >= most)
+
+    @property
+    def parent(self) -> Generator | None:
+        """The one that it was forked from, while that exists."""
+        cursor = self._cursor.family.parent()
+        found: Generator | None = None if cursor is None else cursor.family.handle()
+        return found
+
+    @property
+    def children(self) -> list[Generator]:
+        """Those that were forked from it and still exist, the oldest first."""
+        found: list[Generator | None] = [child.family.handle() for child in self._cursor.family.children]
+        return [child for child in found if child is not None]
 
     @property
     def all_tokens(self) -> tuple[int, ...]:
         """Prompt and output, up to where the reader stands."""
-        return self._at.tokens
+        return self._cursor.tokens
 
     @property
     def output(self) -> tuple[int, ...]:
         """What was generated so far, by this generator and those that it was forked from."""
-        return self._at.output
+        return self._cursor.output
 
     @property
     def text(self) -> str:
@@ -108,7 +303,7 @@ class Generator(Closing):
 
         Without the markers of chat and calls, and without thinking, unless `reasoning="text"`.
         """
-        return self._at.text
+        return self._cursor.text
 
     @property
     def tokens_generated(self) -> int:
@@ -118,25 +313,25 @@ class Generator(Closing):
     @property
     def stop_reason(self) -> StopReason | None:
         """`stop`, `length` or `cancelled`, once it is done."""
-        state = self._at.state
-        return None if state is None or state.ending is None else state.ending.reason
+        ending = self._cursor.ending
+        return None if ending is None else ending.reason
 
     @property
     def stop_detail(self) -> StopDetail | None:
         """Which of the stop conditions it was, once it is done."""
-        state = self._at.state
-        return None if state is None or state.ending is None else state.ending.detail
+        ending = self._cursor.ending
+        return None if ending is None else ending.detail
 
     @property
     def kv_bytes(self) -> int:
         """About what its row takes, or would take once it is run: what a fork adds."""
-        model = self._at.course.model
+        model = self._cursor.config.model
         return len(self.all_tokens) * model.kv_bytes_per_token + model.kv_bytes_per_row
 
     @property
     def info(self) -> Info:
         """How far it came, in the counts and times of an ending event; before the end it is `cancelled`."""
-        return self._at.info
+        return self._cursor.info
 
     # Step by step.
 
@@ -145,7 +340,7 @@ class Generator(Closing):
 
     async def __anext__(self) -> Step:
         """The next step, not run yet. Raises `StepPending` while the last one is not done with."""
-        step = await loop.next_step(self._at, self)
+        step = await next_step(self._cursor, self)
         if step is None:
             raise StopAsyncIteration
         return step
@@ -153,7 +348,7 @@ class Generator(Closing):
     def probe_each_step(self, index: int, probe: Probe) -> Handle:
         """A probe of every step from the next one on; one handle for all of them."""
         handle = Handle(index, probe)
-        self._at.each.append(handle)
+        self._cursor.step_probes.append(handle)
         return handle
 
     def accept(self, tokens: Sequence[int]) -> tuple[int, ...]:
@@ -162,27 +357,27 @@ class Generator(Closing):
         That is up to the first stop token or the end of `max_tokens`. Raises `StepPending` unless such a step was
         executed just now, `TokenRefused` for a token that the constraint does not allow; then nothing was changed.
         """
-        return loop.accept(self._at, tokens)
+        return accept(self._cursor, tokens)
 
     # By itself.
 
     def tokens(self) -> TokenPull:
         """Token by token, each with its text; the engine may be ahead, and nobody can tell."""
-        return TokenPull(self)
+        return TokenPull(self._cursor, self)
 
     def events(self) -> EventPull:
         """Event by event, `Info` last."""
-        return EventPull(self)
+        return EventPull(self._cursor, self)
 
     async def collect_tokens(self) -> list[int]:
         """Run to the end; all ids that were generated, those before this call included."""
-        await loop.run_out(self._at)
+        await collect.run_to_end(self._cursor)
         return list(self.output)
 
     async def collect_text(self) -> str:
         """Run to the end; the text of all that was generated."""
-        await loop.run_out(self._at)
-        return self.text + "".join([event.text for event in self._at.tail if isinstance(event, Chunk)])
+        await collect.run_to_end(self._cursor)
+        return self.text + "".join([event.text for event in self._cursor.tail if isinstance(event, Chunk)])
 
     @overload
     async def collect_json(self, schema: Any = None, *, parse: Callable[[str], T]) -> T: ...
@@ -202,14 +397,10 @@ class Generator(Closing):
         without a constraint, any JSON. `parse` is called with the text in place of ours. Raises `TruncatedJson` where
         the text ended early, `MalformedJson`, and what `parse` raises.
         """
-        at = self._at
-        wanted = collect.wanted(schema, has_other=at.course.is_constrained)
+        wanted = collect.schema_constraint(schema, has_other=self._cursor.config.is_constrained)
         if wanted is not None:
-            with at.alone():
-                at.no_step()
-                state = await at.here()
-                at.course, at.state = await collect.constrained(at.course, state, wanted)
-        return collect.parsed(await self.collect_text(), schema, parse, is_whole=self.stop_reason == "stop")
+            await collect.constrain(self._cursor, wanted)
+        return collect.parse_object(await self.collect_text(), schema, parse, is_whole=self.stop_reason == "stop")
 
     # Branches.
 
@@ -221,18 +412,19 @@ class Generator(Closing):
         With the same seed, and so the same tokens, unless `seed` says otherwise. `max_tokens` and `sampler` take the
         place of this one's; `max_tokens` counts from where the generation began.
         """
-        return await forks.fork(self, seed=seed, max_tokens=max_tokens, sampler=sampler)
+        return Generator(await forks.fork(self._cursor, seed=seed, max_tokens=max_tokens, sampler=sampler))
 
-    def fork_many(self, count: int, seeds: Sequence[int] | None = None) -> Forks:
+    def fork_many(self, count: int, seeds: Sequence[int] | None = None) -> Forks[Generator]:
         """`count` forks, each with its own seed: of `seeds`, or derived from this one's.
 
         `await` it for the list, or use it in `async with`, which closes all of them in the end.
         """
-        return Forks(self, count, seeds)
+        return Forks(self._cursor, Generator, count, seeds, owner=self)
 
     async def snapshot(self) -> Snapshot:
         """What is here, frozen: `await snapshot.restore()` makes a generator of it, as often as one likes."""
-        return Snapshot.of(await forks.copy(self))
+        cursor = await forks.copy(self._cursor)
+        return Snapshot(cursor.buffer.session, ContextRecord(cursor.tokens, cursor.buffer.record.checkpoints), cursor)
 
     async def save(self, name: str) -> None:
         """Save the context as it is here, under `name`: see `Context.save`."""
@@ -243,11 +435,11 @@ class Generator(Closing):
 
         A step that is pending is given up; 0 does that alone. Raises `InvalidParameter` where there are fewer.
         """
-        await forks.rewind(self, count, seed)
+        await forks.rewind(self._cursor, count, seed)
 
     async def retain_only(self, child: Generator) -> None:
         """Close this one and everything that was forked from it, but `child` and what was forked from that."""
-        await forks.retain_only(self, child)
+        await forks.retain_only(self._cursor, _cursor_of(child))
 
     async def aclose(self, *, cascade: bool = False) -> None:
         """Give its KV back; the context keeps the tokens up to where the reader stood. Forks live on, unless `cascade`.
@@ -255,53 +447,89 @@ class Generator(Closing):
         Again is nothing. Deterministic: when it returns, no pass holds its row.
         """
         if cascade:
-            for each in forks.descendants(self):
+            for each in forks.descendants(self._cursor):
                 await each.aclose()
-        try:
-            await self._at.close()
-        finally:  # even where a native cancel of asyncio came in the wait
-            if self._owns_context:
-                await self.context.aclose()
+        await self._cursor.aclose()
 
-    # For others in this package.
+
+class Snapshot:
+    """A frozen copy: of a context, or of a generation, which can go on from it as often as one likes."""
+
+    def __init__(self, session: Session, record: ContextRecord, cursor: Cursor | None = None) -> None:
+        """`cursor` is one that nobody else holds, to be copied."""
+        self._session = session
+        self._record = record
+        self._cursor = cursor
+
+    def __repr__(self) -> str:
+        kind = "context" if self._cursor is None else "generation"
+        return f"<Snapshot of a {kind} tokens={len(self.tokens)}>"
 
     @property
-    def standing(self) -> Cursor:
-        """What is behind it."""
-        return self._at
+    def tokens(self) -> tuple[int, ...]:
+        """Prompt and output."""
+        return self._record.tokens
 
-    @property
-    def standing_probes(self) -> tuple[Handle, ...]:
-        """The probes of every step. For `Step`."""
-        return tuple(self._at.each)
+    async def restore(self) -> Generator:
+        """A new generator, in a context of its own, that stands where the snapshot was taken.
 
-    def check_step(self, step: Step) -> None:
-        """Raise `StepUsed` for a step that is not the one at hand. For `Step`."""
-        loop.check_step(self._at, step)
+        Raises `NotSupported` for the snapshot of a context: `open` that.
+        """
+        if self._cursor is None:
+            raise NotSupported("restore() of a context's snapshot", "open() it, and generate")
+        return Generator(await forks.copy(self._cursor))
 
-    def check_sampler(self, sampler: Sampler) -> None:
-        """Raise `InvalidParameter` for one that cannot draw here. For `Step`."""
-        samplers.check(sampler, self._at.course.model.vocab_size)
+    def open(self) -> Context:
+        """A new context with these tokens."""
+        return Context(ContextBuffer(self._session, self._record))
 
-    async def run_step(self, step: Step) -> StepOutput:
-        """Run the step at hand. For `Step`."""
-        drawn = step.sampler
-        own = None if drawn is None or drawn == self.sampler else drawn.parameters
-        return await loop.run_step(self._at, step, own)
+    async def save(self, path: str | Path) -> None:
+        """Write it into a file; an older one is replaced once all is written.
 
-    async def pull(self) -> RecordedToken | None:
-        """The next token that stays; None behind the last. For `tokens`."""
-        return await loop.pull(self._at)
+        Of a generation that is everything that `restore` gives, except a `speculator` of the user's and a draft model:
+        they change no token, and the generation goes on without them. Raises `NotSupported` for a constraint that is
+        code, which it names; and `OSError` as writing does.
+        """
+        saved = SavedSnapshot(self._record, None if self._cursor is None else SavedGeneration.of(self._cursor))
+        await to_thread.run_sync(snapshot_files.write, Path(path), self._session, saved)
 
-    async def pull_event(self) -> Event | None:
-        """The next event; None behind the last. For `events`."""
-        return await loop.pull_event(self._at)
+    @classmethod
+    async def load(cls, path: str | Path, runtime: OpenRuntime | None = None) -> Self:
+        """Read a file for `runtime`, or the one that a module-level `generate` would use.
 
-    async def stand(self) -> tuple[int, ...]:
-        """The tokens up to where the reader stands, with nothing ahead of them. For `Context`."""
-        with self._at.alone():
-            return (await self._at.here()).tokens
+        Raises `InvalidSnapshot` for a file that is truncated or something else, `SnapshotMismatch` where another model
+        or tokenizer wrote it, and `OSError` as reading does.
+        """
+        session = session_of(runtime)
+        saved = await to_thread.run_sync(snapshot_files.read, Path(path), session)
+        cursor = None if saved.generation is None else saved.generation.open(session, saved.context)
+        return cls(session, saved.context, cursor)
 
-    async def lend(self, decoder: Callable[[GenerateParameters, ModelInfo], Decoder]) -> Mailbox:
-        """Go on by itself for a stream. For `Runtime.generate_token_task`."""
-        return await loop.lend(self._at, decoder)
+
+# A runtime's way from a session, or from a handle, to what is behind it: functions, so that no handle offers it.
+
+
+def new_context(session: Session) -> Context:
+    """An empty context."""
+    return Context(ContextBuffer(session))
+
+
+def open_context(session: Session, saved: str | Snapshot) -> Context:
+    """A context with what was saved under a name, or what a snapshot holds. Raises `UnknownContext`."""
+    return saved.open() if isinstance(saved, Snapshot) else Context(ContextBuffer(session, session.saved(saved)))
+
+
+def buffer_of(context: object) -> ContextBuffer:
+    """What is behind a context. Raises `InvalidParameter` for anything else."""
+    if not isinstance(context, Context):
+        raise InvalidParameter("context", context, "a context of this runtime")
+    return context._buffer  # noqa: SLF001
+
+
+def _cursor_of(generator: Generator) -> Cursor:
+    return generator._cursor  # noqa: SLF001
+
+
+async def lend_generator(generator: Generator, decoder: Callable[[GenerateParameters, ModelInfo], Decoder]) -> Mailbox:
+    """Have `generator` go on by itself for a stream that reads it through `decoder`."""
+    return await lend(_cursor_of(generator), decoder)

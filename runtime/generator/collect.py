@@ -1,4 +1,4 @@
-"""`collect_json`: the constraint that it attaches, and what it makes of the text."""
+"""To the end: a generator run until nothing follows, and its text as JSON."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ from dataclasses import replace
 from typing import Any
 
 import msgspec
+from anyio import to_thread
 
 from greenroom.constraints.coercion import constraint_of
 from greenroom.constraints.constraint import Constraint
 from greenroom.constraints.json_schemas.json_schema import AnyJson
-from greenroom.errors import InvalidConstraint, InvalidStructure, MalformedJson, TruncatedJson
-from greenroom.request.config import GenerationConfig
-from greenroom.request.generation import Generation, follow, redecoded
+from greenroom.constraints.structures import Snapshots
+from greenroom.errors import InvalidConstraint, MalformedJson, TruncatedJson
+from greenroom.generator.cursor import Cursor
+from greenroom.generator.iterators import take
+from greenroom.request.generation import Generation, follow
+from greenroom.request.submit import RunOptions
 
-__all__ = ["constrained", "parsed", "wanted"]
+__all__ = ["constrain", "parse_object", "run_to_end", "schema_constraint"]
 
 
-def wanted(schema: Any, *, has_other: bool) -> Constraint | None:
+def schema_constraint(schema: Any, *, has_other: bool) -> Constraint | None:
     """What the text must be; None where the generator's own constraint says it. Raises `InvalidConstraint`."""
     if schema is None:
         return None if has_other else AnyJson()
@@ -31,36 +35,58 @@ def wanted(schema: Any, *, has_other: bool) -> Constraint | None:
     return constraint_of(schema)
 
 
-async def constrained(
-    course: GenerationConfig, state: Generation, more: Constraint
-) -> tuple[GenerationConfig, Generation]:
-    """The same generation under `more` too. Raises `InvalidConstraint` where what was written contradicts it."""
-    constraint = constraint_of([course.constraint, more]) if course.constraint is not None else more
-    parameters = msgspec.structs.replace(course.parameters, default_stops=True)
-    course = await replace(course, parameters=parameters, constraint=constraint, compiled=None).compile()
-    begun = course.compiled.start() if course.compiled is not None else None
-    if begun is not None and state.output:
-        follow(begun, state.output, course.model.vocab_size)
-        if begun.error is not None:
-            raise InvalidConstraint(f"{state.text!r} was written already, and contradicts it: {begun.error}")
-    return course, redecoded(replace(state, constraint=begun), course.decoder)
+async def constrain(cursor: Cursor, more: Constraint) -> None:
+    """Go on under `more` too. Raises `InvalidConstraint` where what was written contradicts it."""
+    with cursor.exclusive():
+        cursor.require_no_step()
+        generation = await cursor.settle()
+        cursor.generation = await _constrain(generation, more)
 
 
-def parsed(text: str, schema: Any, parse: Callable[[str], Any] | None, *, is_whole: bool) -> Any:
-    """The text as an object. Raises `TruncatedJson`, `MalformedJson`, `InvalidStructure`, and what `parse` raises."""
+async def _constrain(generation: Generation, more: Constraint) -> Generation:
+    config = generation.config
+    constraint = constraint_of([config.constraint, more]) if config.constraint is not None else more
+    parameters = msgspec.structs.replace(config.parameters, default_stops=True)
+    config = replace(config, parameters=parameters, constraint=constraint, compiled=None)
+    config = await to_thread.run_sync(config.compile)
+    matcher = config.compiled.start() if config.compiled is not None else None
+    if matcher is not None and generation.output:
+        follow(matcher, generation.output, config.model.vocab_size)
+        if matcher.error is not None:
+            raise InvalidConstraint(f"{generation.text!r} was written already, and contradicts it: {matcher.error}")
+    return replace(generation, config=config, constraint=matcher).decode()
+
+
+async def run_to_end(cursor: Cursor) -> None:
+    """Run until nothing follows."""
+    with cursor.exclusive():
+        cursor.require_no_step()
+        if cursor.read_ahead is not None or cursor.speculation.user is not None:
+            while await take(cursor) is not None:
+                pass
+            return
+        generation = await cursor.begin_step()
+        while generation.ending is None:
+            options = RunOptions(drafter=cursor.speculation.engine, deadline=cursor.deadline)
+            generation = (await cursor.draw(generation, options)).generation
+            cursor.commit(generation)
+
+
+def parse_object(text: str, schema: Any, parse: Callable[[str], Any] | None, *, is_whole: bool) -> Any:
+    """The text as an object, as `Runtime.collect` makes it of a stream.
+
+    Raises `TruncatedJson` where the text ended early and is no JSON, `MalformedJson` where it came to its own end and
+    is none, `InvalidStructure`, `JsonTooLarge`, `UnsupportedType`, and what `parse` raises.
+    """
     if parse is not None:
         return parse(text)
+    is_plain = schema is None or isinstance(schema, str | Mapping | Constraint)  # the grammar has enforced these
+    snapshots: Snapshots[Any] = Snapshots(Any, validate="never") if is_plain else Snapshots(schema, validate="final")
     try:
-        value = json.loads(text)
-    except ValueError as cause:
+        snapshots.feed(text)
+        snapshots.finish()
+    except (MalformedJson, TruncatedJson) as cause:
         if not is_whole:
-            raise TruncatedJson(len(text)) from cause
+            raise TruncatedJson(len(text), snapshots.snapshot()) from cause
         raise MalformedJson(f"the text is no JSON: {cause}", len(text)) from cause
-    if schema is None or isinstance(schema, str | Mapping | Constraint):
-        return value
-    try:
-        if hasattr(schema, "model_validate"):
-            return schema.model_validate(value)
-        return msgspec.convert(value, schema)
-    except ValueError as cause:  # pydantic's and msgspec's validation errors are
-        raise InvalidStructure((), str(cause), len(text)) from cause
+    return snapshots.snapshot()

@@ -1,127 +1,163 @@
-"""Where a generator stands: its state, what runs ahead of its reader, the step at hand, and whether it is over.
+"""Where a generator stands: its generation, what runs ahead of its reader, the step at hand, and whether it is over.
 
-A `Generator` is a thin view of this. One task at a time moves it, within `alone`. A state is committed as a whole or
-not at all, so whatever is cancelled between two of them has changed nothing.
+The handles of the API are thin views of this. One task at a time moves it, within `exclusive`. A generation is
+committed as a whole or not at all, so whatever is cancelled between two of them has changed nothing.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Any
 
 import msgspec
-from anyio import CancelScope
+from anyio import CancelScope, to_thread
 from anyio import Event as Tick
 
 from greenroom.actors.decoder import Payload
-from greenroom.errors import ContextClosed, StepPending, StreamInUse
+from greenroom.errors import ContextClosed, ContextInUse, StepPending, StreamInUse
 from greenroom.events import Event, Info
-from greenroom.generator.read_ahead import Lent, ReadAhead, Stepping
+from greenroom.generator.read_ahead import ReadAhead
 from greenroom.generator.speculation import Speculation
 from greenroom.request.config import GenerationConfig
-from greenroom.request.generation import NOT_RUN, Generation
+from greenroom.request.context_buffer import ContextBuffer
+from greenroom.request.generation import NOT_RUN, Ending, Generation, begin
+from greenroom.request.probes import Handle
 from greenroom.request.recorder import RecordedToken
+from greenroom.request.run import RunResult, draw
+from greenroom.request.submit import RunOptions
 
-if TYPE_CHECKING:
-    from greenroom.generator.context import Context
-    from greenroom.generator.steps import Handle, Step
+__all__ = ["Cursor", "EventQueue", "PendingStep"]
 
-__all__ = ["Cursor"]
+
+class PendingStep:
+    """A step that was handed out, until it is executed, or accepted where it draws nothing."""
+
+    __slots__ = ("drafts", "draws", "is_executed")
+
+    def __init__(self) -> None:
+        self.draws = True
+        self.is_executed = False
+        self.drafts: tuple[int, ...] = ()
+        """The guesses that its pass checked."""
+
+
+class EventQueue:
+    """What a reader of events has not had of the last token, and whether it has come to the `Info`."""
+
+    __slots__ = ("has_info", "unread")
+
+    def __init__(self, unread: Sequence[Event] = (), *, has_info: bool = False) -> None:
+        self.unread: deque[Event] = deque(unread)
+        self.has_info = has_info
+
+    def copy(self) -> EventQueue:
+        """An independent copy."""
+        return EventQueue(self.unread, has_info=self.has_info)
 
 
 class Cursor:
-    """`state` is None until something is awaited: then the context's tokens are known, and the constraint compiled."""
+    """A generation in a buffer, which it occupies until it is done or closed.
+
+    `generation` is None until something is awaited: then the buffer's tokens are known, and the constraint compiled.
+    """
 
     def __init__(
         self,
-        context: Context,
-        course: GenerationConfig,
+        buffer: ContextBuffer,
+        begins_with: Generation | tuple[GenerationConfig, int],
         speculation: Speculation,
         *,
-        seed: int,
-        state: Generation | None = None,
-        unread: Sequence[Event] = (),
-        has_told_end: bool = False,
+        events: EventQueue | None = None,
+        owns_buffer: bool = False,
     ) -> None:
-        self.context = context
-        self.course = course
+        """`begins_with`: where it stands, or the config and the seed of one that begins behind the buffer's tokens."""
+        self.buffer = buffer
         self.speculation = speculation
-        self.state = state
-        self.lead: ReadAhead | None = None
-        """What runs ahead of a reader."""
-        self.step: Step | None = None
-        """The one that was handed out, until it is executed, or accepted where it draws nothing."""
-        self.each: list[Handle] = []
+        self.generation: Generation | None = None
+        if isinstance(begins_with, Generation):
+            self.generation = begins_with
+            self._config, self._seed = begins_with.config, begins_with.seed
+        else:
+            self._config, self._seed = begins_with
+        self.read_ahead: ReadAhead | None = None
+        self.step: PendingStep | None = None
+        self.step_probes: list[Handle] = []
         """Probes of every step."""
-        self.is_done = state is not None and state.ending is not None
-        self.is_closed = False
-        self._scope: CancelScope | None = None
-        """Around what a task does with it."""
-        self._idle: Tick | None = None
-        """Set when that is over, where somebody waits for it to close."""
-        self.unread: deque[Event] = deque(unread)
-        """Events of the last token that `events()` has not yielded."""
-        self.has_told_end = has_told_end
-        """Whether it has come to the `Info`, which may be among these."""
+        self.events = EventQueue() if events is None else events
         self.deadline: float | None = None
         """Monotonic seconds; None until the first step."""
-        self._seed = seed
+        self.is_done = self.generation is not None and self.generation.ending is not None
+        self.is_closed = False
+        self.family = Family()
+        self._owns_buffer = owns_buffer
+        self._use = _ExclusiveUse()
+        buffer.occupy(weakref.ref(self))
 
     def __repr__(self) -> str:
         state = "closed" if self.is_closed else "done" if self.is_done else "live"
-        return f"<Cursor {state} tokens={len(self.tokens)} lead={self.lead!r} step={self.step!r}>"
+        return f"<Cursor {state} tokens={len(self.tokens)} read_ahead={self.read_ahead!r} step={self.step is not None}>"
 
     # What can be told without waiting.
 
     @property
+    def config(self) -> GenerationConfig:
+        """What the generation is made with."""
+        return self._config if self.generation is None else self.generation.config
+
+    @property
+    def ending(self) -> Ending | None:
+        """Why it is over; None while it is not."""
+        return None if self.generation is None else self.generation.ending
+
+    @property
     def seed(self) -> int:
         """What draws depend on, beside the position."""
-        return self._seed if self.state is None else self.state.seed
+        return self._seed if self.generation is None else self.generation.seed
 
     @property
     def is_live(self) -> bool:
-        """Whether it occupies its context."""
+        """Whether it occupies its buffer."""
         return not self.is_done and not self.is_closed
 
     @property
-    def ahead(self) -> list[RecordedToken]:
-        """What was read since the state."""
-        return [] if self.lead is None else self.lead.taken
+    def taken(self) -> list[RecordedToken]:
+        """What was read since `generation`."""
+        return [] if self.read_ahead is None else self.read_ahead.taken
 
     @property
     def tokens(self) -> tuple[int, ...]:
         """Prompt and output, up to where the reader stands."""
-        if self.state is None:
-            return self.context.peek()
-        return self.state.tokens + tuple([said.token for said in self.ahead if said.is_kept])
+        if self.generation is None:
+            return self.buffer.tokenize()
+        return self.generation.tokens + tuple([each.token for each in self.taken if each.is_kept])
 
     @property
     def output(self) -> tuple[int, ...]:
         """What was generated of that."""
-        return () if self.state is None else self.tokens[self.state.start :]
+        return () if self.generation is None else self.tokens[self.generation.start :]
 
     @property
     def text(self) -> str:
         """What is decoded of it."""
-        return ("" if self.state is None else self.state.text) + "".join([said.text for said in self.ahead])
+        before = "" if self.generation is None else self.generation.text
+        return before + "".join([each.text for each in self.taken])
 
     @property
     def info(self) -> Info:
-        """See `Generator.info`."""
-        state = self.state
-        ending = None if state is None else state.ending
-        constraint = None if state is None else state.constraint
-        count = len(self.output)
+        """How far it came; before the end it is `cancelled`."""
+        ending = self.ending
+        constraint = None if self.generation is None else self.generation.constraint
+        num_output = len(self.output)
         return msgspec.structs.replace(
-            NOT_RUN if state is None else state.counts,
+            NOT_RUN if self.generation is None else self.generation.counts,
             stop_reason="cancelled" if ending is None else ending.reason,
             stop_detail="handle" if ending is None else ending.detail,
             stop_sequence=None if ending is None else ending.sequence,
-            prompt_tokens=len(self.tokens) - count,
-            generation_tokens=count,
+            prompt_tokens=len(self.tokens) - num_output,
+            generation_tokens=num_output,
             seed=self.seed,
             constraint_complete=None if constraint is None else constraint.error is None and constraint.is_accepting,
         )
@@ -129,16 +165,213 @@ class Cursor:
     @property
     def tail(self) -> tuple[Payload, ...]:
         """What the decoder still holds back, where nothing can follow."""
-        if self.state is None or self.state.ending is None:
+        if self.generation is None or self.generation.ending is None:
             return ()
-        return self.state.decoder.fork().finish(self.state.ending.reason)
+        return self.generation.decoder.fork().finish(self.generation.ending.reason)
 
     # Who may move it.
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def exclusive(self) -> Iterator[None]:
         """For one task. Raises `StreamInUse` for a second one, `ContextClosed` where nobody may, or may any more."""
-        self.open()
+        self.require_open()
+        with self._use.entered():
+            yield
+        self.require_open()
+
+    def require_open(self) -> None:
+        """Raise `ContextClosed` where it is not."""
+        if self.is_closed:
+            raise ContextClosed(f"the generator of {self.buffer!r}")
+
+    def require_no_step(self) -> None:
+        """Raise `StepPending` where a step is at hand."""
+        if self.step is None:
+            return
+        if not self.step.is_executed:
+            raise StepPending("the step at hand was not executed: execute it, or give it up with rewind(0)")
+        raise StepPending("the step at hand has no sampler: accept() what follows, or give it up with rewind(0)")
+
+    # Moves, each within `exclusive`.
+
+    async def settle(self) -> Generation:
+        """The generation where the reader stands; whatever runs ahead of it is settled first."""
+        self.require_open()
+        if self.generation is None:
+            self.generation = await self._begin()
+        ahead = self.read_ahead
+        if ahead is not None:
+            await ahead.pause()
+            if ahead.is_ahead:
+                self.speculation.reset()
+            self.end_read_ahead(ahead)
+        return self.generation
+
+    async def _begin(self) -> Generation:
+        tokens = await self.buffer.settle()
+        config, seed = self._config, self._seed
+        if config.is_constrained or config.parameters.thinking_tokens is not None:
+            return await to_thread.run_sync(begin, config, tokens, seed)
+        return begin(config, tokens, seed)
+
+    async def begin_step(self) -> Generation:
+        """The same, where it is about to go on: its time begins with the first step, and may be over."""
+        generation = await self.settle()
+        if self.deadline is None:
+            self.deadline = generation.find_deadline()
+        generation = generation.expire(self.deadline)
+        self.commit(generation)
+        return generation
+
+    async def draw(self, generation: Generation, options: RunOptions) -> RunResult:
+        """One step from `generation`, which is not committed."""
+        return await draw(generation, self.buffer.context_id, options)
+
+    def report(self, result: RunResult) -> None:
+        """Tell a speculator of the user's what came of its guesses. Raises `CallbackFailed`."""
+        self.speculation.report(result.tokens, result.drafted - result.accepted)
+
+    def commit(self, generation: Generation) -> None:
+        """Stand at `generation` from now on. Raises `ContextClosed` where another task has closed it meanwhile."""
+        self.require_open()
+        self._move_to(generation)
+
+    def recommit(self, generation: Generation) -> None:
+        """Stand at an earlier `generation`, read up to there. Raises `ContextInUse` where the buffer has gone on."""
+        if not self.is_live:
+            self.buffer.reoccupy(weakref.ref(self), self.tokens)
+        self.is_done = False
+        self.events = EventQueue()
+        self.speculation.reset()
+        self.commit(generation)
+        self.buffer.trim(len(generation.tokens))
+
+    def _move_to(self, generation: Generation) -> None:
+        self.generation = generation
+        if generation.ending is not None and not self.is_done:
+            self.is_done = True
+            self.buffer.adopt(generation.tokens)
+
+    def end_read_ahead(self, ahead: ReadAhead) -> None:
+        """Nothing runs any more: stand where the reader stood, unless another task has ended it."""
+        if self.read_ahead is not ahead:
+            return
+        self.read_ahead = None
+        generation = ahead.fold()
+        self._move_to(generation)
+        if generation.ending is None:  # more may have been drawn
+            self.buffer.trim(len(generation.tokens))
+
+    # Ends.
+
+    async def aclose(self) -> None:
+        """Settle what runs, leave the buffer its tokens, and close a buffer of its own. Again is nothing."""
+        try:
+            await self._close()
+        finally:  # even where a native cancel of asyncio came in the wait
+            if self._owns_buffer:
+                await self.buffer.aclose()
+
+    async def _close(self) -> None:
+        ahead, was_live = self.read_ahead, self.is_live
+        self.is_closed = True
+        try:
+            await self._use.end()  # another task's step ends in `ContextClosed`
+        finally:
+            try:
+                if ahead is not None:
+                    await ahead.settle()
+            finally:
+                if was_live:
+                    if ahead is not None and self.read_ahead is ahead:
+                        self.end_read_ahead(ahead)
+                    elif self._use.is_entered:  # cancelled in the wait: it is about to end
+                        self.buffer.move()
+                    self.buffer.adopt(self.tokens)
+
+    def drop(self) -> None:
+        """Nobody holds the generator any more. Any thread."""
+        if self.is_closed:
+            return
+        tokens, was_live = self.tokens if self.generation is not None else None, self.is_live
+        self.is_closed = True
+        ahead, self.read_ahead = self.read_ahead, None
+        if ahead is not None and ahead.drop():
+            self.buffer.move()
+        if was_live and tokens is not None:
+            self.buffer.adopt(tokens)
+
+    # See `Occupant`.
+
+    def peek(self) -> tuple[int, ...]:
+        """See `Occupant.peek`: up to where the reader stands."""
+        return self.tokens
+
+    async def pause(self) -> tuple[int, ...]:
+        """See `Occupant.pause`."""
+        with self.exclusive():
+            return (await self.settle()).tokens
+
+    def refuse(self, buffer: ContextBuffer) -> ContextInUse:
+        """See `Occupant.refuse`."""
+        return ContextInUse(f"a generator lives in {buffer!r}: finish it, close it, or fork")
+
+    def vacate(self, buffer: ContextBuffer) -> None:
+        """See `Occupant.vacate`: its tokens were handed over as it came to its end."""
+
+    async def evict(self) -> None:
+        """See `Occupant.evict`."""
+        if self.is_live:
+            await self._close()
+
+
+class Family:
+    """From which cursor one was forked, which were forked from it, and its handle. Keeps none of them alive."""
+
+    __slots__ = ("_children", "handle", "parent")
+
+    def __init__(self) -> None:
+        self.parent: Callable[[], Cursor | None] = _nobody
+        self.handle: Callable[[], Any] = _nobody
+        self._children: list[weakref.ref[Cursor]] = []
+
+    @property
+    def children(self) -> list[Cursor]:
+        """Those that still exist, the oldest first."""
+        return [child for child in [reference() for reference in self._children] if child is not None]
+
+    def add(self, parent: Cursor, child: Cursor) -> None:
+        """Note that `child` was forked from `parent`, whose family this is."""
+        self._children.append(weakref.ref(child))
+        child.family.parent = weakref.ref(parent)
+
+    def leave(self) -> None:
+        """Have no parent any more."""
+        self.parent = _nobody
+
+
+def _nobody() -> None:
+    return None
+
+
+class _ExclusiveUse:
+    """One task's use of something, which another may end."""
+
+    __slots__ = ("_ended", "_scope")
+
+    def __init__(self) -> None:
+        self._scope: CancelScope | None = None
+        self._ended: Tick | None = None
+        """Set when the use is over, where somebody waits for that."""
+
+    @property
+    def is_entered(self) -> bool:
+        """Whether somebody uses it."""
+        return self._scope is not None
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Use it. Raises `StreamInUse` where another task does."""
         if self._scope is not None:
             raise StreamInUse("two tasks use one generator at once: fork it")
         with CancelScope() as scope:
@@ -147,115 +380,12 @@ class Cursor:
                 yield
             finally:
                 self._scope = None
-                if self._idle is not None:
-                    self._idle.set()
-        self.open()
+                if self._ended is not None:
+                    self._ended.set()
 
-    def open(self) -> None:
-        """Raise `ContextClosed` where it is not."""
-        if self.is_closed:
-            raise ContextClosed(f"the generator of {self.context!r}")
-
-    def no_step(self) -> None:
-        """Raise `StepPending` where a step is at hand."""
-        if self.step is None:
-            return
-        if self.step.output is None:
-            raise StepPending("the step at hand was not executed: execute it, or give it up with rewind(0)")
-        raise StepPending("the step at hand has no sampler: accept() what follows, or give it up with rewind(0)")
-
-    # Moves.
-
-    async def here(self) -> Generation:
-        """The state where the reader stands; whatever runs ahead of it is settled first."""
-        self.open()
-        if self.state is None:
-            self.state = await self._begun()
-        lead = self.lead
-        if lead is not None:
-            if isinstance(lead, Lent):  # its stream has it: nobody takes it away
-                await lead.next()
-            await lead.settle()
-            if isinstance(lead, Stepping) and lead.is_ahead and self.speculation.user is not None:
-                self.speculation.user.reset()
-            self.end_lead(lead)
-        return self.state
-
-    async def _begun(self) -> Generation:
-        tokens = await self.context.settled()
-        self.course.check(tokens)
-        self.course = await self.course.behind(tokens).compile()
-        compiled = self.course.compiled
-        constraint = None if compiled is None else compiled.start()
-        state = Generation(tokens, len(tokens), self._seed, self.course.decoder(tokens, self._seed), constraint)
-        return replace(state, ending=self.course.ending(state))
-
-    async def on(self) -> Generation:
-        """The same, where it is about to go on: its time begins with the first step, and may be over."""
-        state = await self.here()
-        if self.deadline is None:
-            self.deadline = self.course.deadline()
-        state = self.course.overdue(state, self.deadline)
-        self.commit(state)
-        return state
-
-    def commit(self, state: Generation) -> None:
-        """Stand at `state` from now on. Raises `ContextClosed` where another task has closed it meanwhile."""
-        self.open()
-        self._stand(state)
-
-    def _stand(self, state: Generation) -> None:
-        self.state = state
-        if state.ending is not None:
-            self.finish()
-
-    def finish(self) -> None:
-        """It is over; the context is free."""
-        if not self.is_done and self.state is not None:
-            self.is_done = True
-            self.context.adopt(self.state.tokens)
-
-    def end_lead(self, lead: ReadAhead) -> None:
-        """Nothing runs any more: stand where the reader stood, unless another task has ended it."""
-        if self.lead is not lead:
-            return
-        self.lead = None
-        state = lead.here()
-        self._stand(state)
-        if state.ending is None:  # more may have been drawn
-            self.context.house.trim(self.context.line, len(state.tokens))
-
-    # Ends.
-
-    async def close(self) -> None:
-        """Settle what runs, and leave the context its tokens. Through any cancellation, which is raised afterwards."""
-        lead, was_live = self.lead, self.is_live
-        self.is_closed = True
-        try:
-            if self._scope is not None:  # another task's step runs: it ends in `ContextClosed`
-                self._idle = Tick()
-                self._scope.cancel()
-                await self._idle.wait()
-        finally:
-            try:
-                if lead is not None:
-                    await lead.settle()
-            finally:
-                if was_live:
-                    if lead is not None and self.lead is lead:
-                        self.end_lead(lead)
-                    elif self._scope is not None:  # cancelled in the wait: it is about to end
-                        self.context.move_line()
-                    self.context.adopt(self.tokens)
-
-    def drop(self) -> None:
-        """Nobody holds the generator any more. Any thread."""
-        if self.is_closed:
-            return
-        if self.lead is not None:
-            tokens = self.tokens
-            if self.lead.drop():
-                self.context.move_line()
-            self.context.adopt(tokens)
-        elif not self.is_done and self.state is not None:
-            self.context.adopt(self.state.tokens)
+    async def end(self) -> None:
+        """Cancel the use, and return once it is over."""
+        if self._scope is not None:
+            self._ended = Tick()
+            self._scope.cancel()
+            await self._ended.wait()

@@ -8,17 +8,16 @@ follows how many were right, and where none are, none are made for a while.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from greenroom.backends.protocol import ModelInfo
 from greenroom.errors import InvalidParameter
 from greenroom.generator.speculator import Drafting, Speculator
-from greenroom.inputs.parameters import GenerateParameters
 from greenroom.request.config import GenerationConfig
-from greenroom.request.run import take
-
-if TYPE_CHECKING:
-    from greenroom.runtime import Runtime
+from greenroom.request.current import OpenRuntime, session_of
+from greenroom.request.generation import Generation
+from greenroom.request.run import draw
+from greenroom.request.submit import TO_THE_END
 
 __all__ = ["ModelDrafter"]
 
@@ -36,15 +35,15 @@ class ModelDrafter(Speculator):
     Raises `InvalidParameter` where they do not, `RuntimeClosed` where it is not entered.
     """
 
-    def __init__(self, runtime: Runtime, model: ModelInfo) -> None:
-        house = runtime.opened()
-        if house.model.tokenizer.vocab_size != model.tokenizer.vocab_size:
+    def __init__(self, runtime: OpenRuntime, model: ModelInfo) -> None:
+        client = session_of(runtime).client
+        if client.model.tokenizer.vocab_size != model.tokenizer.vocab_size:
             expected = f"a runtime whose model has the {model.tokenizer.vocab_size} tokens of {model.name}"
             raise InvalidParameter("draft_model", runtime, expected)
         self._runtime = runtime
         self._model = model
-        self._course = GenerationConfig(house, GenerateParameters(temperature=0.0, seed=0, default_stops=False))
-        self._line = house.new_line()
+        self._config = GenerationConfig.plain(client, default_stops=False)
+        self._context_id = client.new_context_id()
         self._guesses: tuple[int, ...] = ()
         """The last ones, until it is told how the text went on."""
         self._length = _START
@@ -57,21 +56,21 @@ class ModelDrafter(Speculator):
         return f"<ModelDrafter length={self._length} until={self._until} {self._runtime!r}>"
 
     def __del__(self) -> None:
-        if hasattr(self, "_line"):
-            self._course.house.release(self._line)
+        if hasattr(self, "_context_id"):
+            self._config.client.release(self._context_id)
 
     async def draft(self, context: Drafting) -> Sequence[int]:
         """The likeliest continuation; nothing where the small model's context is full, or it has not been right."""
         self._guesses = ()
         most = min(context.most, self._length)
-        room = min(self._course.model.context_length, self._course.house.room) - len(context.tokens)
+        room = self._config.room - len(context.tokens)
         if room <= most or most <= 0 or context.position < self._until:
             return ()
-        course = self._course.with_parameters(max_tokens=context.position - context.start + most)
-        turn = await take(course, course.bare(context.tokens, context.start), self._line, steps=None)
-        self._guesses = turn.tokens
+        config = self._config.with_parameters(max_tokens=context.position - context.start + most)
+        found = await draw(Generation.bare(config, context.tokens, context.start), self._context_id, TO_THE_END)
+        self._guesses = found.tokens
         self._until = context.position
-        return turn.tokens
+        return found.tokens
 
     def accept(self, tokens: Sequence[int]) -> None:
         """Keep the books. What a constraint cut off counts as wrong: it would be cut off again."""
@@ -94,5 +93,5 @@ class ModelDrafter(Speculator):
         self._until = 0
 
     def fork(self) -> Self:
-        """With a line of its own."""
+        """With a row of its own."""
         return type(self)(self._runtime, self._model)

@@ -1,30 +1,31 @@
-"""Copies of a generation that go on by themselves, and the tree that they make."""
+"""Copies of a generation that go on by themselves, the tree that they make, and the way back in one's own output."""
 
 from __future__ import annotations
 
 import hashlib
-import weakref
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Generator as Coroutine
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Generic, TypeVar
 
 from anyio import to_thread
 
 from greenroom.errors import InvalidParameter
-from greenroom.generator.cursor import Cursor
+from greenroom.generator.cursor import Cursor, EventQueue
 from greenroom.inputs import samplers
 from greenroom.inputs.parameters import GenerateParameters, integer
 from greenroom.inputs.samplers import Sampler
+from greenroom.lifetimes import Closing
 from greenroom.request.config import GenerationConfig
-from greenroom.request.generation import Generation, redecoded, rewound
+from greenroom.request.context_buffer import ContextBuffer
+from greenroom.request.generation import Generation
+from greenroom.request.session import ContextRecord
 
-if TYPE_CHECKING:
-    from greenroom.generator.api import Generator
+__all__ = ["Forks", "copy", "derive_seed", "descendants", "fork", "retain_only", "rewind"]
 
-__all__ = ["Forks", "copy", "derived", "descendants", "fork", "retain_only", "rewind"]
+G = TypeVar("G", bound=Closing)
 
 _LARGEST_SEED = 2**64 - 1
 _LONG = 1024
@@ -43,28 +44,33 @@ _OF_THE_GENERATION = (
 """Parameters that say nothing of how a token is drawn: another sampler does not change them."""
 
 
-class Forks:
+class Forks(Generic[G]):
     """Several forks of one generator: await it for the list, or use it in `async with`, which closes all of them."""
 
-    def __init__(self, generator: Generator, count: int, seeds: Sequence[int] | None) -> None:
+    def __init__(
+        self, cursor: Cursor, make: Callable[[Cursor], G], count: int, seeds: Sequence[int] | None, *, owner: object
+    ) -> None:
+        """`make` makes the handle of a fork; `owner`, the generator's own, is kept alive."""
         integer("count", count, 1, None, "an integer of at least 1")
         if seeds is not None and len(seeds) != count:
             raise InvalidParameter("seeds", seeds, f"None or {count} of them")
         for seed in seeds or ():
-            check_seed(seed)
-        self._generator = generator
+            _check_seed(seed)
+        self._cursor = cursor
+        self._make = make
+        self._owner = owner
         self._count = count
         self._seeds = seeds
-        self._made: list[Generator] = []
+        self._made: list[G] = []
 
     def __repr__(self) -> str:
-        return f"<Forks {self._count} of {self._generator!r}>"
+        return f"<Forks {self._count} of {self._owner!r}>"
 
-    def __await__(self) -> Coroutine[Any, Any, list[Generator]]:
-        return self._make().__await__()
+    def __await__(self) -> Coroutine[Any, Any, list[G]]:
+        return self._fork().__await__()
 
-    async def __aenter__(self) -> list[Generator]:
-        self._made = await self._make()
+    async def __aenter__(self) -> list[G]:
+        self._made = await self._fork()
         return self._made
 
     async def __aexit__(
@@ -79,108 +85,94 @@ class Forks:
         if interruption is not None:
             raise interruption
 
-    async def _make(self) -> list[Generator]:
-        at = self._generator.standing
-        with at.alone():
-            state = await at.here()
+    async def _fork(self) -> list[G]:
+        with self._cursor.exclusive():
+            generation = await self._cursor.settle()
             seeds = self._seeds
             if seeds is None:
-                seeds = [derived(state.seed, state.forks + index) for index in range(self._count)]
-                at.state = replace(state, forks=state.forks + self._count)
-            return [_branch(self._generator, state, seed=seed) for seed in seeds]
+                seeds = [derive_seed(generation.seed, generation.forks + index) for index in range(self._count)]
+                self._cursor.generation = replace(generation, forks=generation.forks + self._count)
+            return [self._make(_branch(self._cursor, generation, seed=seed)) for seed in seeds]
 
 
-async def fork(generator: Generator, *, seed: int | None, max_tokens: int | None, sampler: Sampler | None) -> Generator:
+async def fork(cursor: Cursor, *, seed: int | None, max_tokens: int | None, sampler: Sampler | None) -> Cursor:
     """See `Generator.fork`."""
-    with generator.standing.alone():
-        state = await generator.standing.here()
-        return _branch(generator, state, seed=seed, max_tokens=max_tokens, sampler=sampler)
+    with cursor.exclusive():
+        generation = await cursor.settle()
+        return _branch(cursor, generation, seed=seed, max_tokens=max_tokens, sampler=sampler)
 
 
-async def copy(generator: Generator) -> Generator:
+async def copy(cursor: Cursor) -> Cursor:
     """A fork that has no parent."""
-    with generator.standing.alone():
-        return _branch(generator, await generator.standing.here(), is_child=False)
+    with cursor.exclusive():
+        return _branch(cursor, await cursor.settle(), is_child=False)
 
 
-async def rewind(generator: Generator, count: int, seed: int | None) -> None:
+async def rewind(cursor: Cursor, count: int, seed: int | None) -> None:
     """See `Generator.rewind`."""
-    at = generator.standing
-    with at.alone():
-        state = await at.here()
-        expected = f"an integer from 0 to the {state.generated} tokens that were generated"
-        integer("count", count, 0, state.generated, expected)
+    with cursor.exclusive():
+        generation = await cursor.settle()
+        most = generation.num_generated
+        integer("count", count, 0, most, f"an integer from 0 to the {most} tokens that were generated")
         if count or seed is not None:
-            work = partial(rewound, state, count, at.course.decoder, seed)
-            after = await to_thread.run_sync(work) if state.generated > _LONG else work()
-            if not at.is_live:
-                at.context.reoccupy(generator)
-            at.is_done = at.has_told_end = False
-            at.unread.clear()
-            if at.speculation.user is not None:
-                at.speculation.user.reset()
-            at.commit(replace(after, ending=at.course.ending(after)))
-            at.context.house.trim(at.context.line, len(after.tokens))
-        at.step = None
+            work = partial(generation.rewind, count, seed)
+            shorter = await to_thread.run_sync(work) if most > _LONG else work()
+            cursor.recommit(shorter.conclude())
+        cursor.step = None
 
 
-def derived(seed: int, index: int) -> int:
+def derive_seed(seed: int, index: int) -> int:
     """The seed of the fork of that index: the same in every process, and unlike any other."""
     digest = hashlib.blake2b(f"{seed}/{index}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
-def check_seed(seed: object) -> None:
-    """Raise `InvalidParameter` for what is no seed."""
+def _check_seed(seed: object) -> None:
     integer("seed", seed, 0, _LARGEST_SEED, "an integer from 0 to 2**64 - 1")
 
 
 def _branch(
-    parent: Generator,
-    state: Generation,
+    parent: Cursor,
+    generation: Generation,
     *,
     seed: int | None = None,
     max_tokens: int | None = None,
     sampler: Sampler | None = None,
     is_child: bool = True,
-) -> Generator:
-    """A generator at `state`, in a context of its own."""
-    from greenroom.generator.context import Context
-
-    at = parent.standing
-    course, seed = _course(at.course, seed, max_tokens, sampler)
+) -> Cursor:
+    """A cursor at `generation`, in a buffer of its own."""
+    # 1. What it goes on with: the parent's, but for what is asked otherwise.
+    config, seed = _change(generation.config, seed, max_tokens, sampler)
+    branch = replace(generation, config=config)
     if seed is not None:
-        state = replace(state, seed=seed, forks=0)
-        if course.calling.parsed is not None:  # calls of branches that differ have other ids
-            state = redecoded(state, course.decoder)
-    was_over = state.ending is not None
-    if state.ending is not None and state.ending.detail in ("max_tokens", "timeout"):  # a copy has its own time
-        state = replace(state, ending=None)
-    state = replace(state, ending=course.ending(state))
-    is_longer = was_over and state.ending is None
-    standing = Cursor(
-        Context(at.context.house, state.tokens, at.context.marks),
-        course,
-        at.speculation.fork(),
-        seed=state.seed,
-        state=state,
-        unread=() if is_longer else tuple(at.unread),
-        has_told_end=at.has_told_end and not is_longer,
+        branch = replace(branch, seed=seed, forks=0)
+        if config.calling.parsed is not None:  # calls of branches that differ have other ids
+            branch = branch.decode()
+    # 2. Whether it is over: a copy has its own time, and may go on where its parent had drawn all it may.
+    if branch.ending is not None and branch.ending.detail in ("max_tokens", "timeout"):
+        branch = replace(branch, ending=None)
+    branch = branch.conclude()
+    is_longer = generation.ending is not None and branch.ending is None
+    # 3. Its place.
+    child = Cursor(
+        ContextBuffer(parent.buffer.session, ContextRecord(branch.tokens, parent.buffer.record.checkpoints)),
+        branch,
+        parent.speculation.fork(),
+        events=EventQueue() if is_longer else parent.events.copy(),
+        owns_buffer=True,
     )
-    child = type(parent)(standing, owns_context=True)
     if is_child:
-        child.parent = weakref.ref(parent)
-        parent.children.append(weakref.ref(child))
+        parent.family.add(parent, child)
     return child
 
 
-def _course(
-    course: GenerationConfig, seed: int | None, max_tokens: int | None, sampler: Sampler | None
+def _change(
+    config: GenerationConfig, seed: int | None, max_tokens: int | None, sampler: Sampler | None
 ) -> tuple[GenerationConfig, int | None]:
     """The parent's with these in place, checked; and the seed, which a sampler may bring."""
     changes: dict[str, Any] = {}
     if sampler is not None:
-        samplers.check(sampler, course.model.vocab_size)
+        samplers.check(sampler, config.model.vocab_size)
         drawing = [name for name in GenerateParameters.__struct_fields__ if name not in _OF_THE_GENERATION]
         changes = {name: getattr(sampler.parameters, name) for name in drawing}
         seed = sampler.parameters.seed if seed is None else seed
@@ -188,26 +180,25 @@ def _course(
         integer("max_tokens", max_tokens, 0, None, "None or an integer of at least 0")
         changes["max_tokens"] = max_tokens
     if seed is not None:
-        check_seed(seed)
-    return course.with_parameters(**changes) if changes else course, seed
+        _check_seed(seed)
+    return config.with_parameters(**changes) if changes else config, seed
 
 
-def descendants(generator: Generator) -> Iterator[Generator]:
+def descendants(cursor: Cursor) -> Iterator[Cursor]:
     """What was forked from it and still exists, the youngest first."""
-    for reference in generator.children:
-        child = reference()
-        if child is not None:
-            yield from descendants(child)
-            yield child
+    for child in cursor.family.children:
+        yield from descendants(child)
+        yield child
 
 
-async def retain_only(generator: Generator, child: Generator) -> None:
-    """See `Generator.retain_only`."""
-    family = list(descendants(generator))
+async def retain_only(cursor: Cursor, child: Cursor) -> None:
+    """Close `cursor` and all that was forked from it, but `child` and what was forked from that."""
+    family = list(descendants(cursor))
     if not any(each is child for each in family):
-        raise InvalidParameter("child", child, f"a fork of {generator!r}, or of one of its forks")
+        expected = f"a fork of {cursor.family.handle()!r}, or of one of its forks"
+        raise InvalidParameter("child", child.family.handle(), expected)
     kept = {id(child), *(id(each) for each in descendants(child))}
-    for each in [*family, generator]:
+    for each in [*family, cursor]:
         if id(each) not in kept:
             await each.aclose()
-    child.parent = None
+    child.family.leave()

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-from greenroom.actors.scheduler.draft_tokens import MOST_DRAFTS
-from greenroom.actors.scheduler.draft_tokens import Speculator as EngineSpeculator
+from greenroom.actors.drafter import MAX_DRAFTS, Drafter
 from greenroom.actors.scheduler.ngram_drafter import NgramDrafter
 from greenroom.backends.protocol import KvOptions, ModelInfo
 from greenroom.errors import InvalidParameter, NotSupported
 from greenroom.generator.draft_model import ModelDrafter
-from greenroom.generator.speculator import Speculator, drafted
+from greenroom.generator.speculator import Speculator, call_draft, report
 from greenroom.inputs.parameters import is_penalised
-from greenroom.request.config import GenerationConfig
+from greenroom.request.current import OpenRuntime
 from greenroom.request.generation import Generation
-
-if TYPE_CHECKING:
-    from greenroom.runtime import Runtime
 
 __all__ = ["Speculation"]
 
@@ -25,7 +22,7 @@ class Speculation(NamedTuple):
     """At most one of the two."""
 
     user: Speculator | None = None
-    engine: EngineSpeculator | None = None
+    engine: Drafter | None = None
 
     @staticmethod
     def of(
@@ -33,7 +30,7 @@ class Speculation(NamedTuple):
         speculator: Any,
         *,
         system_speculation: bool,
-        draft_model: Runtime | None,
+        draft_model: OpenRuntime | None,
         kv: KvOptions | None = None,
     ) -> Speculation:
         """What was asked for. Raises `InvalidParameter` for two of them, `NotSupported` where the row's KV cannot."""
@@ -61,11 +58,22 @@ class Speculation(NamedTuple):
             None if self.user is None else self.user.fork(), None if self.engine is None else self.engine.fork()
         )
 
-    async def drafts(self, course: GenerationConfig, state: Generation) -> tuple[int, ...]:
-        """The user's guesses behind `state`; none where the engine asks for them itself."""
-        if self.user is None or is_penalised(course.parameters):  # such rows do not check guesses
+    async def draft(self, generation: Generation) -> tuple[int, ...]:
+        """The user's guesses behind `generation`; none where the engine asks itself. Raises `CallbackFailed`."""
+        config = generation.config
+        if self.user is None or is_penalised(config.parameters):  # such rows do not check guesses
             return ()
-        most = course.parameters.max_tokens
-        room = min(course.model.context_length, course.house.room) - len(state.tokens) - 1
-        room = room if most is None else min(room, most - state.generated - 1)
-        return await drafted(self.user, state.tokens, state.start, min(room, MOST_DRAFTS))
+        most = config.parameters.max_tokens
+        room = config.room - len(generation.tokens) - 1
+        room = room if most is None else min(room, most - generation.num_generated - 1)
+        return await call_draft(self.user, generation.tokens, generation.start, min(room, MAX_DRAFTS))
+
+    def report(self, tokens: Sequence[int], num_wrong: int) -> None:
+        """Tell the user's how the generation went on, and how many guesses were wrong. Raises `CallbackFailed`."""
+        if self.user is not None:
+            report(self.user, tokens, num_wrong)
+
+    def reset(self) -> None:
+        """The generation goes on elsewhere than the user's was told."""
+        if self.user is not None:
+            self.user.reset()

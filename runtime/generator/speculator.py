@@ -11,7 +11,7 @@ import msgspec
 
 from greenroom.errors import CallbackFailed
 
-__all__ = ["Drafting", "Speculator", "drafted", "judged"]
+__all__ = ["Drafting", "Speculator", "call_draft", "report"]
 
 
 class Drafting(msgspec.Struct, frozen=True):
@@ -57,7 +57,7 @@ class Speculator:
         return copy.deepcopy(self)
 
 
-async def drafted(speculator: Speculator, tokens: tuple[int, ...], start: int, most: int) -> tuple[int, ...]:
+async def call_draft(speculator: Speculator, tokens: tuple[int, ...], start: int, most: int) -> tuple[int, ...]:
     """Its guesses. Raises `CallbackFailed`."""
     if most <= 0:
         return ()
@@ -70,7 +70,7 @@ async def drafted(speculator: Speculator, tokens: tuple[int, ...], start: int, m
         raise CallbackFailed(f"the speculator's draft raised {type(cause).__name__}: {cause}") from cause
 
 
-def judged(speculator: Speculator, tokens: Sequence[int], wrong: int) -> None:
+def report(speculator: Speculator, tokens: Sequence[int], wrong: int) -> None:
     """Tell it how the generation went on, and how many of its guesses were wrong. Raises `CallbackFailed`."""
     try:
         if tokens:

@@ -1,43 +1,30 @@
-"""`Step`: one turn of a generator, before it runs; and `StepOutput`, what it gave."""
+"""By hand: `Step`, one turn of a generator before it runs; `StepOutput`, what it gave; and tokens of the user's own."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from greenroom.constraints.masks import banned
+from greenroom.backends.protocol import Sampled
+from greenroom.constraints.masks import masked_logits
 from greenroom.constraints.state import ConstraintState
-from greenroom.errors import InvalidParameter, StepUsed
-from greenroom.inputs.parameters import integer
+from greenroom.errors import InvalidParameter, StepPending, StepUsed, TokenRefused
+from greenroom.generator.cursor import Cursor, PendingStep
+from greenroom.inputs import samplers
+from greenroom.inputs.parameters import stop_ids
 from greenroom.inputs.samplers import Sampler
-from greenroom.request.probes import Distribution, Entropy, Likeliest, Logits, Logprob, Logprobs, Probe
-from greenroom.request.run import Turn
+from greenroom.request.generation import Ending, Generation
+from greenroom.request.probes import Distribution, Entropy, Handle, Likeliest, Logits, Logprob, Logprobs, Probe
+from greenroom.request.recorder import RecordedToken
+from greenroom.request.run import RunResult, compute_logits
+from greenroom.request.submit import RunOptions
 
-if TYPE_CHECKING:
-    from greenroom.generator.api import Generator
-
-__all__ = ["Handle", "Step", "StepOutput"]
+__all__ = ["Step", "StepOutput", "accept", "next_step"]
 
 Row = npt.NDArray[np.float32]
-
-
-class Handle:
-    """Stands for a probe's answer; known by what it is, not by its place among others."""
-
-    __slots__ = ("index", "probe")
-
-    def __init__(self, index: int, probe: Probe) -> None:
-        integer("index", index, 0, None, "0 for the deciding row, k for the row behind k guesses")
-        if not isinstance(probe, Probe):
-            raise InvalidParameter("probe", probe, "a probe, such as Logits()")
-        self.index = index
-        self.probe = probe
-
-    def __repr__(self) -> str:
-        return f"<Handle of {self.probe!r} at {self.index}>"
 
 
 class StepOutput:
@@ -48,16 +35,21 @@ class StepOutput:
     """
 
     def __init__(
-        self, turn: Turn, handles: Sequence[Handle], *, constraint: ConstraintState | None, drafts: tuple[int, ...]
+        self,
+        result: RunResult,
+        handles: Sequence[Handle],
+        *,
+        constraint: ConstraintState | None,
+        drafts: tuple[int, ...],
     ) -> None:
-        self._turn = turn
+        self._result = result
         self._handles = tuple(handles)
         self._constraint = constraint
-        self.tokens: tuple[int, ...] = turn.tokens
-        self.text = "".join([said.text for said in turn.said])
-        self.drafted = turn.drafted
-        self.accepted = turn.accepted
-        self.drafts = drafts[: turn.drafted]
+        self.tokens: tuple[int, ...] = result.tokens
+        self.text = "".join([each.text for each in result.recorded])
+        self.drafted = result.drafted
+        self.accepted = result.accepted
+        self.drafts = drafts[: result.drafted]
         """The guesses that were checked, where a speculator of the user's made them."""
 
     def __repr__(self) -> str:
@@ -65,7 +57,7 @@ class StepOutput:
 
     def has(self, handle: Handle) -> bool:
         """Whether the step ran the row that `handle` asks about: there is one more than guesses that were right."""
-        return self._known(handle) and handle.index < len(self._turn.rows)
+        return self._known(handle) and handle.index < len(self._result.rows)
 
     def logits(self, handle: Handle) -> Row:
         """The answer to `Logits`: the caller's own."""
@@ -98,26 +90,26 @@ class StepOutput:
         return handle.probe
 
     def _row(self, handle: Handle) -> Row:
-        if handle.index >= len(self._turn.rows):
+        if handle.index >= len(self._result.rows):
             raise InvalidParameter(
-                "handle", handle, f"of a row that was run: this step has {len(self._turn.rows)} (ask `has` first)"
+                "handle", handle, f"of a row that was run: this step has {len(self._result.rows)} (ask `has` first)"
             )
-        row: Row = self._turn.rows[handle.index]
+        row: Row = self._result.rows[handle.index]
         return self._masked(row, handle.index) if handle.probe.masked else row.copy()
 
     def _masked(self, row: Row, index: int) -> Row:
         if self._constraint is None:
             return row.copy()
         state = self._constraint.fork()
-        state.consume([*self._turn.before, *self._behind[:index]])
+        state.consume([*self._result.before, *self._between[:index]])
         bits = np.empty(-(-len(row) // 32), np.uint32)
         state.fill_mask(bits)
-        return banned(row, bits)
+        return masked_logits(row, bits)
 
     @property
-    def _behind(self) -> tuple[int, ...]:
+    def _between(self) -> tuple[int, ...]:
         """What stands between the first row and the others: the guesses, as far as they are known to be right."""
-        return self.drafts or self.tokens[len(self._turn.before) :]
+        return self.drafts or self.tokens[len(self._result.before) :]
 
 
 class Step:
@@ -127,21 +119,24 @@ class Step:
     `Generator.accept` says how it goes on.
     """
 
-    def __init__(self, generator: Generator) -> None:
-        self._generator = generator
-        self._handles: list[Handle] = list(generator.standing_probes)
+    def __init__(self, cursor: Cursor, pending: PendingStep, owner: object) -> None:
+        """`owner`, the generator's handle, is kept alive."""
+        self._cursor = cursor
+        self._pending = pending
+        self._owner = owner
+        self._handles: list[Handle] = list(cursor.step_probes)
         self._sampler: Sampler | None = None
-        self._draws = True
         self._drafts: tuple[int, ...] | None = None
+        """The guesses that a speculator made for it; kept, so that a repeated step has the same."""
         self._output: StepOutput | None = None
 
     def __repr__(self) -> str:
-        return f"<Step {'executed' if self._output is not None else 'pending'} of {self._generator!r}>"
+        return f"<Step {'executed' if self._output is not None else 'pending'} of {self._owner!r}>"
 
     @property
     def position(self) -> int:
         """Of the token that it decides: how many stand before it, prompt and output."""
-        return len(self._generator.all_tokens)
+        return len(self._cursor.tokens)
 
     @property
     def output(self) -> StepOutput | None:
@@ -151,27 +146,27 @@ class Step:
     @property
     def draws(self) -> bool:
         """Whether it has a sampler."""
-        return self._draws
+        return self._pending.draws
 
     @property
     def sampler(self) -> Sampler | None:
         """What draws this step; None where nothing does."""
-        return (self._sampler or self._generator.sampler) if self._draws else None
+        return (self._sampler or Sampler(self._cursor.config.parameters)) if self._pending.draws else None
 
     @sampler.setter
     def sampler(self, sampler: Sampler) -> None:
-        self._fresh()
-        self._generator.check_sampler(sampler)
-        self._sampler, self._draws = sampler, True
+        self._require_fresh()
+        samplers.check(sampler, self._cursor.config.model.vocab_size)
+        self._sampler, self._pending.draws = sampler, True
 
     def clear_sampler(self) -> None:
         """Draw nothing: the pass runs, the probes answer, and `accept` says which token it is."""
-        self._fresh()
-        self._draws = False
+        self._require_fresh()
+        self._pending.draws = False
 
     def probe(self, index: int, probe: Probe) -> Handle:
         """Ask about a row of this step: 0 is the one that decides the next token, k the one behind k guesses."""
-        self._fresh()
+        self._require_fresh()
         handle = Handle(index, probe)
         self._handles.append(handle)
         return handle
@@ -182,30 +177,120 @@ class Step:
         Cancelled or failed, the generator is as it was before, and this may be called again. Raises what a generation
         raises, and `StepUsed` the second time.
         """
-        self._fresh()
-        self._output = await self._generator.run_step(self)
-        return self._output
+        self._require_fresh()
+        with self._cursor.exclusive():
+            output = await self._run()
+        self._output = output
+        return output
 
-    @property
-    def handles(self) -> tuple[Handle, ...]:
-        """Its probes."""
-        return tuple(self._handles)
+    async def _run(self) -> StepOutput:
+        # 1. Where it stands, and what a speculator of the user's guesses behind that.
+        cursor, pending = self._cursor, self._pending
+        generation = await cursor.settle()
+        if self._drafts is None:
+            self._drafts = await cursor.speculation.draft(generation)
+        num_rows = max((handle.index + 1 for handle in self._handles), default=0)
+        # 2. One pass, which draws or only looks.
+        if pending.draws:
+            own = cursor.config.parameters
+            drawn = own if self._sampler is None else self._sampler.parameters
+            options = RunOptions(
+                steps=1,
+                logits=num_rows,
+                drafts=self._drafts,
+                drafter=cursor.speculation.engine,
+                draw_with=None if drawn == own else drawn,
+            )
+            result = await cursor.draw(generation, options)
+        else:
+            result = await compute_logits(generation, cursor.buffer.context_id, logits=num_rows, drafts=self._drafts)
+        # 3. What came of it. Without a sampler, `accept` commits.
+        output = StepOutput(result, self._handles, constraint=generation.constraint, drafts=self._drafts)
+        if pending.draws:
+            cursor.step = None
+            cursor.commit(result.generation)
+            cursor.report(result)
+        pending.is_executed, pending.drafts = True, output.drafts
+        return output
 
-    @property
-    def num_rows(self) -> int:
-        """How many rows of logits its probes need."""
-        return max((handle.index + 1 for handle in self._handles), default=0)
-
-    @property
-    def drafts(self) -> tuple[int, ...] | None:
-        """The guesses that a speculator made for it; kept, so that a repeated step has the same."""
-        return self._drafts
-
-    @drafts.setter
-    def drafts(self, drafts: tuple[int, ...]) -> None:
-        self._drafts = drafts
-
-    def _fresh(self) -> None:
+    def _require_fresh(self) -> None:
+        """Raise `StepUsed` for a step that is not the one at hand, `ContextClosed` where there is none any more."""
         if self._output is not None:
             raise StepUsed(f"{self!r} was executed: ask the generator for the next")
-        self._generator.check_step(self)
+        self._cursor.require_open()
+        if self._cursor.step is not self._pending:
+            raise StepUsed(f"{self!r} was given up: the generator went on without it")
+
+
+async def next_step(cursor: Cursor, owner: object) -> Step | None:
+    """See `Generator.__anext__`; None where nothing follows."""
+    with cursor.exclusive():
+        cursor.require_no_step()
+        generation = await cursor.begin_step()
+        if generation.ending is not None:
+            return None
+        cursor.step = PendingStep()
+        return Step(cursor, cursor.step, owner)
+
+
+def accept(cursor: Cursor, tokens: Sequence[int]) -> tuple[int, ...]:
+    """See `Generator.accept`."""
+    step, generation = cursor.step, cursor.generation
+    cursor.require_open()
+    if step is None or step.draws or not step.is_executed or generation is None:
+        raise StepPending("accept() follows a step without a sampler that was executed, and there is none")
+    after = _append(generation, tokens)
+    kept = after.tokens[len(generation.tokens) :]
+    cursor.step = None
+    cursor.commit(after)
+    right = next((place for place, (a, b) in enumerate(zip(step.drafts, kept, strict=False)) if a != b), len(kept))
+    cursor.speculation.report(kept, max(0, len(step.drafts) - right))
+    return kept
+
+
+def _append(generation: Generation, tokens: Sequence[int]) -> Generation:
+    """`generation` behind `tokens`, up to the first that ends it. Raises, changing nothing, `TokenRefused`."""
+    if len(tokens) == 0:
+        raise InvalidParameter("tokens", tokens, "at least one token")
+    config = generation.config
+    decoder = generation.decoder.fork()
+    constraint = None if generation.constraint is None else generation.constraint.fork()
+    stops, most = stop_ids(config.parameters, config.model), config.parameters.max_tokens
+    recorded: list[RecordedToken] = []
+    ending: Ending | None = None
+    for token in tokens:
+        _check_token(token, config.model.vocab_size, constraint, is_stop=token in stops)
+        sampled = Sampled(0, int(token))
+        decoded = decoder.feed((sampled,))
+        recorded.append(RecordedToken(sampled, decoded.events, decoded.stop))
+        if constraint is not None and recorded[-1].is_kept:
+            constraint.consume((int(token),))
+        if decoded.stop is not None:
+            ending = Ending(decoded.stop.reason, decoded.stop.detail, decoded.stop.sequence)
+        elif constraint is not None and constraint.is_stopped:
+            ending = Ending("stop", "constraint")
+        elif most is not None and generation.num_generated + len(recorded) >= most:
+            ending = Ending("length", "max_tokens")
+        if ending is not None:
+            break
+    after = generation.append(recorded, decoder=decoder, constraint=constraint, ending=ending)
+    is_complete = constraint is not None and ending is not None and ending.reason == "stop" and constraint.is_accepting
+    problem = after.check_output() if is_complete else None
+    if problem is not None:
+        raise problem
+    return after
+
+
+def _check_token(token: object, vocab_size: int, constraint: ConstraintState | None, *, is_stop: bool) -> None:
+    try:
+        number = int(token)  # type: ignore[call-overload]
+    except (TypeError, ValueError):
+        number = -1
+    if not 0 <= number < vocab_size or isinstance(token, bool | float):
+        raise TokenRefused(token, f"ids are integers from 0 to {vocab_size - 1}")
+    if constraint is None:
+        return
+    if is_stop and not constraint.is_accepting:
+        raise TokenRefused(token, "it ends the turn, and what was written is not complete")
+    if not is_stop and constraint.validate((number,)) != 1:
+        raise TokenRefused(token, "the constraint does not allow it here")

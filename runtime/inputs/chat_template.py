@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 from greenroom.backends.protocol import Tokenizer
 
-__all__ = ["TemplateTraits", "fit", "habits"]
+__all__ = ["TemplateTraits", "adapt_messages", "template_traits"]
 
 _log = logging.getLogger("greenroom")
 
@@ -56,32 +56,32 @@ class TemplateTraits(NamedTuple):
 _KNOWN: WeakKeyDictionary[Tokenizer, TemplateTraits] = WeakKeyDictionary()
 
 
-def habits(tokenizer: Tokenizer) -> TemplateTraits:
+def template_traits(tokenizer: Tokenizer) -> TemplateTraits:
     """The habits of the tokenizer's template. Renders up to eight small conversations, the first time."""
     known = _KNOWN.get(tokenizer)
     if known is None:
-        known = _KNOWN[tokenizer] = _found(tokenizer)
+        known = _KNOWN[tokenizer] = _probe(tokenizer)
         if not known.shows_tools:
             _log.warning("this model's chat template does not show tools to it: describe them in a system message")
     return known
 
 
-def fit(messages: Sequence[Mapping[str, Any]], tokenizer: Tokenizer) -> Sequence[Mapping[str, Any]]:
+def adapt_messages(messages: Sequence[Mapping[str, Any]], tokenizer: Tokenizer) -> Sequence[Mapping[str, Any]]:
     """The messages as the template wants them; those without calls as they are."""
     if not any(message.get("tool_calls") for message in messages):
         return messages
-    known = habits(tokenizer)
-    return [_fitted(message, known) if message.get("tool_calls") else message for message in messages]
+    known = template_traits(tokenizer)
+    return [_adapt(message, known) if message.get("tool_calls") else message for message in messages]
 
 
-def _fitted(message: Mapping[str, Any], known: TemplateTraits) -> dict[str, Any]:
-    fitted = dict(message)
-    fitted["tool_calls"] = [_call(call, as_text=known.as_text) for call in message["tool_calls"]]
-    if not fitted.get("content") or not known.keeps_text:
-        fitted.pop("content", None)
+def _adapt(message: Mapping[str, Any], known: TemplateTraits) -> dict[str, Any]:
+    adapted = dict(message)
+    adapted["tool_calls"] = [_call(call, as_text=known.as_text) for call in message["tool_calls"]]
+    if not adapted.get("content") or not known.keeps_text:
+        adapted.pop("content", None)
         if known.empty != _ABSENT:
-            fitted["content"] = known.empty
-    return fitted
+            adapted["content"] = known.empty
+    return adapted
 
 
 def _call(call: Mapping[str, Any], *, as_text: bool) -> dict[str, Any]:
@@ -94,12 +94,12 @@ def _call(call: Mapping[str, Any], *, as_text: bool) -> dict[str, Any]:
     return {**call, "function": function}
 
 
-def _found(tokenizer: Tokenizer) -> TemplateTraits:
+def _probe(tokenizer: Tokenizer) -> TemplateTraits:
     shows = _shows_tools(tokenizer)
     for as_text, empty in itertools.product((False, True), ("", None, _ABSENT)):
         found = TemplateTraits(True, as_text, empty, shows_tools=shows)
-        if _is_right(_rendered(tokenizer, found, ""), as_text=as_text):
-            text = _rendered(tokenizer, found, _TEXT)
+        if _is_right(_render_call(tokenizer, found, ""), as_text=as_text):
+            text = _render_call(tokenizer, found, _TEXT)
             return found._replace(keeps_text=_is_right(text, as_text=as_text) and _TEXT in (text or ""))
     return TemplateTraits(shows_tools=shows)
 
@@ -112,13 +112,13 @@ def _shows_tools(tokenizer: Tokenizer) -> bool:
         return False
 
 
-def _rendered(tokenizer: Tokenizer, known: TemplateTraits, text: str) -> str | None:
+def _render_call(tokenizer: Tokenizer, known: TemplateTraits, text: str) -> str | None:
     """The text of the assistant's call and of the result, as the template writes them; None where it fails."""
     call = {"id": _ID, "type": "function", "function": {"name": _NAME, "arguments": _ARGUMENTS}}
     asked: list[Mapping[str, Any]] = [{"role": "user", "content": "Hello."}]
     messages = [
         *asked,
-        _fitted({"role": "assistant", "content": text, "tool_calls": [call]}, known),
+        _adapt({"role": "assistant", "content": text, "tool_calls": [call]}, known),
         {"role": "tool", "tool_call_id": _ID, "name": _NAME, "content": "done"},
     ]
     try:

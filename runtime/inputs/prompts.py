@@ -11,7 +11,7 @@ from typing import Any
 
 from greenroom.backends.protocol import Tokenizer
 from greenroom.errors import GreenroomError, InvalidPrompt, NotSupported
-from greenroom.inputs.chat_template import fit
+from greenroom.inputs.chat_template import adapt_messages
 
 __all__ = ["Prompt", "check", "encode"]
 
@@ -129,7 +129,7 @@ def _render(
     options: Mapping[str, Any] | None,
 ) -> list[int]:
     try:
-        return tokenizer.render(fit(messages, tokenizer), tools=tools, **(options or {}))
+        return tokenizer.render(adapt_messages(messages, tokenizer), tools=tools, **(options or {}))
     except GreenroomError:
         raise
     except Exception as cause:

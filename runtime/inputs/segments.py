@@ -15,7 +15,18 @@ from greenroom.backends.protocol import Tokenizer
 from greenroom.errors import GreenroomError, InvalidPrompt, NotSupported
 from greenroom.inputs import prompts
 
-__all__ = ["BEGINNING", "NOTHING", "Checkpoint", "Cue", "Fill", "Message", "Seal", "Segment", "TurnState", "spelled"]
+__all__ = [
+    "BEGINNING",
+    "NOTHING",
+    "Checkpoint",
+    "Cue",
+    "Fill",
+    "Message",
+    "Seal",
+    "Segment",
+    "TurnState",
+    "encode_segments",
+]
 
 _STAND_INS = ("north", "seven")
 """They begin and end differently, in any vocabulary."""
@@ -46,76 +57,76 @@ Segment = Fill | Message | Cue | Seal
 
 
 class TurnState(NamedTuple):
-    """Of the messages so far: whose was the last, and whether it is a reply that nobody closed."""
+    """Where a conversation stands: the role of its last message, and whether that is a reply that nobody closed."""
 
     role: str | None = None
     is_open: bool = False
 
 
 NOTHING = TurnState()
-"""No message yet."""
+"""Before the first message."""
 
 Checkpoint = tuple[int, TurnState]
-"""A length, and what was told there."""
+"""A length of a context, in tokens, and the turn state there."""
 BEGINNING: tuple[Checkpoint, ...] = ((0, NOTHING),)
-"""The marks of an empty context."""
+"""The checkpoints of an empty context."""
 
 
-def spelled(
-    pieces: Sequence[Segment], tokenizer: Tokenizer, vocab_size: int, *, length: int, told: TurnState
+def encode_segments(
+    segments: Sequence[Segment], tokenizer: Tokenizer, vocab_size: int, *, length: int, turn: TurnState
 ) -> tuple[tuple[int, ...], TurnState]:
-    """The tokens of `pieces` behind `length` others, and what was told then.
+    """The tokens of `segments` behind `length` others, and the turn state behind them; `turn` is the one in front.
 
     Raises `InvalidPrompt`, and `NotSupported` where the template writes no message behind others.
     """
     found: list[int] = []
-    place = 0
-    while place < len(pieces):
-        piece = pieces[place]
-        writer = _Writer(tokenizer, is_first=length + len(found) == 0)
-        if isinstance(piece, Fill):
-            found += _raw(piece, tokenizer, vocab_size, is_first=length + len(found) == 0)
-            place += 1
-        elif isinstance(piece, Seal):
-            found += writer.closing("assistant")
-            told = TurnState("assistant")
-            place += 1
+    at = 0
+    while at < len(segments):
+        segment = segments[at]
+        template = _Template(tokenizer, is_first=length + len(found) == 0)
+        if isinstance(segment, Fill):
+            found += _encode_fill(segment, tokenizer, vocab_size, is_first=length + len(found) == 0)
+            at += 1
+        elif isinstance(segment, Seal):
+            found += template.closing("assistant")
+            turn = TurnState("assistant")
+            at += 1
         else:
-            run = _run(pieces, place)
-            place += len(run)
-            has_cue = place < len(pieces) and isinstance(pieces[place], Cue)
-            place += has_cue
-            if told.is_open and run:
-                found += writer.closing("assistant")
-            found += writer.written(run, told.role, has_cue=has_cue)
-            told = TurnState("assistant", is_open=True) if has_cue else TurnState(run[-1].role)
-    return tuple(found), told
+            run = _messages_at(segments, at)
+            at += len(run)
+            has_cue = at < len(segments) and isinstance(segments[at], Cue)
+            at += has_cue
+            if turn.is_open and run:
+                found += template.closing("assistant")
+            found += template.render(run, turn.role, has_cue=has_cue)
+            turn = TurnState("assistant", is_open=True) if has_cue else TurnState(run[-1].role)
+    return tuple(found), turn
 
 
-def _run(pieces: Sequence[Segment], place: int) -> list[Message]:
-    """The messages that stand together from `place` on: a template may write them as one."""
+def _messages_at(segments: Sequence[Segment], at: int) -> list[Message]:
+    """The messages that stand together from `at` on: a template may write them as one."""
     run: list[Message] = []
-    for piece in pieces[place:]:
-        if not isinstance(piece, Message):
+    for segment in segments[at:]:
+        if not isinstance(segment, Message):
             break
-        run.append(piece)
+        run.append(segment)
     return run
 
 
-def _raw(piece: Fill, tokenizer: Tokenizer, vocab_size: int, *, is_first: bool) -> Sequence[int]:
-    if isinstance(piece.content, str):
-        return tokenizer.encode(piece.content, add_special_tokens=is_first)
-    return prompts.encode(piece.content, tokenizer, vocab_size)
+def _encode_fill(segment: Fill, tokenizer: Tokenizer, vocab_size: int, *, is_first: bool) -> Sequence[int]:
+    if isinstance(segment.content, str):
+        return tokenizer.encode(segment.content, add_special_tokens=is_first)
+    return prompts.encode(segment.content, tokenizer, vocab_size)
 
 
-class _Writer:
+class _Template:
     """Messages through a template, behind what stands there."""
 
     def __init__(self, tokenizer: Tokenizer, *, is_first: bool) -> None:
         self._tokenizer = tokenizer
         self._is_first = is_first
 
-    def written(self, run: Sequence[Message], role: str | None, *, has_cue: bool) -> list[int]:
+    def render(self, run: Sequence[Message], role: str | None, *, has_cue: bool) -> list[int]:
         """The messages of `run` behind one of `role`, and the beginning of a reply."""
         messages = [{"role": message.role, "content": message.content} for message in run]
         if role is None and messages:
@@ -123,7 +134,7 @@ class _Writer:
             leading = [] if self._is_first else self._tokenizer.encode("")
             return ids[len(leading) :] if leading and ids[: len(leading)] == leading else ids
         before = role or "user"
-        ids = self._behind(before, messages, has_cue=has_cue)
+        ids = self._behind_stand_in(before, messages, has_cue=has_cue)
         closing = self.closing(before)
         if ids[: len(closing)] != closing:
             what = f"a message of {run[0].role!r} behind one of {before!r}" if run else f"a cue behind {before!r}"
@@ -132,9 +143,9 @@ class _Writer:
 
     def closing(self, role: str) -> list[int]:
         """What stands behind the content of a message of `role`."""
-        return self._behind(role, [], has_cue=False)
+        return self._behind_stand_in(role, [], has_cue=False)
 
-    def _behind(self, role: str, messages: list[dict[str, str]], *, has_cue: bool) -> list[int]:
+    def _behind_stand_in(self, role: str, messages: list[dict[str, str]], *, has_cue: bool) -> list[int]:
         one, other = (self._render([*_stand_in(role, content), *messages], has_cue=has_cue) for content in _STAND_INS)
         count = 0
         while count < min(len(one), len(other)) and one[-1 - count] == other[-1 - count]:

@@ -67,14 +67,14 @@ class Tool:
         """
         called = str(name or getattr(function, "__name__", type(function).__name__))
         text = inspect.getdoc(function) or ""
-        summary, told = _docstring(text)
+        summary, descriptions = _split_docstring(text)
         arguments = _struct(function, called)
         (schema,), definitions = msgspec.json.schema_components([arguments], ref_template="#/$defs/{name}")
         root = dict(definitions.pop(schema["$ref"].rpartition("/")[2]))
         root.pop("title", None)
         for key, value in root.get("properties", {}).items():
-            if key in told and "description" not in value:
-                value["description"] = told[key]
+            if key in descriptions and "description" not in value:
+                value["description"] = descriptions[key]
             if "type" not in value and all(isinstance(choice, str) for choice in value.get("enum", [0])):
                 value["type"] = "string"  # templates that write signatures ask for it
         if definitions:
@@ -203,13 +203,13 @@ def _same(value: Any) -> Any:
 _ARGUMENT = re.compile(r"\s+\*{0,2}(\w+)(?:\s*\([^)]*\))?\s*:\s*(.+)")
 
 
-def _docstring(text: str) -> tuple[str, dict[str, str]]:
+def _split_docstring(text: str) -> tuple[str, dict[str, str]]:
     """The text in front of the sections, and what `Args:` says of each parameter (Google's form)."""
     head, _, rest = re.sub(r"^(Args|Arguments|Parameters):[ \t]*$", "\0", text, count=1, flags=re.MULTILINE).partition(
         "\0"
     )
     head = re.split(r"^(?:Returns|Raises|Yields|Examples?):", head, maxsplit=1, flags=re.MULTILINE)[0]
-    told: dict[str, str] = {}
+    descriptions: dict[str, str] = {}
     last: str | None = None
     for line in rest.splitlines():
         if line.strip() and not line[0].isspace():
@@ -217,7 +217,7 @@ def _docstring(text: str) -> tuple[str, dict[str, str]]:
         match = _ARGUMENT.fullmatch(line)
         if match is not None:
             last = match.group(1)
-            told[last] = match.group(2).strip()
+            descriptions[last] = match.group(2).strip()
         elif last is not None and line.strip():
-            told[last] += " " + line.strip()
-    return " ".join(head.split()), told
+            descriptions[last] += " " + line.strip()
+    return " ".join(head.split()), descriptions

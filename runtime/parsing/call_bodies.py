@@ -10,22 +10,30 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
-
-from greenroom.parsing.calls import Written
+from typing import Any, NamedTuple
 
 __all__ = [
+    "Written",
     "call_of",
     "deepseek",
     "functionary",
     "gemma_texts",
-    "headed",
+    "headed_calls",
     "json_calls",
     "json_texts",
     "python_calls",
     "python_texts",
     "tiles",
 ]
+
+
+class Written(NamedTuple):
+    """One call as read: the model's text of it, and its parts, or why there are none."""
+
+    raw: str
+    call: Mapping[str, Any] | None
+    problem: str = ""
+
 
 _NAMES = ("name", "tool_name", "function", "tool", "function_name")
 _ARGUMENTS = ("arguments", "parameters", "args", "input")
@@ -119,15 +127,15 @@ def gemma_texts(raw: str) -> list[str]:
 _HEADED = re.compile(r"(?P<name>[^\s\[\]{}<>]+?)\s*(?:\[CALL_ID\](?P<id>[^\[\]]*))?\s*(?:\[ARGS\])?\s*(?=\{)")
 
 
-def headed(raw: str, start: str) -> list[Written]:
+def headed_calls(raw: str, start: str) -> list[Written]:
     """A name, perhaps an id, and a JSON object: `>>>name{…}`, `[TOOL_CALLS]name[CALL_ID]id[ARGS]{…}`."""
     match = _HEADED.match(raw, len(start) + len(raw[len(start) :]) - len(raw[len(start) :].lstrip()))
     if match is None:
         return [Written(raw, None, "no name in front of an object")]
-    return [_named(raw, match["name"], raw[match.end() :], match["id"])]
+    return [_read_call(raw, match["name"], raw[match.end() :], match["id"])]
 
 
-def _named(raw: str, name: str, arguments: str, given: str | None = None) -> Written:
+def _read_call(raw: str, name: str, arguments: str, given: str | None = None) -> Written:
     try:
         value = _JSON.decode(arguments.strip())
     except ValueError as error:
@@ -150,7 +158,7 @@ def deepseek(raw: str) -> list[Written]:
             continue
         fenced = _FENCED.fullmatch(match["body"])
         name, body = (fenced["name"], fenced["body"]) if fenced else (match["head"], match["body"])
-        written.append(_named(text, name, body))
+        written.append(_read_call(text, name, body))
     return written
 
 
@@ -160,7 +168,7 @@ _FUNCTIONARY = re.compile(r"<function=(?P<name>[^>\s]+)>(?P<body>.*?)(?:</functi
 def functionary(raw: str) -> list[Written]:
     """`<function=name>{…}</function>`."""
     match = _FUNCTIONARY.fullmatch(raw)
-    return [Written(raw, None, "no name")] if match is None else [_named(raw, match["name"], match["body"])]
+    return [Written(raw, None, "no name")] if match is None else [_read_call(raw, match["name"], match["body"])]
 
 
 def python_calls(raw: str, parse: Callable[..., Any]) -> list[Written]:
@@ -171,7 +179,7 @@ def python_calls(raw: str, parse: Callable[..., Any]) -> list[Written]:
         return [Written(raw, None, str(error))]
     texts = _cut(raw, [end for _, end in places[:-1]])
     sources = [raw[begin:end] for begin, end in places]
-    return [_parsed(text, source, parse) for text, source in zip(texts, sources, strict=True)]
+    return [_parse_call(text, source, parse) for text, source in zip(texts, sources, strict=True)]
 
 
 def _python_places(raw: str, begin: int, end: int) -> list[tuple[int, int]]:
@@ -189,7 +197,7 @@ def _python_places(raw: str, begin: int, end: int) -> list[tuple[int, int]]:
     return places
 
 
-def _parsed(text: str, source: str, parse: Callable[..., Any]) -> Written:
+def _parse_call(text: str, source: str, parse: Callable[..., Any]) -> Written:
     try:
         return Written(text, parse(f"[{source}]"))
     except Exception as error:  # noqa: BLE001 - a foreign parser over what a model wrote: it may raise anything

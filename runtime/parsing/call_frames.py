@@ -13,9 +13,9 @@ from typing import Literal, Protocol
 
 from greenroom.parsing.scanner import Scanner
 
-__all__ = ["Between", "Frame", "State", "Value"]
+__all__ = ["Between", "CallFrame", "FrameState", "Value"]
 
-State = Literal["open", "closed", "cut", "text"]
+FrameState = Literal["open", "closed", "cut", "text"]
 """`open`: more is needed. `closed`: the frame is `text[:end]`. `cut`: so too, but what should close it is missing.
 `text`: this is no call at all."""
 
@@ -23,19 +23,19 @@ _LONGEST_HEAD = 1024
 """Characters between the marker and the value: a name and an id. More is something else."""
 
 
-class Frame(Protocol):
+class CallFrame(Protocol):
     """Text from an opening marker on."""
 
     text: str
     end: int
 
-    def push(self, text: str) -> State:
+    def push(self, text: str) -> FrameState:
         """Take what follows."""
 
-    def give_up(self) -> State:
+    def give_up(self) -> FrameState:
         """No more text comes, and the frame is still open."""
 
-    def fork(self) -> Frame:
+    def fork(self) -> CallFrame:
         """An independent copy."""
 
 
@@ -60,8 +60,8 @@ class Between:
         self._quoted: re.Match[str] | None = None
         """The first marker that stands inside of a string."""
 
-    def push(self, text: str) -> State:
-        """See `Frame.push`."""
+    def push(self, text: str) -> FrameState:
+        """See `CallFrame.push`."""
         self.text += text
         while (match := self._marks.search(self.text, self._looked)) is not None:
             if not self._is_quoted(match):
@@ -76,20 +76,20 @@ class Between:
                 return self._end_at(self._quoted)
         return "open"
 
-    def give_up(self) -> State:
-        """See `Frame.give_up`."""
+    def give_up(self) -> FrameState:
+        """See `CallFrame.give_up`."""
         if self._quoted is not None:
             return self._end_at(self._quoted)
         self.end = len(self.text)
         return "cut"
 
     def fork(self) -> Between:
-        """See `Frame.fork`."""
+        """See `CallFrame.fork`."""
         twin = copy(self)
         twin._scanner = self._scanner and self._scanner.fork()  # noqa: SLF001 - its own kind
         return twin
 
-    def _end_at(self, match: re.Match[str]) -> State:
+    def _end_at(self, match: re.Match[str]) -> FrameState:
         is_closed = match.group() == self._close
         self.end = match.end() if is_closed else match.start()
         return "closed" if is_closed else "cut"
@@ -135,12 +135,12 @@ class Value:
         self._begin: int | None = None
         self._scanned = 0
 
-    def push(self, text: str) -> State:
-        """See `Frame.push`."""
+    def push(self, text: str) -> FrameState:
+        """See `CallFrame.push`."""
         self.text += text
         if self._begin is None and not self._begins():
             is_lost = len(self.text) > len(self._opening) + _LONGEST_HEAD
-            return self._broken() if is_lost else self._reopened()
+            return self._end_broken() if is_lost else self._end_reopened()
         if self._looks is not None:
             answer = self._looks(self.text)
             if answer is None:
@@ -151,11 +151,11 @@ class Value:
         self._scanner.push(self.text[self._scanned :])
         self._scanned = len(self.text)
         if self._scanner.is_broken:
-            return self._broken()
+            return self._end_broken()
         return "open" if self._scanner.end is None else self._close(self._scanner.end)
 
-    def give_up(self) -> State:
-        """See `Frame.give_up`."""
+    def give_up(self) -> FrameState:
+        """See `CallFrame.give_up`."""
         if self._looks is not None:
             return "text"
         if self._scanner.end is not None:
@@ -165,7 +165,7 @@ class Value:
         return "cut"
 
     def fork(self) -> Value:
-        """See `Frame.fork`."""
+        """See `CallFrame.fork`."""
         twin = copy(self)
         twin._scanner = self._scanner.fork()  # noqa: SLF001 - its own kind
         return twin
@@ -179,20 +179,20 @@ class Value:
         self._scanned = self._begin or 0
         return self._begin is not None
 
-    def _broken(self) -> State:
+    def _end_broken(self) -> FrameState:
         if self._is_bare:
             self.end = self._scanner.seen
             return "cut"
-        return self._reopened()
+        return self._end_reopened()
 
-    def _reopened(self) -> State:
+    def _end_reopened(self) -> FrameState:
         again = self.text.find(self._opening, len(self._opening))
         if again < 0:
             return "open"
         self.end = again
         return "cut"
 
-    def _close(self, length: int) -> State:
+    def _close(self, length: int) -> FrameState:
         self.end = (self._begin or 0) + length
         rest = self.text[self.end :]
         bare = rest.lstrip()

@@ -7,23 +7,16 @@ import json
 import secrets
 from collections.abc import Mapping
 from copy import copy
-from typing import Any, NamedTuple
+from typing import Any
 
 from greenroom.events import Function, RejectedToolCall, ToolCall
 from greenroom.inputs.tools import Tool, Toolbox
+from greenroom.parsing.call_bodies import Written
 
-__all__ = ["PREVIEW", "Calls", "Written"]
+__all__ = ["PREVIEW", "Calls"]
 
 PREVIEW = 200
 """Characters of a rejected call that are fit for a log line: its beginning and its end."""
-
-
-class Written(NamedTuple):
-    """One call as read: the model's text of it, and its parts, or why there are none."""
-
-    raw: str
-    call: Mapping[str, Any] | None
-    problem: str = ""
 
 
 class Calls:
@@ -64,25 +57,25 @@ class Calls:
         if written.call is None:
             reason = "incomplete_output" if cut else "malformed_syntax"
             detail = "; ".join(part for part in (cut, written.problem) if part)
-            return _rejected(reason, written.raw, None, detail)
-        return self._checked(written.raw, written.call)
+            return _reject(reason, written.raw, None, detail)
+        return self._check(written.raw, written.call)
 
-    def _checked(self, raw: str, call: Mapping[str, Any]) -> ToolCall | RejectedToolCall:
+    def _check(self, raw: str, call: Mapping[str, Any]) -> ToolCall | RejectedToolCall:
         name = call.get("name")
         if not isinstance(name, str) or not name:
-            return _rejected("missing_tool_name", raw, None, f"the name is {name!r}")
+            return _reject("missing_tool_name", raw, None, f"the name is {name!r}")
         tool = self._tools.get(name)
         if tool is None:
-            return _rejected("undeclared_tool", raw, name, f"declared are {', '.join(self._tools.names()) or 'none'}")
+            return _reject("undeclared_tool", raw, name, f"declared are {', '.join(self._tools.names()) or 'none'}")
         arguments = _object(call.get("arguments"))
         if arguments is None:
-            return _rejected("invalid_arguments", raw, name, "the arguments are no JSON object")
+            return _reject("invalid_arguments", raw, name, "the arguments are no JSON object")
         problem = tool.problem(arguments)
         if problem is not None and self._untyped:
-            arguments = {key: _typed(tool, key, value) for key, value in arguments.items()}
+            arguments = {key: _retype(tool, key, value) for key, value in arguments.items()}
             problem = tool.problem(arguments)
         if problem is not None:
-            return _rejected("invalid_arguments", raw, name, problem)
+            return _reject("invalid_arguments", raw, name, problem)
         return ToolCall(Function(name, arguments), self._id(call.get("id") if self._keeps_ids else None), raw)
 
     def _id(self, given: object) -> str:
@@ -107,7 +100,7 @@ def _object(arguments: object) -> dict[str, Any] | None:
     return dict(arguments) if isinstance(arguments, Mapping) else None
 
 
-def _typed(tool: Tool, key: str, value: Any) -> Any:
+def _retype(tool: Tool, key: str, value: Any) -> Any:
     if not isinstance(value, str) or tool.takes(key, value):
         return value
     try:
@@ -117,7 +110,7 @@ def _typed(tool: Tool, key: str, value: Any) -> Any:
     return decoded if tool.takes(key, decoded) else value
 
 
-def _rejected(reason: Any, raw: str, name: str | None, detail: str) -> RejectedToolCall:
+def _reject(reason: Any, raw: str, name: str | None, detail: str) -> RejectedToolCall:
     half = PREVIEW // 2
     preview = raw if len(raw) <= PREVIEW else f"{raw[:half]} … {raw[-half:]}"
     return RejectedToolCall(reason, preview, raw, name, detail)

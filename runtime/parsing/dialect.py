@@ -40,11 +40,11 @@ class Dialect(msgspec.Struct, frozen=True):
         known = _KNOWN.setdefault(model.tokenizer, {})
         key = (tool_format, has_tools)
         if key not in known:
-            known[key] = cls._told(model, tool_format, has_tools=has_tools)
+            known[key] = cls._infer(model, tool_format, has_tools=has_tools)
         return known[key]
 
     @classmethod
-    def _told(cls, model: ModelInfo, tool_format: str | None, *, has_tools: bool) -> Dialect:
+    def _infer(cls, model: ModelInfo, tool_format: str | None, *, has_tools: bool) -> Dialect:
         name = tool_format or infer_format(model)
         name = ALIASES.get(name, name) if name is not None else None
         if name == HARMONY:
@@ -62,7 +62,7 @@ class Dialect(msgspec.Struct, frozen=True):
 
     def pieces(self, tokenizer: Tokenizer, *, has_tools: bool) -> Pieces:
         """The text of ids, with this dialect's markers."""
-        return Pieces(tokenizer, self._wanted(has_tools=has_tools))
+        return Pieces(tokenizer, self._markers(has_tools=has_tools))
 
     def reader(
         self, tools: Toolbox | None, *, style: Style = "events", salt: str | None = None, prompt_tail: str = ""
@@ -75,17 +75,17 @@ class Dialect(msgspec.Struct, frozen=True):
             reader = harmony.HarmonyReader(tools, style=style, salt=salt)
         else:
             reader = Reader(self.form, self.thinking, tools, style=style, salt=salt)
-        opened = self.opened(prompt_tail)
-        if opened:
+        opened_markers = self.opened_markers(prompt_tail)
+        if opened_markers:
             reader = copy(reader)
-            reader.feed(opened)  # a marker alone tells nothing but, with style "text", itself
+            reader.feed(opened_markers)  # a marker alone tells nothing but, with style "text", itself
         return reader
 
     def tail(self, ids: Sequence[int], tokenizer: Tokenizer) -> str:
         """The text of a prompt's end, special tokens spelt out."""
         return tokenizer.decode(ids[-_TAIL:], skip_special_tokens=False)
 
-    def opened(self, tail: str) -> str:
+    def opened_markers(self, tail: str) -> str:
         """The markers at the end of a prompt's text with which the message has begun already."""
         if self.name == HARMONY:
             place = tail.rfind("<|start|>assistant")
@@ -95,7 +95,7 @@ class Dialect(msgspec.Struct, frozen=True):
         begins = self.form.begins if self.form is not None else ""
         return begins if begins and tail.endswith(begins) else ""
 
-    def _wanted(self, *, has_tools: bool) -> tuple[str, ...]:
+    def _markers(self, *, has_tools: bool) -> tuple[str, ...]:
         if self.name == HARMONY:
             return harmony.MARKS
         form = self.form

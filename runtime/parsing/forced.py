@@ -16,12 +16,12 @@ from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.inputs.tools import Tools
 from greenroom.parsing.formats import ALIASES
 from greenroom.parsing.rules import Rules
-from greenroom.parsing.schemas import bounded
+from greenroom.parsing.schemas import with_bounds
 from greenroom.parsing.spelling import SPELLINGS
-from greenroom.parsing.structure import CallStructure, chosen, structures
+from greenroom.parsing.structure import CallStructure, select_tools, structures
 from greenroom.parsing.thinking import Thinking
 
-__all__ = ["ForcedCalls", "forced"]
+__all__ = ["ForcedCalls", "forced_calls"]
 
 
 _BREAK = "/\\n{0,2}/"
@@ -42,7 +42,7 @@ class JsonCall:
 
 
 @dataclass(frozen=True)
-class SpeltCall:
+class NativeCall:
     """A call of the tool `name` in a format that writes arguments in its own way, behind what is `opened` already."""
 
     tool_format: str
@@ -62,7 +62,7 @@ class ForcedCalls(GrammarConstraint):
     `is_thinking` says that the prompt has opened the thought: then it comes first, else it may.
     """
 
-    calls: tuple[JsonCall | SpeltCall, ...]
+    calls: tuple[JsonCall | NativeCall, ...]
     thinking: Thinking | None = None
     is_thinking: bool = False
 
@@ -81,7 +81,7 @@ class ForcedCalls(GrammarConstraint):
         return rules.rule(f"({rules.literal(self.thinking.start)} {rest})?")
 
 
-def forced(
+def forced_calls(
     tool_format: str,
     tools: Tools,
     name: str | None = None,
@@ -97,10 +97,11 @@ def forced(
     the format cannot write.
     """
     known = ALIASES.get(tool_format, tool_format)
-    calls: tuple[JsonCall | SpeltCall, ...]
+    calls: tuple[JsonCall | NativeCall, ...]
     if known in SPELLINGS:
         calls = tuple(
-            SpeltCall(known, tool.name, json.dumps(bounded(tool.parameters)), opened) for tool in chosen(tools, name)
+            NativeCall(known, tool.name, json.dumps(with_bounds(tool.parameters)), opened)
+            for tool in select_tools(tools, name)
         )
         for call in calls:
             call.rule(Rules(_no_vocabulary()))
@@ -116,5 +117,5 @@ def _no_vocabulary() -> Vocabulary:
 
 
 def _call(structure: CallStructure, opened: str) -> JsonCall:
-    content = JsonSchema(bounded(structure.schema), separators=(", ", ": "), lenient=True)
+    content = JsonSchema(with_bounds(structure.schema), separators=(", ", ": "), lenient=True)
     return JsonCall(structure.begin.removeprefix(opened), content, structure.end)

@@ -16,8 +16,8 @@ import msgspec
 from greenroom.errors import InvalidParameter
 from greenroom.inputs.tools import Toolbox
 from greenroom.parsing import call_bodies, mlx_lm_parsers
-from greenroom.parsing.call_frames import Between, Frame, Value
-from greenroom.parsing.calls import Written
+from greenroom.parsing.call_bodies import Written
+from greenroom.parsing.call_frames import Between, CallFrame, Value
 from greenroom.parsing.markers import Marker
 
 __all__ = ["ALIASES", "HARMONY", "Format", "find", "names"]
@@ -37,7 +37,7 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     opens: tuple[Marker, ...]
-    frame: Callable[[str], Frame]
+    frame: Callable[[str], CallFrame]
     read: Callable[[str, Toolbox], list[Written]]
     closes: tuple[str, ...] = ()
     inner: tuple[str, ...] = ()
@@ -125,7 +125,9 @@ def _mistral(raw: str, tools: Toolbox, parser: Any) -> list[Written]:
     if "[CALL_ID]" in head or "[ARGS]" not in head or "." in head:
         body = raw.removeprefix(parser.start).lstrip()
         return (
-            call_bodies.json_calls(raw, parser.start) if body.startswith("[") else call_bodies.headed(raw, parser.start)
+            call_bodies.json_calls(raw, parser.start)
+            if body.startswith("[")
+            else call_bodies.headed_calls(raw, parser.start)
         )
     return mlx_lm_parsers.read(raw, parser, tools)
 
@@ -164,7 +166,7 @@ def _pythonic_bare(raw: str, tools: Toolbox, parser: Any) -> list[Written]:
     return _bare(call_bodies.python_calls(raw, parser.parse), raw, tools)
 
 
-def _llama_frame(opening: str) -> Frame:
+def _llama_frame(opening: str) -> CallFrame:
     if opening == "{":
         return Value("{", looks=_looks(_OBJECT, _OBJECT_SO_FAR))
     return Value(opening, head=_ANY_HEAD)
@@ -244,7 +246,7 @@ _OWN: Mapping[str, Callable[[], Format]] = {
         name="functionary_v3_2",
         opens=_call(">>>"),
         frame=lambda opening: Value(opening, head=_NAME_HEAD),
-        read=lambda raw, _: call_bodies.headed(raw, ">>>"),
+        read=lambda raw, _: call_bodies.headed_calls(raw, ">>>"),
         drops=(">>>all\n",),
         begins=">>>",
     ),

@@ -14,7 +14,8 @@ from copy import copy
 
 from greenroom.events import Chunk, Reasoning, StopReason
 from greenroom.inputs.tools import Toolbox
-from greenroom.parsing.calls import Calls, Written
+from greenroom.parsing.call_bodies import Written
+from greenroom.parsing.calls import Calls
 from greenroom.parsing.reader import Piece, Style
 
 __all__ = ["MARKS", "HarmonyReader"]
@@ -58,17 +59,17 @@ class HarmonyReader:
                 break
         text, self._held = self._held[:free], self._held[free:]
         self._text(text)
-        return self._told()
+        return self._take_events()
 
     def finish(self, reason: StopReason) -> list[Piece]:
         """See `MessageReader.finish`."""
         text, self._held = self._held, ""
         self._text(text)
         if self._in_head:
-            self._no_header()
+            self._drop_header()
         elif self._kind() == "call":
             self._end(reason)
-        return self._told()
+        return self._take_events()
 
     def fork(self) -> HarmonyReader:
         """See `MessageReader.fork`."""
@@ -77,7 +78,7 @@ class HarmonyReader:
         twin._events = []  # noqa: SLF001
         return twin
 
-    def _told(self) -> list[Piece]:
+    def _take_events(self) -> list[Piece]:
         events, self._events = self._events, []
         return events
 
@@ -88,7 +89,7 @@ class HarmonyReader:
             self._head += mark
         elif mark in _ENDS:
             if self._in_head:
-                self._no_header()
+                self._drop_header()
             self._end(None, mark)
         elif mark in _HEADS:
             if not self._in_head:
@@ -102,7 +103,7 @@ class HarmonyReader:
         if self._in_head:
             self._head += text
             if len(self._head) > _LONGEST_HEAD:
-                self._no_header()
+                self._drop_header()
             return
         kind = self._kind()
         if kind == "call":
@@ -125,7 +126,7 @@ class HarmonyReader:
         channel = _CHANNEL.search(self._head)
         return "analysis" if channel is not None and channel["name"] == "analysis" else "text"
 
-    def _no_header(self) -> None:
+    def _drop_header(self) -> None:
         """There was no message behind the header: what is not a marker, a role or a channel is text."""
         self._in_head = False
         head, self._head = self._head, ""
@@ -138,10 +139,10 @@ class HarmonyReader:
         """The message is over."""
         if self._head and not self._in_head and self._kind() == "call":
             cut = "" if mark or reason in (None, "stop") else f"the answer ended as {reason!r} inside of the call"
-            self._events.append(self._calls.event(self._written(mark, cut), cut=cut))
+            self._events.append(self._calls.event(self._read_call(mark, cut), cut=cut))
         self._head = self._body = ""
 
-    def _written(self, mark: str, cut: str) -> Written:
+    def _read_call(self, mark: str, cut: str) -> Written:
         raw = self._head + self._body + mark
         match = _RECIPIENT.search(self._head)
         if cut or match is None:

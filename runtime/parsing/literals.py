@@ -16,7 +16,7 @@ import msgspec
 from greenroom.constraints.json_schemas.json_schema import JsonSchema
 from greenroom.parsing.plain import Plain
 from greenroom.parsing.rules import Item, Rules, pattern
-from greenroom.parsing.schemas import alternatives, bounded, defined
+from greenroom.parsing.schemas import alternatives, with_bounds, with_definitions
 
 __all__ = ["FUNCTION_GEMMA", "GEMMA", "PYTHON", "Literals", "Syntax", "json_between"]
 
@@ -27,12 +27,12 @@ _SCALARS = ({"type": "string"}, {"type": "number"}, {"type": "boolean"}, {"type"
 _WORDS = (True, False, None)
 _NEVER = "/[^\\s\\S]/"
 """What no text is."""
-_TOLD = {"properties": "object", "items": "array"}
+_KIND_BY_KEYWORD = {"properties": "object", "items": "array"}
 """What kind of value is meant where a schema does not say."""
 
 
 class Syntax(msgspec.Struct, frozen=True, kw_only=True):
-    """How values are spelt. `quotes` stand around a string, `words` are true, false and null.
+    """How values are written. `quotes` stand around a string, `words` are true, false and null.
 
     `escapes` says that characters of a string may be escaped as in JSON; else it holds what `plain` allows. Keys of
     objects stand in quotes with `quoted_keys`, else they are words. `flat` ones have no lists and no objects.
@@ -52,12 +52,12 @@ class Syntax(msgspec.Struct, frozen=True, kw_only=True):
         if isinstance(value, str):
             return self._string(value)
         if isinstance(value, Sequence):
-            return self._joined("[", [self.spell(each) for each in value], "]")
+            return self._join("[", [self.spell(each) for each in value], "]")
         if isinstance(value, Mapping):
-            return self._joined("{", [self._pair(str(key), each) for key, each in value.items()], "}")
+            return self._join("{", [self._pair(str(key), each) for key, each in value.items()], "}")
         return next((word for word, each in zip(self.words, _WORDS, strict=True) if value is each), json.dumps(value))
 
-    def _joined(self, begin: str, parts: Sequence[str | None], end: str) -> str | None:
+    def _join(self, begin: str, parts: Sequence[str | None], end: str) -> str | None:
         return None if self.flat or None in parts else begin + self.comma.join(filter(None, parts)) + end
 
     def key(self, name: str) -> str | None:
@@ -72,8 +72,8 @@ class Syntax(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.quotes}{text}{self.quotes}" if not text or self.plain.fits(text) else None
 
     def _pair(self, key: str, value: Any) -> str | None:
-        name, spelt = self.key(key), self.spell(value)
-        return None if name is None or spelt is None else f"{name}{self.colon}{spelt}"
+        name, text = self.key(key), self.spell(value)
+        return None if name is None or text is None else f"{name}{self.colon}{text}"
 
 
 PYTHON = Syntax(
@@ -134,7 +134,7 @@ class Literals:
         if pointer is None:
             return self._either(schema)
         if pointer not in self._known:
-            self._known[pointer], known = self._rules.later()
+            self._known[pointer], known = self._rules.declare()
             expression = self._either(schema)
             known(expression or _NEVER)
             if expression is None:
@@ -149,9 +149,9 @@ class Literals:
     def _one(self, schema: Mapping[str, Any]) -> str | None:
         if "enum" in schema or "const" in schema:
             values = schema["enum"] if "enum" in schema else [schema["const"]]
-            spelt = [text for text in map(self._syntax.spell, values) if text is not None]
-            return " | ".join(map(self._rules.literal, spelt)) or None
-        kind = schema.get("type") or next((kind for word, kind in _TOLD.items() if word in schema), "any")
+            texts = [text for text in map(self._syntax.spell, values) if text is not None]
+            return " | ".join(map(self._rules.literal, texts)) or None
+        kind = schema.get("type") or next((kind for word, kind in _KIND_BY_KEYWORD.items() if word in schema), "any")
         if kind in ("array", "object") and self._syntax.flat:
             return None
         return self._kinds[kind](schema)
@@ -191,12 +191,14 @@ class Literals:
             return None
         items: list[Item] = [(each, place < least) for place, each in enumerate(filter(None, first))]
         if further is not None and (most is None or most > len(first)):
-            items.append((self._repeated(further, least - len(first), most and most - len(first)), least > len(first)))
+            items.append(
+                (self._repetition(further, least - len(first), most and most - len(first)), least > len(first))
+            )
         elif least > len(first):
             return None
-        return f'"[" {self._rules.listed(items, self._syntax.comma)} "]"'
+        return f'"[" {self._rules.sequence(items, self._syntax.comma)} "]"'
 
-    def _repeated(self, item: str, least: int, most: int | None) -> str:
+    def _repetition(self, item: str, least: int, most: int | None) -> str:
         """One item or more, at least and at most so many."""
         comma = self._rules.literal(self._syntax.comma)
         bounds = f"{{{max(0, least - 1)},{'' if most is None else most - 1}}}"
@@ -204,9 +206,9 @@ class Literals:
 
     def _object(self, schema: Mapping[str, Any]) -> str | None:
         required = frozenset(schema.get("required", ()))
-        named = {**{name: {} for name in required}, **(schema.get("properties") or {})}
+        properties = {**{name: {} for name in required}, **(schema.get("properties") or {})}
         items: list[Item] = []
-        for name, part in named.items():
+        for name, part in properties.items():
             key, value = self._syntax.key(name), self.value(part)
             if key is not None and value is not None:
                 pair = f"{self._rules.literal(key + self._syntax.colon)} {value}"
@@ -214,9 +216,9 @@ class Literals:
             elif name in required:
                 return None
         more = schema.get("additionalProperties", {})
-        if not named and more is not False and (pairs := self._pairs(more)) is not None:
+        if not properties and more is not False and (pairs := self._pairs(more)) is not None:
             items.append((pairs, bool(schema.get("minProperties"))))
-        return f'"{{" {self._rules.listed(items, self._syntax.comma)} "}}"'
+        return f'"{{" {self._rules.sequence(items, self._syntax.comma)} "}}"'
 
     def _pairs(self, schema: Any) -> str | None:
         """One pair or more, under any names."""
@@ -224,9 +226,11 @@ class Literals:
         quote = '"' if self._syntax.quoted_keys else ""
         key = self._rules.token(rf"/{quote}\w{{1,64}}{quote}/")
         return (
-            None if value is None else self._repeated(f"{key} {self._rules.literal(self._syntax.colon)} {value}", 0, 16)
+            None
+            if value is None
+            else self._repetition(f"{key} {self._rules.literal(self._syntax.colon)} {value}", 0, 16)
         )
 
 
 def _json(schema: Any, root: Mapping[str, Any]) -> JsonSchema:
-    return JsonSchema(bounded(defined(schema, root)), separators=(", ", ": "), lenient=True)
+    return JsonSchema(with_bounds(with_definitions(schema, root)), separators=(", ", ": "), lenient=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Literal, NamedTuple
 
-__all__ = ["BLANK", "Found", "Marker", "Markers"]
+__all__ = ["BLANK", "Marker", "MarkerMatch", "Markers"]
 
 BLANK = " \t\r\n"
 
@@ -26,7 +26,7 @@ class Marker(NamedTuple):
     where: Literal["anywhere", "line", "start"] = "anywhere"
 
 
-class Found(NamedTuple):
+class MarkerMatch(NamedTuple):
     """`free` characters are text; behind them stands `marker`, or what is held back."""
 
     free: int
@@ -43,22 +43,22 @@ class Markers:
         self._longest = len(texts[0]) if texts else 0
         self._first = frozenset(text[0] for text in texts)
 
-    def find(self, text: str, *, before: str, final: bool, blank: str = BLANK) -> Found:
+    def find(self, text: str, *, before: str, final: bool, blank: str = BLANK) -> MarkerMatch:
         """The first marker in `text`. `before` is the text in front, as far as its last line and whether it is blank.
 
         `blank` characters do not count as text in front of a marker. With `final` no more text comes: nothing is held.
         """
         if self._pattern is None or self._first.isdisjoint(text):
-            return Found(len(text), None)
+            return MarkerMatch(len(text), None)
         match = self._pattern.search(text)
         while match is not None:
             marker = self._of[match.group()]
             if _counts(marker, before + text[: match.start()], blank):
                 if not final and self._may_grow(text[match.start() :]):
-                    return Found(match.start(), None)
-                return Found(match.start(), marker)
+                    return MarkerMatch(match.start(), None)
+                return MarkerMatch(match.start(), marker)
             match = self._pattern.search(text, match.start() + 1)
-        return Found(len(text) if final else self._held_from(text), None)
+        return MarkerMatch(len(text) if final else self._held_from(text), None)
 
     def _may_grow(self, text: str) -> bool:
         """Whether `text` is a marker's beginning, and not all of it."""

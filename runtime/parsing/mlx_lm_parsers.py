@@ -7,8 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from greenroom.inputs.tools import Toolbox
-from greenroom.parsing.call_bodies import call_of, tiles
-from greenroom.parsing.calls import Written
+from greenroom.parsing.call_bodies import Written, call_of, tiles
 
 __all__ = ["Texts", "read"]
 
@@ -26,11 +25,11 @@ def read(raw: str, parser: Any, tools: Toolbox, *, each: str = "", texts: Texts 
     """
     written: list[Written] = []
     for text in tiles(raw, each) if each else [raw]:
-        written += [_whole(one, each) for one in _read(text, parser, tools, texts)]
+        written += [_check_end(one, each) for one in _read(text, parser, tools, texts)]
     return written
 
 
-def _whole(written: Written, each: str) -> Written:
+def _check_end(written: Written, each: str) -> Written:
     """A name with a marker in it was taken from a call that lacks its end."""
     name = written.call.get("name") if written.call is not None else None
     if each and isinstance(name, str) and each in name:
@@ -48,11 +47,11 @@ def _read(text: str, parser: Any, tools: Toolbox, texts: Texts | None) -> list[W
     calls = found if isinstance(found, Sequence) and not isinstance(found, str) else [found]
     if not calls:
         return [Written(text, None, "no call")]
-    parts = _shared(text, len(calls), texts)
-    return [_written(part, call, tools) for part, call in zip(parts, calls, strict=True)]
+    parts = _share_text(text, len(calls), texts)
+    return [_check_call(part, call, tools) for part, call in zip(parts, calls, strict=True)]
 
 
-def _shared(text: str, count: int, texts: Texts | None) -> list[str]:
+def _share_text(text: str, count: int, texts: Texts | None) -> list[str]:
     """The part of `text` that is each call's."""
     if count > 1 and texts is not None:
         with suppress(SyntaxError, ValueError, RecursionError):  # then nobody knows
@@ -62,7 +61,7 @@ def _shared(text: str, count: int, texts: Texts | None) -> list[str]:
     return [text, *[""] * (count - 1)]
 
 
-def _written(text: str, call: object, tools: Toolbox) -> Written:
+def _check_call(text: str, call: object, tools: Toolbox) -> Written:
     if not isinstance(call, Mapping):
         return Written(text, None, f"no object with a name and arguments, but {type(call).__name__}")
     call = call if "name" in call and "arguments" in call else call_of(call) or call

@@ -63,11 +63,11 @@ class Plain(msgspec.Struct, frozen=True, kw_only=True):
             within += [r"~/\s(?s:.*)/", r"~/(?s:.*)\s/"]
         if self.guessed:
             within += [r"/\p{L}[^'" + '"' + r"]*/", f"~/(?i:{_WORDS})/"]
-        wanted = _anchored(schema.get("pattern"))
+        wanted = _whole_pattern(schema.get("pattern"))
         return [*within, wanted] if wanted else within
 
 
-def _anchored(wanted: object) -> str | None:
+def _whole_pattern(wanted: object) -> str | None:
     """A pattern as one of the whole text, where that is sure."""
     if not isinstance(wanted, str) or "(?" in wanted or "/" in wanted:
         return None

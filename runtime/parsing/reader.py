@@ -17,8 +17,9 @@ from typing import Literal, Protocol
 
 from greenroom.events import Chunk, Reasoning, RejectedToolCall, StopReason, ToolCall
 from greenroom.inputs.tools import Toolbox
-from greenroom.parsing.call_frames import Frame, State
-from greenroom.parsing.calls import Calls, Written
+from greenroom.parsing.call_bodies import Written
+from greenroom.parsing.call_frames import CallFrame, FrameState
+from greenroom.parsing.calls import Calls
 from greenroom.parsing.formats import Format
 from greenroom.parsing.markers import BLANK, Marker, Markers
 from greenroom.parsing.thinking import Thinking
@@ -69,7 +70,7 @@ class Reader:
         self._skips = False
         """White space is to be dropped until something else comes."""
         self._after_call = False
-        self._frame: Frame | None = None
+        self._frame: CallFrame | None = None
         self._lead = ""
         """White space between the last call and the frame."""
         self._events: list[Piece] = []
@@ -232,27 +233,27 @@ class Reader:
         self._close(frame, self._form, state, final)
         return True
 
-    def _close(self, frame: Frame, form: Format, state: State, final: StopReason | None) -> None:
+    def _close(self, frame: CallFrame, form: Format, state: FrameState, final: StopReason | None) -> None:
         self._frame = None
         lead, self._lead = self._lead, ""
         if state == "text":
-            self._not_a_call(lead, frame.text, 1)
+            self._take_as_text(lead, frame.text, 1)
             return
         raw, self._held = frame.text[: frame.end], frame.text[frame.end :]
         is_last = final is not None and not self._held
         cut = ""
         if state == "cut":
             cut = _CUT[final] if is_last and final is not None else "its end marker is missing"
-        written = self._written(raw, form, cut, final if is_last else None)
+        written = self._read_frame(raw, form, cut, final if is_last else None)
         if not written:
-            self._not_a_call(lead, raw + self._held, len(raw))
+            self._take_as_text(lead, raw + self._held, len(raw))
             return
         written[0] = written[0]._replace(raw=lead + written[0].raw)
         self._events += [self._calls.event(each, cut=cut if is_last and final != "stop" else "") for each in written]
         self._after_call = True
         self._before = ""
 
-    def _written(self, raw: str, form: Format, cut: str, final: StopReason | None) -> list[Written]:
+    def _read_frame(self, raw: str, form: Format, cut: str, final: StopReason | None) -> list[Written]:
         """A frame without its end is read where an incomplete one cannot pass for another."""
         if cut and (not form.is_strict or final in ("length", "cancelled")):
             if form.is_bare and not any(name in raw for name in self._tools.names()):
@@ -263,7 +264,7 @@ class Reader:
         except Exception as error:  # noqa: BLE001 - brackets a thousand deep, say: whatever it is, the text is kept
             return [Written(raw, None, f"{type(error).__name__}: {error}")]
 
-    def _not_a_call(self, lead: str, text: str, length: int) -> None:
+    def _take_as_text(self, lead: str, text: str, length: int) -> None:
         """The first `length` characters are text; what follows is looked at again."""
         self._say(lead + text[:length])
         self._held = text[length:]

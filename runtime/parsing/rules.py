@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from greenroom.constraints.json_schemas.json_schema import JsonSchema
-from greenroom.constraints.kinds.struct_tag import named, spelt
+from greenroom.constraints.constraint import GrammarConstraint
+from greenroom.constraints.grammar_text import nested_grammar, regex_escape, token_literal
 from greenroom.constraints.vocabulary import Vocabulary
 
 __all__ = ["Item", "Rules", "pattern"]
@@ -32,16 +31,16 @@ class Rules:
 
     def literal(self, text: str) -> str:
         """This text; special tokens in it as such."""
-        return spelt(text, self._vocabulary)
+        return token_literal(text, self._vocabulary)
 
     def special(self, text: str) -> bool:
         """Whether `text` is one special token."""
         return text in self._vocabulary.special_tokens
 
-    def json(self, schema: JsonSchema) -> str:
+    def json(self, schema: GrammarConstraint) -> str:
         """A value by that schema."""
         name = f"json_{len(self._parts)}"
-        self._parts.append(named(schema.grammar(self._vocabulary), name))
+        self._parts.append(nested_grammar(schema.grammar(self._vocabulary), name))
         return f"@{name}"
 
     def rule(self, expression: str) -> str:
@@ -50,16 +49,16 @@ class Rules:
         self._lines.append(f"{name}: {expression or self.empty()}")
         return name
 
-    def later(self) -> tuple[str, Callable[[str], None]]:
+    def declare(self) -> tuple[str, Callable[[str], None]]:
         """A rule that may be referred to before it is known, and what makes it known."""
         place = len(self._lines)
         name = f"rule_{place}"
         self._lines.append("")
 
-        def known(expression: str) -> None:
+        def define(expression: str) -> None:
             self._lines[place] = f"{name}: {expression or self.empty()}"
 
-        return name, known
+        return name, define
 
     def token(self, expression: str, *, lazy: bool = False) -> str:
         """A lexeme, of terminals and regular expressions. A `lazy` one is over as soon as it may be."""
@@ -83,7 +82,7 @@ class Rules:
         """Nothing."""
         return '""'
 
-    def listed(self, items: Sequence[Item], separator: str = "", *, some: bool = False) -> str | None:
+    def sequence(self, items: Sequence[Item], separator: str = "", *, some: bool = False) -> str | None:
         """The items in their order, with `separator` between two; those that need not be there may be left out.
 
         With `some`, at least one is there: None where there is none.
@@ -101,5 +100,4 @@ class Rules:
 
 def pattern(text: str) -> str:
     """A regular expression of Lark's that matches `text` alone."""
-    escaped = re.sub(r"([\\.+*?()|\[\]{}^$#&~/-])", r"\\\1", text)
-    return "/" + escaped.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t") + "/"
+    return "/" + regex_escape(text).replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t") + "/"

@@ -10,7 +10,7 @@ import msgspec
 
 from greenroom.errors import NotSupported
 
-__all__ = ["Variant", "alternatives", "bounded", "defined", "variants"]
+__all__ = ["Variant", "alternatives", "variants", "with_bounds", "with_definitions"]
 
 _MAPS = ("properties", "$defs", "definitions", "patternProperties")
 _LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
@@ -26,7 +26,7 @@ _FARTHEST, _FINEST = 1e15, 1e-9
 """Of numbers that are not integers: what is between has no more digits than a double."""
 
 
-def bounded(schema: Any) -> Any:
+def with_bounds(schema: Any) -> Any:
     """The schema, without what it leaves open and no caller could use; a small model might go on there for ever.
 
     Integers without an end have 53 bits, other numbers 15 digits in front of the point and 9 behind it, and objects
@@ -37,17 +37,17 @@ def bounded(schema: Any) -> Any:
     new = dict(schema)
     for word in _MAPS:
         if isinstance(new.get(word), Mapping):
-            new[word] = {key: bounded(value) for key, value in new[word].items()}
+            new[word] = {key: with_bounds(value) for key, value in new[word].items()}
     for word in _LISTS:
         if isinstance(new.get(word), list):
-            new[word] = [bounded(value) for value in new[word]]
+            new[word] = [with_bounds(value) for value in new[word]]
     for word in _SINGLE:
         if word in new:
-            new[word] = bounded(new[word])
+            new[word] = with_bounds(new[word])
     if "enum" not in new and "const" not in new:
         new |= _ends(new)
-    named = new.get("properties") or {}
-    if named and named.keys() >= set(new.get("required", ())) and not _ADDS.intersection(new):
+    properties = new.get("properties") or {}
+    if properties and properties.keys() >= set(new.get("required", ())) and not _ADDS.intersection(new):
         new["additionalProperties"] = False
     return new
 
@@ -108,13 +108,13 @@ def alternatives(schema: Any, root: Mapping[str, Any]) -> Iterator[Mapping[str, 
     found: list[Mapping[str, Any]] = [{word: value for word, value in schema.items() if word not in _TAKEN_APART}]
     for either in choices:
         branches = [one for branch in either for one in alternatives(branch, root)]
-        found = [_merged(one, branch) for one in found for branch in branches]
+        found = [_merge(one, branch) for one in found for branch in branches]
     for one in found:
         kinds = one.get("type")
         yield from ({**one, "type": kind} for kind in kinds) if isinstance(kinds, list) else (one,)
 
 
-def _merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     """Both at once: properties and required names together, of other words the second one's."""
     both = {**one, **other}
     if "properties" in one and "properties" in other:
@@ -136,7 +136,7 @@ def _target(pointer: str, root: Mapping[str, Any]) -> Any:
     return found
 
 
-def defined(schema: Any, root: Mapping[str, Any]) -> Any:
+def with_definitions(schema: Any, root: Mapping[str, Any]) -> Any:
     """A part of `root` as a schema of its own, with the definitions that it may refer to."""
     if not isinstance(schema, Mapping):
         return schema

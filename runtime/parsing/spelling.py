@@ -51,9 +51,9 @@ class Spelling(msgspec.Struct, frozen=True, kw_only=True):
         )
         calls: list[str] = []
         for items in self._ways(rules, schema) if self.can_name(name) else ():
-            listed = rules.listed(items, self.comma, some=self.empty is not None)
-            if listed is not None:
-                calls.append(f"{begin} {listed} {end}")
+            sequence = rules.sequence(items, self.comma, some=self.empty is not None)
+            if sequence is not None:
+                calls.append(f"{begin} {sequence} {end}")
             if self.empty is not None and not any(is_required for _, is_required in items):
                 calls.append(rules.literal(self.empty.replace("{name}", name)))
         if not calls:
@@ -74,13 +74,13 @@ class Spelling(msgspec.Struct, frozen=True, kw_only=True):
                 yield items
 
 
-def _identifier(name: str) -> bool:
+def _is_identifier(name: str) -> bool:
     """Whether Python reads it as a name, and as this one."""
     return name.isascii() and name.isidentifier() and not keyword.iskeyword(name)
 
 
-def _dotted(name: str) -> bool:
-    return all(map(_identifier, name.split(".")))
+def _is_dotted_name(name: str) -> bool:
+    return all(map(_is_identifier, name.split(".")))
 
 
 # Values.
@@ -97,7 +97,7 @@ def _literal(rules: Rules, schema: Any, root: Mapping[str, Any], end: str, *, sy
     return Literals(rules, syntax, root).value(schema)
 
 
-def _typed(rules: Rules, schema: Any, root: Mapping[str, Any], end: str, *, plain: Plain) -> str | None:
+def _text_by_type(rules: Rules, schema: Any, root: Mapping[str, Any], end: str, *, plain: Plain) -> str | None:
     """Strings as they are where the schema says `"type": "string"`, everything else as JSON."""
     if isinstance(schema, Mapping) and schema.get("type") == "string":
         body = plain.terminal(rules, schema)
@@ -105,7 +105,9 @@ def _typed(rules: Rules, schema: Any, root: Mapping[str, Any], end: str, *, plai
     return _json(rules, schema, root, end, plain=plain)
 
 
-def _told(rules: Rules, schema: Any, root: Mapping[str, Any], end: str, *, plain: Plain, guesses: bool) -> str | None:
+def _text_or_json(
+    rules: Rules, schema: Any, root: Mapping[str, Any], end: str, *, plain: Plain, guesses: bool
+) -> str | None:
     """Strings as they are, everything else as JSON; a string that may be something else must not look like it.
 
     With `guesses`, the reader is sure of a string only where the schema says `"type": "string"`.
@@ -149,7 +151,7 @@ def _xml(tag: str) -> Spelling:
         key="<parameter={key}>\n",
         close="\n</parameter>\n",
         end=f"</function>\n</{tag}>",
-        value=partial(_told, plain=Plain(marks=marks), guesses=True),
+        value=partial(_text_or_json, plain=Plain(marks=marks), guesses=True),
     )
 
 
@@ -160,7 +162,7 @@ def _pairs(tag: str, prefix: str = "", line: str = "", empty: str | None = None)
         key=f"<{prefix}arg_key>{{key}}</{prefix}arg_key>{line}<{prefix}arg_value>",
         close=f"</{prefix}arg_value>{line}",
         end=f"</{tag}>",
-        value=partial(_typed, plain=Plain(marks=(*marks, f"<{tag}>", f"</{tag}>"), strips=True)),
+        value=partial(_text_by_type, plain=Plain(marks=(*marks, f"<{tag}>", f"</{tag}>"), strips=True)),
         empty=empty,
     )
 
@@ -173,7 +175,7 @@ def _attributes(opening: str, call: str, argument: str, closing: str, line: str 
         key=f'<{argument} name="{{key}}">',
         close=f"</{argument}>{line}",
         end=f"</{call}>{closing}",
-        value=partial(_told, plain=Plain(marks=marks + around, strips=True), guesses=False),
+        value=partial(_text_or_json, plain=Plain(marks=marks + around, strips=True), guesses=False),
     )
 
 
@@ -185,8 +187,8 @@ def _python(opening: str, closing: str) -> Spelling:
         end=f")]{closing}",
         value=partial(_literal, syntax=PYTHON),
         comma=", ",
-        can_name=_dotted,
-        can_key=_identifier,
+        can_name=_is_dotted_name,
+        can_key=_is_identifier,
     )
 
 

@@ -14,7 +14,7 @@ from greenroom.errors import InvalidParameter, NotSupported
 from greenroom.inputs.tools import Tool, Toolbox, Tools
 from greenroom.parsing.formats import ALIASES, HARMONY
 
-__all__ = ["CallStructure", "chosen", "structures"]
+__all__ = ["CallStructure", "select_tools", "structures"]
 
 
 class CallStructure(msgspec.Struct, frozen=True):
@@ -86,11 +86,11 @@ def structures(tool_format: str, tools: Tools, name: str | None = None) -> tuple
         CallStructure(
             tool.name, trigger, begin.format(name=tool.name, quoted=json.dumps(tool.name)), tool.parameters, end
         )
-        for tool in chosen(tools, name)
+        for tool in select_tools(tools, name)
     )
 
 
-def chosen(tools: Tools, name: str | None) -> tuple[Tool, ...]:
+def select_tools(tools: Tools, name: str | None) -> tuple[Tool, ...]:
     """Each tool, or the one of that `name`. Raises `InvalidParameter` for a name that is none of the tools'."""
     box = Toolbox(tools)
     if name is not None and box.get(name) is None:

@@ -7,12 +7,12 @@ made, a schema whose Python type decides more than its masks do.
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import fields
 
 import msgspec
 
 from greenroom.constraints.constraint import Constraint, GrammarConstraint
+from greenroom.constraints.grammar_text import regex_unescape
 from greenroom.constraints.json_schemas.json_schema import AnyJson, JsonSchema
 from greenroom.constraints.kinds.all_of import All
 from greenroom.constraints.kinds.grammars import Choice, Gbnf, Lark, Regex
@@ -21,7 +21,7 @@ from greenroom.constraints.kinds.reasoning_budget import ReasoningBudget
 from greenroom.constraints.kinds.struct_tag import StructTag, Tag
 from greenroom.constraints.state import ConstraintState
 from greenroom.errors import InvalidConstraint, NotSupported
-from greenroom.parsing.forced import ForcedCalls, JsonCall, SpeltCall
+from greenroom.parsing.forced import ForcedCalls, JsonCall, NativeCall
 from greenroom.parsing.spelling import SPELLINGS
 from greenroom.parsing.thinking import Thinking
 
@@ -94,7 +94,7 @@ class _JsonCall(_Source, frozen=True, tag="json_call"):
     end: str
 
 
-class _SpeltCall(_Source, frozen=True, tag="spelt_call"):
+class _NativeCall(_Source, frozen=True, tag="spelt_call"):
     tool_format: str
     name: str
     schema: str
@@ -102,7 +102,7 @@ class _SpeltCall(_Source, frozen=True, tag="spelt_call"):
 
 
 class _Calls(_Source, frozen=True, tag="forced_calls"):
-    calls: tuple[_JsonCall | _SpeltCall, ...]
+    calls: tuple[_JsonCall | _NativeCall, ...]
     thinking: Thinking | None
     is_thinking: bool
 
@@ -129,16 +129,16 @@ def source_of(constraint: Constraint) -> Source:
         found: Source = _PLAIN[kind](**values)  # type: ignore[assignment]
         return found
     if kind in _NESTED:
-        return _nested(constraint)
+        return _compound_source(constraint)
     held = getattr(constraint, "state", None)
-    named = repr(held if isinstance(held, ConstraintState) else constraint)
-    raise NotSupported(f"a file of a generation under {named}", "that constraint is code: it is not in the file")
+    name = repr(held if isinstance(held, ConstraintState) else constraint)
+    raise NotSupported(f"a file of a generation under {name}", "that constraint is code: it is not in the file")
 
 
 _NESTED = frozenset({JsonSchema, Choice, StructTag, Lazy, All, ForcedCalls})
 
 
-def _nested(constraint: Constraint) -> Source:
+def _compound_source(constraint: Constraint) -> Source:
     match constraint:
         case JsonSchema():
             return _schema(constraint)
@@ -156,10 +156,10 @@ def _nested(constraint: Constraint) -> Source:
             raise NotSupported(f"a file of a generation under {constraint!r}")
 
 
-def _call(call: JsonCall | SpeltCall) -> _JsonCall | _SpeltCall:
+def _call(call: JsonCall | NativeCall) -> _JsonCall | _NativeCall:
     if isinstance(call, JsonCall):
         return _JsonCall(call.begin, _schema(call.arguments), call.end)
-    return _SpeltCall(call.tool_format, call.name, call.schema, call.opened)
+    return _NativeCall(call.tool_format, call.name, call.schema, call.opened)
 
 
 def _schema(schema: JsonSchema) -> _Schema:
@@ -210,12 +210,12 @@ def _tag_from(tag: _Tag) -> Tag:
     return Tag(tag.begin, content, tag.end, tag.trigger)
 
 
-def _call_from(call: _JsonCall | _SpeltCall) -> JsonCall | SpeltCall:
+def _call_from(call: _JsonCall | _NativeCall) -> JsonCall | NativeCall:
     if isinstance(call, _JsonCall):
         return JsonCall(call.begin, _schema_from(call.arguments), call.end)
     if call.tool_format not in SPELLINGS:
         raise InvalidConstraint(f"{call.tool_format!r} is no format of calls that we can spell")
-    return SpeltCall(call.tool_format, call.name, call.schema, call.opened)
+    return NativeCall(call.tool_format, call.name, call.schema, call.opened)
 
 
 def _schema_from(source: _Schema) -> JsonSchema:
@@ -226,7 +226,7 @@ def _schema_from(source: _Schema) -> JsonSchema:
         made = JsonSchema(
             source.text,
             whitespace=options.get("whitespace_pattern", options.get("whitespace_flexible")),
-            separators=None if separators is None else (_plain(separators[0]), _plain(separators[1])),
+            separators=None if separators is None else (regex_unescape(separators[0]), regex_unescape(separators[1])),
             lenient=options.get("lenient", False),
         )
     except (ValueError, TypeError, AttributeError, KeyError) as cause:
@@ -234,8 +234,3 @@ def _schema_from(source: _Schema) -> JsonSchema:
     if (made.text, made.options) != (source.text, source.options):
         raise InvalidConstraint(f"{source!r} is no JSON schema of ours")
     return made
-
-
-def _plain(pattern: str) -> str:
-    """The text that a regular expression of one text stands for."""
-    return re.sub(r"\\(.)", r"\1", pattern)

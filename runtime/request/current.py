@@ -3,38 +3,52 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import Protocol, TypeVar, cast
 
 from anyio.lowlevel import current_token
 
 from greenroom.errors import AmbiguousRuntime, NoRuntime
+from greenroom.request.session import Session
 
-if TYPE_CHECKING:
-    from greenroom.runtime import Runtime
-
-__all__ = ["entered", "find", "left"]
-
-_context: ContextVar[Runtime | None] = ContextVar("greenroom_runtime", default=None)
-_entered: list[tuple[object, Runtime]] = []
+__all__ = ["OpenRuntime", "enter", "find", "leave", "session_of"]
 
 
-def entered(runtime: Runtime) -> None:
-    """`runtime` is open on the running loop from now on, and the current one of this context."""
+class OpenRuntime(Protocol):
+    """What is asked of a `Runtime` here."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is entered."""
+
+    def _opened(self) -> Session:
+        """What is behind it. Raises `RuntimeClosed`, `EngineFailed`."""
+
+
+R = TypeVar("R", bound=OpenRuntime)
+
+_context: ContextVar[OpenRuntime | None] = ContextVar("greenroom_runtime", default=None)
+_entered: list[tuple[object, OpenRuntime]] = []
+
+
+def enter(runtime: OpenRuntime) -> None:
+    """Note that `runtime` is open on the running loop from now on, and the current one of this context."""
     _entered.append((current_token().native_token, runtime))
     _context.set(runtime)
 
 
-def left(runtime: Runtime) -> None:
-    """`runtime` is open no more."""
+def leave(runtime: OpenRuntime) -> None:
+    """Note that `runtime` is open no more."""
     _entered[:] = [(loop, other) for loop, other in _entered if other is not runtime]
     if _context.get() is runtime:
         _context.set(None)
 
 
-def find(runtime: Runtime | None) -> Runtime:
+def find(runtime: R | None) -> R:
     """The runtime to use. Raises `NoRuntime` or `AmbiguousRuntime`."""
-    if runtime is not None:
-        return runtime
+    return runtime if runtime is not None else cast("R", _find_entered())
+
+
+def _find_entered() -> OpenRuntime:
     current = _context.get()
     if current is not None and current.is_open:
         return current
@@ -45,3 +59,11 @@ def find(runtime: Runtime | None) -> Runtime:
     if len(here) > 1:
         raise AmbiguousRuntime(f"{len(here)} runtimes are entered on this event loop: pass runtime=")
     return here[0]
+
+
+def session_of(runtime: OpenRuntime | None) -> Session:
+    """What is behind `runtime`, or behind the one that is meant. Raises as `find`, `RuntimeClosed`, `EngineFailed`.
+
+    It is reached here alone, so that it is none of the names that a `Runtime` offers its users.
+    """
+    return find(runtime)._opened()  # noqa: SLF001

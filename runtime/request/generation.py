@@ -1,13 +1,14 @@
 """Where a generation stands, as a value: everything that a fork copies, and nothing else.
 
-KV is no part of it. It is a cache that the engine keeps by tokens, so the same state continues the same anywhere. Draws
-depend on (seed, position), so a seed is all there is of a random state. Nobody changes a state's parts: a request is
-given copies of the constraint and of the decoder, and what became of them is a new state.
+KV is no part of it. It is a cache that the engine keeps by tokens, so the same generation continues the same anywhere.
+Draws depend on (seed, position), so a seed is all there is of a random state. Nobody changes a generation's parts: a
+request is given copies of the constraint and of the decoder, and what became of them is a new generation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -15,12 +16,15 @@ import numpy as np
 
 from greenroom.actors.decoder import Decoder
 from greenroom.backends.protocol import Sampled
-from greenroom.constraints.state import ConstraintState
+from greenroom.constraints.grammar_matcher import GrammarMatcher
+from greenroom.constraints.state import ConstraintState, parts
 from greenroom.errors import ConstraintFailed
 from greenroom.events import Chunk, Info, StopDetail, StopReason
+from greenroom.request.config import GenerationConfig
+from greenroom.request.decoders import TokenDecoder
 from greenroom.request.recorder import RecordedToken
 
-__all__ = ["NOT_RUN", "Ending", "Generation", "advanced", "cut", "follow", "redecoded", "replayed", "rewound"]
+__all__ = ["NOT_RUN", "Ending", "Generation", "begin", "follow"]
 
 
 class Ending(NamedTuple):
@@ -34,14 +38,12 @@ class Ending(NamedTuple):
 NOT_RUN = Info(stop_reason="cancelled", stop_detail="handle", prompt_tokens=0, generation_tokens=0)
 """Of a generation of which nothing has run: `NOT_RUN.then(info)` is `info`."""
 
-Fresh = Callable[[Sequence[int], int], Decoder]
-"""Makes a decoder that was fed nothing, of the prompt's ids and a seed."""
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Generation:
     """`tokens` is what the row holds, the last one perhaps pending; those from `start` on were generated."""
 
+    config: GenerationConfig
     tokens: tuple[int, ...]
     start: int
     seed: int
@@ -54,50 +56,127 @@ class Generation:
     forks: int = 0
     """How many seeds were derived from this one."""
 
+    @staticmethod
+    def bare(config: GenerationConfig, tokens: tuple[int, ...], start: int | None = None) -> Generation:
+        """`tokens`, those from `start` on generated, for passes whose text nobody wants."""
+        start = len(tokens) if start is None else start
+        return Generation(config, tokens, start, 0, TokenDecoder(stop_ids=frozenset(), eos=frozenset()))
+
     @property
     def output(self) -> tuple[int, ...]:
         """What was generated, without a token that only ended the turn."""
         return self.tokens[self.start :]
 
     @property
-    def generated(self) -> int:
+    def num_generated(self) -> int:
         """How many tokens were generated."""
         return len(self.tokens) - self.start
 
+    # On.
 
-def advanced(
-    state: Generation,
-    said: Sequence[RecordedToken],
-    *,
-    decoder: Decoder,
-    constraint: ConstraintState | None,
-    ending: Ending | None,
-) -> Generation:
-    """`state` after `said`, where `decoder` and `constraint` have taken them."""
-    tokens = [each.token for each in said if each.is_kept]
-    return replace(
-        state,
-        tokens=(*state.tokens, *tokens),
-        text=state.text + "".join([each.text for each in said]),
-        decoder=decoder,
-        constraint=constraint,
-        ending=ending,
-    )
+    def append(
+        self,
+        recorded: Sequence[RecordedToken],
+        *,
+        decoder: Decoder,
+        constraint: ConstraintState | None,
+        ending: Ending | None = None,
+    ) -> Generation:
+        """Behind `recorded`, which `decoder` and `constraint` have taken already."""
+        return replace(
+            self,
+            tokens=(*self.tokens, *[each.token for each in recorded if each.is_kept]),
+            text=self.text + "".join([each.text for each in recorded]),
+            decoder=decoder,
+            constraint=constraint,
+            ending=ending,
+        )
+
+    def replay(self, recorded: Sequence[RecordedToken], ahead: ConstraintState | None) -> Generation:
+        """Behind those of `recorded` that stay, of a request that was given up; its constraint went `ahead`."""
+        kept = [each.sampled for each in recorded if each.is_kept]
+        if not kept:
+            return self
+        is_freed = ahead is not None and any(isinstance(p, GrammarMatcher) and p.is_freed for p in parts(ahead))
+        constraint = None if self.constraint is None else self.constraint.fork()
+        twin = replace(self, decoder=self.decoder.fork(), constraint=constraint)
+        return twin.feed(kept, by_masks=is_freed)
+
+    def feed(self, sampled: Sequence[Sampled], *, by_masks: bool) -> Generation:
+        """Behind `sampled`, all of which stay; its own decoder and constraint are used up. `by_masks`: see `follow`."""
+        if self.constraint is not None:
+            vocab_size = self.config.model.vocab_size if by_masks else None
+            follow(self.constraint, [each.token for each in sampled], vocab_size)
+        recorded = [RecordedToken(each, self.decoder.feed((each,)).events, None) for each in sampled]
+        return self.append(recorded, decoder=self.decoder, constraint=self.constraint)
+
+    def count(self, info: Info) -> Generation:
+        """With what one more request took."""
+        return replace(self, counts=self.counts.then(info))
+
+    # Back, and elsewhere.
+
+    def rewind(self, count: int, seed: int | None) -> Generation:
+        """Without the last `count` tokens that were generated."""
+        constraint = None if self.constraint is None else self.constraint.fork()
+        if constraint is not None:
+            constraint.rollback(count)
+            if constraint.error is not None:
+                raise ConstraintFailed(f"the constraint cannot take {count} tokens back: {constraint.error}")
+        shorter = replace(self, tokens=self.tokens[: len(self.tokens) - count], constraint=constraint, ending=None)
+        return (shorter if seed is None else replace(shorter, seed=seed, forks=0)).decode()
+
+    def decode(self) -> Generation:
+        """Decoded anew, as its config and its seed say now."""
+        decoder, text = self.config.decoder(self.tokens[: self.start], self.seed), ""
+        for token in self.output:
+            events = decoder.feed((Sampled(0, token),)).events
+            text += "".join([event.text for event in events if isinstance(event, Chunk)])
+        return replace(self, decoder=decoder, text=text)
+
+    # The end.
+
+    def conclude(self) -> Generation:
+        """Ended, where nothing can follow."""
+        ending = self.ending or self._find_ending()
+        return self if ending is self.ending else replace(self, ending=ending)
+
+    def _find_ending(self) -> Ending | None:
+        most = self.config.parameters.max_tokens
+        if most is not None and self.num_generated >= most:
+            return Ending("length", "max_tokens")
+        if self.constraint is not None and self.num_generated and self.constraint.is_stopped:
+            return Ending("stop", "constraint")
+        return Ending("length", "context") if len(self.tokens) >= self.config.room else None
+
+    def expire(self, deadline: float | None) -> Generation:
+        """Ended, where its time is over; `deadline` in monotonic seconds."""
+        if self.ending is not None or deadline is None or time.monotonic() < deadline:
+            return self
+        return replace(self, ending=Ending("cancelled", "timeout"))
+
+    def find_deadline(self) -> float | None:
+        """Until when it may run if it goes on now, in monotonic seconds."""
+        timeout = self.config.parameters.timeout
+        return None if timeout is None else time.monotonic() + timeout
+
+    def check_output(self) -> ConstraintFailed | None:
+        """Why a complete output fails what masks could not enforce."""
+        compiled = self.config.compiled
+        problem = None if compiled is None else compiled.check(self.output)
+        return None if problem is None else ConstraintFailed(f"the output is complete and does not fit: {problem}")
 
 
-def cut(state: Generation, said: Sequence[RecordedToken], *, vocab_size: int | None) -> Generation:
-    """`state` after `said`, tokens that stay, which a request had recorded before it was given up.
+def begin(config: GenerationConfig, prompt: tuple[int, ...], seed: int, decoder: Decoder | None = None) -> Generation:
+    """The generation that stands behind `prompt`. Compiles: not on the event loop where there is a constraint.
 
-    With `vocab_size` the constraint is asked for its masks again: see `follow`.
+    `decoder` takes the place of the config's own. Raises `InvalidPrompt`, `PromptTooLong`, `InvalidConstraint`.
     """
-    if not said:
-        return state
-    decoder = state.decoder.fork()
-    again = [RecordedToken(each.sampled, decoder.feed((each.sampled,)).events, None) for each in said]
-    constraint = None if state.constraint is None else state.constraint.fork()
-    if constraint is not None:
-        follow(constraint, [each.token for each in again], vocab_size)
-    return advanced(state, again, decoder=decoder, constraint=constraint, ending=None)
+    config.check_prompt(prompt)
+    config = config.for_prompt(prompt).compile()
+    constraint = None if config.compiled is None else config.compiled.start()
+    own = config.decoder(prompt, seed) if decoder is None else decoder
+    return Generation(config, prompt, len(prompt), seed, own, constraint).conclude()
 
 
 def follow(constraint: ConstraintState, tokens: Sequence[int], vocab_size: int | None) -> None:
@@ -112,39 +191,3 @@ def follow(constraint: ConstraintState, tokens: Sequence[int], vocab_size: int |
     for token in tokens:
         constraint.fill_mask(mask)
         constraint.consume((token,))
-
-
-def replayed(state: Generation, tokens: Sequence[int], *, vocab_size: int) -> Generation:
-    """`state` after `tokens`, all of which stay; its own parts are used up."""
-    if state.constraint is not None:
-        follow(state.constraint, tokens, vocab_size)
-    fed = [Sampled(0, token) for token in tokens]
-    said = [RecordedToken(sampled, state.decoder.feed((sampled,)).events, None) for sampled in fed]
-    return advanced(state, said, decoder=state.decoder, constraint=state.constraint, ending=None)
-
-
-def redecoded(state: Generation, fresh: Fresh) -> Generation:
-    """`state` with another decoder, which may depend on its seed."""
-    decoder, text = fresh(state.tokens[: state.start], state.seed), ""
-    for token in state.output:
-        events = decoder.feed((Sampled(0, token),)).events
-        text += "".join([event.text for event in events if isinstance(event, Chunk)])
-    return replace(state, decoder=decoder, text=text)
-
-
-def rewound(state: Generation, count: int, fresh: Fresh, seed: int | None) -> Generation:
-    """`state` without the last `count` tokens that were generated."""
-    constraint = None if state.constraint is None else state.constraint.fork()
-    if constraint is not None:
-        constraint.rollback(count)
-        if constraint.error is not None:
-            raise ConstraintFailed(f"the constraint cannot take {count} tokens back: {constraint.error}")
-    shorter = replace(
-        state,
-        tokens=state.tokens[: len(state.tokens) - count],
-        constraint=constraint,
-        ending=None,
-        seed=state.seed if seed is None else seed,
-        forks=state.forks if seed is None else 0,
-    )
-    return redecoded(shorter, fresh)

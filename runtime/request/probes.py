@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from greenroom.errors import InvalidParameter
+from greenroom.inputs.parameters import integer
 
-__all__ = ["Distribution", "Entropy", "Likeliest", "Logits", "Logprob", "Logprobs", "Probe", "logprobs_of"]
+__all__ = ["Distribution", "Entropy", "Handle", "Likeliest", "Logits", "Logprob", "Logprobs", "Probe", "logprobs_of"]
 
 Row = npt.NDArray[np.float32]
 
@@ -92,6 +93,22 @@ class Logprob(Probe, frozen=True):
     def of(self, row: Row) -> list[float]:
         """As `Logprobs`, a list of one."""
         return Logprobs((self.token,)).of(row)
+
+
+class Handle:
+    """Stands for a probe's answer; known by what it is, not by its place among others."""
+
+    __slots__ = ("index", "probe")
+
+    def __init__(self, index: int, probe: Probe) -> None:
+        integer("index", index, 0, None, "0 for the deciding row, k for the row behind k guesses")
+        if not isinstance(probe, Probe):
+            raise InvalidParameter("probe", probe, "a probe, such as Logits()")
+        self.index = index
+        self.probe = probe
+
+    def __repr__(self) -> str:
+        return f"<Handle of {self.probe!r} at {self.index}>"
 
 
 def logprobs_of(row: Row, temperature: float = 1.0) -> npt.NDArray[np.float64]:

@@ -54,7 +54,7 @@ class RecordingDecoder:
 
     def __init__(self, decoder: Decoder, *, tells: bool = False, passes_on: bool = False) -> None:
         self.decoder = decoder
-        self.said: list[RecordedToken] = []
+        self.recorded: list[RecordedToken] = []
         self._tells = tells
         self._passes_on = passes_on
 
@@ -63,10 +63,10 @@ class RecordingDecoder:
         events: list[Payload] = []
         for sampled in tokens:
             decoded = self.decoder.feed((sampled,))
-            said = RecordedToken(sampled, decoded.events, decoded.stop)
-            self.said.append(said)
+            recorded = RecordedToken(sampled, decoded.events, decoded.stop)
+            self.recorded.append(recorded)
             if self._tells:
-                events.append(cast("Payload", said))  # the mailbox does not look at what it carries
+                events.append(cast("Payload", recorded))  # the mailbox does not look at what it carries
             elif self._passes_on:
                 events += decoded.events
             if decoded.stop is not None:
@@ -80,7 +80,7 @@ class RecordingDecoder:
     def fork(self) -> RecordingDecoder:
         """See `Decoder.fork`."""
         twin = RecordingDecoder(self.decoder.fork(), tells=self._tells, passes_on=self._passes_on)
-        twin.said = self.said.copy()
+        twin.recorded = self.recorded.copy()
         return twin
 
 

@@ -15,7 +15,7 @@ from greenroom.errors import InvalidParameter, NotSupported
 from greenroom.inputs.parameters import GenerateParameters, stop_ids, stop_strings
 from greenroom.inputs.tools import Toolbox, Tools
 from greenroom.parsing.dialect import Dialect
-from greenroom.parsing.forced import forced
+from greenroom.parsing.forced import forced_calls
 from greenroom.request.decoders import TextDecoder
 
 __all__ = ["NO_TOOLS", "MakeDecoder", "ToolCalling"]
@@ -61,10 +61,10 @@ class ToolCalling(msgspec.Struct, frozen=True):
     def constraint(self, model: ModelInfo, ids: Sequence[int]) -> Constraint:
         """The calls that the choice forces, behind the prompt's `ids`."""
         dialect = Dialect.of(model, tool_format=self.tool_format)
-        opened = dialect.opened(dialect.tail(ids, model.tokenizer))
+        opened = dialect.opened_markers(dialect.tail(ids, model.tokenizer))
         thinking = dialect.thinking
         is_thinking = thinking is not None and opened == thinking.start
-        return forced(
+        return forced_calls(
             dialect.name,
             list(self.parsed),
             None if self.choice == "required" else self.choice,
@@ -87,7 +87,7 @@ class ToolCalling(msgspec.Struct, frozen=True):
         start, end = [
             tuple(model.tokenizer.encode(marker, add_special_tokens=False)) for marker in (thinking.start, thinking.end)
         ]
-        is_open = dialect.opened(dialect.tail(ids, model.tokenizer)) == thinking.start
+        is_open = dialect.opened_markers(dialect.tail(ids, model.tokenizer)) == thinking.start
         return ReasoningBudget(start, end, most, is_open)
 
     @property
@@ -95,12 +95,17 @@ class ToolCalling(msgspec.Struct, frozen=True):
         """What the template is given."""
         return None if self.shown is None else self.shown.schemas
 
-    def decoder(self, options: GenerateParameters, model: ModelInfo, ids: Sequence[int], seed: int) -> Decoder:
-        """A `TextDecoder`, with a reader where the model has anything to tell apart. Ids of calls follow the seed."""
+    def decoder(
+        self, options: GenerateParameters, model: ModelInfo, ids: Sequence[int], seed: int, *, is_read: bool = True
+    ) -> Decoder:
+        """A `TextDecoder`, with a reader where the model has anything to tell apart. Ids of calls follow the seed.
+
+        With `is_read` off, markers are text: nothing is told apart.
+        """
         box: Toolbox | None = self.parsed
-        dialect = Dialect.of(model, tool_format=self.tool_format, has_tools=box is not None)
+        dialect = Dialect.of(model, tool_format=self.tool_format, has_tools=box is not None) if is_read else None
         stream, reader = model.tokenizer.stream(), None
-        if not dialect.is_plain:
+        if dialect is not None and not dialect.is_plain:
             stream = dialect.pieces(model.tokenizer, has_tools=box is not None)
             tail = dialect.tail(ids, model.tokenizer)
             salt = f"{seed}/{len(ids)}"

@@ -13,7 +13,7 @@ from greenroom.errors import TruncatedJson, UnsupportedType
 from greenroom.events import Chunk, Info, Reasoning, RejectedToolCall, Token, ToolCall
 from greenroom.structured.background_task import Background, Signal
 
-__all__ = ["Feed", "Structure", "close"]
+__all__ = ["Structure", "StructureFeed", "close"]
 
 T = TypeVar("T")
 _SILENT = (Reasoning, ToolCall, RejectedToolCall, Token)
@@ -35,7 +35,7 @@ class Structure(msgspec.Struct, Generic[T], frozen=True):
     error: TruncatedJson | None = None
 
 
-class Feed:
+class StructureFeed:
     """What the task that reads and the iterator that yields share. On the event loop alone."""
 
     def __init__(self, source: AsyncIterable[Any], snapshots: Snapshots[Any], *, every_chunk: bool) -> None:
@@ -49,7 +49,7 @@ class Feed:
         self._waiter: Signal | None = None
 
     def __repr__(self) -> str:
-        return f"<Feed {self.snapshots!r}{' over' if self.is_over else ''}>"
+        return f"<StructureFeed {self.snapshots!r}{' over' if self.is_over else ''}>"
 
     async def read(self, task: Background) -> None:
         """Read the source to its end, one chunk a turn of the loop where somebody waits for each."""
@@ -61,7 +61,7 @@ class Feed:
                 if self.has_news:
                     self._wake()
                     await task.pause()
-                    await self._taken(task)
+                    await self._wait_taken(task)
             self.has_news |= self.snapshots.finish()
         except Exception as error:  # noqa: BLE001 - whatever the source raises is the consumer's
             self.error = error
@@ -84,7 +84,7 @@ class Feed:
         elif not isinstance(item, _SILENT):
             raise UnsupportedType(f"the source yields {item!r}: structures are made of str, bytes or Chunks")
 
-    async def _taken(self, task: Background) -> None:
+    async def _wait_taken(self, task: Background) -> None:
         """Let who was woken run: trio does not say who runs first."""
         while self.has_news and self._waiter is not None:
             await task.pause()

@@ -13,13 +13,13 @@ from anyio import get_cancelled_exc_class
 from anyio.lowlevel import checkpoint_if_cancelled
 from typing_extensions import TypeForm
 
-from greenroom.actors.bridge import Bridge
+from greenroom.actors.client import LoopPoster, loop_poster
 from greenroom.constraints.structures import Missing, Path, Snapshots, Validate
 from greenroom.errors import InvalidParameter, StreamInUse, TruncatedJson
 from greenroom.events import Info
 from greenroom.lifetimes import Closing
 from greenroom.structured.background_task import Background
-from greenroom.structured.reader import Feed, Structure, close
+from greenroom.structured.reader import Structure, StructureFeed, close
 
 __all__ = ["Marked", "SnapshotOptions", "StructureOptions", "Structures", "Truncated", "structures"]
 
@@ -42,10 +42,10 @@ class Structures(Closing, Generic[T]):
     def __init__(
         self, source: AsyncIterable[Any], snapshots: Snapshots[T], *, truncated: Truncated, every_chunk: bool
     ) -> None:
-        self._feed = Feed(source, snapshots, every_chunk=every_chunk)
+        self._feed = StructureFeed(source, snapshots, every_chunk=every_chunk)
         self._marks = truncated == "mark"
         self._task: Background | None = None
-        self._bridge: Bridge | None = None
+        self._post: LoopPoster | None = None
         self._latest: Structure[T] | None = None
         self._is_ended = False
         self._has_reader = False
@@ -54,9 +54,9 @@ class Structures(Closing, Generic[T]):
         return f"<Structures {self._feed!r}>"
 
     def __del__(self) -> None:
-        task, bridge = getattr(self, "_task", None), getattr(self, "_bridge", None)
-        if task is not None and bridge is not None and not task.is_over:
-            bridge.post(Background.cancel, task)  # from whatever thread this is
+        task, post = getattr(self, "_task", None), getattr(self, "_post", None)
+        if task is not None and post is not None and not task.is_over:
+            post(Background.cancel, task)  # from whatever thread this is
 
     def __aiter__(self) -> Self:
         return self
@@ -102,7 +102,7 @@ class Structures(Closing, Generic[T]):
             raise StreamInUse("two tasks read one stream of structures at once: give each a stream of its own")
         self._has_reader = True
         try:
-            found = await self._found(with_marks=with_marks)
+            found = await self._next_moment(with_marks=with_marks)
         except get_cancelled_exc_class():
             await self.aclose()
             raise
@@ -111,10 +111,10 @@ class Structures(Closing, Generic[T]):
         self._latest = found
         return found
 
-    async def _found(self, *, with_marks: bool) -> Structure[T]:
+    async def _next_moment(self, *, with_marks: bool) -> Structure[T]:
         feed = self._feed
         if self._task is None and not self._is_ended:
-            self._bridge = Bridge()
+            self._post = loop_poster()
             self._task = Background(feed.read)
         elif feed.has_news:
             await checkpoint_if_cancelled()
@@ -210,10 +210,10 @@ def structures(source: AsyncIterable[Any], kind: Any, **options: Unpack[Structur
     Raises `UnsupportedType` and `InvalidParameter` at the call. Nothing is read before the first
     `async for`.
     """
-    return prepared(kind, **options)(source)
+    return structures_of(kind, **options)(source)
 
 
-def prepared(
+def structures_of(
     kind: Any, *, truncated: Truncated = "raise", every_chunk: bool = False, **options: Unpack[SnapshotOptions]
 ) -> Callable[[AsyncIterable[Any]], Structures[Any]]:
     """`structures` of a kind, for a source that is to come: what can be refused is refused here."""

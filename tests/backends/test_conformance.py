@@ -14,7 +14,6 @@ from greenroom.backends.protocol import (
     Backend,
     Close,
     Feed,
-    Fork,
     ForwardPlan,
     Masks,
     ModelInfo,
@@ -188,7 +187,10 @@ def test_a_fork_goes_on_as_its_source_and_by_itself(loaded: Loaded) -> None:
     driver.open(1)
     driver.turn(Feed(1, FIRST))
     driver.turn(Feed(1))
-    driver.edit(Fork(2, 1, Sampling()))
+    left = driver.branch(2, (*FIRST, *driver.tokens(1)), start=len(FIRST))
+    driver.turn(Feed(2, left))
+    driver.read()
+    assert driver.tokens(2) == driver.tokens(1)[1:] == expected[1:2]
     driver.sampled[2] = []
     for _ in range(3):
         driver.turn(Feed(1), Feed(2))

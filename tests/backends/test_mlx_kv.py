@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from models import MODELS, driven, llama, sequential
 
-from greenroom.backends.protocol import Close, Feed, Fork, KvOptions, Sampling
+from greenroom.backends.protocol import Close, Feed, KvOptions
 
 PROMPTS = ((5, 9, 200, 31, 7, 7, 90), (1, 2, 3), tuple(range(10, 40)))
 
@@ -64,9 +64,9 @@ def test_a_fork_of_a_quantized_row_goes_on_alike() -> None:
         driver.open(0, kv=options)
         driver.turn(Feed(0, PROMPTS[0]))
         driver.read()
-        driver.edit(Fork(1, 0, Sampling()))
-        driver.sampled[1] = []
-        for _ in range(5):
+        left = driver.branch(1, (*PROMPTS[0], *driver.tokens(0)), kv=options)
+        driver.turn(Feed(0), Feed(1, left))
+        for _ in range(4):
             driver.turn(Feed(0), Feed(1))
         driver.read()
         assert driver.tokens(0)[1:] == driver.tokens(1)
@@ -78,6 +78,6 @@ def test_a_fork_of_a_quantized_row_goes_on_alike() -> None:
 def test_the_model_says_what_its_caches_allow(name: str, groups: tuple[int, ...], rotates: bool) -> None:
     """Heads of sixteen cannot be cut into groups of 32; caches of a model's own cannot be replaced."""
     with driven(MODELS[name], name) as (_, backend):
-        assert backend._inspection is not None
-        info = backend._inspection.info
+        assert backend._profile is not None
+        info = backend._profile.info
         assert (info.kv_group_sizes, info.can_rotate) == (groups, rotates)

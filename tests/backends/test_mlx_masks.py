@@ -11,7 +11,7 @@ from models import mx
 
 from greenroom.backends.mlx.rows import Row, ints
 from greenroom.backends.mlx.sampling import masks as bitmasks
-from greenroom.backends.mlx.sampling.sampler import Sampler
+from greenroom.backends.mlx.sampling.sampler import BatchSampler
 from greenroom.backends.protocol import Masks, Sampling
 
 VOCAB = 5000
@@ -50,7 +50,7 @@ def drawn(logits: npt.NDArray[np.float32], rows: list[int], masks: Masks) -> dic
         row = Row(number, SAMPLINGS[number % len(SAMPLINGS)])
         row.tokens, row.length = [0, 7, 9], 3
         made.append(row)
-    sampler = Sampler(made, VOCAB)
+    sampler = BatchSampler(made, VOCAB)
     positions = np.full(len(rows), 3, np.uint64)
     tokens = ints(sampler.draw(mx.array(logits[rows]), None, masks, positions).tokens)
     return dict(zip(rows, tokens, strict=True))
@@ -87,7 +87,7 @@ def test_raw_log_probabilities_are_told_under_a_mask() -> None:
     mask = mask_of(rng, 5)
     mask[np.argmax(logits)] = False
     given_masks = Masks((0,), packed([mask]))
-    found = Sampler([row], VOCAB).draw(mx.array(logits[None]), None, given_masks, np.array([1], np.uint64))
+    found = BatchSampler([row], VOCAB).draw(mx.array(logits[None]), None, given_masks, np.array([1], np.uint64))
     assert found.logprobs is not None
     (token,) = ints(found.tokens)
     total = np.log(np.exp(logits.astype(np.float64)).sum())

@@ -98,7 +98,7 @@ def test_a_file_is_for_its_own_key_alone(
     path = saved(tmp_path)
     files = PrefixFiles(tmp_path, MUCH)
     assert files.load(kind, namespace, tokens) is None
-    path.rename(files._path(kind, namespace, prefix_format.raw(tokens), len(tokens)))
+    path.rename(files._path(kind, namespace, prefix_format.token_bytes(tokens), len(tokens)))
     with pytest.warns(PrefixFileWarning, match="another"):
         assert files.load(kind, namespace, tokens) is None
 
@@ -185,7 +185,7 @@ def test_the_file_unused_for_longest_goes_first(tmp_path: Path) -> None:
     for age, tokens in enumerate(keys[:3]):
         files.save("block", "model", tokens, arrays_of(), "a note")
         when = 1_000_000 + age
-        os.utime(files._path("block", "model", prefix_format.raw(tokens), 4), (when, when))
+        os.utime(files._path("block", "model", prefix_format.token_bytes(tokens), 4), (when, when))
     assert files.load("block", "model", keys[0]) is not None
     assert files.save("block", "model", keys[1], arrays_of(), "a note")
     assert files.save("block", "model", keys[3], arrays_of(), "a note")
@@ -318,7 +318,7 @@ def test_the_folder_may_vanish(tmp_path: Path) -> None:
 def test_what_cannot_be_opened_is_named(tmp_path: Path) -> None:
     """A folder in the place of a file, and a file in the place of the folder."""
     files = PrefixFiles(tmp_path, MUCH)
-    files._path("block", "model", prefix_format.raw(TOKENS), len(TOKENS)).mkdir()
+    files._path("block", "model", prefix_format.token_bytes(TOKENS), len(TOKENS)).mkdir()
     with pytest.warns(PrefixFileWarning, match="is ignored"):
         assert files.load("block", "model", TOKENS) is None
     (tmp_path / "file").write_bytes(b"")

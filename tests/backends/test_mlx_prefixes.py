@@ -15,9 +15,10 @@ from mlx.utils import tree_map
 from models import MODELS, ByteTokenizer, Driver, driven, gemma2, llama, mx, sequential
 
 from greenroom.backends.mlx import MlxBackend
-from greenroom.backends.mlx.kv.padded_layers import LayerShape
+from greenroom.backends.mlx.layer_shape import LayerShape
 from greenroom.backends.mlx.prefix_cache.files import PrefixFiles, PrefixFileWarning
-from greenroom.backends.mlx.prefix_cache.store import BLOCK, Layers, PrefixStore, Snapshot
+from greenroom.backends.mlx.prefix_cache.layers import Layers
+from greenroom.backends.mlx.prefix_cache.store import BLOCK, CacheSnapshot, PrefixStore
 from greenroom.backends.protocol import Close, Feed, Open, Sampling
 
 LONG = tuple((7 * i + i * i) % 300 for i in range(3 * BLOCK))
@@ -57,9 +58,9 @@ def put(store: PrefixStore, tokens: Sequence[int], namespace: str = "model") -> 
     store.put(namespace, tokens, layers_of(tokens, namespace))
 
 
-def snapshot_of(tokens: Sequence[int], namespace: str = "model", size: int = 3) -> Snapshot:
+def snapshot_of(tokens: Sequence[int], namespace: str = "model", size: int = 3) -> CacheSnapshot:
     """As `layers_of`, of all tokens together."""
-    return Snapshot({"state": mx.full((size,), hash((namespace, tuple(tokens))), mx.int64)}, str(len(tokens)))
+    return CacheSnapshot({"state": mx.full((size,), hash((namespace, tuple(tokens))), mx.int64)}, str(len(tokens)))
 
 
 def common(one: Sequence[int], other: Sequence[int]) -> int:
@@ -156,7 +157,7 @@ class AgainstNaive(RuleBasedStateMachine):
         """The bytes are those of what is held, and no chain has a gap."""
         store = self.store
         assert store.nbytes == sum(held.nbytes for held in store._recent) <= self.budget
-        reached = [state for states in store._states.values() for state in states.values()]
+        reached = [state for states in store._snapshots.values() for state in states.values()]
         ahead = [block for blocks in store._first.values() for block in blocks.values()]
         while ahead:
             block = ahead.pop()
@@ -164,7 +165,7 @@ class AgainstNaive(RuleBasedStateMachine):
             ahead += block.following.values()
         assert set(reached) == set(store._recent)
         assert all(store._first.values())
-        assert all(store._states.values())
+        assert all(store._snapshots.values())
 
 
 class AgainstNaiveWithinLittle(AgainstNaive):
@@ -308,7 +309,7 @@ def test_no_larger_buffer_is_kept_alive() -> None:
     mx.eval(slot)
     part = slot[:, :, BLOCK : 2 * BLOCK]
     store.put("model", LONG[:BLOCK], [(part, part)])
-    store.put_snapshot("model", LONG, Snapshot({"state": part}))
+    store.put_snapshot("model", LONG, CacheSnapshot({"state": part}))
     assert mx.get_active_memory() - before > slot.nbytes
     del slot, part
     assert mx.get_active_memory() - before < 2 * store.nbytes

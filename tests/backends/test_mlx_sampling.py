@@ -14,7 +14,7 @@ from models import VOCAB, driven, llama, mx
 from greenroom.backends.mlx.rows import Row, ints
 from greenroom.backends.mlx.sampling import cpu
 from greenroom.backends.mlx.sampling import masks as bitmasks
-from greenroom.backends.mlx.sampling.sampler import Sampler
+from greenroom.backends.mlx.sampling.sampler import BatchSampler
 from greenroom.backends.mlx.sampling.topk import largest
 from greenroom.backends.mlx.sampling.uniforms import mixed_seeds, uniforms
 from greenroom.backends.protocol import Close, Feed, Masks, Sampling
@@ -33,7 +33,7 @@ def row(number: int, sampling: Sampling, tokens: list[int] | None = None) -> Row
 def draw(logits: Floats, *samplings: Sampling, at: int = 1, masks: Masks | None = None) -> list[int]:
     """One draw per sampling, all of the same logits."""
     rows = [row(i, sampling, [0] * at) for i, sampling in enumerate(samplings)]
-    sampler = Sampler(rows, len(logits))
+    sampler = BatchSampler(rows, len(logits))
     many = mx.array(np.repeat(logits[None], len(rows), axis=0))
     return ints(sampler.draw(many, None, masks, np.full(len(rows), at, np.uint64)).tokens)
 
@@ -224,7 +224,7 @@ def test_penalties_and_bias_are_those_of_mlx_lm(count: int) -> None:
         for process in make_logits_processors(**theirs):
             x = process(mx.array(tokens), x)
         wanted.append(np.array(x)[0])
-    sampler = Sampler(rows, 60)
+    sampler = BatchSampler(rows, 60)
     x = mx.array(np.repeat(logits[None], len(rows), axis=0))
     assert sampler._bias is not None
     assert sampler._penalties is not None
@@ -362,7 +362,7 @@ def test_draws_on_the_host_are_those_of_the_definition(seed: int, size: int, tem
     exact = np.exp((logits.astype(np.float64) - logits.max()) / np.float32(temperature))
     assert np.allclose(weights[0], exact, rtol=1e-5)
     for mark in (0.0, 0.3, 0.999, float(np.float32(1 - 2**-23))):
-        (token,) = cpu.drawn(weights, np.array([[mark]], np.float32))
+        (token,) = cpu.draw(weights, np.array([[mark]], np.float32))
         before = weights[0, :token].sum(dtype=np.float64)
         total = weights.sum(dtype=np.float64)
         assert weights[0, token] > 0

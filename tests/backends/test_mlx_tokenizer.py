@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from models import blas  # first: it puts the BLAS under MLX, which mlx_lm loads
 from transformers import AutoTokenizer
 
-from greenroom.backends.mlx.detokenizer import ByteStream, PieceStream, WindowStream
+from greenroom.backends.byte_stream import ByteStream
+from greenroom.backends.mlx.detokenizer import PieceStream, WindowStream
 from greenroom.backends.mlx.tokenizer import MlxTokenizer
 from greenroom.errors import NotSupported
 

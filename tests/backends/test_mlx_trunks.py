@@ -16,7 +16,7 @@ from greenroom.backends.mlx import MlxBackend
 from greenroom.backends.mlx.kv import shared_prefix
 from greenroom.backends.mlx.kv.packed import PackedStore
 from greenroom.backends.mlx.kv.shared_prefix import SHARED_LEAST
-from greenroom.backends.protocol import Close, Feed, Fork, Open, Rewind, Sampling
+from greenroom.backends.protocol import Close, Feed, Open, Rewind, Sampling
 from greenroom.backends.scripted import ByteTokenizer as Bytes
 
 KINDS = {"llama": llama, "qwen3": qwen3}
@@ -72,7 +72,7 @@ def test_rows_on_one_trunk_say_what_each_says_alone(kind: str) -> None:
         for _ in range(9):
             driver.turn(*(Feed(row) for row in range(len(prompts))))
         driver.read()
-        assert len(store.pools.trunks()) == 1
+        assert len(store.pools.shared_prefixes()) == 1
         for row, prompt in enumerate(prompts):
             assert driver.tokens(row)[:10] == sequential(backend._model, prompt, 10)[0]
 
@@ -99,20 +99,20 @@ def test_who_ran_the_beginning_may_leave_first_and_a_fork_of_a_fork_goes_on() ->
         begin(driver, 0, LONG)
         driver.turn(Feed(0))
         driver.read()
-        driver.edit(Fork(1, 0, Sampling()), Close(0))
+        first, second = driver.tokens(0)
+        behind = (*LONG, first, 5, 6, 7)
+        assert begin(driver, 1, behind) >= len(LONG)
+        driver.edit(Close(0))
         driver.sampled[1] = list(driver.sampled[0])
-        driver.turn(Feed(1, (5, 6, 7)))
         driver.turn(Feed(1))
         driver.read()
-        driver.edit(Fork(2, 1, Sampling()))
-        driver.sampled[2] = []
-        driver.turn(Feed(1, (8, 9)), Feed(2))
+        middle = driver.tokens(1)[2:4]
+        left = driver.branch(2, (*behind, *middle))
+        assert len(left) <= len(middle)
+        driver.turn(Feed(1, (8, 9)), Feed(2, left))
         driver.turn(Feed(1), Feed(2))
         driver.read()
-        assert len(store.pools.trunks()) == 1
-        first, second = driver.tokens(0)
-        middle = driver.tokens(1)[2:4]
-        behind = (*LONG, first, 5, 6, 7)
+        assert len(store.pools.shared_prefixes()) == 1
         assert [first, second] == sequential(backend._model, LONG, 2)[0]
         assert middle == sequential(backend._model, behind, 2)[0]
         assert driver.tokens(1)[4:] == sequential(backend._model, (*behind, middle[0], 8, 9), 2)[0]
@@ -138,7 +138,7 @@ def test_a_row_that_goes_back_into_its_trunk_leaves_the_others_alone() -> None:
         driver.turn(Feed(0, (9, 9)), Feed(1))
         driver.read()
         assert driver.tokens(0)[-1:] == sequential(backend._model, (9, 9), 1)[0]
-        assert len(store.pools.trunks()) == 1
+        assert len(store.pools.shared_prefixes()) == 1
 
 
 def test_what_stood_on_a_trunk_is_kept_whole_for_later_prompts() -> None:
@@ -184,10 +184,11 @@ def test_any_order_of_forks_rewinds_and_leaves_gives_each_row_its_own_tokens(see
                 held[number] = list(prompt)
                 drawn.append((prompt, driver.tokens(number)[-1]))
             elif action == "fork" and held and len(held) < 8:
-                driver.edit(Fork(number, some, Sampling()))
-                driver.sampled[number] = []
-                held[number] = held[some].copy()
-                fed({number: (rng.randrange(1, 40),)})
+                prompt = (*held[some], rng.randrange(1, 40))
+                begin(driver, number, prompt)
+                driver.read()
+                held[number] = list(prompt)
+                drawn.append((prompt, driver.tokens(number)[-1]))
             elif action in ("step", "wide") and held:
                 rows = [row for row in held if rng.random() < 0.8] or [some]
                 count = 1 if action == "step" else rng.choice([2, 3, 5, 40])
@@ -199,7 +200,7 @@ def test_any_order_of_forks_rewinds_and_leaves_gives_each_row_its_own_tokens(see
             elif action == "close" and held:
                 driver.edit(Close(some))
                 del held[some]
-            most = max(most, len(store.pools.trunks()))
+            most = max(most, len(store.pools.shared_prefixes()))
         assert most > 0
         for tokens, token in rng.sample(drawn, min(len(drawn), 24)):
             assert [token] == sequential(backend._model, tokens, 1)[0]

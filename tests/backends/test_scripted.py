@@ -16,7 +16,6 @@ from models import Driver
 from greenroom.backends.protocol import (
     Close,
     Feed,
-    Fork,
     ForwardPlan,
     Masks,
     Open,
@@ -365,7 +364,7 @@ VIOLATIONS: dict[str, tuple[Callable[[Scripted], object], str]] = {
     "three under way": (lambda b: two_under_way(b).sample(), "under way"),
     "an unknown row": (built, "no row 1"),
     "closing an unknown row": (lambda b: b.edit([Close(1)]), "no row 1"),
-    "forking an unknown row": (lambda b: b.edit([Fork(2, 1, Sampling())]), "no row 1"),
+    "rewinding an unknown row": (lambda b: b.edit([Rewind(1, 0)]), "no row 1"),
     "a row twice": (lambda b: built(opened(b), Feed(1, (1,)), Feed(1, (1,))), "twice"),
     "a row again": (lambda b: opened(opened(b)), "opened before"),
     "a row after its end": (lambda b: opened(b).edit([Close(1), Open(1, Sampling())]), "opened before"),

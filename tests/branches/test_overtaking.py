@@ -28,9 +28,9 @@ def test_a_cancel_of_an_overtaken_request_waits_for_it() -> None:
     scheduler.cancel(Cancel(1, "handle"))
     scheduler.cancel(Cancel(3, "handle"))
     scheduler.submit(submit(1))
-    ended = [message for message in scheduler.plan(0.0).told if isinstance(message, Ended)]
+    ended = [message for message in scheduler.plan(0.0).messages if isinstance(message, Ended)]
     assert [(message.request, message.info.stop_reason) for message in ended] == [(3, "cancelled"), (1, "cancelled")]
     scheduler.cancel(Cancel(1, "handle"))
     scheduler.submit(submit(2))
-    assert not [message for message in scheduler.plan(0.0).told if isinstance(message, Ended)]
+    assert not [message for message in scheduler.plan(0.0).messages if isinstance(message, Ended)]
     backend.close()

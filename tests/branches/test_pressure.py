@@ -50,27 +50,29 @@ async def test_more_branches_than_memory_holds_all_finish(kind: str) -> None:
 
 
 def victims() -> list[Edit]:
-    """The rows that open and close while lines and requests outgrow the budget."""
+    """The rows that open and close while contexts and requests outgrow the budget."""
     backend = Scripted({"*": Reply("abc", repeat=True)}, kv_bytes_per_token=16)
     scheduler = Scheduler(backend.load(), Limits(rows=8, step_tokens=64, kv_bytes=16 * 100))
     edits: list[Edit] = []
     more: dict[str, Any] = {"sampling": Sampling(), "submitted": 0.0}
     for request in range(12):
-        line = request % 5 if request % 3 else None
+        context_id = request % 5 if request % 3 else None
         prompt = tuple(range(1, 12 + request))
         scheduler.submit(
-            Submit(request=request, prompt=prompt, line=line, max_tokens=9 + request, decoder=Silent(), **more)
+            Submit(
+                request=request, prompt=prompt, context_id=context_id, max_tokens=9 + request, decoder=Silent(), **more
+            )
         )
         for now in range(40):
             plan = scheduler.plan(float(now))
             edits += plan.edits
-            scheduler.held(backend.edit(plan.edits))
-            feeds = scheduler.feeds(float(now))
+            scheduler.record_edits(backend.edit(plan.edits))
+            feeds = scheduler.build_batch(float(now))
             if not feeds:
                 break
             backend.forward(ForwardPlan(feeds))
             backend.sample()
-            scheduler.submitted(feeds)
+            scheduler.mark_submitted(feeds)
             scheduler.apply(tuple([feed.row for feed in feeds]), backend.read(), float(now))
             if now == 3 and request % 4 < 3:
                 break  # the next one comes while this one runs
@@ -81,7 +83,7 @@ def victims() -> list[Edit]:
 def test_who_loses_its_row_is_the_same_every_time() -> None:
     """A hundred runs of one course of events: the same rows open and close, in the same order."""
     first = victims()
-    assert sum(isinstance(edit, Close) for edit in first) > 4  # four have no line
+    assert sum(isinstance(edit, Close) for edit in first) > 4  # four have no context
 
     for _ in range(99):
         assert victims() == first

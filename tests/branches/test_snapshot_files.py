@@ -40,14 +40,14 @@ from greenroom import (
     Tag,
 )
 from greenroom.constraints import All, CompiledConstraint, Constraint
-from greenroom.constraints.compiler import ConstraintCompiler
-from greenroom.constraints.constraint import GrammarConstraint
+from greenroom.constraints.constraint import Compiler, GrammarConstraint
 from greenroom.constraints.kinds.reasoning_budget import ReasoningBudget
 from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.errors import InvalidConstraint, InvalidSnapshot, NotSupported, SnapshotMismatch
-from greenroom.parsing.forced import forced
+from greenroom.parsing.forced import forced_calls
 from greenroom.parsing.thinking import Thinking
 from greenroom.request.codec import Source, constraint_from, source_of
+from greenroom.request.current import session_of
 
 PLACE = JsonSchema(
     {
@@ -196,8 +196,8 @@ CONSTRAINTS: dict[str, Callable[[], Constraint]] = {
     "lazy": lambda: Lazy(7, Lazy("</think>", PLACE)),
     "all": lambda: All(Regex("a+"), All(Choice("a"), AnyJson())),
     "budget": lambda: ReasoningBudget((1, 2), (3,), 9, is_open=True),
-    "spelt calls": lambda: forced("pythonic", [WEATHER]),
-    "calls": lambda: forced("hermes", [WEATHER], thinking=Thinking("<think>", "</think>"), is_thinking=True),
+    "spelt calls": lambda: forced_calls("pythonic", [WEATHER]),
+    "calls": lambda: forced_calls("hermes", [WEATHER], thinking=Thinking("<think>", "</think>"), is_thinking=True),
 }
 
 
@@ -212,7 +212,7 @@ def test_every_constraint_of_ours_is_data(name: str) -> None:
 class Even(Constraint):
     """Code."""
 
-    def compile(self, grammars: ConstraintCompiler) -> CompiledConstraint:
+    def compile(self, grammars: Compiler) -> CompiledConstraint:
         """See `Constraint.compile`."""
         return grammars.compile(Regex("([ab][ab])*"))
 
@@ -229,7 +229,7 @@ async def test_what_is_code_is_refused_by_name(tmp_path: Path) -> None:
     """At the save, which leaves no file; within another constraint too. A schema that is data is named as the way."""
     path = tmp_path / "g"
     async with opened("scripted") as runtime:
-        matcher = runtime.opened().compile(Regex("a+")).start()
+        matcher = session_of(runtime).client.compile(Regex("a+")).start()
         refused: Sequence[tuple[Any, str]] = [
             (Even(), "Even"),
             (Own("a+"), "Own"),

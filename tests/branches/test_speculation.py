@@ -160,7 +160,7 @@ async def test_the_drafter_gives_up_where_it_does_not_pay() -> None:
         guesses = list(drafter.draft(numbers[:length], 16))
         right = next((i for i, g in enumerate(guesses) if g != numbers[length + i]), len(guesses))
         if guesses:
-            drafter.judged(len(guesses), right)
+            drafter.update(len(guesses), right)
         drafted += len(guesses)
     assert drafted < 300
     repeated = numbers[:3000] + numbers[100:1100]
@@ -170,7 +170,7 @@ async def test_the_drafter_gives_up_where_it_does_not_pay() -> None:
         guesses = list(drafter.draft(repeated[:place], 16))
         right = next((i for i, g in enumerate(guesses) if repeated[place + i : place + i + 1] != [g]), len(guesses))
         if guesses:
-            drafter.judged(len(guesses), right)
+            drafter.update(len(guesses), right)
         hits += right
         place += right + 1
     assert hits > 500

@@ -16,6 +16,7 @@ from branch_models import halved, opened
 
 from greenroom import Chunk, JsonSchema, Reasoning, Regex, Runtime, Sampler, Scripted, Snapshot
 from greenroom.constraints import Constraint, GrammarMatcher
+from greenroom.request.current import session_of
 
 SCHEMA = {
     "type": "object",
@@ -38,7 +39,8 @@ async def test_copies_force_what_the_original_forces(constraint: str, tmp_path: 
         for sampler in halved("understudy", (Sampler.greedy(), Sampler.multinomial(1.5))):
             original = (await ctx.fork()).generate(sampler, **options)
             expected = await original.collect_tokens()
-            matcher = original.standing.state and original.standing.state.constraint
+            generation = original._cursor.generation
+            matcher = generation and generation.constraint
             assert isinstance(matcher, GrammarMatcher)
             assert matcher.is_freed
             g = (await ctx.fork()).generate(sampler, **options)
@@ -64,7 +66,7 @@ async def test_copies_force_what_the_original_forces(constraint: str, tmp_path: 
 async def test_a_rolled_back_matcher_forces_again() -> None:
     """What it stopped doing behind a place is not undone in front of it."""
     async with opened("understudy") as runtime:
-        matcher = runtime.opened().compile(CONSTRAINTS["text"]).start()
+        matcher = session_of(runtime).client.compile(CONSTRAINTS["text"]).start()
         assert isinstance(matcher, GrammarMatcher)
         matcher.consume(runtime.tokenizer.encode("abc", add_special_tokens=False))
         forced = matcher.forced_tokens()

@@ -34,7 +34,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The one that engine and generators read."""
     made = Clock()
-    for module in ("actors.engine", "request.config"):
+    for module in ("actors.engine", "request.generation", "request.submit"):
         monkeypatch.setattr(f"greenroom.{module}.time", made)
     return made
 

@@ -16,6 +16,7 @@ from greenroom.constraints import (
     AnyJson,
     Choice,
     CompiledConstraint,
+    Compiler,
     Constraint,
     ConstraintCompiler,
     Gbnf,
@@ -37,7 +38,7 @@ class Counting(Constraint):
         self.compiled = 0
         self._body = body
 
-    def compile(self, grammars: ConstraintCompiler) -> CompiledConstraint:
+    def compile(self, grammars: Compiler) -> CompiledConstraint:
         """As "a" does."""
         self.compiled += 1
         self._body()

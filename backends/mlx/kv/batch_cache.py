@@ -7,13 +7,12 @@ itself. One row alone runs on its own caches, and so does each row where mlx-lm 
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import mlx.core as mx
 
 from greenroom.backends.mlx.kv.two_phase import TwoPhaseStore, arrays_of
-from greenroom.backends.mlx.prefix_cache.store import Kept
+from greenroom.backends.mlx.prefix_cache.store import PrefixNamespace
 from greenroom.backends.mlx.rows import Row
 
 __all__ = ["BatchCacheStore"]
@@ -22,7 +21,7 @@ __all__ = ["BatchCacheStore"]
 class BatchCacheStore(TwoPhaseStore):
     """The rows of a model with any caches that mlx-lm makes."""
 
-    def __init__(self, model: Any, make_cache: Any, kept: Kept | None = None) -> None:
+    def __init__(self, model: Any, make_cache: Any, kept: PrefixNamespace | None = None) -> None:
         super().__init__(model, make_cache, kept)
         self._batch: list[Any] = []
         self._order: list[Row] = []
@@ -42,9 +41,7 @@ class BatchCacheStore(TwoPhaseStore):
         """Regroup so that `rows` are the batch; return them in the batch's order."""
         if len(rows) == 1 or not self._mergeable:
             self._park(self._order)
-            for row in rows:
-                row.cache = row.cache or self._make_cache()
-            return rows
+            return super().arrange(rows)
         planned = {row.id for row in rows}
         self._park([row for row in self._order if row.id not in planned])
         joining = [row for row in rows if row.slot is None]
@@ -57,14 +54,12 @@ class BatchCacheStore(TwoPhaseStore):
         if rows[0].slot is not None:
             logits: mx.array = self._model(tokens, cache=self._batch)
             return logits[:, -1]
-        alone = [self._model(tokens[i : i + 1], cache=row.cache)[:, -1] for i, row in enumerate(rows)]
-        return alone[0] if len(alone) == 1 else mx.concatenate(alone)
+        return super().decode(rows, tokens)
 
-    def wide(self, row: Row, ids: tuple[int, ...]) -> list[mx.array]:
+    def extend(self, row: Row, ids: tuple[int, ...]) -> list[mx.array]:
         """Run `ids` behind the row's tokens, on its own caches."""
         self._park([row])
-        self._model(mx.array(ids)[None], cache=row.cache)
-        return arrays_of(row.cache or [])
+        return super().extend(row, ids)
 
     def state(self) -> list[mx.array]:
         """Every array of the batch caches."""
@@ -76,19 +71,12 @@ class BatchCacheStore(TwoPhaseStore):
             self._remove([row])
             return
         self._park([row])
-        self.keep(row)
-
-    def fork(self, row: Row, source: Row) -> None:
-        """Give `row` a copy of the KV of `source`."""
-        self._park([source])
-        row.cache = copy.deepcopy(source.cache)
-        self.bytes_copied += sum(cache.nbytes for cache in row.cache or ())
+        super().leave(row)
 
     def rewind(self, row: Row, length: int) -> None:
         """Trim the row's caches, which must all allow it."""
         self._park([row])
-        for cache in row.cache or ():
-            cache.trim(row.length - length)
+        super().rewind(row, length)
 
     def clear(self) -> None:
         """Drop the batch; the rows in it have no KV."""
@@ -97,7 +85,7 @@ class BatchCacheStore(TwoPhaseStore):
         self._order = []
         self._batch = []
 
-    def stored(self) -> list[Row]:
+    def rows(self) -> list[Row]:
         """The rows in the batch."""
         return list(self._order)
 

@@ -13,9 +13,9 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_unflatten
 
-from greenroom.backends.mlx.prefix_cache.store import Snapshot
+from greenroom.backends.mlx.prefix_cache.store import CacheSnapshot
 
-__all__ = ["can_snapshot", "restored", "snapshot_of"]
+__all__ = ["can_snapshot", "restore_caches", "snapshot_of"]
 
 
 def can_snapshot(caches: Sequence[Any]) -> bool:
@@ -23,7 +23,7 @@ def can_snapshot(caches: Sequence[Any]) -> bool:
     return all(hasattr(type(cache), "from_state") for cache in caches)
 
 
-def snapshot_of(caches: Sequence[Any]) -> Snapshot:
+def snapshot_of(caches: Sequence[Any]) -> CacheSnapshot:
     """The state of `caches`. The arrays are theirs: copy them before the caches go on."""
     arrays: dict[str, mx.array] = {}
     plain: list[dict[str, Any]] = []
@@ -31,10 +31,10 @@ def snapshot_of(caches: Sequence[Any]) -> Snapshot:
         leaves: Any = tree_flatten(cache.state)
         arrays |= {f"{number}/{name}": leaf for name, leaf in leaves if isinstance(leaf, mx.array)}
         plain.append({name: leaf for name, leaf in leaves if not isinstance(leaf, mx.array)})
-    return Snapshot(arrays, json.dumps(plain))
+    return CacheSnapshot(arrays, json.dumps(plain))
 
 
-def restored(snapshot: Snapshot, make_cache: Callable[[], list[Any]]) -> list[Any]:
+def restore_caches(snapshot: CacheSnapshot, make_cache: Callable[[], list[Any]]) -> list[Any]:
     """Caches in the state of `snapshot`, which hold its very arrays."""
     found = []
     for number, (fresh, plain) in enumerate(zip(make_cache(), json.loads(snapshot.note), strict=True)):

@@ -42,14 +42,14 @@ def _attention(  # noqa: PLR0917 - mlx-lm's signature
     return cache.attend(queries, scale, sinks)
 
 
-def hook_body(model: Any, packing: PackedLayout) -> bool:
+def hook_body(model: Any, layout: PackedLayout) -> bool:
     """Let what is below the head hand on only the entries that are sampled. False where there is no such part."""
     for path in _BODIES:
         part = model
         for name in path.split("."):
             part = getattr(part, name, None)
         if isinstance(part, Module):
-            _Body.hook(part, packing)
+            _Body.hook(part, layout)
             return True
     return False
 
@@ -58,14 +58,14 @@ class _Body:
     """Mixed into the class of a model's body."""
 
     @staticmethod
-    def hook(part: Any, packing: PackedLayout) -> None:
-        """Give the instance a class of its own that selects; hooked again, it follows the newer packing."""
+    def hook(part: Any, layout: PackedLayout) -> None:
+        """Give the instance a class of its own that selects; hooked again, it follows the newer layout."""
         kind: Any = type(part)
         plain = getattr(kind, "_plain", kind)
 
         def call(self: Any, *arguments: Any, **options: Any) -> Any:
             hidden = plain.__call__(self, *arguments, **options)
-            return hidden if packing.chosen is None else hidden[packing.chosen]
+            return hidden if layout.chosen is None else hidden[layout.chosen]
 
         part.__class__ = type(
             plain.__name__, (plain,), {"__call__": call, "__module__": plain.__module__, "_plain": plain}

@@ -20,17 +20,18 @@ from greenroom.backends.mlx.kv.model_hooks import hook_body, route_attention
 from greenroom.backends.mlx.kv.packed_layout import (
     PackedLayer,
     PackedLayout,
-    alone,
+    batched_call,
+    causal_call,
     pools_of,
     runs_of,
     scatter,
-    together,
 )
-from greenroom.backends.mlx.kv.padded_layers import LayerShape
 from greenroom.backends.mlx.kv.passes import Pass, inputs_of
 from greenroom.backends.mlx.kv.pools import Pools
-from greenroom.backends.mlx.prefix_cache.store import BLOCK, Kept
+from greenroom.backends.mlx.layer_shape import LayerShape
+from greenroom.backends.mlx.prefix_cache.store import BLOCK, PrefixNamespace
 from greenroom.backends.mlx.rows import DrawSite, Row, RowWork
+from greenroom.backends.prefixes import common_prefix_length
 
 __all__ = ["PackedStore"]
 
@@ -40,18 +41,18 @@ _REGROUP_EVERY = 64
 class PackedStore:
     """The rows of a model with plain KV caches and mlx-lm's own attention function."""
 
-    def __init__(self, model: Any, shapes: Sequence[LayerShape], kept: Kept | None = None) -> None:
+    def __init__(self, model: Any, shapes: Sequence[LayerShape], kept: PrefixNamespace | None = None) -> None:
         """`kept` is where KV of rows that leave goes, and where new rows look; None: nowhere."""
         self._model = model
         self._pools = Pools(shapes)
         self._kept = kept
-        self._packing = PackedLayout()
-        self._layers = [PackedLayer(index, self._packing) for index in range(len(shapes))]
+        self._layout = PackedLayout()
+        self._layers = [PackedLayer(index, self._layout) for index in range(len(shapes))]
         self._order: tuple[tuple[int, ...], list[int]] = (), []
         self._groups: dict[tuple[int, ...], list[tuple[int, int]]] = {}
         self._age = 0
         route_attention(model)
-        self._selects = hook_body(model, self._packing)
+        self._selects = hook_body(model, self._layout)
 
     def __repr__(self) -> str:
         return f"<PackedStore {self._pools!r}>"
@@ -73,33 +74,38 @@ class PackedStore:
 
     @property
     def bytes_copied(self) -> int:
-        """KV bytes that moving and forking rows copied so far."""
+        """KV bytes that moving and branching rows copied so far."""
         return self._pools.bytes_copied
 
     def run(self, works: Sequence[RowWork]) -> Pass:
         """Build one forward over all of `works`."""
+        # 1. Give every row a slot in which its new tokens fit.
         self._pools.tidy()
         self._pools.fit([(work.row, work.row.length + (len(work.ids) or 1)) for work in works])
+        # 2. Lay the entries out: rows with one token first, by slot, then those with several.
         wide = [work for work in works if len(work.ids) > 1]
-        single = self._ordered([work for work in works if len(work.ids) <= 1] if wide else works)
-        tokens = self._arrange(single, wide)
+        single = self._in_slot_order([work for work in works if len(work.ids) <= 1] if wide else works)
+        tokens = self._lay_out(single, wide)
+        # 3. Find the entries that draw: counted back from the last one of their row.
         ends = [*range(len(single))]
         for work in wide:
             ends.append((ends[-1] if ends else -1) + len(work.ids))
-        result = Pass()
         ordered = [*single, *wide]
         draws = [(end - ago, work, ago) for end, work in zip(ends, ordered, strict=True) for ago in _draws(work)]
         chosen = [place for place, _, _ in draws]
         picked = chosen or ends[-1:]
         every = len(picked) == tokens.size
         at = None if every else mx.array(picked)
-        self._packing.chosen = at if self._selects else None
+        # 4. Run the model. Logits are computed for those entries alone, where what is below its head can be hooked.
+        self._layout.chosen = at if self._selects else None
         try:
             logits = self._model(tokens[:, None], cache=self._layers)[:, -1]
         finally:
-            self._packing.chosen = None
+            self._layout.chosen = None
         if at is not None and not self._selects:
             logits = logits[at]
+        # 5. Say whose the logits are; without draws, by what the pass can be waited for.
+        result = Pass()
         if chosen:
             result.logits, result.inputs = logits, tokens if every else tokens[at]
             result.order = [DrawSite(w.row, w.row.length + (len(w.ids) or 1) - ago) for _, w, ago in draws]
@@ -110,8 +116,8 @@ class PackedStore:
             work.row.length += len(work.ids) or 1
         return result
 
-    def _ordered(self, works: Sequence[RowWork]) -> list[RowWork]:
-        """As their rows stand; the order is kept until a row comes, goes or moves."""
+    def _in_slot_order(self, works: Sequence[RowWork]) -> list[RowWork]:
+        """In the order of their rows' slots, which is kept until a row comes, goes or moves."""
         key = (self._pools.changes, *[work.row.id for work in works])
         if key != self._order[0]:
             places = {id(pool): place for place, pool in enumerate(self._pools)}
@@ -119,26 +125,29 @@ class PackedStore:
             self._order = key, sorted(range(len(works)), key=rank.__getitem__)
         return [works[place] for place in self._order[1]]
 
-    def _arrange(self, single: list[RowWork], wide: list[RowWork]) -> mx.array:
-        """Fill the packing; returns the entries' tokens."""
-        packing = self._packing
-        packing.scatters, packing.calls = [], []
+    def _lay_out(self, single: list[RowWork], wide: list[RowWork]) -> mx.array:
+        """Fill the layout; returns the entries' tokens."""
+        # 1. One token a row: neighbours of like length share an attention call, rows of one pool a write.
+        layout = self._layout
+        layout.scatters, layout.calls = [], []
         rows = [work.row for work in single]
         offsets = [row.length for row in rows]
         for first, last in self._runs(rows):
-            packing.calls.append(together(rows[first:last], first))
+            layout.calls.append(batched_call(rows[first:last], first))
         for first, last in pools_of(rows):
-            packing.scatters.append(scatter(rows[first:last], first))
+            layout.scatters.append(scatter(rows[first:last], first))
+        # 2. Several tokens: each row is one causal call, which writes too; their ids are known.
         parts = [inputs_of(rows)] if rows else []
         known: list[int] = []
         for row, ids, *_ in wide:
             at = len(offsets)
-            packing.calls.append(alone(row, at, len(ids)))
+            layout.calls.append(causal_call(row, at, len(ids)))
             offsets += range(row.length, row.length + len(ids))
             known += ids
         if known:
             parts.append(mx.array(known, dtype=mx.uint32))
-        packing.offset = offsets[0] if len(set(offsets)) == 1 else mx.array(offsets)
+        # 3. Positions, as one number where all are equal.
+        layout.offset = offsets[0] if len(set(offsets)) == 1 else mx.array(offsets)
         return parts[0] if len(parts) == 1 else mx.concatenate(parts)
 
     def _runs(self, rows: list[Row]) -> list[tuple[int, int]]:
@@ -155,9 +164,13 @@ class PackedStore:
         """Start an empty row with the KV of a prefix of `prompt`, of a row that is here or was; how many tokens."""
         wanted = prompt[:-1]
         kept = self._kept.store.match(self._kept.namespace, wanted) if self._kept is not None else 0
-        rows = self._pools.rows()
+        rows, ids = self._pools.rows(), list(wanted)
         length, _, place = max(
-            [(_common(other, wanted), other.shared, place) for place, other in enumerate(rows)], default=(0, 0, 0)
+            [
+                (common_prefix_length(other.tokens, ids, other.length), other.shared_length, place)
+                for place, other in enumerate(rows)
+            ],
+            default=(0, 0, 0),
         )
         if length >= max(kept, BLOCK):
             self._pools.branch(row, rows[place], length)
@@ -166,54 +179,39 @@ class PackedStore:
             self._pools.adopt(row, length, hit.layers)
         else:
             return 0
-        row.extend(prompt[:length])
-        row.length = length
-        return length
+        return row.begin_with(prompt[:length])
 
     def leave(self, row: Row) -> None:
         """Keep what later prompts may begin with, and free the row's slot."""
-        if self._kept is not None and row.pool is not None and not row.lost:
+        if self._kept is not None and row.pool is not None and not row.kv_lost:
             store, namespace = self._kept
             try:
-                known = row.known()
-                start = store.whole(namespace, known)
-                store.put(namespace, known, self._pools.viewed(row, start, len(known)), behind=start)
+                known = row.known_tokens()
+                start = store.whole_length(namespace, known)
+                store.put(namespace, known, self._pools.view(row, start, len(known)), behind=start)
             except Exception:  # noqa: BLE001 - a pass under way failed: whatever the device says, nothing was kept
                 store.clear()
         self._pools.leave(row)
 
-    def fork(self, row: Row, source: Row) -> None:
-        """Begin `row` with all of the KV of `source`."""
-        self._pools.branch(row, source, source.length)
-
     def rewind(self, row: Row, length: int) -> None:
-        """Tokens behind a row's length are never read; but who stands on less of a trunk is in another call."""
-        if length < row.shared:
+        """Tokens behind a row's length are never read; but who uses less of a shared prefix is in another call."""
+        if length < row.shared_length:
             self._pools.changes += 1
 
     def state(self) -> list[mx.array]:
         """Every buffer."""
         return self._pools.state()
 
-    def stored(self) -> list[Row]:
+    def rows(self) -> list[Row]:
         """The rows in slots."""
         return self._pools.rows()
 
     def clear(self) -> None:
         """Drop the buffers; the rows that were in them have no KV."""
         self._pools.clear()
-        self._packing.scatters, self._packing.calls = [], []  # of the last pass: they hold its pools
+        self._layout.scatters, self._layout.calls = [], []  # of the last pass: they hold its pools
 
 
 def _draws(work: RowWork) -> range:
     """How many entries before its last one each of a row's draws stands."""
     return range(work.drafts, -1, -1) if work.sample else range(0)
-
-
-def _common(row: Row, tokens: tuple[int, ...]) -> int:
-    """How many of `tokens` the row holds, from the first on."""
-    low, high = 0, min(row.length, len(tokens))
-    while low < high:  # halving, because comparing slices is fast
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if tuple(row.tokens[low:middle]) == tokens[low:middle] else (low, middle - 1)
-    return low

@@ -1,7 +1,7 @@
-"""How the entries of a packed pass stand to rows: where each is written, and which attention calls they make.
+"""How the entries of a packed pass belong to rows: where each is written, and which attention calls they make.
 
-An entry is one token, of whatever row. Rows that decode, in slots side by side, of like length and on the same trunk,
-are one call; a row with several tokens (a prompt's chunk, a forced run) is one causal call of its own.
+An entry is one token, of whatever row. Rows that decode, in slots side by side, of like length and behind the same
+shared prefix, are one call; a row with several tokens (a prompt's chunk, a forced run) is one causal call of its own.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from greenroom.backends.mlx.kv.pools import Pool
 from greenroom.backends.mlx.kv.shared_prefix import SharedPrefix
 from greenroom.backends.mlx.rows import Row
 
-__all__ = ["PackedLayer", "PackedLayout", "alone", "pools_of", "runs_of", "scatter", "together"]
+__all__ = ["PackedLayer", "PackedLayout", "batched_call", "causal_call", "pools_of", "runs_of", "scatter"]
 
 _FEW = 32
-"""Tokens of a row in a pass: for so few, forced or guessed, the trunk is read where it is rather than copied."""
+"""Tokens of a row in a pass: for so few, forced or guessed, a shared prefix is read where it is rather than copied."""
 _CALL_COST = 128
 """What one more attention call costs, in tokens of KV that one row would read in the same time."""
 
 
 class PrefixSpan(NamedTuple):
-    """What rows hold in common before the tokens of their slots: the first `shared` tokens of a trunk."""
+    """What rows hold in common before the tokens of their slots: the first `length` tokens of `prefix`."""
 
-    trunk: SharedPrefix
-    shared: int
+    prefix: SharedPrefix
+    length: int
 
 
 class BatchedCall(NamedTuple):
@@ -41,13 +41,13 @@ class BatchedCall(NamedTuple):
     slot: int
     width: int
     mask: mx.array | None
-    stand: PrefixSpan | None
+    span: PrefixSpan | None
 
 
 class CausalCall(NamedTuple):
     """Entries `first` to `last` are tokens of the row in `slot`, which holds `start` tokens there before them.
 
-    With a `mask`, of which of the slot's tokens each of them sees, they are looked at as rows on a trunk.
+    With a `mask`, of which of the slot's tokens each of them sees, they are treated as rows behind the shared prefix.
     """
 
     pool: Pool
@@ -55,7 +55,7 @@ class CausalCall(NamedTuple):
     last: int
     slot: int
     start: int
-    stand: PrefixSpan | None
+    span: PrefixSpan | None
     mask: mx.array | None
 
 
@@ -70,7 +70,7 @@ class Scatter(NamedTuple):
 
 
 class PackedLayout:
-    """How the entries of the pass that is being built stand to rows."""
+    """Which rows the entries of the pass that is being built belong to."""
 
     def __init__(self) -> None:
         self.offset: int | mx.array = 0
@@ -83,14 +83,14 @@ class PackedLayout:
 class PackedLayer:
     """One layer of a pass, in the shape that mlx-lm's model classes expect of a cache."""
 
-    def __init__(self, index: int, packing: PackedLayout) -> None:
+    def __init__(self, index: int, layout: PackedLayout) -> None:
         self._index = index
-        self._packing = packing
+        self._layout = layout
 
     @property
     def offset(self) -> int | mx.array:
         """Positions of the entries."""
-        return self._packing.offset
+        return self._layout.offset
 
     def make_mask(self, n: int, return_array: bool = False, window_size: int | None = None) -> None:  # noqa: ARG002 - mlx-lm's signature
         """None: `attend` knows what each entry may see. Raises where a window would narrow that."""
@@ -100,10 +100,10 @@ class PackedLayer:
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Write the entries' `[n, heads, 1, size]` behind their rows; they come back as they are, for `attend`."""
         index = self._index
-        for pool, first, last, slots, offsets in self._packing.scatters:
+        for pool, first, last, slots, offsets in self._layout.scatters:
             pool.keys[index][slots, :, offsets] = keys[first:last, :, 0]
             pool.values[index][slots, :, offsets] = values[first:last, :, 0]
-        for call in self._packing.calls:
+        for call in self._layout.calls:
             if isinstance(call, CausalCall):
                 part = slice(call.first, call.last)
                 call.pool.write(index, call.slot, call.start, keys[part].swapaxes(0, 2), values[part].swapaxes(0, 2))
@@ -112,67 +112,68 @@ class PackedLayer:
     def attend(self, queries: mx.array, scale: float, sinks: mx.array | None) -> mx.array:
         """Attention of `[n, heads, 1, size]`, each entry over its own row."""
         parts = []
-        for call in self._packing.calls:
+        for call in self._layout.calls:
             part = queries[call.first : call.last]
             if isinstance(call, BatchedCall):
-                parts.append(self._together(call, part, scale, sinks))
+                parts.append(self._attend_batched(call, part, scale, sinks))
             else:
-                parts.append(self._alone(call, part, scale, sinks))
+                parts.append(self._attend_causal(call, part, scale, sinks))
         return parts[0] if len(parts) == 1 else mx.concatenate(parts)
 
-    def _together(self, call: BatchedCall, queries: mx.array, scale: float, sinks: mx.array | None) -> mx.array:
-        index, stand = self._index, call.stand
+    def _attend_batched(self, call: BatchedCall, queries: mx.array, scale: float, sinks: mx.array | None) -> mx.array:
+        index, span = self._index, call.span
         rows = slice(call.slot, call.slot + call.last - call.first)
         own = call.pool.keys[index][rows, :, : call.width], call.pool.values[index][rows, :, : call.width]
-        if stand is None:
+        if span is None:
             return mx.fast.scaled_dot_product_attention(queries, *own, scale=scale, mask=call.mask, sinks=sinks)
-        trunk = stand.trunk.part(index, 0, stand.shared)
-        return shared_prefix.attention(queries, trunk, own, scale=scale, mask=call.mask, sinks=sinks)
+        prefix = span.prefix.part(index, 0, span.length)
+        return shared_prefix.attention(queries, prefix, own, scale=scale, mask=call.mask, sinks=sinks)
 
-    def _alone(self, call: CausalCall, queries: mx.array, scale: float, sinks: mx.array | None) -> mx.array:
-        index, stand = self._index, call.stand
+    def _attend_causal(self, call: CausalCall, queries: mx.array, scale: float, sinks: mx.array | None) -> mx.array:
+        index, span = self._index, call.span
         row, stop = slice(call.slot, call.slot + 1), call.start + call.last - call.first
         keys, values = call.pool.keys[index][row, :, :stop], call.pool.values[index][row, :, :stop]
-        if stand is not None and call.mask is not None:
-            trunk = stand.trunk.part(index, 0, stand.shared)
-            return shared_prefix.attention(queries, trunk, (keys, values), scale=scale, mask=call.mask, sinks=sinks)
-        if stand is not None:  # many queries: one kernel over a copy of both parts costs less than scores in memory
-            first = stand.trunk.part(index, 0, stand.shared)
+        if span is not None and call.mask is not None:
+            prefix = span.prefix.part(index, 0, span.length)
+            return shared_prefix.attention(queries, prefix, (keys, values), scale=scale, mask=call.mask, sinks=sinks)
+        if span is not None:  # many queries: one kernel over a copy of both parts costs less than scores in memory
+            first = span.prefix.part(index, 0, span.length)
             keys, values = mx.concatenate([first[0], keys], axis=2), mx.concatenate([first[1], values], axis=2)
         queries = queries.swapaxes(0, 2)
         found = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask="causal", sinks=sinks)
         return found.swapaxes(0, 2)
 
 
-def stand_of(row: Row) -> PrefixSpan | None:
+def span_of(row: Row) -> PrefixSpan | None:
     """What the row has before the tokens of its slot."""
-    return PrefixSpan(row.trunk, row.shared) if row.trunk is not None else None
+    return PrefixSpan(row.shared_prefix, row.shared_length) if row.shared_prefix is not None else None
 
 
-def together(rows: list[Row], first: int) -> BatchedCall:
+def batched_call(rows: list[Row], first: int) -> BatchedCall:
     """The call of neighbours, whose entries begin at `first`."""
-    lengths = [row.own + 1 for row in rows]
+    lengths = [row.own_length + 1 for row in rows]
     width = max(lengths)
     mask = None
     if min(lengths) < width:
         mask = (mx.arange(width) < mx.array(lengths)[:, None])[:, None, None, :]
     pool, slot = rows[0].pool, rows[0].slot
-    return BatchedCall(pool, first, first + len(rows), slot or 0, width, mask, stand_of(rows[0]))
+    return BatchedCall(pool, first, first + len(rows), slot or 0, width, mask, span_of(rows[0]))
 
 
-def alone(row: Row, first: int, count: int) -> CausalCall:
+def causal_call(row: Row, first: int, count: int) -> CausalCall:
     """The call of a row's `count` tokens, whose entries begin at `first`."""
-    stand = stand_of(row)
+    span = span_of(row)
     mask = None
-    if stand is not None and count <= _FEW:
-        mask = (mx.arange(row.own + count) <= mx.arange(row.own, row.own + count)[:, None])[:, None, None, :]
-    return CausalCall(row.pool, first, first + count, row.slot or 0, row.own, stand, mask)
+    if span is not None and count <= _FEW:
+        stop = row.own_length + count
+        mask = (mx.arange(stop) <= mx.arange(row.own_length, stop)[:, None])[:, None, None, :]
+    return CausalCall(row.pool, first, first + count, row.slot or 0, row.own_length, span, mask)
 
 
 def scatter(rows: list[Row], first: int) -> Scatter:
     """Where the entries of rows of one pool go, which begin at `first`."""
     slots = [row.slot or 0 for row in rows]
-    lengths = [row.own for row in rows]
+    lengths = [row.own_length for row in rows]
     last = first + len(rows)
     pool: Any = rows[0].pool
     if len(set(lengths)) == 1 and slots[-1] - slots[0] == len(slots) - 1:
@@ -193,13 +194,13 @@ def runs_of(rows: list[Row]) -> list[tuple[int, int]]:
     """Which neighbours share an attention call."""
     found = []
     for first, last in _adjacent(rows):
-        lengths = [row.own + 1 for row in rows[first:last]]
-        found += [(first + a, first + b) for a, b in _grouped(lengths, _CALL_COST + rows[first].shared)]
+        lengths = [row.own_length + 1 for row in rows[first:last]]
+        found += [(first + a, first + b) for a, b in _grouped(lengths, _CALL_COST + rows[first].shared_length)]
     return found
 
 
 def _adjacent(rows: list[Row]) -> Iterable[tuple[int, int]]:
-    """Ranges of rows that stand in one pool, slot by slot, and on the same part of a trunk."""
+    """Ranges of rows in one pool, slot by slot, behind the same part of the same shared prefix."""
     first = 0
     for i in range(1, len(rows) + 1):
         if i == len(rows) or not _follows(rows[i - 1], rows[i]):
@@ -210,7 +211,7 @@ def _adjacent(rows: list[Row]) -> Iterable[tuple[int, int]]:
 def _follows(before: Row, row: Row) -> bool:
     if row.pool is not before.pool or row.slot != (before.slot or 0) + 1:
         return False
-    return row.trunk is before.trunk and row.shared == before.shared
+    return row.shared_prefix is before.shared_prefix and row.shared_length == before.shared_length
 
 
 def _grouped(lengths: list[int], call_cost: int) -> list[tuple[int, int]]:

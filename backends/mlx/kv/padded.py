@@ -1,7 +1,7 @@
 """Rows of plain KV caches, side by side in preallocated slots.
 
 Keys and values of a layer are one buffer `[slots, heads, capacity, size]`. A row is left-aligned in its slot and has
-its own length; rows that decode stand in the slots 0 to n-1, in any order, and rows that are left out of a pass stand
+its own length; rows that decode are in the slots 0 to n-1, in any order, and rows that are left out of a pass are
 behind them. So a pass reads `[:n, :, :longest]`, joining writes one row, and leaving frees a slot. A hole among the
 decoding rows is filled with the last of them: that copies one row.
 
@@ -18,9 +18,10 @@ from typing import Any
 
 import mlx.core as mx
 
-from greenroom.backends.mlx.kv.padded_layers import Layer, LayerShape, SlotView
+from greenroom.backends.mlx.kv.padded_layers import Layer, SlotView
 from greenroom.backends.mlx.kv.two_phase import TwoPhaseStore
-from greenroom.backends.mlx.prefix_cache.store import BLOCK, Kept
+from greenroom.backends.mlx.layer_shape import LayerShape
+from greenroom.backends.mlx.prefix_cache.store import BLOCK, PrefixNamespace
 from greenroom.backends.mlx.rows import Row
 
 __all__ = ["PaddedStore"]
@@ -32,7 +33,9 @@ _SHRINK_AT = 4
 class PaddedStore(TwoPhaseStore):
     """The rows of a model all of whose caches are `KVCache`, but whose attention cannot be packed."""
 
-    def __init__(self, model: Any, make_cache: Any, shapes: Sequence[LayerShape], kept: Kept | None = None) -> None:
+    def __init__(
+        self, model: Any, make_cache: Any, shapes: Sequence[LayerShape], kept: PrefixNamespace | None = None
+    ) -> None:
         super().__init__(model, make_cache, kept)
         self._layers = [Layer(shape) for shape in shapes]
         self._order: list[Row | None] = []
@@ -41,7 +44,7 @@ class PaddedStore(TwoPhaseStore):
         self._current: tuple[int, ...] = ()
         self.bytes_per_token = sum(shape.bytes_per_token for shape in shapes)
         self.bytes_copied = 0
-        """KV bytes that joining, moving and forking rows copied; growth is counted apart, in `bytes_grown`."""
+        """KV bytes that joining and moving rows copied; growth is counted apart, in `bytes_grown`."""
         self.bytes_grown = 0
 
     def __repr__(self) -> str:
@@ -63,19 +66,19 @@ class PaddedStore(TwoPhaseStore):
         row.cache = self._make_cache()
         for cache, (keys, values) in zip(row.cache, hit.layers, strict=True):
             cache.update_and_fetch(keys, values)
-        row.extend(prompt[: hit.length])
-        row.length = hit.length
-        return hit.length
+        return row.begin_with(prompt[: hit.length])
 
     def keep(self, row: Row) -> None:
         """Nothing: what a row held is kept when it leaves."""
 
     def arrange(self, rows: list[Row]) -> list[Row]:
         """Bring `rows`, and no others, into the first slots; return them in their order there."""
+        # 1. Make room; as a rule all rows are where they were.
         count = len(rows)
         self._fit(rows)
         if all(row.slot is not None and row.slot < count for row in rows):
             return self._order[:count]  # type: ignore[return-value]
+        # 2. Fill each slot that is empty, or that a row has which is left out, with one of those that have to move.
         planned = {row.id for row in rows}
         movers = [row for row in rows if row.slot is None or row.slot >= count]
         self._order.extend([None] * (count - len(self._order)))
@@ -84,7 +87,7 @@ class PaddedStore(TwoPhaseStore):
             if there is None:
                 self._place(movers.pop(), target)
             elif there.id not in planned:
-                self._displace(there, movers.pop(), target)
+                self._swap_in(there, movers.pop(), target)
         while self._order and self._order[-1] is None:
             self._order.pop()
         return self._order[:count]  # type: ignore[return-value]
@@ -104,11 +107,11 @@ class PaddedStore(TwoPhaseStore):
         logits: mx.array = self._model(tokens, cache=self._layers)
         return logits[:, -1]
 
-    def wide(self, row: Row, ids: tuple[int, ...]) -> list[mx.array]:
-        """Run `ids` behind the row's tokens, in its slot; returns what must be evaluated before the next write."""
-        self._fit([row], extra=len(ids))
+    def extend(self, row: Row, ids: tuple[int, ...]) -> list[mx.array]:
+        """Run `ids` behind the row's tokens, in its slot if it has one; returns what must be evaluated."""
         if row.slot is None:
-            raise RuntimeError(f"{row!r} stands in no slot")
+            return super().extend(row, ids)
+        self._fit([row], extra=len(ids))
         views = [SlotView(layer, row.slot, row.length) for layer in self._layers]
         self._model(mx.array(ids)[None], cache=views)
         return self.state()
@@ -121,8 +124,8 @@ class PaddedStore(TwoPhaseStore):
         """Keep what later prompts may begin with and free the row's slot; the buffers go with the last row."""
         if row.slot is None:
             return
-        if self._kept is not None and not row.lost:
-            known = row.known()
+        if self._kept is not None and not row.kv_lost:
+            known = row.known_tokens()
             self._kept.store.put(
                 self._kept.namespace, known, [layer.read(row.slot, len(known)) for layer in self._layers]
             )
@@ -132,16 +135,6 @@ class PaddedStore(TwoPhaseStore):
             self._order.pop()
         if not self._order:
             self.clear()
-
-    def fork(self, row: Row, source: Row) -> None:
-        """Copy the KV of `source` into a free slot for `row`."""
-        self._fit([source], slots=len(self._order) + 1)
-        row.slot = self._free()
-        self._order[row.slot] = row
-        self._copy([(source.slot, row.slot, source.length)])  # type: ignore[list-item]
-
-    def rewind(self, row: Row, length: int) -> None:
-        """Nothing to do: tokens behind a row's length are never read."""
 
     def clear(self) -> None:
         """Drop the buffers; the rows that were in them have no KV."""
@@ -153,11 +146,11 @@ class PaddedStore(TwoPhaseStore):
         for layer in self._layers:
             layer.drop()
 
-    def stored(self) -> list[Row]:
+    def rows(self) -> list[Row]:
         """The rows in slots."""
         return [row for row in self._order if row is not None]
 
-    def _free(self) -> int:
+    def _free_slot(self) -> int:
         for slot, row in enumerate(self._order):
             if row is None:
                 return slot
@@ -177,11 +170,11 @@ class PaddedStore(TwoPhaseStore):
         elif row.cache is not None:
             self._join(row, target)
 
-    def _displace(self, there: Row, row: Row, target: int) -> None:
+    def _swap_in(self, there: Row, row: Row, target: int) -> None:
         """`row` takes the slot of `there`, which goes where `row` stood or into a free slot."""
         origin = row.slot
         if origin is None:
-            free = self._free()
+            free = self._free_slot()
             self._order[free] = there
             there.slot = free
             self._copy([(target, free, there.length)])
@@ -209,15 +202,15 @@ class PaddedStore(TwoPhaseStore):
                 layer.write(target, keys, values)
             self.bytes_copied += length * self.bytes_per_token
 
-    def _fit(self, rows: list[Row], *, slots: int = 0, extra: int = 1) -> None:
+    def _fit(self, rows: list[Row], *, extra: int = 1) -> None:
         """Make room for `rows` with `extra` more tokens each, and give room back that nobody needs."""
-        slots = max(slots, len(self._order), len(rows))
+        slots = max(len(self._order), len(rows))
         longest = max(row.length for row in rows) + extra
         if slots <= self._slots and longest <= self._capacity:
             used = self._slots * self._capacity
             if used <= _SHRINK_AT * slots * (longest + _CAPACITY_STEP):
                 return
-            longest = max(longest, *(row.length + 1 for row in self.stored()), 1)
+            longest = max(longest, *(row.length + 1 for row in self.rows()), 1)
             if used <= _SHRINK_AT * slots * (longest + _CAPACITY_STEP):
                 return
             self._resize(slots, _rounded(longest))

@@ -6,26 +6,13 @@ the same two buffers. They know lengths and places, and no rows.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import mlx.core as mx
 
-__all__ = ["Layer", "LayerShape", "SlotView"]
+from greenroom.backends.mlx.layer_shape import LayerShape
 
-
-class LayerShape(NamedTuple):
-    """One layer's KV: heads, sizes of a key and a value, and their types."""
-
-    heads: int
-    key_size: int
-    value_size: int
-    key_type: mx.Dtype
-    value_type: mx.Dtype
-
-    @property
-    def bytes_per_token(self) -> int:
-        """Of a key and a value in every head."""
-        return self.heads * (self.key_size * self.key_type.size + self.value_size * self.value_type.size)
+__all__ = ["Layer", "SlotView"]
 
 
 class Layer:

@@ -1,4 +1,4 @@
-"""A pass between `forward` and `sample`: what it feeds to the decode batch, and what it reports.
+"""A pass between `forward` and `sample`: what it feeds to the decode batch, and whose logits come out of it.
 
 Numbers of tokens that nobody has read stay on the device: the input of a pass is gathered there. When the same rows
 decode again, it is the very array that the last pass drew.
@@ -6,16 +6,13 @@ decode again, it is the very array that the last pass drew.
 
 from __future__ import annotations
 
-from typing import Any
-
 import mlx.core as mx
 import numpy as np
 
 from greenroom.backends.mlx.rows import DrawSite, Row, SubmittedPass, TokenRef
-from greenroom.backends.mlx.sampling.sampler import Logprobs
 from greenroom.backends.protocol import RowFailure
 
-__all__ = ["Pass", "inputs_of", "reported"]
+__all__ = ["Pass", "inputs_of"]
 
 
 class Pass:
@@ -43,12 +40,12 @@ class Pass:
         """What is to be evaluated beside the tokens that are drawn."""
         return self.state if self.done is None else [*self.state, self.done]
 
-    def selected(self) -> tuple[list[DrawSite], mx.array, mx.array]:
-        """The draws, their logits and what was fed there, in one order."""
+    def select(self) -> tuple[list[DrawSite], mx.array, mx.array]:
+        """Pick what is sampled: the draws, their logits and what was fed there, in one order."""
         if self.logits is None or self.inputs is None:
             raise RuntimeError("nothing was decoded in this pass")
         wanted = set(self.sampled)
-        places = [i for i, spot in enumerate(self.order) if spot.row.id in wanted]
+        places = [i for i, site in enumerate(self.order) if site.row.id in wanted]
         if len(places) == len(self.order):
             return self.order, self.logits, self.inputs
         at = mx.array(places)
@@ -91,16 +88,3 @@ def _common_step(pending: list[int | TokenRef | None]) -> SubmittedPass | None:
         return None
     matches = all(isinstance(ref, TokenRef) and ref[0] is step and ref[1] == i for i, ref in enumerate(pending))
     return step if matches else None
-
-
-def reported(logprobs: Logprobs) -> dict[int, tuple[float, tuple[tuple[int, float], ...]]]:
-    """By place among the step's tokens: the drawn token's log-probability, and the likeliest with theirs."""
-    drawn: Any = logprobs.drawn.tolist()
-    if logprobs.values is None or logprobs.ids is None:
-        return {place: (drawn[k], ()) for k, place in enumerate(logprobs.at)}
-    values: Any = logprobs.values.tolist()
-    ids: Any = logprobs.ids.tolist()
-    return {
-        place: (drawn[k], tuple(zip(ids[k][:asked], values[k][:asked], strict=True)))
-        for k, (place, asked) in enumerate(zip(logprobs.at, logprobs.asked, strict=True))
-    }

@@ -5,7 +5,7 @@ most twice as long as the row, and one long row costs its short neighbours nothi
 capacity get another pool, as large as all of that capacity before it, and an empty pool is dropped. So growth copies
 nobody, a row that outgrows its slot copies itself, and memory goes back with the rows.
 
-What several rows begin with is a trunk (`trunks`), which is in no slot: a row's slot holds what follows.
+What several rows begin with is a shared prefix, which is in no slot: a row's slot holds what follows.
 
 MLX writes in place where a buffer has no other reader when the write is dispatched. A pass may therefore be dispatched
 only when the one before it has been computed, and a row that moves is copied out, and waited for, before it is written.
@@ -17,9 +17,9 @@ from collections.abc import Iterator, Sequence
 
 import mlx.core as mx
 
-from greenroom.backends.mlx.kv.padded_layers import LayerShape
 from greenroom.backends.mlx.kv.shared_prefix import SHARED_LEAST, SharedPrefix
-from greenroom.backends.mlx.prefix_cache.store import Layers
+from greenroom.backends.mlx.layer_shape import LayerShape
+from greenroom.backends.mlx.prefix_cache.layers import Layers
 from greenroom.backends.mlx.rows import Row
 
 __all__ = ["Pool", "Pools"]
@@ -73,7 +73,7 @@ class Pools:
         self._pools: list[Pool] = []
         self.bytes_per_token = sum(shape.bytes_per_token for shape in shapes)
         self.bytes_copied = 0
-        """KV bytes that moving and forking rows copied. Joining and leaving copy nothing."""
+        """KV bytes that moving and branching rows copied. Joining and leaving copy nothing."""
         self._tidied = 0
         self.changes = 0
         """Counts every time a row gets or leaves a place."""
@@ -86,13 +86,14 @@ class Pools:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all buffers, and of the trunks on which rows stand."""
+        """Bytes of all buffers, and of the prefixes that rows share."""
         slots = sum(len(pool.rows) * pool.capacity for pool in self._pools)
-        return (slots + sum(trunk.length for trunk in self.trunks())) * self.bytes_per_token
+        return (slots + sum(prefix.length for prefix in self.shared_prefixes())) * self.bytes_per_token
 
-    def trunks(self) -> list[SharedPrefix]:
+    def shared_prefixes(self) -> list[SharedPrefix]:
         """What rows have in common and is held once."""
-        return list({id(row.trunk): row.trunk for row in self.rows() if row.trunk is not None}.values())
+        found = {id(row.shared_prefix): row.shared_prefix for row in self.rows() if row.shared_prefix is not None}
+        return list(found.values())
 
     def rows(self) -> list[Row]:
         """Every row that has a place."""
@@ -100,17 +101,17 @@ class Pools:
 
     def state(self) -> list[mx.array]:
         """Every buffer."""
-        held: list[Pool | SharedPrefix] = [*self._pools, *self.trunks()]
+        held: list[Pool | SharedPrefix] = [*self._pools, *self.shared_prefixes()]
         return [array for each in held for array in (*each.keys, *each.values)]
 
     def fit(self, rows: Sequence[tuple[Row, int]]) -> None:
         """Give each row a slot for so many tokens: where it stands, or a longer one, to which it is copied."""
-        short = [(row, n) for row, n in rows if row.pool is None or n - row.shared > row.pool.capacity]
+        short = [(row, n) for row, n in rows if row.pool is None or n - row.shared_length > row.pool.capacity]
         if not short:
             return
-        capacities = [_capacity(max(length, row.expects) - row.shared) for row, length in short]
+        capacities = [_capacity(max(length, row.expects) - row.shared_length) for row, length in short]
         for place, ((row, _), capacity) in enumerate(zip(short, capacities, strict=True)):
-            self._move(row, *self._find(capacity, together=capacities[place:].count(capacity)))
+            self._move(row, *self._find_slot(capacity, count=capacities[place:].count(capacity)))
 
     def leave(self, row: Row) -> None:
         """Free the row's slot, and the pool with its last row."""
@@ -118,7 +119,7 @@ class Pools:
         if pool is None:
             return
         pool.rows[row.slot or 0] = None
-        row.displace()
+        row.clear_place()
         self.changes += 1
         if not pool.count:
             self._pools.remove(pool)
@@ -127,45 +128,45 @@ class Pools:
         """Begin `row` with the KV of the first `length` tokens of `source`: many of them are shared, few are copied."""
         if source.pool is None:
             return
-        trunk, shared = source.trunk, min(source.shared, length)
+        prefix, shared = source.shared_prefix, min(source.shared_length, length)
         if length - shared >= SHARED_LEAST:
-            trunk, shared = self._trunk(source, length), length
+            prefix, shared = self._extract_prefix(source, length), length
             if source.length - length <= length:  # it holds little else: that moves, and its long slot is free
-                self._stand_on(source, trunk)
-        target, slot = self._find(_capacity(max(length + 1, row.expects) - shared))
+                self._move_behind(source, prefix)
+        target, slot = self._find_slot(_capacity(max(length + 1, row.expects) - shared))
         self._copy(source, row, 0, length - shared, target, slot)
         if shared:
-            row.trunk, row.shared = trunk, shared
+            row.shared_prefix, row.shared_length = prefix, shared
 
-    def _trunk(self, row: Row, length: int) -> SharedPrefix:
+    def _extract_prefix(self, row: Row, length: int) -> SharedPrefix:
         """A copy of the first tokens of `row`."""
-        layers = [(mx.contiguous(keys), mx.contiguous(values)) for keys, values in self.viewed(row, 0, length)]
+        layers = [(mx.contiguous(keys), mx.contiguous(values)) for keys, values in self.view(row, 0, length)]
         mx.eval(layers)
         self.bytes_copied += length * self.bytes_per_token
         return SharedPrefix(layers)
 
-    def _stand_on(self, row: Row, trunk: SharedPrefix) -> None:
-        """Hold what `trunk` has there, and the rest in a slot that fits it."""
-        start, stop = trunk.length - row.shared, row.own
-        expected = max(row.length + 1, row.expects) - trunk.length
-        self._move(row, *self._find(_capacity(expected)), start, stop)
-        row.trunk, row.shared = trunk, trunk.length
+    def _move_behind(self, row: Row, prefix: SharedPrefix) -> None:
+        """Drop from the row's slot what `prefix` holds, and bring the rest to a slot that fits it."""
+        start, stop = prefix.length - row.shared_length, row.own_length
+        expected = max(row.length + 1, row.expects) - prefix.length
+        self._move(row, *self._find_slot(_capacity(expected)), start, stop)
+        row.shared_prefix, row.shared_length = prefix, prefix.length
 
     def adopt(self, row: Row, length: int, layers: Layers) -> None:
         """Copy keys and values of `length` tokens into a slot for `row`."""
-        target, slot = self._find(_capacity(max(length + 1, row.expects)))
+        target, slot = self._find_slot(_capacity(max(length + 1, row.expects)))
         for layer, (keys, values) in enumerate(layers):
             target.write(layer, slot, 0, keys, values)
-        self._stand(row, target, slot, length)
+        self._put(row, target, slot, length)
 
-    def _copied(self, row: Row, start: int, stop: int) -> Layers:
+    def _read(self, row: Row, start: int, stop: int) -> Layers:
         """Copies of keys and values in a row's slot."""
         pool, slot = row.pool, row.slot or 0
         return [pool.read(layer, slot, start, stop) for layer in range(len(self._shapes))]
 
-    def viewed(self, row: Row, start: int, stop: int) -> Layers:
+    def view(self, row: Row, start: int, stop: int) -> Layers:
         """Views of a row's tokens, to be copied and let go before the next write."""
-        trunk, shared = row.trunk, row.shared
+        prefix, shared = row.shared_prefix, row.shared_length
         pool, slot = row.pool, slice(row.slot, row.slot + 1)  # type: ignore[operator]
         own = slice(max(start - shared, 0), max(stop - shared, 0))
         layers = [
@@ -173,14 +174,14 @@ class Pools:
         ]
         if start >= shared:
             return layers
-        parts = [trunk.part(layer, start, min(stop, shared)) for layer in range(len(layers))]
+        parts = [prefix.part(layer, start, min(stop, shared)) for layer in range(len(layers))]
         return [
             (mx.concatenate([first, keys], axis=2), mx.concatenate([second, values], axis=2))
             for (first, second), (keys, values) in zip(parts, layers, strict=True)
         ]
 
     def tidy(self) -> None:
-        """Close one gap, if rows stand so scattered that a pass would need more attention calls than it must."""
+        """Close one gap, if rows are so scattered that a pass would need more attention calls than it must."""
         if self.changes == self._tidied:
             return
         before = self.changes
@@ -215,23 +216,23 @@ class Pools:
     def clear(self) -> None:
         """Drop everything; the rows have no KV."""
         for row in self.rows():
-            row.displace()
+            row.clear_place()
         self._pools = []
 
-    def _find(self, capacity: int, together: int = 1) -> tuple[Pool, int]:
-        """A free slot of that capacity, in a new pool if there is none, which holds those that come `together`."""
+    def _find_slot(self, capacity: int, count: int = 1) -> tuple[Pool, int]:
+        """A free slot of that capacity, in a new pool if there is none, which has room for `count` rows."""
         same = [pool for pool in self._pools if pool.capacity == capacity]
         for pool in same:
             if None in pool.rows:
                 return pool, pool.rows.index(None)
-        pool = Pool(self._shapes, max(together, sum(len(other.rows) for other in same)), capacity)
+        pool = Pool(self._shapes, max(count, sum(len(other.rows) for other in same)), capacity)
         self._pools.append(pool)
         return pool, 0
 
     def _move(self, row: Row, target: Pool, slot: int, start: int = 0, stop: int | None = None) -> None:
         """Bring what is in the row's slot, or a part of it, to another slot."""
         origin, place = row.pool, row.slot
-        self._copy(row, row, start, row.own if stop is None else stop, target, slot)
+        self._copy(row, row, start, row.own_length if stop is None else stop, target, slot)
         if origin is not None and place is not None:
             origin.rows[place] = None
             if not origin.count:
@@ -241,14 +242,14 @@ class Pools:
         """Write a part of what is in the slot of `source` into another, and make that the place of `row`."""
         count = stop - start if source.pool is not None else 0
         if count:
-            parts = self._copied(source, start, stop)
+            parts = self._read(source, start, stop)
             # A write that is dispatched beside a reader of the same buffer copies all of it: read first, and wait.
             mx.eval(parts)
             for layer, (keys, values) in enumerate(parts):
                 target.write(layer, slot, 0, keys, values)
-        self._stand(row, target, slot, count)
+        self._put(row, target, slot, count)
 
-    def _stand(self, row: Row, target: Pool, slot: int, copied: int) -> None:
+    def _put(self, row: Row, target: Pool, slot: int, copied: int) -> None:
         self.bytes_copied += copied * self.bytes_per_token
         self.changes += 1
         target.rows[slot] = row

@@ -7,13 +7,12 @@ either: they are quantized as mlx-lm's own sequential loop does it, after a forw
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import mlx.core as mx
 
-from greenroom.backends.mlx.kv.two_phase import TwoPhaseStore, arrays_of
-from greenroom.backends.mlx.prefix_cache.store import Kept
+from greenroom.backends.mlx.kv.two_phase import TwoPhaseStore
+from greenroom.backends.mlx.prefix_cache.store import PrefixNamespace
 from greenroom.backends.mlx.rows import Row
 from greenroom.backends.protocol import KvOptions
 
@@ -32,58 +31,17 @@ def quantize(caches: list[Any], options: KvOptions | None) -> None:
 class SequentialStore(TwoPhaseStore):
     """Rows that run one by one, each on its own caches."""
 
-    def __init__(self, model: Any, make_cache: Any, options: KvOptions | None = None, kept: Kept | None = None) -> None:
+    def __init__(
+        self, model: Any, make_cache: Any, options: KvOptions | None = None, kept: PrefixNamespace | None = None
+    ) -> None:
         super().__init__(model, make_cache, kept)
         self._options = options
 
     def __repr__(self) -> str:
         return f"<SequentialStore {self._options!r}>"
 
-    def arrange(self, rows: list[Row]) -> list[Row]:
-        """See `TwoPhaseStore`."""
-        for row in rows:
-            row.cache = row.cache or self._make_cache()
-        return rows
-
-    def decode(self, rows: list[Row], tokens: mx.array) -> mx.array:
-        """See `TwoPhaseStore`; a row's own failure cannot be told from the others' here."""
-        logits = []
-        for place, row in enumerate(rows):
-            caches = row.cache or []
-            logits.append(self._model(tokens[place : place + 1], cache=caches)[:, -1])
-            quantize(caches, self._options)
-        return logits[0] if len(logits) == 1 else mx.concatenate(logits)
-
-    def wide(self, row: Row, ids: tuple[int, ...]) -> list[mx.array]:
-        """Run `ids` behind the row's tokens."""
-        row.cache = row.cache or self._make_cache()
-        self._model(mx.array(ids)[None], cache=row.cache)
-        quantize(row.cache, self._options)
-        return arrays_of(row.cache)
-
-    def _alone(self, row: Row, ids: tuple[int, ...]) -> list[mx.array]:
-        return self.wide(row, ids)
-
-    def state(self) -> list[mx.array]:
-        """Nothing is shared between rows."""
-        return []
-
-    def stored(self) -> list[Row]:
-        """Every row holds its own."""
-        return []
-
-    def leave(self, row: Row) -> None:
-        """The row's caches are kept for prompts that go on from there."""
-        self.keep(row)
-
-    def fork(self, row: Row, source: Row) -> None:
-        """Copy the caches of `source`."""
-        row.cache = copy.deepcopy(source.cache)
-
-    def rewind(self, row: Row, length: int) -> None:
-        """Trim the row's caches."""
-        for cache in row.cache or ():
-            cache.trim(row.length - length)
-
-    def clear(self) -> None:
-        """Nothing is shared between rows."""
+    def forward(self, row: Row, tokens: mx.array) -> mx.array:
+        """See `TwoPhaseStore`. Quantizes afterwards, as mlx-lm does."""
+        logits = super().forward(row, tokens)
+        quantize(row.cache or [], self._options)
+        return logits

@@ -1,8 +1,8 @@
 """The beginning that several rows have in common, held once.
 
 Sixteen branches of a long prompt would otherwise hold it sixteen times, and read it sixteen times in each pass. Here
-the keys and values of a trunk are read once for all of the rows that stand on it, as one matrix product a head, and
-each row's softmax goes over both parts: the trunk's scores and those of its own slot. It is attention as before, up to
+its keys and values are read once for all of the rows that begin with it, as one matrix product a head, and each row's
+softmax goes over both parts: the scores of the prefix and those of its own slot. It is attention as before, up to
 rounding; in half precision scores are rounded to that type, as in MLX's own attention where no kernel fits.
 
 It is faster than copies where those no longer fit the processor's cache. What always pays is the memory.
@@ -40,31 +40,31 @@ class SharedPrefix:
 
 def attention(
     queries: mx.array,
-    trunk: tuple[mx.array, mx.array],
+    prefix: tuple[mx.array, mx.array],
     own: tuple[mx.array, mx.array],
     *,
     scale: float,
     mask: mx.array | None,
     sinks: mx.array | None,
 ) -> mx.array:
-    """Attention of `[rows, heads, 1, size]`, each row over the trunk and then over its own tokens.
+    """Attention of `[rows, heads, 1, size]`, each row over the prefix and then over its own tokens.
 
-    `trunk` is `[1, kv heads, shared, size]`, `own` is `[rows or 1, kv heads, tokens, size]`, of which a row sees what
+    `prefix` is `[1, kv heads, shared, size]`, `own` is `[rows or 1, kv heads, tokens, size]`, of which a row sees what
     `mask` (bool, broadcast to `[rows, kv heads, heads / kv heads, tokens]`) says.
     """
-    (trunk_keys, trunk_values), (keys, values) = trunk, own
+    (prefix_keys, prefix_values), (keys, values) = prefix, own
     rows, heads, _, size = queries.shape
-    kv_heads, shared = trunk_keys.shape[1:3]
+    kv_heads, shared = prefix_keys.shape[1:3]
     group = heads // kv_heads
     scaled = (queries * scale).reshape(rows, kv_heads, group, size)
-    together = scaled.swapaxes(0, 1).reshape(kv_heads, rows * group, size) @ trunk_keys[0].swapaxes(1, 2)
-    scores = [together.reshape(kv_heads, rows, group, shared).swapaxes(0, 1)]
-    alone = scaled @ keys.swapaxes(2, 3)
-    scores.append(alone if mask is None else mx.where(mask, alone, mx.array(-mx.inf, alone.dtype)))
+    over_prefix = scaled.swapaxes(0, 1).reshape(kv_heads, rows * group, size) @ prefix_keys[0].swapaxes(1, 2)
+    scores = [over_prefix.reshape(kv_heads, rows, group, shared).swapaxes(0, 1)]
+    over_own = scaled @ keys.swapaxes(2, 3)
+    scores.append(over_own if mask is None else mx.where(mask, over_own, mx.array(-mx.inf, over_own.dtype)))
     if sinks is not None:
         scores.append(mx.broadcast_to(sinks.reshape(1, kv_heads, group, 1), (rows, kv_heads, group, 1)))
     weights = mx.softmax(mx.concatenate(scores, axis=-1), axis=-1, precise=True)
-    of_trunk = weights[..., :shared].swapaxes(0, 1).reshape(kv_heads, rows * group, shared) @ trunk_values[0]
-    of_own = weights[..., shared : shared + keys.shape[2]] @ values
-    found = of_trunk.reshape(kv_heads, rows, group, -1).swapaxes(0, 1) + of_own
+    from_prefix = weights[..., :shared].swapaxes(0, 1).reshape(kv_heads, rows * group, shared) @ prefix_values[0]
+    from_own = weights[..., shared : shared + keys.shape[2]] @ values
+    found = from_prefix.reshape(kv_heads, rows, group, -1).swapaxes(0, 1) + from_own
     return found.reshape(rows, heads, 1, -1)

@@ -5,41 +5,82 @@ A pass over rows of several kinds is one forward a kind; their logits are sample
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
+from typing import Any, Protocol
 
 import mlx.core as mx
+import msgspec
+from mlx_lm.models import cache as caches
 
-from greenroom.backends.mlx.inspection import ModelProfile, Store
 from greenroom.backends.mlx.kv.passes import Pass
+from greenroom.backends.mlx.kv.row_cost import RowCost
+from greenroom.backends.mlx.kv.sequential import SequentialStore, quantize
+from greenroom.backends.mlx.prefix_cache.store import PrefixNamespace
 from greenroom.backends.mlx.rows import Row, RowWork
 from greenroom.backends.protocol import KvOptions
 
-__all__ = ["Stores"]
+__all__ = ["Store", "Stores"]
+
+
+class Store(Protocol):
+    """Holds the KV of rows of one kind, and builds the forwards over them."""
+
+    def begin(self, row: Row, prompt: tuple[int, ...]) -> int:
+        """Start an empty row with the KV of a prefix of `prompt`, where some is held; how many tokens that is."""
+
+    def run(self, works: Sequence[RowWork]) -> Pass:
+        """Build the part of a pass that is these rows'."""
+
+    def leave(self, row: Row) -> None:
+        """Keep what later prompts may begin with, and let the rest go."""
+
+    def rewind(self, row: Row, length: int) -> None:
+        """Forget the KV behind the row's first `length` tokens; the row itself still has its old length."""
+
+    def state(self) -> list[mx.array]:
+        """Every array that rows share."""
+
+    def rows(self) -> list[Row]:
+        """The rows whose KV is in those arrays."""
+
+    def clear(self) -> None:
+        """Drop those arrays; the rows that were in them have no KV."""
 
 
 class Stores:
     """Which store a row is in follows from the options with which it was opened."""
 
-    def __init__(self, inspection: ModelProfile) -> None:
-        self._inspection = inspection
-        self.main = inspection.store(None)
+    def __init__(
+        self,
+        model: Any,
+        make_cache: Callable[[], list[Any]],
+        make_store: Callable[[PrefixNamespace | None], Store],
+        cost: RowCost,
+        kept: PrefixNamespace | None,
+    ) -> None:
+        """`make_store` and `cost` are for rows without options."""
+        self._model = model
+        self._make_cache = make_cache
+        self.kept = kept
+        """Where KV of prompts that are over is kept; None: nowhere."""
+        self.main = make_store(kept)
         """For rows without options."""
         self._others: dict[KvOptions, Store] = {}
+        self._costs: dict[KvOptions | None, RowCost] = {None: cost}
 
     def __repr__(self) -> str:
         return f"<Stores {self.main!r} {list(self._others.values())!r}>"
 
-    def opened(self, row: Row, prompt: tuple[int, ...]) -> int:
-        """A row has come: the first one of its kind brings its store. Returns how much of its prompt it begins with."""
-        if row.kv is not None and row.kv not in self._others:
-            self._others[row.kv] = self._inspection.store(row.kv)
-        return self.of(row).begin(row, prompt) if prompt else 0
+    def open(self, row: Row, prompt: tuple[int, ...]) -> int:
+        """A row has come: the first one of its kind brings its store. Returns how much of its prompt it begins with.
 
-    @property
-    def prefix_bytes(self) -> int:
-        """Bytes kept of prompts that are over."""
-        kept = self._inspection.kept
-        return kept.store.nbytes if kept is not None else 0
+        mlx-lm has no batch of quantized caches, and its batch of rotating ones forgets the first tokens, which rows
+        with a bounded length keep: rows with options run one by one.
+        """
+        if row.kv is not None and row.kv not in self._others:
+            self._others[row.kv] = SequentialStore(self._model, partial(self._make, row.kv), row.kv)
+        return self.of(row).begin(row, prompt) if prompt else 0
 
     def of(self, row: Row) -> Store:
         """The row's store."""
@@ -53,19 +94,32 @@ class Stores:
         for work in works:
             kinds.setdefault(work.row.kv, []).append(work)
         passes = [self.of(part[0].row).run(part) for part in kinds.values()]
-        return passes[0] if len(passes) == 1 else _joined(passes, works)
+        return passes[0] if len(passes) == 1 else _join(passes, works)
+
+    @property
+    def prefix_bytes(self) -> int:
+        """Bytes kept of prompts that are over."""
+        return self.kept.store.nbytes if self.kept is not None else 0
 
     def kv_bytes(self, rows: Collection[Row]) -> int:
         """Bytes that the rows' tokens hold; what several rows share counts once."""
         lengths: dict[KvOptions | None, list[int]] = {}
         for row in rows:
-            lengths.setdefault(row.kv, []).append(row.own)
-        return sum(self._inspection.kv_bytes(kind, held) for kind, held in lengths.items()) + self.shared_bytes(rows)
+            lengths.setdefault(row.kv, []).append(row.own_length)
+        return sum(self.bytes_of(kind, counts) for kind, counts in lengths.items()) + self.shared_bytes(rows)
 
     def shared_bytes(self, rows: Iterable[Row]) -> int:
         """Bytes of what several of the rows begin with."""
-        trunks = {id(row.trunk): row.trunk.length for row in rows if row.trunk is not None}
-        return self._inspection.kv_bytes(None, list(trunks.values())) if trunks else 0
+        lengths = {id(row.shared_prefix): row.shared_prefix.length for row in rows if row.shared_prefix is not None}
+        return self.bytes_of(None, list(lengths.values())) if lengths else 0
+
+    def bytes_of(self, options: KvOptions | None, lengths: Sequence[int]) -> int:
+        """Bytes that rows of these lengths hold, opened with these options."""
+        if options is not None and options.bits is not None and options.start:
+            plain = msgspec.structs.replace(options, bits=None)
+            early = [length for length in lengths if length < options.start]
+            return self._cost(plain).of(early) + self._cost(options).of([n for n in lengths if n >= options.start])
+        return self._cost(options).of(lengths)
 
     def clear(self) -> None:
         """No row is left."""
@@ -74,30 +128,45 @@ class Stores:
 
     def close(self) -> None:
         """Write kept prefixes to their files, where there are any."""
-        if self._inspection.kept is not None:
-            self._inspection.kept.store.flush()
+        if self.kept is not None:
+            self.kept.store.flush()
 
-    def heal(self) -> None:
+    def recover(self) -> None:
         """After a failed pass: rows whose KV is part of what failed are run again from their tokens when next fed."""
         for store in (self.main, *self._others.values()):
             try:
                 mx.eval(store.state())
             except Exception:  # noqa: BLE001 - whatever the device says, these buffers cannot be used
-                for row in store.stored():
-                    row.lost = row.length > 0
+                for row in store.rows():
+                    row.kv_lost = row.length > 0
                 store.clear()
 
+    def _make(self, options: KvOptions | None) -> list[Any]:
+        """Caches for a row with these options."""
+        if options is None or options.max_size is None:
+            return self._make_cache()
+        made: list[Any] = caches.make_prompt_cache(self._model, options.max_size)
+        return made
 
-def _joined(passes: list[Pass], works: Sequence[RowWork]) -> Pass:
+    def _cost(self, options: KvOptions | None) -> RowCost:
+        if options not in self._costs:
+            probe = self._make(options)
+            mx.eval(self._model(mx.array([[0]]), cache=probe))
+            quantize(probe, options and msgspec.structs.replace(options, start=0))
+            self._costs[options] = RowCost(probe)
+        return self._costs[options]
+
+
+def _join(passes: list[Pass], works: Sequence[RowWork]) -> Pass:
     result = Pass()
     for part in passes:
         result.failures += part.failures
         result.state += part.asked
-        result.order += [spot for spot in part.order if spot.row.id in part.sampled]
-    drawn = [part.selected() for part in passes if part.sampled]
+        result.order += [site for site in part.order if site.row.id in part.sampled]
+    drawn = [part.select() for part in passes if part.sampled]
     if drawn:
         result.logits = mx.concatenate([logits for _, logits, _ in drawn])
         result.inputs = mx.concatenate([inputs for _, _, inputs in drawn])
-    sampled = {spot.row.id for spot in result.order}
+    sampled = {site.row.id for site in result.order}
     result.sampled = [work.row.id for work in works if work.row.id in sampled]
     return result

@@ -6,16 +6,15 @@ logits, and a row's first token comes the way all others do.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from greenroom.backends.mlx.kv.cache_snapshots import restored, snapshot_of
+from greenroom.backends.mlx.kv.cache_snapshots import restore_caches, snapshot_of
 from greenroom.backends.mlx.kv.passes import Pass, inputs_of
-from greenroom.backends.mlx.prefix_cache.store import BLOCK, Kept
+from greenroom.backends.mlx.prefix_cache.store import BLOCK, PrefixNamespace
 from greenroom.backends.mlx.rows import DrawSite, Row, RowWork
 from greenroom.backends.protocol import RowFailure
 
@@ -28,30 +27,54 @@ def arrays_of(caches: list[Any]) -> list[mx.array]:
     return [leaf for _, leaf in leaves if isinstance(leaf, mx.array)]
 
 
-class TwoPhaseStore(ABC):
-    """A store with a decode batch, beside which rows run on their own caches."""
+class TwoPhaseStore:
+    """A store with a decode batch, beside which rows run on their own caches; by itself, one with the latter alone."""
 
-    def __init__(self, model: Any, make_cache: Any, kept: Kept | None = None) -> None:
+    def __init__(self, model: Any, make_cache: Any, kept: PrefixNamespace | None = None) -> None:
         """`kept` is where snapshots of prompts that were run go, and where new rows look; None: nowhere."""
         self._model = model
         self._make_cache = make_cache
         self._kept = kept
 
-    @abstractmethod
     def arrange(self, rows: list[Row]) -> list[Row]:
-        """Make `rows` the decode batch; return them in its order."""
+        """Make `rows` the decode batch; return them in its order. Here there is none: each has its own caches."""
+        for row in rows:
+            row.cache = row.cache or self._make_cache()
+        return rows
 
-    @abstractmethod
     def decode(self, rows: list[Row], tokens: mx.array) -> mx.array:
-        """Run `tokens` `[n, 1]`, one for each row as `arrange` gave them; logits `[n, vocabulary]`."""
+        """Run `tokens` `[n, 1]`, one for each row as `arrange` gave them; logits `[n, vocabulary]`.
 
-    @abstractmethod
-    def wide(self, row: Row, ids: tuple[int, ...]) -> list[mx.array]:
-        """Run `ids` behind the tokens of a row that is in the batch; returns what must be evaluated."""
+        Here row by row, each on its own caches; a row's own failure cannot be told from the others' then.
+        """
+        logits = [self.forward(row, tokens[i : i + 1])[:, -1] for i, row in enumerate(rows)]
+        return logits[0] if len(logits) == 1 else mx.concatenate(logits)
 
-    @abstractmethod
     def state(self) -> list[mx.array]:
         """Every array of the decode batch."""
+        return []
+
+    def rows(self) -> list[Row]:
+        """The rows in the decode batch."""
+        return []
+
+    def clear(self) -> None:
+        """Drop the decode batch; the rows in it have no KV."""
+
+    def leave(self, row: Row) -> None:
+        """What the row held is kept for prompts that go on from there."""
+        self.keep(row)
+
+    def extend(self, row: Row, ids: tuple[int, ...]) -> list[mx.array]:
+        """Run `ids` behind the row's tokens, here on its own caches; returns what must be evaluated."""
+        row.cache = row.cache or self._make_cache()
+        self.forward(row, mx.array(ids)[None])
+        return arrays_of(row.cache)
+
+    def forward(self, row: Row, tokens: mx.array) -> mx.array:
+        """Run `tokens` `[1, n]` on the row's own caches; logits `[1, n, vocabulary]`."""
+        logits: mx.array = self._model(tokens, cache=row.cache)
+        return logits
 
     def begin(self, row: Row, prompt: tuple[int, ...]) -> int:
         """Start an empty row with the longest snapshot after a prefix of `prompt`; how many tokens that are."""
@@ -61,21 +84,25 @@ class TwoPhaseStore(ABC):
         hit = self._kept.store.find_snapshot(self._kept.namespace, prompt[:-1])
         if hit is None:
             return 0
-        row.cache = restored(hit.snapshot, self._make_cache)
-        row.extend(prompt[: hit.length])
-        row.length = hit.length
-        return hit.length
+        row.cache = restore_caches(hit.snapshot, self._make_cache)
+        return row.begin_with(prompt[: hit.length])
 
     def keep(self, row: Row) -> None:
         """Keep the row's own caches for prompts that begin with exactly its tokens."""
-        if self._kept is None or row.cache is None or row.lost or row.length < BLOCK:
+        if self._kept is None or row.cache is None or row.kv_lost or row.length < BLOCK:
             return
-        known = row.known()
+        known = row.known_tokens()
         if len(known) == row.length:
             self._kept.store.put_snapshot(self._kept.namespace, known, snapshot_of(row.cache))
 
+    def rewind(self, row: Row, length: int) -> None:
+        """Trim the row's own caches. What a batch holds behind a row's length is never read."""
+        for cache in row.cache or ():
+            cache.trim(row.length - length)
+
     def run(self, works: Sequence[RowWork]) -> Pass:
         """Build the forwards of `works`. What one row's chunk raises is that row's failure."""
+        # 1. Each row's tokens but the last one, row by row.
         result = Pass()
         decode: list[Row] = []
         for work in works:
@@ -88,6 +115,7 @@ class TwoPhaseStore(ABC):
                 decode.append(work.row)
                 if work.sample:
                     result.sampled.append(work.row.id)
+        # 2. The last tokens, in one batch.
         if decode:
             order = self.arrange(decode)
             tokens = inputs_of(order)
@@ -108,19 +136,13 @@ class TwoPhaseStore(ABC):
         stays = sample or (len(ids) == 1 and row.slot is not None)
         chunk = ids[:-1] if stays else ids
         if chunk:
-            result.state.extend(self._alone(row, chunk))
+            in_batch = row.slot is not None
+            state = self.extend(row, chunk)
+            if in_batch:  # the batch writes the same buffers next, and in place only if nothing reads them any more
+                mx.eval(state)
+            else:
+                result.state.extend(state)
             row.length += len(chunk)
             if row.length <= row.prompt:
                 self.keep(row)
         return stays
-
-    def _alone(self, row: Row, ids: tuple[int, ...]) -> list[mx.array]:
-        if row.slot is not None:
-            state = self.wide(row, ids)
-            # The decode batch writes the same buffers next, and in place only if nothing reads them any more.
-            mx.eval(state)
-            return []
-        if row.cache is None:
-            row.cache = self._make_cache()
-        self._model(mx.array(ids)[None], cache=row.cache)
-        return arrays_of(row.cache)

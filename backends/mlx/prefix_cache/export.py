@@ -18,78 +18,75 @@ from greenroom.backends.mlx.prefix_cache.file_format import (
     FORMAT,
     Kind,
     Metadata,
-    Saved,
+    SavedArrays,
     Unusable,
+    base64_of,
     bytes_of,
-    parsed,
-    raw,
+    parse,
     read_header,
-    signed,
-    text,
+    sign,
+    token_bytes,
 )
-from greenroom.backends.mlx.prefix_cache.store import Kept, Snapshot
+from greenroom.backends.mlx.prefix_cache.layers import arrays_of, layers_of
+from greenroom.backends.mlx.prefix_cache.store import CacheSnapshot, PrefixNamespace
 from greenroom.errors import InvalidSnapshot, SnapshotMismatch
 
-__all__ = ["exported", "imported"]
+__all__ = ["export_prefix", "import_prefix"]
 
 _KV: Kind = "prefix"
 _CACHES: Kind = "snapshot"
 
 
-def exported(kept: Kept, tokens: Sequence[int]) -> bytes | None:
+def export_prefix(kept: PrefixNamespace, tokens: Sequence[int]) -> bytes | None:
     """The longest prefix of `tokens` that is held; None where nothing is."""
     store, namespace = kept
     if store.shapes:
         hit = store.find(namespace, tokens)
         if hit is None:
             return None
-        arrays = {}
-        for number, (keys, values) in enumerate(hit.layers):
-            arrays[f"keys.{number}"], arrays[f"values.{number}"] = keys, values
-        return _packed(_KV, namespace, tokens[: hit.length], Snapshot(arrays))
+        return _pack(_KV, namespace, tokens[: hit.length], CacheSnapshot(arrays_of(hit.layers)))
     found = store.find_snapshot(namespace, tokens)
-    return None if found is None else _packed(_CACHES, namespace, tokens[: found.length], found.snapshot)
+    return None if found is None else _pack(_CACHES, namespace, tokens[: found.length], found.snapshot)
 
 
-def imported(kept: Kept, data: bytes) -> int:
-    """Hold what `exported` gave; how many tokens that is, 0 where it is more than the store may hold.
+def import_prefix(kept: PrefixNamespace, data: bytes) -> int:
+    """Hold what `export_prefix` gave; how many tokens that is, 0 where it is more than the store may hold.
 
     Raises `InvalidSnapshot` for bytes that are no such thing, or not all of it, `SnapshotMismatch` for those of other
     weights, or of another version of MLX.
     """
     try:
         tokens, saved = _read(data, kept.namespace, _KV if kept.store.shapes else _CACHES)
-        return _held(kept, tokens, saved)
+        return _hold(kept, tokens, saved)
     except (Unusable, KeyError, ValueError) as error:
         if isinstance(error, SnapshotMismatch):
             raise
         raise InvalidSnapshot(f"the KV cannot be used: {error}") from error
 
 
-def _read(data: bytes, namespace: str, kind: Kind) -> tuple[list[int], Saved]:
+def _read(data: bytes, namespace: str, kind: Kind) -> tuple[list[int], SavedArrays]:
     _, metadata, _ = read_header(data)
     if metadata.format == FORMAT and metadata.namespace != namespace:
         ours = f"{metadata.namespace!r}, not {namespace!r}"
         raise SnapshotMismatch(f"the KV was saved with other weights, or another MLX, which rounds differently: {ours}")
-    saved = parsed(data, Metadata(FORMAT, kind, namespace, metadata.tokens, "", ""), None)
+    saved = parse(data, Metadata(FORMAT, kind, namespace, metadata.tokens, "", ""), None)
     return np.frombuffer(base64.b64decode(metadata.tokens), "<i4").tolist(), saved
 
 
-def _held(kept: Kept, tokens: list[int], saved: Saved) -> int:
+def _hold(kept: PrefixNamespace, tokens: list[int], saved: SavedArrays) -> int:
     store, namespace = kept
     if not store.shapes:
-        store.put_snapshot(namespace, tokens, Snapshot(saved.arrays, saved.note))
+        store.put_snapshot(namespace, tokens, CacheSnapshot(saved.arrays, saved.note))
         found = store.find_snapshot(namespace, tokens)
         return 0 if found is None else found.length
-    layers = [(saved.arrays[f"keys.{place}"], saved.arrays[f"values.{place}"]) for place in range(len(store.shapes))]
-    store.put(namespace, tokens, layers)
+    store.put(namespace, tokens, layers_of(saved.arrays))
     return store.match(namespace, tokens)
 
 
-def _packed(kind: Kind, namespace: str, tokens: Sequence[int], held: Snapshot) -> bytes:
+def _pack(kind: Kind, namespace: str, tokens: Sequence[int], held: CacheSnapshot) -> bytes:
     arrays = dict(held.arrays)
     mx.eval(arrays)
-    metadata = signed(Metadata(FORMAT, kind, namespace, text(raw(tokens)), held.note, ""), arrays)
+    metadata = sign(Metadata(FORMAT, kind, namespace, base64_of(token_bytes(tokens)), held.note, ""), arrays)
     described: Mapping[str, tuple[str, tuple[int, ...]]] = json.loads(metadata.arrays)
     header: dict[str, object] = {"__metadata__": msgspec.to_builtins(metadata)}
     parts, place = [], 0

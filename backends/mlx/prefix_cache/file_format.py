@@ -21,14 +21,15 @@ __all__ = [
     "Form",
     "Kind",
     "Metadata",
-    "Saved",
+    "SavedArrays",
     "Unusable",
+    "base64_of",
     "bytes_of",
-    "parsed",
-    "raw",
+    "form_of_arrays",
+    "parse",
     "read_header",
-    "signed",
-    "text",
+    "sign",
+    "token_bytes",
 ]
 
 Kind = Literal["block", "snapshot", "prefix"]
@@ -53,7 +54,7 @@ _TYPES = {
 """What safetensors calls MLX's types."""
 
 
-class Saved(NamedTuple):
+class SavedArrays(NamedTuple):
     """What a file holds: arrays by name, evaluated, and the caller's own text."""
 
     arrays: dict[str, mx.array]
@@ -86,30 +87,35 @@ class Metadata(msgspec.Struct, frozen=True):
     """Of everything above and of the arrays' bytes."""
 
 
-def raw(tokens: Sequence[int]) -> bytes:
+def token_bytes(tokens: Sequence[int]) -> bytes:
     """Ids as little-endian int32."""
     return np.asarray(tokens, "<i4").tobytes()
 
 
-def text(raw: bytes) -> str:
+def base64_of(raw: bytes) -> str:
     """Bytes as `Metadata` has them."""
     return base64.b64encode(raw).decode()
 
 
-def signed(metadata: Metadata, arrays: Mapping[str, mx.array]) -> Metadata:
+def form_of_arrays(arrays: Mapping[str, mx.array]) -> Form:
+    """The `Form` that arrays have."""
+    return {name: (array.shape, array.dtype) for name, array in arrays.items()}
+
+
+def sign(metadata: Metadata, arrays: Mapping[str, mx.array]) -> Metadata:
     """`metadata` with what the arrays are, and the checksum."""
     names = {dtype: name for name, dtype in _TYPES.items()}
     for name, array in arrays.items():
         if array.dtype not in names:
             raise TypeError(f"array {name!r} has the type {array.dtype}, which files do not hold")
     described = {name: (names[array.dtype], array.shape) for name, array in arrays.items()}
-    metadata = msgspec.structs.replace(metadata, arrays=_described(described))
+    metadata = msgspec.structs.replace(metadata, arrays=_describe(described))
     return msgspec.structs.replace(
         metadata, checksum=_checksum(metadata, {name: bytes_of(array) for name, array in arrays.items()})
     )
 
 
-def _described(arrays: Mapping[str, tuple[str, tuple[int, ...]]]) -> str:
+def _describe(arrays: Mapping[str, tuple[str, tuple[int, ...]]]) -> str:
     return msgspec.json.encode(arrays, order="sorted").decode()
 
 
@@ -126,22 +132,22 @@ def _checksum(metadata: Metadata, parts: Mapping[str, memoryview]) -> str:
     return digest.hexdigest()
 
 
-def parsed(data: bytes, wanted: Metadata, form: Form | None) -> Saved:
+def parse(data: bytes, wanted: Metadata, form: Form | None) -> SavedArrays:
     """The arrays in a file's bytes. Raises `Unusable` unless all of it is as it was written, and as is wanted."""
     tensors, metadata, body = read_header(data)
     for field in ("format", "kind", "namespace", "tokens"):
         if getattr(metadata, field) != getattr(wanted, field):
             raise Unusable(f"it has another {field}")
-    if metadata.arrays != _described({name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}):
+    if metadata.arrays != _describe({name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}):
         raise Unusable("its header and its metadata disagree about the arrays")
     parts = {name: body[slice(*tensor.data_offsets)] for name, tensor in tensors.items()}
     if metadata.checksum != _checksum(metadata, parts):
         raise Unusable("its checksum is wrong")
     arrays = {name: _array(tensor, parts[name]) for name, tensor in tensors.items()}
-    if form is not None and dict(form) != {name: (array.shape, array.dtype) for name, array in arrays.items()}:
+    if form is not None and dict(form) != form_of_arrays(arrays):
         raise Unusable("its arrays have other shapes or types")
     mx.eval(arrays)
-    return Saved(arrays, metadata.note)
+    return SavedArrays(arrays, metadata.note)
 
 
 def read_header(data: bytes) -> tuple[dict[str, _Tensor], Metadata, memoryview]:

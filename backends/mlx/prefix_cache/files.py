@@ -28,16 +28,16 @@ from greenroom.backends.mlx.prefix_cache.file_format import (
     Form,
     Kind,
     Metadata,
-    Saved,
+    SavedArrays,
     Unusable,
-    parsed,
-    raw,
-    signed,
-    text,
+    base64_of,
+    parse,
+    sign,
+    token_bytes,
 )
 from greenroom.files import part_of
 
-__all__ = ["PREFIX_FILE_BYTES", "Form", "Kind", "PrefixFileWarning", "PrefixFiles", "Saved"]
+__all__ = ["PREFIX_FILE_BYTES", "Form", "Kind", "PrefixFileWarning", "PrefixFiles", "SavedArrays"]
 
 PREFIX_FILE_BYTES = 4 << 30
 """Of all files in a folder: some tens of thousands of tokens of a model of eight billion parameters."""
@@ -75,18 +75,18 @@ class PrefixFiles:
         found = [_NAME.fullmatch(path.name) for path, _ in self._listed()]
         return sorted({int(m["length"]) for m in found if m and not m["part"] and m["about"] == about}, reverse=True)
 
-    def load(self, kind: Kind, namespace: str, tokens: Sequence[int], form: Form | None = None) -> Saved | None:
+    def load(self, kind: Kind, namespace: str, tokens: Sequence[int], form: Form | None = None) -> SavedArrays | None:
         """What was saved for exactly these tokens; None if there is nothing, or, with a warning, nothing usable.
 
         With `form`, arrays of any other names, shapes or types are not usable.
         """
-        ids = raw(tokens)
+        ids = token_bytes(tokens)
         path = self._path(kind, namespace, ids, len(tokens))
         if path.name in self._unusable:
             return None
         try:
             data = path.read_bytes()
-            saved = parsed(data, Metadata(FORMAT, kind, namespace, text(ids), "", ""), form)
+            saved = parse(data, Metadata(FORMAT, kind, namespace, base64_of(ids), "", ""), form)
         except FileNotFoundError:
             return None
         except (Unusable, OSError) as error:
@@ -103,13 +103,13 @@ class PrefixFiles:
 
         Raises `TypeError` for float64, which no device but the CPU could load.
         """
-        ids = raw(tokens)
+        ids = token_bytes(tokens)
         path = self._path(kind, namespace, ids, len(tokens))
         if path.name not in self._unusable and _touch(path):
             return True
         if sum(array.nbytes for array in arrays.values()) > self._budget:
             return False
-        metadata = signed(Metadata(FORMAT, kind, namespace, text(ids), note, ""), arrays)
+        metadata = sign(Metadata(FORMAT, kind, namespace, base64_of(ids), note, ""), arrays)
         try:
             is_there = self._write(path, arrays, metadata)
         except (OSError, RuntimeError) as error:  # MLX raises the latter when it cannot write

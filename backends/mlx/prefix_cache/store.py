@@ -18,19 +18,20 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from greenroom.backends.mlx.kv.padded_layers import LayerShape
-from greenroom.backends.mlx.prefix_cache.files import Form, PrefixFiles
+from greenroom.backends.mlx.layer_shape import LayerShape
+from greenroom.backends.mlx.prefix_cache.file_format import form_of_arrays
+from greenroom.backends.mlx.prefix_cache.files import PrefixFiles
+from greenroom.backends.mlx.prefix_cache.layers import Layers, arrays_of, copy_layers, form_of, join_layers, layers_of
+from greenroom.backends.prefixes import common_prefix_length
 
-__all__ = ["BLOCK", "Hit", "Kept", "Layers", "PrefixStore", "Snapshot", "SnapshotHit"]
+__all__ = ["BLOCK", "CacheSnapshot", "Hit", "PrefixNamespace", "PrefixStore", "SnapshotHit"]
 
 BLOCK = 64
 """Tokens of a block: few enough that little is lost where entries part, enough that blocks are few."""
-Layers = Sequence[tuple[mx.array, mx.array]]
-"""Keys and values of every layer, `[1, heads, tokens, size]`."""
 _Tokens = tuple[int, ...]
 
 
@@ -41,7 +42,7 @@ class Hit(NamedTuple):
     layers: Layers
 
 
-class Snapshot(NamedTuple):
+class CacheSnapshot(NamedTuple):
     """Caches that are used as a whole: their arrays by name, and a text in which the caller keeps all else."""
 
     arrays: Mapping[str, mx.array]
@@ -52,23 +53,34 @@ class SnapshotHit(NamedTuple):
     """The caches after exactly `length` tokens. Writing into the arrays changes nothing in the store."""
 
     length: int
-    snapshot: Snapshot
+    snapshot: CacheSnapshot
 
 
-class _Block:
-    """KV of `tokens`, which follow those of `before`; it hangs in `siblings`, and others follow it."""
+class _Entry:
+    """What is held for `tokens`; `siblings` is the table in which it is found by them."""
 
-    __slots__ = ("before", "following", "layers", "namespace", "nbytes", "siblings", "tokens")
+    __slots__ = ("namespace", "nbytes", "siblings", "tokens")
+
+    def __init__(
+        self, namespace: str, siblings: dict[_Tokens, Any], tokens: _Tokens, arrays: Iterable[mx.array]
+    ) -> None:
+        self.namespace = namespace
+        self.siblings = siblings
+        self.tokens = tokens
+        self.nbytes = sum(array.nbytes for array in arrays)
+
+
+class _Block(_Entry):
+    """KV of `tokens`, which follow those of `before`; others follow it."""
+
+    __slots__ = ("before", "following", "layers")
 
     def __init__(
         self, namespace: str, before: _Block | None, siblings: dict[_Tokens, _Block], tokens: _Tokens, layers: Layers
     ) -> None:
-        self.namespace = namespace
+        super().__init__(namespace, siblings, tokens, [array for layer in layers for array in layer])
         self.before = before
-        self.siblings = siblings
-        self.tokens = tokens
         self.layers = layers
-        self.nbytes = sum(keys.nbytes + values.nbytes for keys, values in layers)
         self.following: dict[_Tokens, _Block] = {}
 
     def all_tokens(self) -> _Tokens:
@@ -80,17 +92,16 @@ class _Block:
         return tuple([token for part in reversed(parts) for token in part])
 
 
-class _State:
-    """A snapshot after `tokens`; it hangs in `siblings`."""
+class _SnapshotEntry(_Entry):
+    """A snapshot after `tokens`."""
 
-    __slots__ = ("namespace", "nbytes", "siblings", "snapshot", "tokens")
+    __slots__ = ("snapshot",)
 
-    def __init__(self, namespace: str, siblings: dict[_Tokens, _State], tokens: _Tokens, snapshot: Snapshot) -> None:
-        self.namespace = namespace
-        self.siblings = siblings
-        self.tokens = tokens
+    def __init__(
+        self, namespace: str, siblings: dict[_Tokens, _SnapshotEntry], tokens: _Tokens, snapshot: CacheSnapshot
+    ) -> None:
+        super().__init__(namespace, siblings, tokens, snapshot.arrays.values())
         self.snapshot = snapshot
-        self.nbytes = sum(array.nbytes for array in snapshot.arrays.values())
 
 
 class PrefixStore:
@@ -109,8 +120,8 @@ class PrefixStore:
         self._files = files
         self._first: dict[str, dict[_Tokens, _Block]] = {}
         """By namespace: the blocks with which entries begin."""
-        self._states: dict[str, dict[_Tokens, _State]] = {}
-        self._recent: OrderedDict[_Block | _State, None] = OrderedDict()
+        self._snapshots: dict[str, dict[_Tokens, _SnapshotEntry]] = {}
+        self._recent: OrderedDict[_Entry, None] = OrderedDict()
         """The least recently used first."""
         self.nbytes = 0
         """Bytes of all that is held."""
@@ -127,8 +138,8 @@ class PrefixStore:
     def match(self, namespace: str, tokens: Sequence[int]) -> int:
         """How many of `tokens`, from the first on, have their KV in memory. Uses and counts nothing."""
         wanted = tuple(tokens)
-        path = self._whole(namespace, wanted)
-        return len(path) * BLOCK + _alike(self._following(namespace, path), wanted[len(path) * BLOCK :])[1]
+        path = self._whole_blocks(namespace, wanted)
+        return len(path) * BLOCK + _closest(self._following(namespace, path), wanted[len(path) * BLOCK :])[1]
 
     def find(self, namespace: str, tokens: Sequence[int], *, least: int = 1) -> Hit | None:
         """KV of the longest prefix of `tokens` that is held; None where that is shorter than `least`.
@@ -136,11 +147,11 @@ class PrefixStore:
         The last token of a prompt must be run for its logits: ask without it.
         """
         wanted = tuple(tokens)
-        path = self._whole(namespace, wanted)
+        path = self._whole_blocks(namespace, wanted)
         self._use(path)
         self._load(namespace, wanted, path)
         start = len(path) * BLOCK
-        tail, common = _alike(self._following(namespace, path), wanted[start:])
+        tail, common = _closest(self._following(namespace, path), wanted[start:])
         if start + common < max(least, 1):
             self.misses += 1
             return None
@@ -148,12 +159,12 @@ class PrefixStore:
         if tail is not None:
             self._use([*path, tail])
             parts.append([(keys[:, :, :common], values[:, :, :common]) for keys, values in tail.layers])
-        self._count(start + common)
-        return Hit(start + common, _joined(parts))
+        self._count_hit(start + common)
+        return Hit(start + common, join_layers(parts))
 
-    def whole(self, namespace: str, tokens: Sequence[int]) -> int:
+    def whole_length(self, namespace: str, tokens: Sequence[int]) -> int:
         """How many of `tokens` are held in whole blocks: those that `put` would not copy."""
-        return len(self._whole(namespace, tuple(tokens))) * BLOCK
+        return len(self._whole_blocks(namespace, tuple(tokens))) * BLOCK
 
     def put(self, namespace: str, tokens: Sequence[int], layers: Layers, *, behind: int = 0) -> None:
         """Keep the KV of `tokens`: copies what is not held yet, and waits for it. Too large an entry is not kept.
@@ -165,75 +176,72 @@ class PrefixStore:
         self._check(layers, len(kept) - behind)
         if len(kept) * self._bytes_per_token > self._budget:
             return
-        path = self._whole(namespace, kept)
+        path = self._whole_blocks(namespace, kept)
         self._use(path)
         start = len(path) * BLOCK
         following = self._following(namespace, path)
-        tail, common = _alike(following, kept[start:])
+        tail, common = _closest(following, kept[start:])
         if start + common == len(kept):
             self._use([*path, tail] if tail is not None else path)
             return
-        self._outgrow(tail, common)
+        self._drop_outgrown(tail, common)
         self._make_room((len(kept) - start) * self._bytes_per_token)
         cuts = [(at, min(at + BLOCK, len(kept))) for at in range(start, len(kept), BLOCK)]
-        parts = [[_copied(layer, at - behind, stop - behind) for layer in layers] for at, stop in cuts]
+        parts = [copy_layers(layers, at - behind, stop - behind) for at, stop in cuts]
         mx.eval(parts)
         for (at, stop), part in zip(cuts, parts, strict=True):
-            self._hang(namespace, path, kept[at:stop], part)
+            self._insert_block(namespace, path, kept[at:stop], part)
 
     def find_snapshot(self, namespace: str, tokens: Sequence[int]) -> SnapshotHit | None:
         """The longest snapshot after a prefix of `tokens`. Ask without a prompt's last token, as for `find`."""
         wanted = tuple(tokens)
-        states = self._states.get(namespace, {})
-        alike = [state for state in states.values() if wanted[: len(state.tokens)] == state.tokens]
-        state = max(alike, key=lambda state: len(state.tokens), default=None)
-        state = self._load_state(namespace, wanted, len(state.tokens) if state is not None else 0) or state
-        if state is None:
+        snapshots = self._snapshots.get(namespace, {})
+        alike = [entry for entry in snapshots.values() if wanted[: len(entry.tokens)] == entry.tokens]
+        entry = max(alike, key=lambda entry: len(entry.tokens), default=None)
+        entry = self._load_snapshot(namespace, wanted, len(entry.tokens) if entry is not None else 0) or entry
+        if entry is None:
             self.misses += 1
             return None
-        self._use([state])
-        self._count(len(state.tokens))
-        return SnapshotHit(len(state.tokens), _of_its_own(state.snapshot))
+        self._use([entry])
+        self._count_hit(len(entry.tokens))
+        return SnapshotHit(len(entry.tokens), _copy_snapshot(entry.snapshot))
 
-    def put_snapshot(self, namespace: str, tokens: Sequence[int], snapshot: Snapshot) -> None:
+    def put_snapshot(self, namespace: str, tokens: Sequence[int], snapshot: CacheSnapshot) -> None:
         """Keep the caches after `tokens`: copies them, and waits. Replaces what was kept; too large, it is not kept."""
         kept = tuple(tokens)
         nbytes = sum(array.nbytes for array in snapshot.arrays.values())
         if not kept or nbytes > self._budget:
             return
-        before = self._states.get(namespace, {}).get(kept)
+        before = self._snapshots.get(namespace, {}).get(kept)
         if before is not None:
             self._drop(before)
         self._make_room(nbytes)
-        snapshot = _of_its_own(snapshot)
+        snapshot = _copy_snapshot(snapshot)
         mx.eval(dict(snapshot.arrays))
-        self._hang_state(namespace, kept, snapshot)
+        self._insert_snapshot(namespace, kept, snapshot)
 
     def flush(self) -> None:
         """Write everything that files can hold, the least recently used first; it stays here too."""
-        for held in self._recent:
-            self._save(held)
+        for entry in self._recent:
+            self._save(entry)
 
     def clear(self) -> None:
         """Drop everything. Files stay, and nothing is written."""
         self._recent.clear()
         self._first.clear()
-        self._states.clear()
+        self._snapshots.clear()
         self.nbytes = 0
 
     def _check(self, layers: Layers, length: int) -> None:
-        given = [(k.shape, k.dtype, v.shape, v.dtype) for k, v in layers]
-        wanted = [
-            ((1, s.heads, length, s.key_size), s.key_type, (1, s.heads, length, s.value_size), s.value_type)
-            for s in self.shapes
-        ]
+        given = form_of_arrays(arrays_of(layers))
+        wanted = form_of(self.shapes, length)
         if given != wanted:
             raise ValueError(f"{length} tokens have KV of shapes and types {wanted}, not {given}")
 
     def _following(self, namespace: str, path: list[_Block]) -> dict[_Tokens, _Block]:
         return path[-1].following if path else self._first.get(namespace, {})
 
-    def _whole(self, namespace: str, tokens: _Tokens) -> list[_Block]:
+    def _whole_blocks(self, namespace: str, tokens: _Tokens) -> list[_Block]:
         """The whole blocks that hold the beginning of `tokens`."""
         path: list[_Block] = []
         for start in range(0, len(tokens) - BLOCK + 1, BLOCK):
@@ -243,32 +251,34 @@ class PrefixStore:
             path.append(block)
         return path
 
-    def _use(self, path: Sequence[_Block | _State]) -> None:
-        for held in reversed(path):
-            self._recent.move_to_end(held)
+    def _use(self, path: Sequence[_Entry]) -> None:
+        for entry in reversed(path):
+            self._recent.move_to_end(entry)
 
-    def _count(self, length: int) -> None:
+    def _count_hit(self, length: int) -> None:
         self.hits += 1
         self.hit_tokens += length
 
-    def _hang(self, namespace: str, path: list[_Block], tokens: _Tokens, layers: Layers) -> None:
+    def _insert(self, entry: _Entry) -> None:
+        entry.siblings[entry.tokens] = entry
+        self._recent[entry] = None
+        self.nbytes += entry.nbytes
+
+    def _insert_block(self, namespace: str, path: list[_Block], tokens: _Tokens, layers: Layers) -> None:
         """Put a block behind those of `path`, and into it."""
         before = path[-1] if path else None
         siblings = before.following if before is not None else self._first.setdefault(namespace, {})
-        block = siblings[tokens] = _Block(namespace, before, siblings, tokens, layers)
-        self._recent[block] = None
-        self.nbytes += block.nbytes
+        block = _Block(namespace, before, siblings, tokens, layers)
+        self._insert(block)
         path.append(block)
         self._use(path)
 
-    def _hang_state(self, namespace: str, tokens: _Tokens, snapshot: Snapshot) -> _State:
-        siblings = self._states.setdefault(namespace, {})
-        state = siblings[tokens] = _State(namespace, siblings, tokens, snapshot)
-        self._recent[state] = None
-        self.nbytes += state.nbytes
-        return state
+    def _insert_snapshot(self, namespace: str, tokens: _Tokens, snapshot: CacheSnapshot) -> _SnapshotEntry:
+        entry = _SnapshotEntry(namespace, self._snapshots.setdefault(namespace, {}), tokens, snapshot)
+        self._insert(entry)
+        return entry
 
-    def _outgrow(self, tail: _Block | None, common: int) -> None:
+    def _drop_outgrown(self, tail: _Block | None, common: int) -> None:
         """Drop a short last block whose tokens a longer one is about to hold."""
         if tail is not None and common == len(tail.tokens):
             self._drop(tail)
@@ -280,28 +290,28 @@ class PrefixStore:
             self.evictions += 1
             self._save(oldest)
 
-    def _drop(self, held: _Block | _State) -> None:
-        del self._recent[held]
-        self.nbytes -= held.nbytes
-        del held.siblings[held.tokens]
-        if not held.siblings:
-            for top in (self._first, self._states):
-                if top.get(held.namespace) is held.siblings:
-                    del top[held.namespace]
+    def _drop(self, entry: _Entry) -> None:
+        del self._recent[entry]
+        self.nbytes -= entry.nbytes
+        del entry.siblings[entry.tokens]
+        if not entry.siblings:
+            for top in (self._first, self._snapshots):
+                if top.get(entry.namespace) is entry.siblings:
+                    del top[entry.namespace]
 
-    def _save(self, held: _Block | _State) -> None:
+    def _save(self, entry: _Entry) -> None:
         if self._files is None:
             return
-        if isinstance(held, _State):
-            self._files.save("snapshot", held.namespace, held.tokens, held.snapshot.arrays, held.snapshot.note)
-        elif len(held.tokens) == BLOCK:
-            self._files.save("block", held.namespace, held.all_tokens(), _named(held.layers))
+        if isinstance(entry, _SnapshotEntry):
+            self._files.save("snapshot", entry.namespace, entry.tokens, entry.snapshot.arrays, entry.snapshot.note)
+        elif isinstance(entry, _Block) and len(entry.tokens) == BLOCK:
+            self._files.save("block", entry.namespace, entry.all_tokens(), arrays_of(entry.layers))
 
     def _load(self, namespace: str, tokens: _Tokens, path: list[_Block]) -> None:
         """Lengthen `path` by the blocks that files hold, as far as memory may hold all of it."""
         if self._files is None:
             return
-        form = _form(self.shapes)
+        form = form_of(self.shapes, BLOCK)
         for start in range(len(path) * BLOCK, len(tokens) - BLOCK + 1, BLOCK):
             stop = start + BLOCK
             if stop * self._bytes_per_token > self._budget:
@@ -309,12 +319,11 @@ class PrefixStore:
             saved = self._files.load("block", namespace, tokens[:stop], form)
             if saved is None:
                 return
-            self._outgrow(*_alike(self._following(namespace, path), tokens[start:stop]))
+            self._drop_outgrown(*_closest(self._following(namespace, path), tokens[start:stop]))
             self._make_room(BLOCK * self._bytes_per_token)
-            layers = [(saved.arrays[f"keys.{i}"], saved.arrays[f"values.{i}"]) for i in range(len(self.shapes))]
-            self._hang(namespace, path, tokens[start:stop], layers)
+            self._insert_block(namespace, path, tokens[start:stop], layers_of(saved.arrays))
 
-    def _load_state(self, namespace: str, tokens: _Tokens, longer: int) -> _State | None:
+    def _load_snapshot(self, namespace: str, tokens: _Tokens, longer: int) -> _SnapshotEntry | None:
         """The longest snapshot that files hold after more than `longer` of `tokens`."""
         if self._files is None:
             return None
@@ -327,63 +336,24 @@ class PrefixStore:
             nbytes = sum(array.nbytes for array in saved.arrays.values())
             if nbytes <= self._budget:
                 self._make_room(nbytes)
-                return self._hang_state(namespace, tokens[:length], Snapshot(*saved))
+                return self._insert_snapshot(namespace, tokens[:length], CacheSnapshot(*saved))
         return None
 
 
-class Kept(NamedTuple):
+class PrefixNamespace(NamedTuple):
     """A store, and the namespace of a model in it."""
 
     store: PrefixStore
     namespace: str
 
 
-def _alike(blocks: Mapping[_Tokens, _Block], tokens: _Tokens) -> tuple[_Block | None, int]:
+def _closest(blocks: Mapping[_Tokens, _Block], tokens: _Tokens) -> tuple[_Block | None, int]:
     """The block that begins with the most of `tokens`, and how many; None and 0 if none does."""
-    common = [(block, _common(block.tokens, tokens)) for block in blocks.values()]
+    common = [(block, common_prefix_length(block.tokens, tokens)) for block in blocks.values()]
     block, length = max(common, key=itemgetter(1), default=(None, 0))
     return (block, length) if length else (None, 0)
 
 
-def _common(one: _Tokens, other: _Tokens) -> int:
-    for place, (a, b) in enumerate(zip(one, other, strict=False)):
-        if a != b:
-            return place
-    return min(len(one), len(other))
-
-
-def _copied(layer: tuple[mx.array, mx.array], start: int, stop: int) -> tuple[mx.array, mx.array]:
-    """A copy, which keeps no larger buffer alive, but for up to 16 KiB that MLX does not mind."""
-    keys, values = layer
-    return mx.contiguous(keys[:, :, start:stop]), mx.contiguous(values[:, :, start:stop])
-
-
-def _joined(parts: Iterable[Layers]) -> Layers:
-    """Parts of a chain, one behind the other, layer by layer."""
-    joined = []
-    for layer in zip(*parts, strict=True):
-        keys, values = zip(*layer, strict=True)
-        joined.append((mx.concatenate(list(keys), axis=2), mx.concatenate(list(values), axis=2)))
-    return joined
-
-
-def _of_its_own(snapshot: Snapshot) -> Snapshot:
+def _copy_snapshot(snapshot: CacheSnapshot) -> CacheSnapshot:
     """The same with other arrays: writing into those of one does not change the other."""
-    return Snapshot({name: mx.contiguous(array) for name, array in snapshot.arrays.items()}, snapshot.note)
-
-
-def _named(layers: Layers) -> dict[str, mx.array]:
-    """Layers as a file holds them."""
-    named = {}
-    for i, (keys, values) in enumerate(layers):
-        named[f"keys.{i}"], named[f"values.{i}"] = keys, values
-    return named
-
-
-def _form(shapes: Sequence[LayerShape]) -> Form:
-    """What a file must hold for a block."""
-    form = {}
-    for i, s in enumerate(shapes):
-        form[f"keys.{i}"] = ((1, s.heads, BLOCK, s.key_size), s.key_type)
-        form[f"values.{i}"] = ((1, s.heads, BLOCK, s.value_size), s.value_type)
-    return form
+    return CacheSnapshot({name: mx.contiguous(array) for name, array in snapshot.arrays.items()}, snapshot.note)

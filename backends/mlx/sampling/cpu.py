@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["drawn", "weights"]
+__all__ = ["draw", "weights"]
 
 _BLOCK = 64
 Floats = npt.NDArray[np.float32]
@@ -25,7 +25,7 @@ def weights(x: mx.array, temperature: Floats) -> Floats:
         return np.exp(found, out=found)
 
 
-def drawn(weights: Floats, uniform: Floats) -> npt.NDArray[np.uint32]:
+def draw(weights: Floats, uniform: Floats) -> npt.NDArray[np.uint32]:
     """A token for each row of `weights` `[n, vocabulary]`, in proportion, by inverse CDF at `uniform` `[n, 1]`.
 
     The sum is taken over blocks of 64 first; only the block in which it passes the mark is added up one by one.

@@ -2,7 +2,7 @@
 
 A mask allows few tokens, nearly all, or something between. Where it allows few, only their logits are looked at: the
 row is drawn from that short list, and nothing as wide as the vocabulary is computed for it. Where it forbids few, those
-are written over. Else the whole row is laid under its mask: on Apple's GPUs by a kernel that reads the bits as they
+are written over. Else the whole row is masked: on Apple's GPUs by a kernel that reads the bits as they
 are, on a CPU by numbers that cap the logits, elsewhere through an array of bools. Which it is follows from the row's
 own mask.
 """
@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from greenroom.backends.mlx.memory import uses_cpu
 
-__all__ = ["FEW", "Short", "apply", "expand", "sort_out"]
+__all__ = ["FEW", "Short", "apply", "expand", "split_short"]
 
 Bits = npt.NDArray[np.uint32]
 FEW = (64, 1024)
@@ -46,7 +46,7 @@ class Short(NamedTuple):
         return mx.where(is_real, picked, -mx.inf)
 
 
-def sort_out(bits: Bits, places: Sequence[int]) -> tuple[list[Short], list[int]]:
+def split_short(bits: Bits, places: Sequence[int]) -> tuple[list[Short], list[int]]:
     """Which rows draw from a list, and which of `bits` are left, by index; `places[i]` is the row of `bits[i]`."""
     counts = np.bitwise_count(bits).sum(axis=1, dtype=np.int64).tolist()
     shorts = []
@@ -56,8 +56,8 @@ def sort_out(bits: Bits, places: Sequence[int]) -> tuple[list[Short], list[int]]
         low = width
         if chosen:
             ids = np.zeros((len(chosen), width), np.uint32)
-            for line, i in zip(ids, chosen, strict=True):
-                line[: counts[i]] = _allowed(bits[i])
+            for listed, i in zip(ids, chosen, strict=True):
+                listed[: counts[i]] = _allowed(bits[i])
             shorts.append(Short([places[i] for i in chosen], ids, [counts[i] for i in chosen]))
     return shorts, [i for i, count in enumerate(counts) if count > low]
 
@@ -72,11 +72,13 @@ def _allowed(row: Bits) -> npt.NDArray[np.int64]:
 
 def apply(x: mx.array, bits: Bits, places: Sequence[int]) -> mx.array:
     """`x` `[rows, vocabulary]`, minus infinity where the bits of the rows at `places` forbid. Writes into it."""
+    # 1. Count what each row forbids, of the ids that there are.
     width = x.shape[-1]
     forbidden = ~bits
     if width % 32:
         forbidden[:, -1] &= np.uint32((1 << width % 32) - 1)
     counts = np.bitwise_count(forbidden).sum(axis=1, dtype=np.int64)
+    # 2. Few ids: write over their logits.
     dense = []
     for i, count in enumerate(counts.tolist()):
         if count <= FEW[-1]:
@@ -84,16 +86,17 @@ def apply(x: mx.array, bits: Bits, places: Sequence[int]) -> mx.array:
                 x[places[i], mx.array(_allowed(forbidden[i]))] = mx.array(-mx.inf, x.dtype)
         else:
             dense.append(i)
+    # 3. Many: go over the whole row, and over whole `x` where that is all rows.
     if not dense:
         return x
-    if len(dense) == len(x):  # the rows of `bits` may stand in another order than those of `x`
-        return _laid_under(x, bits[sorted(dense, key=places.__getitem__)])
+    if len(dense) == len(x):  # the rows of `bits` may be in another order than those of `x`
+        return _mask_rows(x, bits[sorted(dense, key=places.__getitem__)])
     at = mx.array([places[i] for i in dense])
-    x[at] = _laid_under(x[at], bits[dense])
+    x[at] = _mask_rows(x[at], bits[dense])
     return x
 
 
-def _laid_under(x: mx.array, bits: Bits) -> mx.array:
+def _mask_rows(x: mx.array, bits: Bits) -> mx.array:
     if uses_cpu():
         return by_caps(x, bits)
     return by_kernel(x, bits) if mx.metal.is_available() else by_bools(x, bits)

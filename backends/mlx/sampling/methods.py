@@ -1,4 +1,4 @@
-"""The ways from logits to drawn tokens, for rows that are not greedy.
+"""The methods that lead from logits to drawn tokens, for rows that are not greedy.
 
 candidates  `top_k` up to 256: the k largest are found without sorting, and the rest is arithmetic on `[n, k]`.
 nucleus     `top_p` without such a `top_k`: one exp over the vocabulary for the total, then the 512 likeliest. Where
@@ -6,7 +6,7 @@ nucleus     `top_p` without such a `top_k`: one exp over the vocabulary for the 
 filtered    other filters: thresholds by bisection over the float's bits, which are exact, then an inverse CDF.
 open        temperature alone: the inverse CDF; in numpy where MLX computes on the CPU.
 
-Which way a row takes depends on its own parameters, and on its own logits at most: never on the rows beside it.
+Which method a row takes depends on its own parameters, and on its own logits at most: never on the rows beside it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from greenroom.backends.mlx.sampling.topk import largest
 from greenroom.backends.mlx.sampling.uniforms import mixed_seeds, uniforms
 from greenroom.backends.protocol import Sampling
 
-__all__ = ["WAYS", "Group", "way_of"]
+__all__ = ["METHODS", "Group", "method_of"]
 
 _MOST_CANDIDATES = 256
 _NUCLEUS_CANDIDATES = 512
 
 
 class Group:
-    """Rows that take the same way, with their parameters as columns `[n, 1]`."""
+    """Rows that are drawn by the same method, with their parameters as columns `[n, 1]`."""
 
     def __init__(self, places: list[int], samplings: list[Sampling], vocab_size: int) -> None:
         self.places = places
@@ -47,13 +47,13 @@ class Group:
         self.has_top_p = any(sampling.top_p < 1 for sampling in samplings)
         self.has_min_p = any(sampling.min_p > 0 for sampling in samplings)
 
-    def drawn(self, positions: npt.NDArray[np.uint64]) -> npt.NDArray[np.float32]:
+    def uniforms(self, positions: npt.NDArray[np.uint64]) -> npt.NDArray[np.float32]:
         """The rows' uniform numbers `[n, 1]`."""
         return uniforms(self.seeds, positions[self.index])[:, None]
 
 
-def way_of(sampling: Sampling, vocab_size: int) -> str:
-    """The way of a row: `greedy` or a name in `WAYS`."""
+def method_of(sampling: Sampling, vocab_size: int) -> str:
+    """The method of a row: `greedy` or a name in `METHODS`."""
     if sampling.temperature == 0:
         return "greedy"
     if 0 < sampling.top_k <= min(_MOST_CANDIDATES, vocab_size):
@@ -116,7 +116,7 @@ def _nucleus(x: mx.array, group: Group, drawn: npt.NDArray[np.float32]) -> mx.ar
 
 def _open(x: mx.array, group: Group, uniform: npt.NDArray[np.float32]) -> mx.array:
     if uses_cpu():
-        return mx.array(cpu.drawn(cpu.weights(x, group.temperatures), uniform))
+        return mx.array(cpu.draw(cpu.weights(x, group.temperatures), uniform))
     return _by_threshold(_weights(x, group), None, None, None, mx.array(uniform))
 
 
@@ -171,5 +171,5 @@ def _keep(weights: mx.array, measure: mx.array, enough: mx.array) -> mx.array:
     return mx.where((weights > least) | (tied & (above + before < enough)), weights, 0)
 
 
-WAYS = {"candidates": _candidates, "nucleus": _nucleus, "filtered": _filtered, "open": _open}
+METHODS = {"candidates": _candidates, "nucleus": _nucleus, "filtered": _filtered, "open": _open}
 """From logits (float32 `[n, vocabulary]`), the rows' parameters and their uniform numbers `[n, 1]` to tokens `[n]`."""

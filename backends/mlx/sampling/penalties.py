@@ -1,6 +1,6 @@
 """Penalties, biases and bans on the logits of the rows that ask for them, as mlx-lm's logits processors define them.
 
-The tokens that a penalty looks at stand in one integer array on the device, a row per penalised row, newest last.
+The tokens that a penalty looks at are one integer array on the device, a row per penalised row, newest last.
 While the same rows decode one token a step, it is shifted there, without waiting for a number; else it is built from
 the rows.
 """
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from greenroom.backends.mlx.rows import Row, TokenRef
 
-__all__ = ["Bans", "Bias", "Penalties", "is_penalised"]
+__all__ = ["Bans", "Bias", "Penalties"]
 
 _PAIRWISE = 64
 
@@ -58,7 +58,7 @@ class Penalties:
     """Repetition, presence and frequency penalties of the rows that have one."""
 
     def __init__(self, rows: list[Row]) -> None:
-        self._rows = [(i, row) for i, row in enumerate(rows) if is_penalised(row)]
+        self._rows = [(i, row) for i, row in enumerate(rows) if row.sampling.is_penalised]
         settings = [row.sampling for _, row in self._rows]
         contexts = np.array([(s.repetition_context, s.presence_context, s.frequency_context) for s in settings])
         asked = np.array(
@@ -135,9 +135,3 @@ def _counts(history: mx.array, inside: mx.array, vocab_size: int) -> mx.array:
     column = mx.arange(history.shape[0])[:, None]
     totals = mx.zeros((history.shape[0], vocab_size), dtype=mx.int32).at[column, history].add(inside.astype(mx.int32))
     return totals[column, history]
-
-
-def is_penalised(row: Row) -> bool:
-    """Whether the row has a penalty of any kind."""
-    sampling = row.sampling
-    return bool(sampling.repetition_penalty or sampling.presence_penalty or sampling.frequency_penalty)

@@ -1,0 +1,107 @@
+"""From the engine to who waits on the event loop: a request's messages go into its mailbox, an answer to its asker."""
+
+from __future__ import annotations
+
+from anyio import Event
+
+from greenroom.actors.engine import Engine
+from greenroom.actors.mailbox import Mailbox
+from greenroom.actors.messages import Answer, Ended, ExportKv, ImportKv, KvExported, KvImported, Outbound
+from greenroom.errors import GreenroomError, RuntimeClosed, TooBusy
+from greenroom.events import Info
+
+__all__ = ["Dispatcher"]
+
+
+class _Question:
+    """Something asked of the engine that needs no row."""
+
+    def __init__(self) -> None:
+        self.done = Event()
+        self.answer: Answer | None = None
+
+    def resolve(self, answer: Answer | None) -> None:
+        """Wake the asker; with None no answer will come."""
+        self.answer = answer
+        self.done.set()
+
+
+class Dispatcher:
+    """Numbers the requests and sorts the engine's messages into mailboxes. On the event loop alone."""
+
+    def __init__(self, engine: Engine, *, max_waiting: int) -> None:
+        self._engine = engine
+        self._max_waiting = max_waiting
+        self._mailboxes: dict[int, Mailbox] = {}
+        self._questions: dict[int, _Question] = {}
+        self._failure: Exception | None = None
+        """Why there are no answers any more."""
+        self._next = 0
+        self._queued = 0
+
+    def __repr__(self) -> str:
+        return f"<Dispatcher open={len(self._mailboxes)} queued={self._queued}>"
+
+    @property
+    def queued(self) -> int:
+        """Requests that were announced and have no row yet."""
+        return self._queued
+
+    def open(self) -> Mailbox:
+        """A mailbox for a new request. Raises `TooBusy` where as many wait as may."""
+        if self._queued >= self._max_waiting:
+            raise TooBusy(self._queued, self._max_waiting)
+        mailbox = Mailbox(self._take_number(), self._engine)
+        self._queued += 1
+        self._mailboxes[mailbox.request] = mailbox
+        return mailbox
+
+    async def export_kv(self, tokens: tuple[int, ...]) -> bytes | None:
+        """The engine's KV of the longest prefix of `tokens`, as bytes; None where it holds none."""
+        answer = await self._ask(ExportKv(self._take_number(), tokens))
+        return answer.data if isinstance(answer, KvExported) else None
+
+    async def import_kv(self, data: bytes) -> int:
+        """Have the engine hold the KV of an export; how many tokens it holds. Raises what is wrong with it."""
+        answer = await self._ask(ImportKv(self._take_number(), data))
+        return answer.tokens if isinstance(answer, KvImported) else 0
+
+    def _take_number(self) -> int:
+        self._next += 1
+        return self._next - 1
+
+    async def _ask(self, message: ExportKv | ImportKv) -> Answer:
+        if self._failure is not None:
+            raise self._failure
+        question = self._questions[message.request] = _Question()
+        self._engine.put(message)
+        await question.done.wait()
+        answer = question.answer
+        problem = self._failure if answer is None else answer.error
+        if answer is None or problem is not None:
+            raise problem or RuntimeClosed("the runtime was closed before it answered")
+        return answer
+
+    def deliver(self, messages: tuple[Outbound | Answer, ...]) -> None:
+        """Sort one step's messages."""
+        for message in messages:
+            if isinstance(message, KvExported | KvImported):
+                self._questions.pop(message.request).resolve(message)
+                continue
+            mailbox = self._mailboxes.get(message.request)
+            if mailbox is None:
+                continue
+            was_queued = not mailbox.is_started and not mailbox.is_settled
+            mailbox.deliver(message)
+            if was_queued and (mailbox.is_started or mailbox.is_settled):
+                self._queued -= 1
+            if mailbox.is_settled:
+                del self._mailboxes[message.request]
+
+    def close(self, failure: GreenroomError | None) -> None:
+        """The engine is gone: end what it never answered, as a shutdown or with `failure`."""
+        self._failure = failure or RuntimeClosed("the runtime was closed before it answered")
+        while self._questions:
+            self._questions.popitem()[1].resolve(None)
+        info = Info(stop_reason="cancelled", stop_detail="shutdown", prompt_tokens=0, generation_tokens=0)
+        self.deliver(tuple([Ended(request, info, failure) for request in self._mailboxes]))
