@@ -14,7 +14,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from typing_extensions import TypeForm
 
 from greenroom.actors.client import LoopPoster, loop_poster
-from greenroom.constraints.structures import Missing, Path, Snapshots, Validate
+from greenroom.constraints.structures import MISSING, Missing, Path, Snapshots, Validate
 from greenroom.errors import InvalidParameter, StreamInUse, TruncatedJson
 from greenroom.events import Info
 from greenroom.lifetimes import Closing
@@ -133,18 +133,12 @@ class Structures(Closing, Generic[T]):
         if feed.has_news or (is_truncated and with_marks):
             moment = feed.moment(is_marked=is_truncated)
             self._is_ended = is_truncated
-            if moment is not None and (with_marks or not is_truncated or self._is_shown(moment)):
+            if moment is not None and (with_marks or not is_truncated or moment.value is not MISSING):
                 return moment
         self._is_ended = True
         if feed.error is not None and not is_truncated:
             raise feed.error
         raise StopAsyncIteration
-
-    @staticmethod
-    def _is_shown(moment: Structure[T]) -> bool:
-        from greenroom.constraints.structures import MISSING
-
-        return moment.value is not MISSING
 
     async def aclose(self) -> None:
         """End the source and return once it has ended. What was not read is dropped."""
