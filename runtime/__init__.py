@@ -1,13 +1,17 @@
 """greenroom: an async, actor-style inference runtime for MLX.
 
 This package is what a user touches: the runtime, `generate()`, events, parameters, decoders, the command line. It does
-not know threads, arrays, or KV. Its names are handed on lazily, so importing a part of greenroom loads that part alone.
+not know threads, arrays, or KV. Its errors come with it; its other names are handed on lazily, so importing a part of
+greenroom loads that part alone.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+from greenroom import errors
+from greenroom.errors import *  # noqa: F403 - all of them are public, and nothing comes with them
 
 if TYPE_CHECKING:
     from greenroom import testing
@@ -32,50 +36,6 @@ if TYPE_CHECKING:
     from greenroom.constraints.kinds.lazy import Lazy
     from greenroom.constraints.kinds.struct_tag import StructTag, Tag
     from greenroom.constraints.user_matcher import Matcher
-    from greenroom.errors import (
-        AmbiguousRuntime,
-        BackendFailed,
-        CallbackFailed,
-        CallRejected,
-        ConstraintFailed,
-        ContextClosed,
-        ContextInUse,
-        DeadEnd,
-        EngineFailed,
-        FactoryClosed,
-        FactoryInUse,
-        GenerationFailed,
-        GreenroomError,
-        IncompatibleEngine,
-        InvalidConstraint,
-        InvalidParameter,
-        InvalidPrompt,
-        InvalidRequest,
-        InvalidSnapshot,
-        InvalidStructure,
-        JsonTooLarge,
-        MalformedJson,
-        MissingExtra,
-        ModelError,
-        ModelLoadFailed,
-        ModelNotFound,
-        NoRuntime,
-        NotSupported,
-        PromptTooLong,
-        RuntimeClosed,
-        SessionBusy,
-        SnapshotMismatch,
-        StepPending,
-        StepUsed,
-        StreamInUse,
-        StructureFailed,
-        TokenRefused,
-        TooBusy,
-        TruncatedJson,
-        UnknownContext,
-        UnsupportedKeyword,
-        UnsupportedType,
-    )
     from greenroom.events import (
         Chunk,
         Event,
@@ -113,11 +73,7 @@ if TYPE_CHECKING:
     from greenroom.structured.structures import Structures, structures
 
 __all__ = [
-    "AmbiguousRuntime",
     "AnyJson",
-    "BackendFailed",
-    "CallRejected",
-    "CallbackFailed",
     "Cbison",
     "CbisonExport",
     "CbisonFactory",
@@ -129,56 +85,31 @@ __all__ = [
     "Choice",
     "Chunk",
     "Constraint",
-    "ConstraintFailed",
     "Context",
-    "ContextClosed",
-    "ContextInUse",
-    "DeadEnd",
     "Distribution",
     "Drafting",
-    "EngineFailed",
     "Entropy",
     "Event",
     "EventStream",
     "EventTurn",
-    "FactoryClosed",
-    "FactoryInUse",
     "Forks",
     "Function",
     "Gbnf",
     "GenerateOptions",
     "GenerateParameters",
-    "GenerationFailed",
     "GenerationTask",
     "Generator",
     "GrammarWarning",
-    "GreenroomError",
     "Handle",
-    "IncompatibleEngine",
     "Info",
-    "InvalidConstraint",
-    "InvalidParameter",
-    "InvalidPrompt",
-    "InvalidRequest",
-    "InvalidSnapshot",
-    "InvalidStructure",
     "JsonSchema",
-    "JsonTooLarge",
     "Lark",
     "Lazy",
     "Logits",
     "Logprob",
     "Logprobs",
-    "MalformedJson",
     "Matcher",
-    "MissingExtra",
-    "ModelError",
-    "ModelLoadFailed",
-    "ModelNotFound",
-    "NoRuntime",
-    "NotSupported",
     "Probe",
-    "PromptTooLong",
     "PulledToken",
     "Reasoning",
     "ReasoningParser",
@@ -187,39 +118,26 @@ __all__ = [
     "Reply",
     "Result",
     "Runtime",
-    "RuntimeClosed",
     "Sampler",
     "Scripted",
-    "SessionBusy",
     "Snapshot",
-    "SnapshotMismatch",
     "Speculator",
     "Statistics",
     "Step",
     "StepOutput",
-    "StepPending",
-    "StepUsed",
     "Stream",
-    "StreamInUse",
     "StructTag",
     "Structure",
-    "StructureFailed",
     "Structures",
     "Tag",
     "TextTurn",
     "Token",
     "TokenEvent",
-    "TokenRefused",
     "TokenStream",
-    "TooBusy",
     "Tool",
     "ToolCall",
     "ToolParser",
     "TopLogprob",
-    "TruncatedJson",
-    "UnknownContext",
-    "UnsupportedKeyword",
-    "UnsupportedType",
     "generate",
     "generate_task",
     "generate_token_task",
@@ -232,15 +150,8 @@ __all__ = [
     "structures",
     "testing",
 ]
+__all__ += errors.__all__
 
-_ERRORS = (
-    "AmbiguousRuntime BackendFailed CallRejected CallbackFailed ConstraintFailed ContextClosed ContextInUse "
-    "DeadEnd EngineFailed FactoryClosed FactoryInUse GenerationFailed GreenroomError IncompatibleEngine "
-    "InvalidConstraint InvalidParameter InvalidPrompt InvalidRequest InvalidSnapshot InvalidStructure "
-    "JsonTooLarge MalformedJson MissingExtra ModelError ModelLoadFailed ModelNotFound NoRuntime NotSupported "
-    "PromptTooLong RuntimeClosed SessionBusy SnapshotMismatch StepPending StepUsed StreamInUse StructureFailed "
-    "TokenRefused TooBusy TruncatedJson UnknownContext UnsupportedKeyword UnsupportedType"
-)
 _CBISON = (
     "Cbison CbisonExport CbisonFactory CbisonMatcher CbisonTokenizer CbisonTokenizerProvider llguidance_cbison_factory"
 )
@@ -259,7 +170,6 @@ _HOMES = {
     "greenroom.constraints.json_schemas.json_schema": "AnyJson JsonSchema",
     "greenroom.constraints.kinds.lazy": "Lazy",
     "greenroom.constraints.kinds.struct_tag": "StructTag Tag",
-    "greenroom.errors": _ERRORS,
     "greenroom.events": "Chunk Event Function Info Reasoning RejectedToolCall Token TokenEvent ToolCall TopLogprob",
     "greenroom.functions": "generate generate_task generate_token_task generate_tokens generate_tokens_task",
     "greenroom.generator.api": "Context Generator Snapshot",

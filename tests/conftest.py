@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import secrets
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,12 @@ def _wanted(item: pytest.Item) -> bool:
     if backend != ("asyncio", {"use_uvloop": True}):
         return True
     return HAS_UVLOOP and item.get_closest_marker("uvloop") is not None
+
+
+@pytest.fixture
+def drawn_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A seed that a program leaves to chance is the same in each run."""
+    monkeypatch.setattr(secrets, "randbits", lambda bits: 7 % (1 << bits))
 
 
 @pytest.fixture(scope="session")

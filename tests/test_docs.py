@@ -23,6 +23,7 @@ def examples() -> list[object]:
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.usefixtures("drawn_seeds")
 @pytest.mark.parametrize("block", examples())
 def test_an_example_of_the_documentation_runs(
     block: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -22,6 +22,8 @@ from starlette.testclient import TestClient
 from greenroom import Info, Reply, Runtime, Scripted
 from greenroom.request.streams import EventStream
 
+pytestmark = pytest.mark.usefixtures("drawn_seeds")
+
 FOLDER = Path(__file__).resolve().parents[1] / "examples"
 
 

@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import anyio
@@ -347,15 +348,15 @@ async def test_a_blocked_loop_does_not_slow_the_engine() -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(stream.task.wait)
             ratios = []
-            for _ in range(5):
+            for _ in range(15):  # in turns, so that what else runs on the machine slows both alike
                 before = backend.passes
                 await anyio.sleep(0.1)
                 free = backend.passes - before
                 before = backend.passes
                 time.sleep(0.1)  # noqa: ASYNC251 - the very thing under test
-                ratios.append((backend.passes - before) / free)
+                ratios.append((backend.passes - before) / max(1, free))
             stream.task.cancel()
-    assert sorted(ratios)[2] >= 0.9
+    assert median(ratios) >= 0.9
 
 
 async def test_an_abandoned_runtime_ends_its_thread() -> None:

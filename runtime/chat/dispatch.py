@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
 from anyio import create_task_group, to_thread
 
-from greenroom.chat.messages import Message, result
+from greenroom.chat.messages import Message, tool_message
 from greenroom.events import ToolCall
 from greenroom.inputs.tools import Toolbox
 
@@ -40,12 +40,12 @@ async def run(
 
     async def one(place: int, call: ToolCall) -> None:
         try:
-            results[place] = result(call, await _called(call, tools, dispatch))
+            results[place] = tool_message(call, await _call_tool(call, tools, dispatch))
         except Exception as error:  # noqa: BLE001 - a user's code: told to the model, or raised below
             if on_error == "raise":
                 failures.append(error)
                 group.cancel_scope.cancel()
-            results[place] = result(call, f"{type(error).__name__}: {error}")
+            results[place] = tool_message(call, f"{type(error).__name__}: {error}")
 
     async with create_task_group() as group:
         for place, call in enumerate(calls):
@@ -55,15 +55,11 @@ async def run(
     return [results[place] for place in range(len(calls))]
 
 
-async def _called(call: ToolCall, tools: Toolbox | None, dispatch: Dispatch | None) -> Any:
+async def _call_tool(call: ToolCall, tools: Toolbox | None, dispatch: Dispatch | None) -> Any:
     if dispatch is None:
         tool = tools.get(call.function.name) if tools is not None else None
         return await tool.call(call.function.arguments) if tool is not None else None
     if inspect.iscoroutinefunction(dispatch):
         return await dispatch(call)
     value = await to_thread.run_sync(partial(dispatch, call), abandon_on_cancel=True)
-    return await _awaited(value) if inspect.isawaitable(value) else value
-
-
-async def _awaited(value: Awaitable[Any]) -> Any:
-    return await value
+    return await value if inspect.isawaitable(value) else value

@@ -14,7 +14,16 @@ from greenroom.events import ToolCall
 from greenroom.files import replace_file
 from greenroom.inputs import prompts
 
-__all__ = ["Message", "SavedTranscript", "answered", "asked", "assistant", "read", "result", "write"]
+__all__ = [
+    "Message",
+    "SavedTranscript",
+    "assistant_message",
+    "read",
+    "tool_message",
+    "user_messages",
+    "with_results",
+    "write",
+]
 
 Message = dict[str, Any]
 _VERSION = 1
@@ -29,7 +38,7 @@ class SavedTranscript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: int = _VERSION
 
 
-def asked(prompt: str | Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[Message]:
+def user_messages(prompt: str | Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[Message]:
     """What a user says: a text, a message, or several (results of tools, say). Raises `InvalidPrompt`."""
     if isinstance(prompt, str):
         prompts.check(prompt)
@@ -41,7 +50,7 @@ def asked(prompt: str | Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list
     return [dict(message) for message in messages]
 
 
-def assistant(text: str, thought: str, calls: Sequence[ToolCall], thought_key: str) -> Message:
+def assistant_message(text: str, thought: str, calls: Sequence[ToolCall], thought_key: str) -> Message:
     """The model's own message."""
     message: Message = {"role": "assistant", "content": text}
     if thought and not (calls and text and thought_key != "reasoning_content"):
@@ -58,7 +67,7 @@ def assistant(text: str, thought: str, calls: Sequence[ToolCall], thought_key: s
     return message
 
 
-def result(call: ToolCall, value: Any) -> Message:
+def tool_message(call: ToolCall, value: Any) -> Message:
     """What a tool gave: a str as it is, anything else as JSON, spaced as in most training data."""
     content = value
     if not isinstance(value, str):
@@ -66,7 +75,7 @@ def result(call: ToolCall, value: Any) -> Message:
     return {"role": "tool", "tool_call_id": call.id, "name": call.function.name, "content": content}
 
 
-def answered(history: Sequence[Message], new: Sequence[Message]) -> list[Message]:
+def with_results(history: Sequence[Message], new: Sequence[Message]) -> list[Message]:
     """`new`, behind a result for each call at the end of `history` that `new` does not answer.
 
     Templates fail over, or misread, calls without results.
@@ -74,13 +83,13 @@ def answered(history: Sequence[Message], new: Sequence[Message]) -> list[Message
     calls = history[-1].get("tool_calls") or [] if history else []
     given = {message.get("tool_call_id") for message in new if message["role"] == "tool"}
     missing = [call for call in calls if call["id"] not in given]
-    told = [
+    unanswered = [
         {"role": "tool", "tool_call_id": call["id"], "name": call["function"]["name"], "content": _NOT_RUN}
         for call in missing
     ]
     results = [message for message in new if message["role"] == "tool"]
     others = [message for message in new if message["role"] != "tool"]
-    return [*results, *told, *others] if told else list(new)
+    return [*results, *unanswered, *others] if unanswered else list(new)
 
 
 def write(path: str | Path, saved: SavedTranscript, kv: bytes | None = None) -> None:

@@ -12,7 +12,7 @@ from anyio import to_thread
 
 from greenroom.chat.conversation import MAX_ROUNDS, Conversation, OnCancel, Settings, WhenBusy
 from greenroom.chat.dispatch import Dispatch, OnToolError
-from greenroom.chat.messages import Message, SavedTranscript, answered, asked, read, write
+from greenroom.chat.messages import Message, SavedTranscript, read, user_messages, with_results, write
 from greenroom.chat.streams import EventTurn, TextTurn
 from greenroom.chat.turn import Turn
 from greenroom.inputs.parameters import GenerateParameters
@@ -162,7 +162,7 @@ class ChatSession:
         """The KV of what the next turn's prompt begins with, whatever is asked in it."""
         runtime, settings = current.find(self._runtime), self._conversation.settings
         transcript = self._conversation.transcript
-        messages = [*self._opening(), *transcript, *answered(transcript, asked(_ANY_QUESTION))]
+        messages = [*self._opening(), *transcript, *with_results(transcript, user_messages(_ANY_QUESTION))]
         ids = await runtime.prepare(messages, tools=settings.tools, template_options=settings.template_options)
         return await session_of(runtime).client.export_kv(ids)
 
@@ -186,4 +186,4 @@ class ChatSession:
                 **(overrides if is_first else later),
             )
 
-        return Turn(self._conversation, asked(prompt), start)
+        return Turn(self._conversation, user_messages(prompt), start)

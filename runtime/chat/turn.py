@@ -18,7 +18,7 @@ from anyio import CancelScope, Event, get_cancelled_exc_class
 
 from greenroom.chat import dispatch
 from greenroom.chat.conversation import Conversation
-from greenroom.chat.messages import Message, answered, assistant
+from greenroom.chat.messages import Message, assistant_message, with_results
 from greenroom.errors import GreenroomError
 from greenroom.events import Chunk, Info, Reasoning, RejectedToolCall, ToolCall
 from greenroom.events import Event as AnyEvent
@@ -42,7 +42,7 @@ class Turn:
         self._stream: EventStream | None = None
         self._infos: list[Info] = []
         self._scope: CancelScope | None = None
-        self._said = _Said()
+        self._output = _Output()
         self.ended = Event()
         self.is_over = False
         self.was_stopped = False
@@ -70,7 +70,7 @@ class Turn:
 
     async def _begin(self) -> None:
         await self._conversation.claim(self)
-        self._new = answered(self._conversation.transcript, self._new)
+        self._new = with_results(self._conversation.transcript, self._new)
         self._asked = len(self._new)
         self._stream = self._start(self._messages(), True)
 
@@ -85,7 +85,7 @@ class Turn:
             await self._break_off()
             return None
         if not isinstance(event, Info):
-            self._said.add(event)
+            self._output.add(event)
             return event
         self._infos.append(event)
         if event.stop_reason == "cancelled":
@@ -97,10 +97,10 @@ class Turn:
         return self.info
 
     def _goes_on(self) -> bool:
-        conversation, calls = self._conversation, self._said.calls
+        conversation, calls = self._conversation, self._output.calls
         return (
             bool(calls)
-            and not self._said.rejected
+            and not self._output.rejected
             and not self.was_stopped
             and len(self._infos) < conversation.settings.max_rounds
             and dispatch.can_run(calls, conversation.toolbox, conversation.settings.tool_dispatch)
@@ -112,14 +112,14 @@ class Turn:
         results: list[Message] | None = None
         with CancelScope() as self._scope:
             results = await dispatch.run(
-                self._said.calls, self._conversation.toolbox, settings.tool_dispatch, settings.on_tool_error
+                self._output.calls, self._conversation.toolbox, settings.tool_dispatch, settings.on_tool_error
             )
         self._scope = None
         if results is None or self.was_stopped:
             self._finish(complete=False)
             return msgspec.structs.replace(self.info, stop_reason="cancelled", stop_detail="handle")
-        self._new += [self._said.message(self._conversation.thought_key), *results]
-        self._said = _Said()
+        self._new += [self._output.message(self._conversation.thought_key), *results]
+        self._output = _Output()
         self._stream = self._start(self._messages(), False)
         return None
 
@@ -179,19 +179,19 @@ class Turn:
 
         A question without any answer is not kept: most templates want question and answer in turn.
         """
-        said = self._said
-        if complete and not said.is_empty:
-            return [*self._new, said.message(self._conversation.thought_key)]
+        output = self._output
+        if complete and not output.is_empty:
+            return [*self._new, output.message(self._conversation.thought_key)]
         if not complete and self._conversation.settings.on_cancel == "keep_partial":
-            if said.text:
-                return [*self._new, said.message(self._conversation.thought_key, with_calls=False)]
+            if output.text:
+                return [*self._new, output.message(self._conversation.thought_key, with_calls=False)]
             return self._new if len(self._new) > self._asked else []
         return []
 
     @property
     def rejected(self) -> RejectedToolCall | None:
         """The first call of the last round that could not be used."""
-        return self._said.rejected[0] if self._said.rejected else None
+        return self._output.rejected[0] if self._output.rejected else None
 
     @property
     def info(self) -> Info:
@@ -199,7 +199,7 @@ class Turn:
         return reduce(Info.plus, self._infos)
 
 
-class _Said:
+class _Output:
     """What the model said in one round."""
 
     def __init__(self) -> None:
@@ -234,8 +234,8 @@ class _Said:
     def message(self, thought_key: str, *, with_calls: bool = True) -> Message:
         """The assistant's message. Beside a rejected call no other is a call: all stay in the text, as written."""
         if not with_calls:
-            return assistant(self.text, self.thought, (), thought_key)
+            return assistant_message(self.text, self.thought, (), thought_key)
         if self.rejected:
             whole = "".join([piece.text if isinstance(piece, Chunk) else piece.raw for piece in self._pieces])
-            return assistant(whole, self.thought, (), thought_key)
-        return assistant(self.text, self.thought, self.calls, thought_key)
+            return assistant_message(whole, self.thought, (), thought_key)
+        return assistant_message(self.text, self.thought, self.calls, thought_key)
