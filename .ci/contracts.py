@@ -21,7 +21,10 @@ ROOMS = {
     "constraints": "greenroom/constraints",
 }
 ONE_WAY = "rooms import one way"
-APART = "backends and constraints do not know each other"
+CIRCLES = "no circles"
+SCHEDULER = "the scheduler decides without threads, loops and clocks"
+ENGINE = "the engine and its inbox are known to actors alone"
+BRIDGE = "the bridge stands behind one function of the client"
 MLX = "mlx stays in backends.mlx"
 # (contract, file in the package, line): the line makes the contract fail.
 PLANTS = [
@@ -30,8 +33,24 @@ PLANTS = [
     (ONE_WAY, "constraints/__init__.py", "import greenroom.actors"),
     (ONE_WAY, "errors.py", "import greenroom.actors"),
     (ONE_WAY, "not_in_the_layers.py", '"""A module that the contract does not name."""'),
-    (APART, "backends/protocol.py", "import greenroom.constraints"),
-    (APART, "constraints/__init__.py", "import greenroom.backends.protocol"),
+    (ONE_WAY, "backends/protocol.py", "import greenroom.constraints"),
+    (ONE_WAY, "constraints/__init__.py", "import greenroom.backends.protocol"),
+    (ONE_WAY, "request/run.py", "import greenroom.generator.cursor"),
+    (ONE_WAY, "generator/cursor.py", "def late() -> None:\n    import greenroom.runtime"),
+    (ONE_WAY, "parsing/reader.py", "import greenroom.structured.reader"),
+    (ONE_WAY, "events.py", "import greenroom.errors"),
+    (CIRCLES, "actors/messages.py", "import greenroom.actors.scheduler.request"),
+    (CIRCLES, "constraints/constraint.py", "def late() -> None:\n    import greenroom.constraints.compiler"),
+    (CIRCLES, "generator/cursor.py", "import typing\nif typing.TYPE_CHECKING:\n    import greenroom.generator.api"),
+    (CIRCLES, "backends/mlx/kv/pools.py", "import greenroom.backends.mlx.inspection"),
+    (SCHEDULER, "actors/scheduler/admission.py", "import time"),
+    (SCHEDULER, "actors/scheduler/batch.py", "import anyio"),
+    (SCHEDULER, "actors/scheduler/scheduler.py", "import threading"),
+    (SCHEDULER, "actors/scheduler/request.py", "import queue"),
+    (ENGINE, "runtime.py", "import greenroom.actors.engine"),
+    (ENGINE, "request/session.py", "import greenroom.actors.inbox"),
+    (BRIDGE, "structured/structures.py", "import greenroom.actors.bridge"),
+    (BRIDGE, "actors/mailbox.py", "import greenroom.actors.bridge"),
     (MLX, "actors/__init__.py", "import mlx.core"),
     (MLX, "constraints/__init__.py", "import mlx_lm"),
     (MLX, "backends/scripted/__init__.py", "import mlx.core"),
