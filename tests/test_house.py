@@ -66,7 +66,7 @@ def test_modules_import_in_one_direction() -> None:
 
 
 def test_the_levels_of_modules_are_few() -> None:
-    """A module stands one level above the highest that it imports: so many one reads, at the most, to know one whole."""
+    """A module stands one level above the highest that it imports."""
     levels: dict[str, int] = {}
     for name in TopologicalSorter(graph()).static_order():
         levels[name] = 1 + max((levels[other] for other in graph()[name]), default=0)
