@@ -12,8 +12,7 @@ from greenroom.chat.dispatch import Dispatch, OnToolError
 from greenroom.chat.messages import Message
 from greenroom.errors import InvalidParameter, SessionBusy
 from greenroom.inputs.tools import Toolbox, Tools
-from greenroom.request import current
-from greenroom.runtime import Runtime
+from greenroom.request.current import OpenRuntime, session_of
 
 __all__ = ["MAX_ROUNDS", "Conversation", "OnCancel", "RunningTurn", "Settings", "WhenBusy"]
 
@@ -74,8 +73,8 @@ class RunningTurn(Protocol):
 class Conversation:
     """A transcript on `runtime` (None: the current one) that one turn at a time may add to."""
 
-    def __init__(self, runtime: Runtime | None, settings: Settings, history: Sequence[Mapping[str, Any]]) -> None:
-        self.given_runtime = runtime
+    def __init__(self, runtime: OpenRuntime | None, settings: Settings, history: Sequence[Mapping[str, Any]]) -> None:
+        self._runtime = runtime
         self.settings = settings
         self.toolbox = Toolbox(settings.tools) if settings.tools else None
         self.transcript: list[Message] = [dict(message) for message in history]
@@ -86,14 +85,9 @@ class Conversation:
         return f"<ChatSession messages={len(self.transcript)} {'busy' if self.is_busy else 'idle'}>"
 
     @property
-    def runtime(self) -> Runtime:
-        """Where its turns run. Raises `NoRuntime` or `AmbiguousRuntime`."""
-        return current.find(self.given_runtime)
-
-    @property
     def thought_key(self) -> str:
         """What the model's template calls the thinking of an earlier message."""
-        template = self.runtime.model.chat_template or ""
+        template = session_of(self._runtime).client.model.chat_template or ""
         return "thinking" if "message.thinking" in template else "reasoning_content"
 
     @property

@@ -19,7 +19,7 @@ from greenroom.inputs.parameters import GenerateParameters
 from greenroom.inputs.prompts import check
 from greenroom.inputs.tools import Tools
 from greenroom.options import TurnOptions
-from greenroom.request.current import session_of
+from greenroom.request.current import find, session_of
 from greenroom.request.streams import EventStream
 from greenroom.runtime import Runtime
 
@@ -74,6 +74,7 @@ class ChatSession:
             check(history)
         self.instructions = instructions
         self.parameters = parameters
+        self._runtime = runtime
         self._conversation = Conversation(runtime, settings, history)
 
     def __repr__(self) -> str:
@@ -141,7 +142,7 @@ class ChatSession:
         self._conversation.require_idle()
         saved, kv = await to_thread.run_sync(read, path, cache)
         if kv is not None:
-            await session_of(self._conversation.given_runtime).client.import_kv(kv)
+            await session_of(self._runtime).client.import_kv(kv)
         self._conversation.require_idle()
         self.instructions = saved.instructions
         self._conversation.transcript = saved.history
@@ -149,7 +150,7 @@ class ChatSession:
     def fork(self) -> ChatSession:
         """A session of its own that goes on from here; a turn that runs is not in it."""
         return ChatSession(
-            self._conversation.given_runtime,
+            self._runtime,
             instructions=self.instructions,
             history=self.history,
             parameters=self.parameters,
@@ -158,7 +159,7 @@ class ChatSession:
 
     async def _held_kv(self) -> bytes | None:
         """The KV of what the next turn's prompt begins with, whatever is asked in it."""
-        runtime, settings = self._conversation.runtime, self._conversation.settings
+        runtime, settings = find(self._runtime), self._conversation.settings
         transcript = self._conversation.transcript
         messages = [*self._opening(), *transcript, *with_results(transcript, user_messages(_ANY_QUESTION))]
         ids = await runtime.prepare(messages, tools=settings.tools, template_options=settings.template_options)
@@ -175,7 +176,7 @@ class ChatSession:
             later["tool_choice"] = "auto"
 
         def start(messages: list[Message], is_first: bool) -> EventStream:
-            return self._conversation.runtime.generate(
+            return find(self._runtime).generate(
                 [*self._opening(), *messages],
                 self.parameters,
                 tools=settings.tools,
