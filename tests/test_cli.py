@@ -107,6 +107,7 @@ def test_a_chat_remembers_saves_and_ends(tmp_path: Path) -> None:
     assert saved["history"][1]["content"] in done.stdout
 
 
+@pytest.mark.timeout(120)  # two processes, one after the other
 def test_a_chat_goes_on_in_another_process(tmp_path: Path) -> None:
     """With the KV of the turns before it."""
     chat = [sys.executable, "-m", "greenroom", "chat", "--temperature", "0", "--max-tokens", "30"]

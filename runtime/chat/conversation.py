@@ -74,7 +74,7 @@ class Conversation:
     """A transcript on `runtime` (None: the current one) that one turn at a time may add to."""
 
     def __init__(self, runtime: OpenRuntime | None, settings: Settings, history: Sequence[Mapping[str, Any]]) -> None:
-        self.runtime = runtime
+        self._runtime = runtime
         self.settings = settings
         self.toolbox = Toolbox(settings.tools) if settings.tools else None
         self.transcript: list[Message] = [dict(message) for message in history]
@@ -87,7 +87,7 @@ class Conversation:
     @property
     def thought_key(self) -> str:
         """What the model's template calls the thinking of an earlier message."""
-        template = session_of(self.runtime).client.model.chat_template or ""
+        template = session_of(self._runtime).client.model.chat_template or ""
         return "thinking" if "message.thinking" in template else "reasoning_content"
 
     @property

@@ -19,8 +19,7 @@ from greenroom.inputs.parameters import GenerateParameters
 from greenroom.inputs.prompts import check
 from greenroom.inputs.tools import Tools
 from greenroom.options import TurnOptions
-from greenroom.request import current
-from greenroom.request.current import session_of
+from greenroom.request.current import find, session_of
 from greenroom.request.streams import EventStream
 from greenroom.runtime import Runtime
 
@@ -160,7 +159,7 @@ class ChatSession:
 
     async def _held_kv(self) -> bytes | None:
         """The KV of what the next turn's prompt begins with, whatever is asked in it."""
-        runtime, settings = current.find(self._runtime), self._conversation.settings
+        runtime, settings = find(self._runtime), self._conversation.settings
         transcript = self._conversation.transcript
         messages = [*self._opening(), *transcript, *with_results(transcript, user_messages(_ANY_QUESTION))]
         ids = await runtime.prepare(messages, tools=settings.tools, template_options=settings.template_options)
@@ -177,7 +176,7 @@ class ChatSession:
             later["tool_choice"] = "auto"
 
         def start(messages: list[Message], is_first: bool) -> EventStream:
-            return current.find(self._runtime).generate(
+            return find(self._runtime).generate(
                 [*self._opening(), *messages],
                 self.parameters,
                 tools=settings.tools,
