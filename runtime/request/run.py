@@ -41,8 +41,11 @@ class RunOptions:
     drafter: Drafter | None = None
     draw_with: GenerateParameters | None = None
     """Draws in place of the generation's own parameters."""
+    submitted: float | None = None
+    """Monotonic seconds; None: now."""
     deadline: float | None = None
-    """Monotonic seconds."""
+    """The same; None: never."""
+    progress: Progress | None = None
 
 
 TO_THE_END = RunOptions()
@@ -62,7 +65,7 @@ def _submit(
     """
 
     def make(request: int) -> Submit:
-        return build_submit(generation, request, decoder, constraint, options, context_id=context_id)
+        return build_submit(generation, request, decoder, constraint, options, context_id)
 
     return generation.config.client.submit(make)
 
@@ -73,10 +76,7 @@ def build_submit(
     decoder: Decoder,
     constraint: ConstraintState | None,
     options: RunOptions,
-    *,
     context_id: int | None,
-    submitted: float | None = None,
-    progress: Progress | None = None,
 ) -> Submit:
     """The one place where a request is built; `decoder` and `constraint` are its own."""
     config, parameters = generation.config, generation.config.parameters
@@ -88,11 +88,11 @@ def build_submit(
         prompt=generation.tokens,
         sampling=sampling(drawn, seed=seed, stop_ids=stops, prompt_tokens=generation.start),
         max_tokens=None if most is None or not options.draws else most - generation.num_generated,
-        submitted=time.monotonic() if submitted is None else submitted,
+        submitted=time.monotonic() if options.submitted is None else options.submitted,
         deadline=options.deadline,
         decoder=decoder,
         reported_seed=seed,
-        progress=progress,
+        progress=options.progress,
         kv=kv_options(parameters),
         constraint=constraint,
         check=None if config.compiled is None or not options.draws else _check(config.compiled, generation.output),

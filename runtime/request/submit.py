@@ -72,10 +72,8 @@ def submit_prompt(config: GenerationConfig, prompt: Prompt, options: PromptOptio
             request,
             generation.decoder if lease is None else lease.record(generation.decoder),
             generation.constraint,
-            RunOptions(deadline=deadline),
-            context_id=None if lease is None else lease.context_id,
-            submitted=submitted,
-            progress=options.progress,
+            RunOptions(submitted=submitted, deadline=deadline, progress=options.progress),
+            None if lease is None else lease.context_id,
         )
 
     pending = client.announce(prepare)
