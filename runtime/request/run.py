@@ -65,7 +65,7 @@ def _submit(
     """
 
     def make(request: int) -> Submit:
-        return build_submit(generation, request, decoder, constraint, options, context_id)
+        return build_submit(generation, request, options, decoder=decoder, constraint=constraint, context_id=context_id)
 
     return generation.config.client.submit(make)
 
@@ -73,9 +73,10 @@ def _submit(
 def build_submit(
     generation: Generation,
     request: int,
+    options: RunOptions,
+    *,
     decoder: Decoder,
     constraint: ConstraintState | None,
-    options: RunOptions,
     context_id: int | None,
 ) -> Submit:
     """The one place where a request is built; `decoder` and `constraint` are its own."""

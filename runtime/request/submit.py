@@ -70,10 +70,10 @@ def submit_prompt(config: GenerationConfig, prompt: Prompt, options: PromptOptio
         return build_submit(
             generation,
             request,
-            generation.decoder if lease is None else lease.record(generation.decoder),
-            generation.constraint,
             RunOptions(submitted=submitted, deadline=deadline, progress=options.progress),
-            None if lease is None else lease.context_id,
+            decoder=generation.decoder if lease is None else lease.record(generation.decoder),
+            constraint=generation.constraint,
+            context_id=None if lease is None else lease.context_id,
         )
 
     pending = client.announce(prepare)
