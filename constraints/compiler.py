@@ -60,7 +60,7 @@ class ConstraintCompiler:
             while len(self._kept) > self._capacity:
                 self._kept.popitem(last=False)
         if is_first:
-            self._settle(constraint, future)
+            self._compile_into(constraint, future)
         return future.result()
 
     def compile_grammar(self, grammar: str, *, check: Check | None = None) -> CompiledConstraint:
@@ -68,7 +68,7 @@ class ConstraintCompiler:
         compiled = CompiledGrammar(self.vocabulary, grammar)
         return CompiledConstraint(GrammarMatcher(compiled), warnings=compiled.warnings, check=check)
 
-    def _settle(self, constraint: Constraint, future: Future[CompiledConstraint]) -> None:
+    def _compile_into(self, constraint: Constraint, future: Future[CompiledConstraint]) -> None:
         try:
             future.set_result(self._compile(constraint))
         except BaseException as error:  # noqa: BLE001 - who waits for the same grammar gets it too

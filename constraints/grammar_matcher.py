@@ -22,7 +22,7 @@ from greenroom.constraints.compiled_grammar import CompiledGrammar, reason
 from greenroom.constraints.state import Bits, ForcingState
 from greenroom.constraints.vocabulary import Vocabulary
 
-__all__ = ["GrammarMatcher", "settle"]
+__all__ = ["GrammarMatcher", "finish_masks"]
 
 _NOTHING_FITS = "NoExtensionBias"
 
@@ -60,7 +60,7 @@ class GrammarMatcher(ForcingState):
         """See `ConstraintState.fill_mask`. Gives the GIL away while it computes."""
         if self.matcher is not None:
             self.matcher.unsafe_compute_mask_ptr(out.ctypes.data, out.nbytes)
-        settle([self], out[None], [0])
+        finish_masks([self], out[None], [0])
 
     def consume(self, tokens: Sequence[int]) -> None:
         """See `ConstraintState.consume`."""
@@ -139,7 +139,7 @@ class GrammarMatcher(ForcingState):
         """See `ConstraintState.error`."""
         return self._error
 
-    def has_mask(self, out: Bits) -> bool:
+    def check_mask(self, out: Bits) -> bool:
         """After the matcher wrote `out`: whether that is a mask. At a dead end and in error `out` becomes zeros."""
         if self.matcher is not None and self._matcher.is_error():
             message = reason(self._matcher)
@@ -178,9 +178,9 @@ class GrammarMatcher(ForcingState):
             self._error = reason(self._matcher)
 
 
-def settle(states: Sequence[GrammarMatcher], rows: Bits, at: Sequence[int]) -> None:
+def finish_masks(states: Sequence[GrammarMatcher], rows: Bits, at: Sequence[int]) -> None:
     """Make masks of what the matchers of `states` wrote over `rows[at]`; all of one vocabulary."""
-    live = [(state, row) for state, row in zip(states, at, strict=True) if state.has_mask(rows[row])]
+    live = [(state, row) for state, row in zip(states, at, strict=True) if state.check_mask(rows[row])]
     if not live:
         return
     vocabulary = live[0][0].vocabulary

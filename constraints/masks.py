@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from llguidance import LLExecutor
 
-from greenroom.constraints.grammar_matcher import GrammarMatcher, settle
+from greenroom.constraints.grammar_matcher import GrammarMatcher, finish_masks
 from greenroom.constraints.state import Bits, ConstraintState, parts, stop_forcing
 
 __all__ = ["fill_masks", "is_dead_end", "masked_logits"]
@@ -55,7 +55,7 @@ def is_dead_end(state: ConstraintState, row: Bits) -> bool:
 def _fill(states: Sequence[ConstraintState], rows: Bits) -> list[str | None]:
     matchers = [(state, row) for row, state in enumerate(states) if isinstance(state, GrammarMatcher)]
     _compute([(state.matcher, row) for state, row in matchers if state.matcher is not None], rows)
-    settle([state for state, _ in matchers], rows, [row for _, row in matchers])
+    finish_masks([state for state, _ in matchers], rows, [row for _, row in matchers])
     return [_outcome(state, row) for state, row in zip(states, rows, strict=True)]
 
 

@@ -402,9 +402,10 @@ class Generator(Closing):
         the text ended early, `MalformedJson`, and what `parse` raises.
         """
         wanted = collect.schema_constraint(schema, has_other=self._cursor.config.is_constrained)
+        parser = collect.object_parser(schema, parse)
         if wanted is not None:
             await collect.constrain(self._cursor, wanted)
-        return collect.parse_object(await self.collect_text(), schema, parse, is_whole=self.stop_reason == "stop")
+        return parser(await self.collect_text(), self.stop_reason == "stop")
 
     # Branches.
 

@@ -18,7 +18,7 @@ from greenroom.errors import InvalidConstraint, MalformedJson, TruncatedJson
 from greenroom.generator.cursor import Cursor
 from greenroom.request.generation import Generation, follow
 
-__all__ = ["constrain", "parse_object", "schema_constraint"]
+__all__ = ["constrain", "object_parser", "schema_constraint"]
 
 
 def schema_constraint(schema: Any, *, has_other: bool) -> Constraint | None:
@@ -55,21 +55,26 @@ async def _constrain(generation: Generation, more: Constraint) -> Generation:
     return replace(generation, config=config, constraint=matcher).decode()
 
 
-def parse_object(text: str, schema: Any, parse: Callable[[str], Any] | None, *, is_whole: bool) -> Any:
-    """The text as an object, as `Runtime.collect` makes it of a stream.
+def object_parser(schema: Any, parse: Callable[[str], Any] | None) -> Callable[[str, bool], Any]:
+    """What makes an object of the whole text, as `Runtime.collect` makes it of a stream: `parser(text, is_whole)`.
 
-    Raises `TruncatedJson` where the text ended early and is no JSON, `MalformedJson` where it came to its own end and
-    is none, `InvalidStructure`, `JsonTooLarge`, `UnsupportedType`, and what `parse` raises.
+    Raises `UnsupportedType` here, before anything runs. The parser raises `TruncatedJson` where the text ended early
+    and is no JSON, `MalformedJson` where it came to its own end and is none, `InvalidStructure`, `JsonTooLarge`, and
+    what `parse` raises.
     """
     if parse is not None:
-        return parse(text)
+        return lambda text, _: parse(text)
     is_plain = schema is None or isinstance(schema, str | Mapping | Constraint)  # the grammar has enforced these
     snapshots: Snapshots[Any] = Snapshots(Any, validate="never") if is_plain else Snapshots(schema, validate="final")
-    try:
-        snapshots.feed(text)
-        snapshots.finish()
-    except (MalformedJson, TruncatedJson) as cause:
-        if not is_whole:
-            raise TruncatedJson(len(text), snapshots.snapshot()) from cause
-        raise MalformedJson(f"the text is no JSON: {cause}", len(text)) from cause
-    return snapshots.snapshot()
+
+    def parser(text: str, is_whole: bool) -> Any:
+        try:
+            snapshots.feed(text)
+            snapshots.finish()
+        except (MalformedJson, TruncatedJson) as cause:
+            if not is_whole:
+                raise TruncatedJson(len(text), snapshots.snapshot()) from cause
+            raise MalformedJson(f"the text is no JSON: {cause}", len(text)) from cause
+        return snapshots.snapshot()
+
+    return parser

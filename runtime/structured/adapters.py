@@ -6,14 +6,15 @@ Everything is told by its shape: a client's own classes are never imported, and 
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, Unpack, overload
 
 import msgspec
+from typing_extensions import TypeForm
 
 from greenroom.errors import UnsupportedType
-from greenroom.structured.structures import Structures, structures
+from greenroom.structured.structures import StructureOptions, Structures, structures
 
 __all__ = ["parse_anthropic_stream", "parse_hf_stream", "parse_openai_stream"]
 
@@ -21,14 +22,16 @@ T = TypeVar("T")
 
 
 @overload
-def parse_openai_stream(stream: Any, kind: type[T], **options: Any) -> Structures[T]: ...
+def parse_openai_stream(
+    stream: Any, kind: Mapping[str, Any], **options: Unpack[StructureOptions]
+) -> Structures[Any]: ...
 
 
 @overload
-def parse_openai_stream(stream: Any, kind: Any, **options: Any) -> Structures[Any]: ...
+def parse_openai_stream(stream: Any, kind: TypeForm[T], **options: Unpack[StructureOptions]) -> Structures[T]: ...
 
 
-def parse_openai_stream(stream: Any, kind: Any, **options: Any) -> Structures[Any]:
+def parse_openai_stream(stream: Any, kind: Any, **options: Unpack[StructureOptions]) -> Structures[Any]:
     """Growing objects from OpenAI's async client; the options are those of `greenroom.structures`.
 
     `stream` is what `client.chat.completions.stream(...)` gives (entered or not), what `create(..., stream=True)` gives
@@ -39,14 +42,20 @@ def parse_openai_stream(stream: Any, kind: Any, **options: Any) -> Structures[An
 
 
 @overload
-def parse_anthropic_stream(stream: Any, kind: type[T], *, tool: str | None = ..., **options: Any) -> Structures[T]: ...
+def parse_anthropic_stream(
+    stream: Any, kind: Mapping[str, Any], *, tool: str | None = ..., **options: Unpack[StructureOptions]
+) -> Structures[Any]: ...
 
 
 @overload
-def parse_anthropic_stream(stream: Any, kind: Any, *, tool: str | None = ..., **options: Any) -> Structures[Any]: ...
+def parse_anthropic_stream(
+    stream: Any, kind: TypeForm[T], *, tool: str | None = ..., **options: Unpack[StructureOptions]
+) -> Structures[T]: ...
 
 
-def parse_anthropic_stream(stream: Any, kind: Any, *, tool: str | None = None, **options: Any) -> Structures[Any]:
+def parse_anthropic_stream(
+    stream: Any, kind: Any, *, tool: str | None = None, **options: Unpack[StructureOptions]
+) -> Structures[Any]:
     """Growing objects from Anthropic's async client; the options are those of `greenroom.structures`.
 
     `stream` is what `client.messages.stream(...)` gives (entered or not), what `create(..., stream=True)` gives
@@ -58,14 +67,14 @@ def parse_anthropic_stream(stream: Any, kind: Any, *, tool: str | None = None, *
 
 
 @overload
-def parse_hf_stream(stream: Any, kind: type[T], **options: Any) -> Structures[T]: ...
+def parse_hf_stream(stream: Any, kind: Mapping[str, Any], **options: Unpack[StructureOptions]) -> Structures[Any]: ...
 
 
 @overload
-def parse_hf_stream(stream: Any, kind: Any, **options: Any) -> Structures[Any]: ...
+def parse_hf_stream(stream: Any, kind: TypeForm[T], **options: Unpack[StructureOptions]) -> Structures[T]: ...
 
 
-def parse_hf_stream(stream: Any, kind: Any, **options: Any) -> Structures[Any]:
+def parse_hf_stream(stream: Any, kind: Any, **options: Unpack[StructureOptions]) -> Structures[Any]:
     """Growing objects from transformers' `AsyncTextIteratorStreamer`, any async iterable of str, or a finished str.
 
     The options are those of `greenroom.structures`. Give the streamer `skip_prompt=True` and

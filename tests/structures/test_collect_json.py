@@ -8,10 +8,10 @@ from typing import Annotated, Any, TypedDict
 
 import msgspec
 import pytest
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, HttpUrl
 
 from greenroom import Reply, Runtime, Sampler, Scripted
-from greenroom.errors import InvalidStructure, MalformedJson, TruncatedJson
+from greenroom.errors import InvalidStructure, MalformedJson, TruncatedJson, UnsupportedType
 
 
 @dataclass
@@ -128,3 +128,13 @@ async def test_faults_are_told_apart() -> None:
                 .generate(Sampler.greedy(), max_tokens=2)
                 .collect_json(Annotated[int, msgspec.Meta(ge=100)])
             )
+
+
+async def test_a_type_without_a_shape_is_refused_before_anything_runs() -> None:
+    """Its schema alone could be enforced, but nothing could be made of the text."""
+    backend = Scripted({"*": Reply('"https://a.b/"')})
+    async with Runtime(backend=backend) as runtime:
+        g = runtime.context().fill("x").generate(Sampler.greedy())
+        with pytest.raises(UnsupportedType):
+            await g.collect_json(HttpUrl)
+        assert backend.passes == 0
