@@ -35,13 +35,13 @@ class Bridge:
     def post(self, function: Callable[[Any], object], argument: object) -> bool:
         """Have the loop call `function(argument)` soon. False where the loop has ended. Any thread may post."""
         try:
-            self._call(_guarded, function, argument)
+            self._call(_call_safely, function, argument)
         except self._refusals:
             return False
         return True
 
 
-def _guarded(function: Callable[[Any], object], argument: object) -> None:
+def _call_safely(function: Callable[[Any], object], argument: object) -> None:
     try:
         function(argument)
     except Exception:  # noqa: BLE001 - raised here it would end a trio run

@@ -43,17 +43,16 @@ class EngineClient:
     def __init__(
         self, backend: Callable[[], Backend], limits: Callable[[ModelInfo], Limits], *, max_waiting: int
     ) -> None:
-        self._engine = Engine(backend, limits, self._build_grammars)
-        self._grammars: ConstraintCompiler | Exception | None = None
+        self._engine = Engine(backend, limits, self._build_compiler)
+        self._compiler: ConstraintCompiler | Exception | None = None
         self._limits = limits
         self._dispatcher = Dispatcher(self._engine.put, max_waiting=max_waiting)
         self._preparer = ThreadPoolExecutor(1, thread_name_prefix="greenroom-prepare")
         self._bridge: Bridge | None = None
-        self._model: ModelInfo | None = None
-        self._problem: BaseException | None = None
+        self._outcome: ModelInfo | BaseException | None = None
+        """Of the load, once it has one."""
         self._loaded = Event()
         self._closed = Event()
-        self._is_closed = False
         self._context_ids = count()
         self._outgoing: deque[Inbound] = deque()
         """Messages that are put into the engine's inbox together."""
@@ -69,10 +68,11 @@ class EngineClient:
         except get_cancelled_exc_class():
             await self.close()
             raise
-        if self._problem is not None:
-            problem, self._problem = self._problem, None
+        outcome = self._outcome
+        if isinstance(outcome, BaseException):
+            self._outcome = None
             await self._wait_closed()
-            raise problem
+            raise outcome
 
     async def close(self) -> None:
         """Cancel and settle all, give everything back. Not to be interrupted: a cancellation is raised afterwards."""
@@ -90,43 +90,40 @@ class EngineClient:
         finally:
             self._preparer.shutdown(wait=False, cancel_futures=True)
 
-    def _build_grammars(self, model: ModelInfo) -> None:
+    def _build_compiler(self, model: ModelInfo) -> None:
         """On the engine thread: it takes up to a second, in which Python does nothing else, so it is done here."""
         try:
-            self._grammars = ConstraintCompiler(
+            self._compiler = ConstraintCompiler(
                 Vocabulary.of(model.tokenizer, model.vocab_size, sorted(model.stop_tokens))
             )
         except Exception as error:  # noqa: BLE001 - a tokenizer may be the user's own; only constraints need this
-            self._grammars = error
+            self._compiler = error
 
     def compile(self, constraint: Constraint) -> CompiledConstraint:
         """Compile for the model's vocabulary. Any thread but the event loop's. Raises `InvalidConstraint`."""
-        if isinstance(self._grammars, ConstraintCompiler):
-            return self._grammars.compile(constraint)
-        raise InvalidConstraint(f"this model's tokenizer takes no constraints: {self._grammars}") from self._grammars
+        if isinstance(self._compiler, ConstraintCompiler):
+            return self._compiler.compile(constraint)
+        raise InvalidConstraint(f"this model's tokenizer takes no constraints: {self._compiler}") from self._compiler
 
     def _on_loaded(self, outcome: ModelInfo | BaseException) -> None:
+        self._outcome = outcome
         if isinstance(outcome, ModelInfo):
-            self._model = outcome
             self.room = self._limits(outcome).row_tokens(outcome)
-        else:
-            self._problem = outcome
         self._loaded.set()
 
     def _on_closed(self, problem: BaseException | None) -> None:
         if problem is not None and self._engine.failure is None:
             _log.error("the engine ended with %r", problem)
-        self._is_closed = True
         self._dispatcher.close(self._engine.failure)
-        self._engine.join()  # these were the thread's last words: nothing that is worth a thread to wait on
+        self._engine.join()  # the thread is over in a moment: too soon to wait for it on another thread
         self._closed.set()
 
     @property
     def model(self) -> ModelInfo:
         """The loaded model."""
-        if self._model is None:
-            raise RuntimeClosed("no model is loaded")
-        return self._model
+        if isinstance(self._outcome, ModelInfo):
+            return self._outcome
+        raise RuntimeClosed("no model is loaded")
 
     @property
     def failure(self) -> EngineFailed | None:
@@ -139,22 +136,21 @@ class EngineClient:
 
     def announce(self, prepare: Callable[[int], Submit]) -> PendingRequest:
         """Take a place in the queue for a request, whose `prepare` runs on the worker thread. Raises `TooBusy`."""
-        if self._is_closed or self._bridge is None:
-            raise RuntimeClosed("the runtime is not open")
+        bridge = self._open_bridge()
         pending = PendingRequest(self._dispatcher.open())
-        self._preparer.submit(_prepare, prepare, pending, self._engine, self._bridge)
+        self._preparer.submit(_prepare, prepare, pending, self._engine, bridge)
         return pending
 
     def submit(self, make: Callable[[int], Submit]) -> Mailbox:
         """Submit a request that needs no preparing: it joins the queue at the end of this turn of the event loop.
 
-        Many generators that were told of their steps together ask for the next together: sent at once, the first of
+        Many generators whose steps came back together ask for the next together: sent at once, the first of
         them would get a pass of its own, for which the others would wait. Raises `TooBusy`.
         """
-        dispatcher = self._open_dispatcher()
+        self._open_bridge()
         if self._engine.failure is not None:
             raise self._engine.failure
-        mailbox = dispatcher.open()
+        mailbox = self._dispatcher.open()
         self._send(make(mailbox.request))
         return mailbox
 
@@ -163,7 +159,8 @@ class EngineClient:
 
         Raises `RuntimeClosed`.
         """
-        return await self._open_dispatcher().export_kv(tuple(tokens))
+        self._open_bridge()
+        return await self._dispatcher.export_kv(tuple(tokens))
 
     async def import_kv(self, data: bytes) -> int:
         """Hold the KV that `export_kv` gave for prompts to come; how many tokens that is.
@@ -171,7 +168,8 @@ class EngineClient:
         0 where the backend keeps no KV of prompts, or has no room. Raises `InvalidSnapshot`, `SnapshotMismatch` and
         `RuntimeClosed`.
         """
-        return await self._open_dispatcher().import_kv(data)
+        self._open_bridge()
+        return await self._dispatcher.import_kv(data)
 
     def new_context_id(self) -> int:
         """The number of a context that nobody else has; see `greenroom.actors.scheduler.retained_rows`."""
@@ -185,10 +183,11 @@ class EngineClient:
         """Give back what the context's row holds behind its first `length` tokens."""
         self._send(Trim(context_id, length))
 
-    def _open_dispatcher(self) -> Dispatcher:
-        if self._is_closed or self._bridge is None:
+    def _open_bridge(self) -> Bridge:
+        """The bridge to the loop that opened the client. Raises `RuntimeClosed`."""
+        if self._closed.is_set() or self._bridge is None:
             raise RuntimeClosed("the runtime is not open")
-        return self._dispatcher
+        return self._bridge
 
     def _send(self, message: Inbound) -> None:
         self._outgoing.append(message)
@@ -211,7 +210,7 @@ def _prepare(prepare: Callable[[int], Submit], pending: PendingRequest, engine: 
     request = pending.mailbox.request
     try:
         engine.put(prepare(request))
-    except Exception as problem:  # noqa: BLE001 - told to the guilty request, whatever it is
+    except Exception as problem:  # noqa: BLE001 - its own request fails with it, whatever it is
         error = problem
         engine.put(Reject(request, problem))
     bridge.post(pending.resolve, error)

@@ -119,7 +119,7 @@ class Mailbox:
         finally:
             self._has_reader = False
         event, worth = self._events.popleft()
-        self._give_back(worth)
+        self._return_credit(worth)
         return event
 
     def _end(self) -> None:
@@ -129,7 +129,7 @@ class Mailbox:
             raise error
         raise EndOfStream
 
-    def _give_back(self, worth: int) -> None:
+    def _return_credit(self, worth: int) -> None:
         self._unreturned += worth
         if self._unreturned >= _LUMP and self.info is None:
             self._put(Credit(self.request, self._unreturned))

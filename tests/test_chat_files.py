@@ -172,7 +172,7 @@ async def test_an_engine_that_is_gone_answers_nobody(tmp_path: Path) -> None:
     for asked in (session.save(tmp_path / "chat.json"), house.export_kv([1]), house.import_kv(b"")):
         with pytest.raises(RuntimeClosed):
             await asked
-    dispatcher = Dispatcher(SilentEngine(), max_waiting=1)  # type: ignore[arg-type]
+    dispatcher = Dispatcher(SilentEngine().put, max_waiting=1)
 
     async def ask() -> None:
         with pytest.raises(RuntimeClosed, match="before it answered"):

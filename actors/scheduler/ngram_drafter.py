@@ -1,11 +1,11 @@
-"""Guesses from what was said before: what followed the last few tokens when they stood there the last time.
+"""Drafts by lookup: what followed the last few tokens (an n-gram) when they last stood in the row's own tokens.
 
-While a guess was mostly right, the next one goes on where it stopped, even behind a token that differs: that is how a
+While a draft was mostly right, the next one goes on where it stopped, even behind a token that differs: that is how a
 copy with small edits looks, and the last few tokens alone would often find another place that begins alike.
 
-Text that copies (records with small edits, code, quotes) repeats long runs; other text hardly any. A wrong guess costs
-part of a pass, so the drafter keeps its own books: how far it guesses follows how far it was right, and where guessing
-has not paid it looks on for a while and only then tries again, with longer and longer pauses.
+Text that copies (records with small edits, code, quotes) repeats long runs; other text hardly any. A wrong draft costs
+part of a pass, so the drafter counts: how far it drafts follows how far it was right, and where that has not paid it
+only learns for a while and then tries again, with longer and longer pauses.
 
 This module knows ids and counts, no text.
 """
@@ -20,9 +20,9 @@ _LONGEST, _SHORTEST = 4, 2
 """Tokens that must have stood there before. One alone is mostly chance, more than four find nothing that four miss."""
 _START, _MOST = 4, 24
 _ENOUGH = 4
-"""Right guesses that pay for many wrong ones in the same pass."""
+"""Right tokens that pay for many wrong ones in the same pass."""
 _FAILURES = 2
-"""Wrong guesses in a row before a pause."""
+"""Wrong drafts in a row before a pause."""
 _PAUSE, _LONGEST_PAUSE = 8, 256
 """Tokens."""
 
@@ -35,8 +35,8 @@ class NgramDrafter:
         "_failures",
         "_from",
         "_index",
-        "_is_asked",
         "_is_lost",
+        "_is_unchecked",
         "_length",
         "_pause",
         "_tokens",
@@ -48,37 +48,37 @@ class NgramDrafter:
         self._index: dict[tuple[int, ...], int] = {}
         """Where what followed a run of tokens stands, the last time but one that it ended there."""
         self._from, self._at = 0, 0
-        """Where the last guess was copied from, and how many tokens there were then."""
+        """Where the last draft was copied from, and how many tokens there were then."""
         self._is_lost = True
-        """There is no last guess, or too little of it was right to go on from it."""
-        self._is_asked = False
-        """The last guess was not judged. If it never is, no token of it was legal."""
+        """There is no last draft, or too little of it was right to go on from it."""
+        self._is_unchecked = False
+        """The last draft was not checked. If it never is, no token of it was legal."""
         self._length = _START
         self._failures = 0
         self._pause = _PAUSE
         self._until = 0
-        """No guesses before the row has so many tokens."""
+        """No drafts before the row has so many tokens."""
 
     def __repr__(self) -> str:
         return f"<NgramDrafter tokens={len(self._tokens)} length={self._length} until={self._until}>"
 
     def draft(self, tokens: Sequence[int], most: int) -> Sequence[int]:
         """See `Drafter.draft`."""
-        self._follow(tokens)
+        self._learn(tokens)
         count = len(tokens)
         if count < self._until:
             return ()
-        self._is_lost |= self._is_asked
-        place = self._place(count)
+        self._is_lost |= self._is_unchecked
+        place = self._find(count)
         if place is None:
             return ()
         self._from, self._at = place, count
-        self._is_asked = True
-        return self._copied(place, min(most, self._length))
+        self._is_unchecked = True
+        return self._copy(place, min(most, self._length))
 
     def update(self, drafted: int, accepted: int) -> None:
         """See `Drafter.update`."""
-        self._is_asked = False
+        self._is_unchecked = False
         self._is_lost = 2 * accepted < drafted and accepted < _ENOUGH
         if accepted == drafted:
             self._length = min(2 * self._length, _MOST)
@@ -100,11 +100,11 @@ class NgramDrafter:
         twin._length, twin._failures = self._length, self._failures
         twin._pause, twin._until = self._pause, self._until
         twin._from, twin._at, twin._is_lost = self._from, self._at, self._is_lost
-        twin._is_asked = self._is_asked
+        twin._is_unchecked = self._is_unchecked
         return twin
 
-    def _place(self, count: int) -> int | None:
-        """Where what may come next stands."""
+    def _find(self, count: int) -> int | None:
+        """The place of what may come next."""
         following = self._from + count - self._at
         if not self._is_lost and 0 < following < count:
             return following
@@ -115,16 +115,16 @@ class NgramDrafter:
                 return place
         return None
 
-    def _copied(self, place: int, count: int) -> list[int]:
-        """What stands from `place` on; where that runs into the end, it goes on as if it had been repeated."""
+    def _copy(self, place: int, count: int) -> list[int]:
+        """Copy what stands from `place` on; where that runs into the end, it goes on as if it had been repeated."""
         found = self._tokens[place : place + count]
         period = len(self._tokens) - place
         while len(found) < count:
             found.append(found[len(found) - period])
         return found
 
-    def _follow(self, tokens: Sequence[int]) -> None:
-        """Learn what is new; all of it where what was known is no longer there."""
+    def _learn(self, tokens: Sequence[int]) -> None:
+        """Index the new tokens; all of them where those that were known have changed."""
         known = len(self._tokens)
         if len(tokens) < known or list(tokens[:known]) != self._tokens:
             self._tokens, known = [], 0

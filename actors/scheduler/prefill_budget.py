@@ -26,8 +26,8 @@ def chunk(cost: float, start: int, span: float) -> int:
 def chunks(prompts: Sequence[tuple[int, int]], budget: float, span: float) -> Iterator[int]:
     """For each prompt, as (tokens run, tokens left), oldest first: how many to run now; 0 where nothing is left."""
     for place, (start, left) in enumerate(prompts):
-        others = len(prompts) - place - 1
-        share = budget if not others else max(budget / 2, 1) if not place else budget / (others + 1)
+        sharers = len(prompts) - place
+        share = max(budget / 2, 1) if place == 0 and sharers > 1 else budget / sharers
         size = min(left, chunk(share, start, span)) if budget >= 1 else 0
         budget -= size * (1 + (start + size / 2) / span)
         yield size
