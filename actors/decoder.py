@@ -8,7 +8,7 @@ from typing import Protocol
 import msgspec
 
 from greenroom.backends.protocol import Sampled
-from greenroom.events import Chunk, Reasoning, RejectedToolCall, StopDetail, StopReason, Token, ToolCall
+from greenroom.events import Chunk, Finish, Reasoning, RejectedToolCall, StopReason, Token, ToolCall
 
 __all__ = ["Decoded", "Decoder", "Payload", "Stop"]
 
@@ -16,12 +16,9 @@ Payload = Chunk | Reasoning | ToolCall | RejectedToolCall | Token
 """Every event but `Info`."""
 
 
-class Stop(msgspec.Struct, frozen=True):
+class Stop(Finish, frozen=True):
     """A decoder's wish to end its row: why, what it met, and whether the token that showed it counts as emitted."""
 
-    reason: StopReason
-    detail: StopDetail
-    sequence: str | int | None = None
     counted: bool = True
 
 

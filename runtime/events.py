@@ -13,6 +13,7 @@ import msgspec
 __all__ = [
     "Chunk",
     "Event",
+    "Finish",
     "Function",
     "Info",
     "Reasoning",
@@ -40,6 +41,14 @@ StopDetail = Literal[
     "timeout",
     "shutdown",
 ]
+
+
+class Finish(msgspec.Struct, frozen=True):
+    """Why a generation, or one request of it, is over; `sequence` is the stop string or the token that it met."""
+
+    reason: StopReason
+    detail: StopDetail
+    sequence: str | int | None = None
 
 
 class TopLogprob(msgspec.Struct, frozen=True):
@@ -123,6 +132,11 @@ class Info(msgspec.Struct, frozen=True, tag_field="type", tag="info", kw_only=Tr
     stop_sequence: str | int | None = None
     constraint_complete: bool | None = None
     rounds: int = 1
+
+    @property
+    def finish(self) -> Finish:
+        """Its `stop_reason`, `stop_detail` and `stop_sequence`, as one value."""
+        return Finish(self.stop_reason, self.stop_detail, self.stop_sequence)
 
     def then(self, other: Info) -> Info:
         """The same generation once `other` went on with it: counts add up, and so do times; `other` says how it ended.

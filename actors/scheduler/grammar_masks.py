@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from greenroom.actors.scheduler.request import End, Endings, Request
+from greenroom.actors.scheduler.request import Endings, Failure, Request
 from greenroom.backends.protocol import Masks, ModelInfo
 from greenroom.constraints.masks import fill_masks
 from greenroom.constraints.state import Bits
 from greenroom.errors import ConstraintFailed, DeadEnd
+from greenroom.events import Finish
 
 __all__ = ["fill_grammar_masks"]
 
@@ -71,11 +72,11 @@ def _masks_behind_drafts(request: Request, words: int, model: ModelInfo) -> list
     return found
 
 
-def _failed(error: str) -> End:
-    return End("cancelled", "scope", error=ConstraintFailed(f"the constraint of this request failed: {error}"))
+def _failed(error: str) -> Finish:
+    return Failure.of(ConstraintFailed(f"the constraint of this request failed: {error}"))
 
 
-def _dead_end(request: Request, model: ModelInfo, drafts: tuple[int, ...] = ()) -> End:
+def _dead_end(request: Request, model: ModelInfo, drafts: tuple[int, ...] = ()) -> Finish:
     text = model.tokenizer.decode((*request.output_tokens, *drafts), skip_special_tokens=False)
     why = f"no token is legal behind {text!r}, and the constraints are not satisfied: they contradict each other there"
-    return End("cancelled", "scope", error=DeadEnd(why, text=text))
+    return Failure.of(DeadEnd(why, text=text))

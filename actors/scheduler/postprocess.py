@@ -10,16 +10,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from greenroom.actors.decoder import Payload
-from greenroom.actors.scheduler.request import End, Request
+from greenroom.actors.scheduler.request import Failure, Request
 from greenroom.backends.protocol import Sampled
 from greenroom.errors import CallbackFailed, ConstraintFailed
+from greenroom.events import Finish
 
 __all__ = ["callback_failed", "check_output", "process_prompt", "process_samples"]
 
 _END_TOKENS = ("eos", "stop_token")
 
 
-def process_prompt(request: Request) -> tuple[list[Payload], End | None]:
+def process_prompt(request: Request) -> tuple[list[Payload], Finish | None]:
     """Record what the constraint forces behind the prompt. It is decoded with the first token that is drawn.
 
     Where nothing is to be drawn at all, it is decoded now, and the request has ended.
@@ -31,7 +32,7 @@ def process_prompt(request: Request) -> tuple[list[Payload], End | None]:
     return events, end
 
 
-def process_samples(request: Request, samples: Sequence[Sampled], now: float) -> tuple[list[Payload], End | None]:
+def process_samples(request: Request, samples: Sequence[Sampled], now: float) -> tuple[list[Payload], Finish | None]:
     """Record what a step drew, and what is forced behind it; returns the events, and the end if it has come.
 
     A sample behind draft tokens counts as long as all of these were what was drawn.
@@ -46,7 +47,7 @@ def process_samples(request: Request, samples: Sequence[Sampled], now: float) ->
     dead_end, state.dead_end = state.dead_end, None
     # 2. Each sample counts, up to the first that is not what was drafted.
     events: list[Payload] = []
-    end: End | None = None
+    end: Finish | None = None
     accepted = 0
     for number, sampled in enumerate(samples):
         if not submit.draws:
@@ -68,7 +69,7 @@ def process_samples(request: Request, samples: Sequence[Sampled], now: float) ->
         end = _check_drafts(request, len(drafts), accepted) or end
     # 4. A request may have been made for so many steps.
     if end is None and submit.steps is not None and progress.num_steps >= submit.steps:
-        end = End("length", "max_tokens")
+        end = Finish("length", "max_tokens")
     return events, end
 
 
@@ -84,14 +85,14 @@ def check_output(request: Request) -> ConstraintFailed | None:
     return None if problem is None else ConstraintFailed(f"the output is complete and does not fit: {problem}")
 
 
-def callback_failed(what: str, cause: Exception) -> End:
+def callback_failed(what: str, cause: Exception) -> Failure:
     """The end of a request whose own code raised."""
     error = CallbackFailed(f"{what} of this request raised {type(cause).__name__}: {cause}")
     error.__cause__ = cause
-    return End("cancelled", "scope", error=error)
+    return Failure.of(error)
 
 
-def _take_sample(request: Request, sampled: Sampled, events: list[Payload]) -> End | None:
+def _take_sample(request: Request, sampled: Sampled, events: list[Payload]) -> Finish | None:
     """Record a token that was drawn, and what is forced behind it."""
     if request.output.undecoded:
         end = _decode_forced(request, events)
@@ -112,17 +113,17 @@ def _take_sample(request: Request, sampled: Sampled, events: list[Payload]) -> E
     return end or _end_if_full(request)
 
 
-def _decode_logits(request: Request, samples: Sequence[Sampled], events: list[Payload]) -> End:
+def _decode_logits(request: Request, samples: Sequence[Sampled], events: list[Payload]) -> Finish:
     """Hand the samples over for their logits, and end the request; nothing of them is recorded."""
     end = _decode_forced(request, events)
     try:
         request.submit.decoder.feed(samples)
     except Exception as cause:  # noqa: BLE001 - a decoder may be the user's own
         return callback_failed("the decoder", cause)
-    return end or End("length", "max_tokens")
+    return end or Finish("length", "max_tokens")
 
 
-def _check_drafts(request: Request, drafted: int, accepted: int) -> End | None:
+def _check_drafts(request: Request, drafted: int, accepted: int) -> Finish | None:
     """Count draft tokens that were checked; the rest of the row's known tokens stand in place of the wrong ones."""
     if accepted < drafted:
         request.progress.num_computed -= drafted - accepted
@@ -134,7 +135,7 @@ def _check_drafts(request: Request, drafted: int, accepted: int) -> End | None:
     return None
 
 
-def _record_forced(request: Request) -> End | None:
+def _record_forced(request: Request) -> Finish | None:
     """Put as many forced tokens as the request may still have behind the others, to be fed and to be decoded."""
     constraint = request.constraint
     forced = constraint.forced_tokens(request.room) if constraint is not None else ()
@@ -148,7 +149,7 @@ def _record_forced(request: Request) -> End | None:
     return _consume(request, forced)
 
 
-def _decode_forced(request: Request, events: list[Payload]) -> End | None:
+def _decode_forced(request: Request, events: list[Payload]) -> Finish | None:
     """Hand forced tokens to the decoder; those behind the text's end are taken back."""
     tokens, request.output.undecoded = request.output.undecoded, []
     for decoded, token in enumerate(tokens, 1):
@@ -168,7 +169,7 @@ def _take_back(request: Request, count: int) -> None:
     request.constraint.rollback(count)
 
 
-def _decode(request: Request, sampled: Sampled, events: list[Payload]) -> End | None:
+def _decode(request: Request, sampled: Sampled, events: list[Payload]) -> Finish | None:
     """Hand a token to the decoder, which may end the request."""
     try:
         decoded = request.submit.decoder.feed((sampled,))
@@ -181,24 +182,24 @@ def _decode(request: Request, sampled: Sampled, events: list[Payload]) -> End | 
         output.num_tokens += 1
         return None
     output.num_tokens += stop.counted
-    return End(stop.reason, stop.detail, sequence=stop.sequence)
+    return stop
 
 
-def _consume(request: Request, tokens: tuple[int, ...]) -> End | None:
+def _consume(request: Request, tokens: tuple[int, ...]) -> Finish | None:
     """Let the constraint go on; it may fail, or have no more to say."""
     if request.constraint is not None and request.constraint.consume(tokens):
-        return End("stop", "constraint")
+        return Finish("stop", "constraint")
     return _end_if_failed(request)
 
 
-def _end_if_failed(request: Request) -> End | None:
+def _end_if_failed(request: Request) -> Finish | None:
     """The end of a request whose constraint has failed."""
     if request.constraint is None or request.constraint.failure is None:
         return None
     error = ConstraintFailed(f"the constraint of this request failed: {request.constraint.failure}")
-    return End("cancelled", "scope", error=error)
+    return Failure.of(error)
 
 
-def _end_if_full(request: Request) -> End | None:
+def _end_if_full(request: Request) -> Finish | None:
     """The end of a request that has all the tokens that it may have."""
-    return End("length", request.length_detail()) if request.room <= 0 else None
+    return Finish("length", request.length_detail()) if request.room <= 0 else None

@@ -19,15 +19,15 @@ from enum import Enum
 from greenroom.actors.drafter import Drafter
 from greenroom.actors.messages import Submit
 from greenroom.constraints.state import ConstraintState
-from greenroom.events import Info, StopDetail, StopReason
+from greenroom.events import Finish, Info, StopDetail
 
 __all__ = [
     "CREDIT",
     "MOVES",
     "Constrained",
     "DraftState",
-    "End",
     "Endings",
+    "Failure",
     "Output",
     "Progress",
     "Request",
@@ -60,23 +60,15 @@ MOVES: dict[RequestState, frozenset[RequestState]] = {
 }
 
 
-class End:
-    """Why a request ends: a reason and its detail, or an error."""
+class Failure(Finish, frozen=True, kw_only=True):
+    """The end of a request that failed."""
 
-    __slots__ = ("detail", "error", "reason", "sequence")
+    error: Exception
 
-    def __init__(
-        self,
-        reason: StopReason,
-        detail: StopDetail,
-        *,
-        sequence: str | int | None = None,
-        error: Exception | None = None,
-    ) -> None:
-        self.reason: StopReason = reason
-        self.detail: StopDetail = detail
-        self.sequence = sequence
-        self.error = error
+    @staticmethod
+    def of(error: Exception) -> Failure:
+        """Told as a cancellation, beside the error."""
+        return Failure("cancelled", "scope", error=error)
 
 
 class DraftState:
@@ -89,7 +81,7 @@ class DraftState:
         self.given = given
         """Made by the caller, for the first step."""
         self.in_flight: tuple[int, ...] = ()
-        self.dead_end: tuple[int, End] | None = None
+        self.dead_end: tuple[int, Finish] | None = None
         """Behind so many of them nothing is legal: what is drawn there counts for nothing, and the request ends."""
         self.num_drafted = 0
         self.num_accepted = 0
@@ -273,7 +265,7 @@ class Request:
         self.drafts = DraftState(submit.drafter, submit.drafts)
         self.output = Output()
         self.timing = Timing()
-        self.end: End | None = None
+        self.end: Finish | None = None
 
     def __repr__(self) -> str:
         state, ahead = self.state.value, self.output.num_undelivered
@@ -360,7 +352,7 @@ class Request:
 
     def info(self, now: float) -> Info:
         """The closing event; of a shutdown where no `end` is set."""
-        end = self.end or End("cancelled", "shutdown")
+        end = self.end or Finish("cancelled", "shutdown")
         timing, output = self.timing, self.output
         first_chunk = timing.first_chunk if timing.first_chunk is not None else now
         first_token = timing.first_token if timing.first_token is not None else first_chunk
@@ -384,5 +376,5 @@ class Request:
         )
 
 
-Endings = list[tuple[Request, End]]
+Endings = list[tuple[Request, Finish]]
 """Requests that something other than their tokens has brought to an end, and why."""

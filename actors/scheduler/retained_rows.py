@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from greenroom.actors.scheduler.request import Request
+from greenroom.actors.scheduler.request import Failure, Request
 from greenroom.backends.prefixes import common_prefix_length
 from greenroom.backends.protocol import Close, Edit, EditResult, KvOptions, ModelInfo, Rewind
 
@@ -112,7 +112,7 @@ class RetainedRows:
         # 1. A row that failed, or holds more than was recorded and cannot be cut, is of no use.
         num_recorded = len(request.tokens) - request.output.has_end_token
         has_surplus = num_computed > num_recorded or request.drafts.needs_rewind
-        failed = request.end is not None and request.end.error is not None
+        failed = isinstance(request.end, Failure)
         if failed or (has_surplus and not self._can_rewind(submit.kv)):
             return [Close(row)]
         # 2. It goes to the end of those that are given back under pressure.

@@ -42,11 +42,11 @@ from greenroom.actors.scheduler.admission import Admission, Limits
 from greenroom.actors.scheduler.batch import build_batch
 from greenroom.actors.scheduler.grammar_masks import fill_grammar_masks
 from greenroom.actors.scheduler.postprocess import callback_failed, check_output, process_prompt, process_samples
-from greenroom.actors.scheduler.request import End, Endings, Request, RequestState
+from greenroom.actors.scheduler.request import Endings, Failure, Request, RequestState
 from greenroom.actors.scheduler.statistics import Statistics, StepTimes
 from greenroom.backends.protocol import Edit, EditResult, Feed, Masks, ModelInfo, StepResult
 from greenroom.errors import BackendFailed, GenerationFailed
-from greenroom.events import Info
+from greenroom.events import Finish, Info
 
 __all__ = ["Plan", "Scheduler"]
 
@@ -89,9 +89,9 @@ class Scheduler:
             self._timed[request.id] = request
         cancel = self._arrivals.add(request.id)
         if cancel is not None:
-            self._finish(request, End("cancelled", cancel.detail))
+            self._finish(request, Finish("cancelled", cancel.detail))
         elif message.max_tokens == 0:
-            self._finish(request, End("length", "max_tokens"))
+            self._finish(request, Finish("length", "max_tokens"))
         elif request.constraint is not None:
             self._messages += self._deliver(request, *process_prompt(request))
 
@@ -111,7 +111,7 @@ class Scheduler:
         if request is None:
             self._arrivals.keep(message)
         elif request.end is None:
-            self._finish(request, End("cancelled", message.detail))
+            self._finish(request, Finish("cancelled", message.detail))
 
     def credit(self, message: Credit) -> None:
         """Count what the consumer has read."""
@@ -133,7 +133,7 @@ class Scheduler:
         """End everything: the runtime is leaving."""
         for request in self._requests.values():
             if request.end is None:
-                self._finish(request, End("cancelled", "shutdown"))
+                self._finish(request, Finish("cancelled", "shutdown"))
 
     # A step: plan, then build and submit its pass, then apply what the pass drew.
 
@@ -292,7 +292,7 @@ class Scheduler:
             if request is not None:
                 request.progress.passes_in_flight -= 1
 
-    def _deliver(self, request: Request, events: list[Payload], end: End | None) -> list[Delivery]:
+    def _deliver(self, request: Request, events: list[Payload], end: Finish | None) -> list[Delivery]:
         """Count what tokens gave to the consumer, and end the request if they ended it."""
         output = request.output
         self._totals.generated_tokens += output.num_tokens - output.num_counted
@@ -314,7 +314,7 @@ class Scheduler:
 
     # Ends.
 
-    def _finish(self, request: Request, end: End) -> None:
+    def _finish(self, request: Request, end: Finish) -> None:
         if request.state is RequestState.WAITING:
             self._admission.waiting.remove(request)
         request.end = end
@@ -330,13 +330,13 @@ class Scheduler:
         if request is not None and request.end is None:
             error = BackendFailed(f"the forward pass of this row failed: {cause}")
             error.__cause__ = cause
-            self._finish(request, End("cancelled", "scope", error=error))
+            self._finish(request, Failure.of(error))
 
     def _expire(self, now: float) -> None:
         for request in self._timed.values():
             deadline = request.submit.deadline
             if deadline is not None and request.end is None and now >= deadline:
-                self._finish(request, End("cancelled", "timeout"))
+                self._finish(request, Finish("cancelled", "timeout"))
 
     def _settle(self, edits: list[Edit], now: float) -> None:
         """Settle the requests that have ended and are in no pass in flight."""
@@ -351,9 +351,9 @@ class Scheduler:
             request.move(RequestState.SETTLED)
             self._say_ended(request, end, now)
 
-    def _say_ended(self, request: Request, end: End, now: float) -> None:
+    def _say_ended(self, request: Request, end: Finish, now: float) -> None:
         """Give out the decoder's last events, and the closing one."""
-        error = end.error
+        error = end.error if isinstance(end, Failure) else None
         try:
             events = request.submit.decoder.finish(end.reason)
         except Exception as cause:  # noqa: BLE001 - a decoder may be the user's own

@@ -18,7 +18,7 @@ from greenroom.constraints.cbison.counts import Closable
 from greenroom.constraints.cbison.emulation import Grammar, create
 from greenroom.constraints.cbison.engine import CbisonEngine
 from greenroom.constraints.cbison.library import new_factory
-from greenroom.constraints.cbison.masks import Finish, row_address
+from greenroom.constraints.cbison.masks import MaskCompletion, row_address
 from greenroom.constraints.cbison.matcher import CbisonMatcher
 from greenroom.constraints.state import Bits
 from greenroom.errors import InvalidConstraint
@@ -59,7 +59,7 @@ class CbisonFactory(Closable):
     it back once: at `close()`, or with its last matcher.
     """
 
-    def __init__(self, engine: CbisonEngine, finish: Finish, num_threads: int) -> None:
+    def __init__(self, engine: CbisonEngine, finish: MaskCompletion, num_threads: int) -> None:
         self._engine = engine
         self._finish = finish
         self._pool = ThreadPoolExecutor(num_threads, "cbison") if num_threads > 1 else None
@@ -86,7 +86,7 @@ class CbisonFactory(Closable):
         address was called, and the caller's reference is still the caller's.
         """
         found = factory_at(address)
-        finish = Finish(found.n_vocab, found.eos_token_id, eos_ids)
+        finish = MaskCompletion(found.n_vocab, found.eos_token_id, eos_ids)
         return cls(CbisonEngine(address, found, owned=owned, keepalive=keepalive), finish, num_threads)
 
     @classmethod
@@ -165,7 +165,7 @@ class CbisonFactory(Closable):
         """
         self._engine.check_open()
         checked = Grammar.of(kind, grammar)
-        finish = self._finish if eos_ids is None else Finish(self.n_vocab, self._engine.eos_id, eos_ids)
+        finish = self._finish if eos_ids is None else MaskCompletion(self.n_vocab, self._engine.eos_id, eos_ids)
         return CbisonMatcher(self._engine, checked, finish, create(self._engine, checked))
 
     def compute_masks(self, rows: Sequence[tuple[CbisonMatcher, int]], out: Bits) -> tuple[str | None, ...]:

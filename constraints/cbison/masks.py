@@ -23,7 +23,7 @@ def row_address(out: Bits, num_words: int) -> int:
     return addressof(_view(out))  # a fifth of the time of `out.ctypes.data`
 
 
-class Finish:
+class MaskCompletion:
     """Closes the ids past the engine's vocabulary and opens every EOS id where the engine opens its own.
 
     A CBISON factory knows one EOS id, and a model may have several. An engine's EOS that is none of the model's is

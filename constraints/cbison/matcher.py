@@ -15,7 +15,7 @@ from greenroom.constraints.cbison import emulation
 from greenroom.constraints.cbison.counts import Closable
 from greenroom.constraints.cbison.emulation import Grammar
 from greenroom.constraints.cbison.engine import CbisonEngine, MatcherHandle, error_of
-from greenroom.constraints.cbison.masks import Finish, row_address
+from greenroom.constraints.cbison.masks import MaskCompletion, row_address
 from greenroom.constraints.state import Bits, ConstraintState
 from greenroom.errors import FactoryClosed, IncompatibleEngine
 
@@ -34,7 +34,7 @@ class CbisonMatcher(Closable, ConstraintState):
         self,
         engine: CbisonEngine,
         grammar: Grammar,
-        finish: Finish,
+        finish: MaskCompletion,
         handle: MatcherHandle | None,
         *,
         failure: str | None = None,

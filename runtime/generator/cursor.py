@@ -18,11 +18,11 @@ from anyio import Event as Tick
 
 from greenroom.actors.decoder import Payload
 from greenroom.errors import ContextClosed, ContextInUse, StepPending, StreamInUse
-from greenroom.events import Event, Info
+from greenroom.events import Event, Finish, Info
 from greenroom.generator.speculation import Speculation
 from greenroom.request.config import GenerationConfig
 from greenroom.request.context_buffer import ContextBuffer
-from greenroom.request.generation import NOT_RUN, Ending, Generation, begin
+from greenroom.request.generation import NOT_RUN, Generation, begin
 from greenroom.request.probes import Handle
 from greenroom.request.recorder import RecordedToken
 from greenroom.request.run import RunOptions, RunResult, draw
@@ -133,7 +133,7 @@ class Cursor:
         return self._config if self.generation is None else self.generation.config
 
     @property
-    def ending(self) -> Ending | None:
+    def ending(self) -> Finish | None:
         """Why it is over; None while it is not."""
         return None if self.generation is None else self.generation.ending
 

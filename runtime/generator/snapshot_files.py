@@ -20,7 +20,7 @@ from safetensors import numpy as tensors
 from greenroom.actors.scheduler.ngram_drafter import NgramDrafter
 from greenroom.backends.protocol import Sampled
 from greenroom.errors import GreenroomError, InvalidRequest, InvalidSnapshot, NotSupported, SnapshotMismatch
-from greenroom.events import Event, Info, Token
+from greenroom.events import Event, Finish, Info, Token
 from greenroom.files import replace_file
 from greenroom.generator.cursor import Cursor, EventQueue
 from greenroom.generator.speculation import Speculation
@@ -30,7 +30,7 @@ from greenroom.request.codec import Budget, Source, budget_from, budget_of, cons
 from greenroom.request.config import Calling, GenerationConfig
 from greenroom.request.context_buffer import ContextBuffer
 from greenroom.request.decoders import TextDecoder
-from greenroom.request.generation import Ending, Generation
+from greenroom.request.generation import Generation
 from greenroom.request.session import Client, ContextRecord, Session
 from greenroom.request.tool_calling import ToolCalling
 
@@ -90,7 +90,7 @@ class _Generation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     parameters: GenerateParameters
     constraint: Source | None
     budget: Budget | None
-    ending: Ending | None
+    ending: Finish | None
     counts: Info
     unread: tuple[Event, ...]
     has_told_end: bool

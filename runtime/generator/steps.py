@@ -12,11 +12,12 @@ from greenroom.backends.protocol import Sampled
 from greenroom.constraints.masks import masked_logits
 from greenroom.constraints.state import ConstraintState
 from greenroom.errors import InvalidParameter, StepPending, StepUsed, TokenRefused
+from greenroom.events import Finish
 from greenroom.generator.cursor import Cursor, PendingStep
 from greenroom.inputs import samplers
 from greenroom.inputs.parameters import stop_ids
 from greenroom.inputs.samplers import Sampler
-from greenroom.request.generation import Ending, Generation
+from greenroom.request.generation import Generation
 from greenroom.request.probes import Distribution, Entropy, Handle, Likeliest, Logits, Logprob, Logprobs, Probe
 from greenroom.request.recorder import RecordedToken
 from greenroom.request.run import RunOptions, RunResult, compute_logits
@@ -256,7 +257,7 @@ def _append(generation: Generation, tokens: Sequence[int]) -> Generation:
     constraint = None if generation.constraint is None else generation.constraint.fork()
     stops, most = stop_ids(config.parameters, config.model), config.parameters.max_tokens
     recorded: list[RecordedToken] = []
-    ending: Ending | None = None
+    ending: Finish | None = None
     for token in tokens:
         _check_token(token, config.model.vocab_size, constraint, is_stop=token in stops)
         sampled = Sampled(0, int(token))
@@ -265,11 +266,11 @@ def _append(generation: Generation, tokens: Sequence[int]) -> Generation:
         if constraint is not None and recorded[-1].is_kept:
             constraint.consume((int(token),))
         if decoded.stop is not None:
-            ending = Ending(decoded.stop.reason, decoded.stop.detail, decoded.stop.sequence)
+            ending = Finish(decoded.stop.reason, decoded.stop.detail, decoded.stop.sequence)
         elif constraint is not None and constraint.is_stopped:
-            ending = Ending("stop", "constraint")
+            ending = Finish("stop", "constraint")
         elif most is not None and generation.num_generated + len(recorded) >= most:
-            ending = Ending("length", "max_tokens")
+            ending = Finish("length", "max_tokens")
         if ending is not None:
             break
     after = generation.append(recorded, decoder=decoder, constraint=constraint, ending=ending)

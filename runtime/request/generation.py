@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 
@@ -18,20 +17,12 @@ from greenroom.actors.decoder import Decoder
 from greenroom.backends.protocol import Sampled
 from greenroom.constraints.state import ConstraintState, ForcingState, parts
 from greenroom.errors import ConstraintFailed
-from greenroom.events import Chunk, Info, StopDetail, StopReason
+from greenroom.events import Chunk, Finish, Info
 from greenroom.request.config import GenerationConfig
 from greenroom.request.decoders import TokenDecoder
 from greenroom.request.recorder import RecordedToken
 
-__all__ = ["NOT_RUN", "Ending", "Generation", "begin", "follow"]
-
-
-class Ending(NamedTuple):
-    """Why a generation is over."""
-
-    reason: StopReason
-    detail: StopDetail
-    sequence: str | int | None = None
+__all__ = ["NOT_RUN", "Generation", "begin", "follow"]
 
 
 NOT_RUN = Info(stop_reason="cancelled", stop_detail="handle", prompt_tokens=0, generation_tokens=0)
@@ -49,7 +40,7 @@ class Generation:
     decoder: Decoder
     constraint: ConstraintState | None = None
     text: str = ""
-    ending: Ending | None = None
+    ending: Finish | None = None
     counts: Info = NOT_RUN
     """What its requests took to come here, those that were given up included; not its end and its lengths."""
     forks: int = 0
@@ -79,7 +70,7 @@ class Generation:
         *,
         decoder: Decoder,
         constraint: ConstraintState | None,
-        ending: Ending | None = None,
+        ending: Finish | None = None,
     ) -> Generation:
         """Behind `recorded`, which `decoder` and `constraint` have taken already."""
         return replace(
@@ -140,19 +131,19 @@ class Generation:
         ending = self.ending or self._find_ending()
         return self if ending is self.ending else replace(self, ending=ending)
 
-    def _find_ending(self) -> Ending | None:
+    def _find_ending(self) -> Finish | None:
         most = self.config.parameters.max_tokens
         if most is not None and self.num_generated >= most:
-            return Ending("length", "max_tokens")
+            return Finish("length", "max_tokens")
         if self.constraint is not None and self.num_generated and self.constraint.is_stopped:
-            return Ending("stop", "constraint")
-        return Ending("length", "context") if len(self.tokens) >= self.config.room else None
+            return Finish("stop", "constraint")
+        return Finish("length", "context") if len(self.tokens) >= self.config.room else None
 
     def expire(self, deadline: float | None) -> Generation:
         """Ended, where its time is over; `deadline` in monotonic seconds."""
         if self.ending is not None or deadline is None or time.monotonic() < deadline:
             return self
-        return replace(self, ending=Ending("cancelled", "timeout"))
+        return replace(self, ending=Finish("cancelled", "timeout"))
 
     def find_deadline(self) -> float | None:
         """Until when it may run if it goes on now, in monotonic seconds."""

@@ -16,9 +16,9 @@ from greenroom.actors.messages import Submit
 from greenroom.constraints.constraint import CompiledConstraint
 from greenroom.constraints.state import ConstraintState
 from greenroom.errors import RuntimeClosed
-from greenroom.events import Info
+from greenroom.events import Finish, Info
 from greenroom.inputs.parameters import GenerateParameters, kv_options, sampling, stop_ids
-from greenroom.request.generation import Ending, Generation
+from greenroom.request.generation import Generation
 from greenroom.request.recorder import LogitsCollector, RecordedToken, RecordingDecoder
 
 __all__ = ["TO_THE_END", "Progress", "Run", "RunOptions", "RunResult", "build_submit", "compute_logits", "draw"]
@@ -163,7 +163,7 @@ class Run:
             raise RuntimeError(f"{self!r} is not settled")
         recorded = self.recorded if upto is None else self.recorded[:upto]
         is_whole = len(recorded) == len(self.recorded) and self.mailbox.error is None
-        ending = _ending_of(info) if is_whole else None
+        ending = _finish_of(info) if is_whole else None
         # One that was cancelled stopped between two tokens: its constraint may be further than what was recorded.
         if is_whole and self._is_own and info.stop_reason != "cancelled":
             after = self._base.append(
@@ -174,11 +174,11 @@ class Run:
         return after.count(info).conclude()
 
 
-def _ending_of(info: Info) -> Ending | None:
+def _finish_of(info: Info) -> Finish | None:
     """What a request's end says of the generation: one that ran out of steps says nothing. Raises `RuntimeClosed`."""
     _check_open(info)
     if info.stop_reason == "stop" or info.stop_detail in ("context", "timeout"):
-        return Ending(info.stop_reason, info.stop_detail, info.stop_sequence)
+        return info.finish
     return None
 
 
