@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from greenroom.actors.drafter import MAX_DRAFTS, Drafter
 from greenroom.generator.speculator import Speculator, call_draft, report
-from greenroom.inputs.parameters import is_penalised
+from greenroom.inputs.parameters import sampling
 from greenroom.request.generation import Generation
 
 __all__ = ["Speculation"]
@@ -28,7 +28,10 @@ class Speculation(NamedTuple):
     async def draft(self, generation: Generation) -> tuple[int, ...]:
         """The user's guesses behind `generation`; none where the engine asks itself. Raises `CallbackFailed`."""
         config = generation.config
-        if self.user is None or is_penalised(config.parameters):  # such rows do not check guesses
+        if self.user is None:
+            return ()
+        drawing = sampling(config.parameters, seed=0, stop_ids=frozenset(), prompt_tokens=generation.start)
+        if drawing.is_penalised:  # such rows do not check guesses
             return ()
         most = config.parameters.max_tokens
         room = config.room - len(generation.tokens) - 1

@@ -19,7 +19,6 @@ __all__ = [
     "GenerateParameters",
     "ParameterOptions",
     "integer",
-    "is_penalised",
     "kv_options",
     "merged",
     "sampling",
@@ -194,11 +193,6 @@ def sampling(parameters: GenerateParameters, *, seed: int, stop_ids: frozenset[i
         banned_until=prompt_tokens + parameters.min_tokens if early else 0,
         logprobs=parameters.logprobs,
     )
-
-
-def is_penalised(parameters: GenerateParameters) -> bool:
-    """Whether a draw depends on the tokens before it, other than through the model."""
-    return bool(parameters.repetition_penalty or parameters.presence_penalty or parameters.frequency_penalty)
 
 
 def stop_ids(parameters: GenerateParameters, info: ModelInfo) -> frozenset[int]:
