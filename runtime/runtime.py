@@ -29,7 +29,7 @@ from greenroom.constraints.user_matcher import Matcher
 from greenroom.errors import InvalidParameter, NotSupported, RuntimeClosed
 from greenroom.generator.api import Context, Generator, Snapshot, buffer_of, lend_generator, new_context, open_context
 from greenroom.inputs import prompts
-from greenroom.inputs.parameters import GenerateParameters, ParameterOptions, merged, stop_ids, stop_strings
+from greenroom.inputs.parameters import GenerateParameters, ParameterOptions, merge_parameters, stop_ids, stop_strings
 from greenroom.inputs.prompts import Prompt
 from greenroom.inputs.tools import Toolbox, Tools
 from greenroom.options import GenerateOptions, RequestOptions
@@ -147,7 +147,7 @@ class Runtime:
         self._finalizer.detach()
         await session.client.close()
 
-    def _opened(self) -> Session:
+    def _require_session(self) -> Session:
         if self._session is None:
             raise RuntimeClosed(f"{self!r} is not entered: use it inside `async with`")
         if self._session.client.failure is not None:
@@ -162,16 +162,16 @@ class Runtime:
     @property
     def model(self) -> ModelInfo:
         """What the loaded model is. Raises `RuntimeClosed` outside of the runtime's block."""
-        return self._opened().client.model
+        return self._require_session().client.model
 
     @property
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer."""
-        return self._opened().client.model.tokenizer
+        return self._require_session().client.model.tokenizer
 
     def statistics(self) -> Statistics:
         """Requests by state and bytes held, as of the engine's last turn."""
-        return self._opened().client.statistics()
+        return self._require_session().client.statistics()
 
     # Decoded streams.
 
@@ -290,11 +290,11 @@ class Runtime:
         progress: Progress | None = None,
         **overrides: Unpack[ParameterOptions],
     ) -> PendingRequest:
-        parameters = merged(parameters, overrides)
+        parameters = merge_parameters(parameters, overrides)
         if decoder is not None and stop_strings(parameters):
             raise NotSupported("a stop string over raw tokens", "it stops text: give an id, or use generate()")
         constraint = None if constrain is None else constraint_of(constrain)
-        config = GenerationConfig.of(self._opened().client, parameters, constraint, calling)
+        config = GenerationConfig.of(self._require_session().client, parameters, constraint, calling)
         options = PromptOptions(
             decoder=decoder,
             tools=calling.schemas,
@@ -382,19 +382,19 @@ class Runtime:
 
     def context(self) -> Context:
         """A new, empty context: `async with runtime.context() as ctx`. See `Context`."""
-        return new_context(self._opened())
+        return new_context(self._require_session())
 
     def open_context(self, saved: str | Snapshot) -> Context:
         """A new context with what was saved under a name, or what a snapshot holds. Raises `UnknownContext`."""
-        return open_context(self._opened(), saved)
+        return open_context(self._require_session(), saved)
 
     async def delete_context(self, name: str) -> None:
         """Forget what was saved under `name`. Raises `UnknownContext`."""
-        self._opened().delete(name)
+        self._require_session().delete(name)
 
     async def matcher(self, constraint: object) -> Matcher:
         """`constraint` for a loop of one's own, without the runtime's. See `Matcher`. Raises `InvalidConstraint`."""
-        client = self._opened().client
+        client = self._require_session().client
         compiled = await to_thread.run_sync(client.compile, constraint_of(constraint))
         return Matcher(compiled.start(), client.model.vocab_size)
 
@@ -409,7 +409,7 @@ class Runtime:
         template_options: Mapping[str, Any] | None = None,
     ) -> list[int]:
         """The ids that `generate` would run for this prompt."""
-        model = self._opened().client.model
+        model = self._require_session().client.model
         prompts.check(prompt)
         schemas = Toolbox(tools).schemas if tools else None
 

@@ -13,7 +13,7 @@ from greenroom.errors import InvalidParameter, NotSupported
 from greenroom.inputs.parameters import (
     GenerateParameters,
     kv_options,
-    merged,
+    merge_parameters,
     sampling,
     stop_ids,
     stop_strings,
@@ -57,7 +57,7 @@ def test_the_defaults_are_swifts_and_valid() -> None:
 def test_what_is_not_built_is_refused() -> None:
     """Never ignored."""
     with pytest.raises(NotSupported, match="prefill_step_size"):
-        validate(merged(None, {"prefill_step_size": 512}), vocab_size=VOCAB)
+        validate(merge_parameters(None, {"prefill_step_size": 512}), vocab_size=VOCAB)
 
 
 @pytest.mark.parametrize(
@@ -74,12 +74,12 @@ def test_kv_options_that_the_model_does_not_allow_are_named(options: dict[str, i
     """And those that it allows become the row's."""
     model = msgspec.structs.replace(info(), can_rotate=True, kv_group_sizes=(32, 64))
     with pytest.raises(InvalidParameter, match=named):
-        validate_kv(merged(None, options), model)
-    fine = merged(None, {"kv_bits": 4, "kv_group_size": 32, "quantized_kv_start": 7})
+        validate_kv(merge_parameters(None, options), model)
+    fine = merge_parameters(None, {"kv_bits": 4, "kv_group_size": 32, "quantized_kv_start": 7})
     validate_kv(fine, model)
     assert kv_options(fine) == KvOptions(bits=4, group_size=32, start=7)
     with pytest.raises(InvalidParameter, match="max_kv_size"):
-        validate_kv(merged(None, {"max_kv_size": 100}), msgspec.structs.replace(model, can_rotate=False))
+        validate_kv(merge_parameters(None, {"max_kv_size": 100}), msgspec.structs.replace(model, can_rotate=False))
 
 
 WRONG: list[tuple[str, object]] = [
@@ -143,7 +143,7 @@ WRONG: list[tuple[str, object]] = [
 def test_a_value_out_of_its_range_is_named(name: str, value: object) -> None:
     """With itself and the range, in a typed error."""
     with pytest.raises(InvalidParameter, match=rf"^{name} must be ") as caught:
-        validate(merged(None, {name: value}), vocab_size=VOCAB)
+        validate(merge_parameters(None, {name: value}), vocab_size=VOCAB)
     assert caught.value.name == name
 
 
@@ -151,7 +151,7 @@ def test_a_value_out_of_its_range_is_named(name: str, value: object) -> None:
 def test_a_bias_is_a_finite_number(value: object) -> None:
     """The error names the token."""
     with pytest.raises(InvalidParameter, match=r"^logit_bias\[7\] must be a finite number"):
-        validate(merged(None, {"logit_bias": {7: value}}), vocab_size=VOCAB)
+        validate(merge_parameters(None, {"logit_bias": {7: value}}), vocab_size=VOCAB)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_a_bias_is_a_finite_number(value: object) -> None:
 )
 def test_the_ends_of_the_ranges_are_in_them(name: str, value: object) -> None:
     """Integers are numbers too."""
-    validate(merged(None, {name: value}), vocab_size=VOCAB)
+    validate(merge_parameters(None, {name: value}), vocab_size=VOCAB)
 
 
 def test_min_tokens_stays_under_max_tokens() -> None:
@@ -197,18 +197,18 @@ def test_logprobs_stay_within_a_small_vocabulary() -> None:
 def test_overrides_beat_parameters() -> None:
     """And leave the struct that they override alone."""
     base = GenerateParameters(top_k=5, max_tokens=3)
-    assert merged(base, {"max_tokens": None, "stop": "x"}) == GenerateParameters(top_k=5, stop=("x",))
+    assert merge_parameters(base, {"max_tokens": None, "stop": "x"}) == GenerateParameters(top_k=5, stop=("x",))
     assert base.max_tokens == 3
-    assert merged(base, {}) is base
+    assert merge_parameters(base, {}) is base
 
 
 def test_an_unknown_name_is_a_type_error() -> None:
     """With what was probably meant."""
     with pytest.raises(TypeError, match=r"'temprature' is not a generation parameter; did you mean 'temperature'\?"):
-        merged(None, {"temprature": 1.0})
+        merge_parameters(None, {"temprature": 1.0})
     wrong: Any = {"top_k": 1}
     with pytest.raises(TypeError, match="must be GenerateParameters"):
-        merged(wrong, {})
+        merge_parameters(wrong, {})
 
 
 def test_stop_takes_one_or_several_of_strings_and_ids() -> None:
@@ -218,7 +218,7 @@ def test_stop_takes_one_or_several_of_strings_and_ids() -> None:
     parameters = GenerateParameters(stop=["ab", 7, "c", "ab"])
     assert stop_strings(parameters) == ("ab", "c")
     assert stop_ids(parameters, info()) == {1, 2, 7}
-    assert stop_ids(merged(parameters, {"default_stops": False}), info()) == {7}
+    assert stop_ids(merge_parameters(parameters, {"default_stops": False}), info()) == {7}
 
 
 def test_a_dict_of_biases_is_copied() -> None:

@@ -349,9 +349,9 @@ class Scheduler:
             del self._requests[request.id]
             self._timed.pop(request.id, None)
             request.move(RequestState.SETTLED)
-            self._say_ended(request, end, now)
+            self._report_end(request, end, now)
 
-    def _say_ended(self, request: Request, end: Finish, now: float) -> None:
+    def _report_end(self, request: Request, end: Finish, now: float) -> None:
         """Give out the decoder's last events, and the closing one."""
         error = end.error if isinstance(end, Failure) else None
         try:

@@ -103,10 +103,9 @@ class Cursor:
         self.speculation = speculation
         self.generation: Generation | None = None
         if isinstance(begins_with, Generation):
-            self.generation = begins_with
-            self._config, self._seed = begins_with.config, begins_with.seed
+            self.generation, self._beginning = begins_with, (begins_with.config, begins_with.seed)
         else:
-            self._config, self._seed = begins_with
+            self._beginning = begins_with
         self.read_ahead: ReadAhead | None = None
         self.step: PendingStep | None = None
         self.step_probes: list[Handle] = []
@@ -114,7 +113,6 @@ class Cursor:
         self.events = EventQueue() if events is None else events
         self.deadline: float | None = None
         """Monotonic seconds; None until the first step."""
-        self.is_done = self.generation is not None and self.generation.ending is not None
         self.is_closed = False
         self.family = Family()
         self._owns_buffer = owns_buffer
@@ -130,7 +128,7 @@ class Cursor:
     @property
     def config(self) -> GenerationConfig:
         """What the generation is made with."""
-        return self._config if self.generation is None else self.generation.config
+        return self._beginning[0] if self.generation is None else self.generation.config
 
     @property
     def ending(self) -> Finish | None:
@@ -140,7 +138,12 @@ class Cursor:
     @property
     def seed(self) -> int:
         """What draws depend on, beside the position."""
-        return self._seed if self.generation is None else self.generation.seed
+        return self._beginning[1] if self.generation is None else self.generation.seed
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing can follow."""
+        return self.ending is not None
 
     @property
     def is_live(self) -> bool:
@@ -234,7 +237,7 @@ class Cursor:
 
     async def _begin(self) -> Generation:
         tokens = await self.buffer.settle()
-        config, seed = self._config, self._seed
+        config, seed = self._beginning
         if config.is_constrained or config.parameters.thinking_tokens is not None:
             return await to_thread.run_sync(begin, config, tokens, seed)
         return begin(config, tokens, seed)
@@ -265,7 +268,6 @@ class Cursor:
         """Stand at an earlier `generation`, read up to there. Raises `ContextInUse` where the buffer has gone on."""
         if not self.is_live:
             self.buffer.reoccupy(weakref.ref(self), self.tokens)
-        self.is_done = False
         self.events = EventQueue()
         self.speculation.reset()
         self.commit(generation)
@@ -273,8 +275,7 @@ class Cursor:
 
     def _move_to(self, generation: Generation) -> None:
         self.generation = generation
-        if generation.ending is not None and not self.is_done:
-            self.is_done = True
+        if generation.ending is not None:
             self.buffer.adopt(generation.tokens)
 
     def end_read_ahead(self, ahead: ReadAhead) -> None:

@@ -95,9 +95,9 @@ class StepOutput:
                 "handle", handle, f"of a row that was run: this step has {len(self._result.rows)} (ask `has` first)"
             )
         row: Row = self._result.rows[handle.index]
-        return self._masked(row, handle.index) if handle.probe.masked else row.copy()
+        return self._mask(row, handle.index) if handle.probe.masked else row.copy()
 
-    def _masked(self, row: Row, index: int) -> Row:
+    def _mask(self, row: Row, index: int) -> Row:
         if self._constraint is None:
             return row.copy()
         state = self._constraint.fork()

@@ -20,7 +20,7 @@ __all__ = [
     "ParameterOptions",
     "integer",
     "kv_options",
-    "merged",
+    "merge_parameters",
     "sampling",
     "stop_ids",
     "stop_strings",
@@ -137,7 +137,7 @@ class ParameterOptions(TypedDict, total=False):
 DEFAULTS = GenerateParameters()
 
 
-def merged(parameters: GenerateParameters | None, overrides: Mapping[str, Any]) -> GenerateParameters:
+def merge_parameters(parameters: GenerateParameters | None, overrides: Mapping[str, Any]) -> GenerateParameters:
     """`parameters` (None: the defaults) with `overrides` in their place; an unknown name is a `TypeError` naming it."""
     base: object = DEFAULTS if parameters is None else parameters
     if not isinstance(base, GenerateParameters):

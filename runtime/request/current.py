@@ -20,7 +20,7 @@ class OpenRuntime(Protocol):
     def is_open(self) -> bool:
         """Whether it is entered."""
 
-    def _opened(self) -> Session:
+    def _require_session(self) -> Session:
         """What is behind it. Raises `RuntimeClosed`, `EngineFailed`."""
 
 
@@ -66,4 +66,4 @@ def session_of(runtime: OpenRuntime | None) -> Session:
 
     It is reached here alone, so that it is none of the names that a `Runtime` offers its users.
     """
-    return find(runtime)._opened()  # noqa: SLF001
+    return find(runtime)._require_session()  # noqa: SLF001
