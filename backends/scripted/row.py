@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from greenroom.backends.protocol import Sampling
-from greenroom.backends.scripted.script import Script
-from greenroom.backends.scripted.violation import ProtocolViolation
+from greenroom.backends.scripted.failures import ProtocolViolation
+from greenroom.backends.scripted.replies import Script
 
 __all__ = ["ScriptedRow"]
 
