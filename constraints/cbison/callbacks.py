@@ -12,8 +12,7 @@ from greenroom.constraints.cbison import layout
 from greenroom.constraints.cbison.guards import callback
 from greenroom.constraints.cbison.provider import put
 from greenroom.constraints.cbison.spelling import Writer, spellings
-from greenroom.constraints.cbison.tokens import TokenSource, can_tokenize
-from greenroom.constraints.cbison.vocabularies import LLTokens
+from greenroom.constraints.cbison.tokens import LLTokens, TokenSource, can_tokenize
 from greenroom.constraints.compiled_grammar import without_forcing
 from greenroom.errors import InvalidConstraint
 

@@ -10,8 +10,7 @@ from greenroom.constraints.cbison import layout
 from greenroom.constraints.cbison.counts import Counted, Lease, counted_at, decr_ref_count, incr_ref_count
 from greenroom.constraints.cbison.guards import callback
 from greenroom.constraints.cbison.layout import TokenizerStruct
-from greenroom.constraints.cbison.tokens import TokenSource, can_tokenize
-from greenroom.constraints.cbison.vocabularies import AnyVocabulary, source_of
+from greenroom.constraints.cbison.tokens import AnyVocabulary, TokenSource, can_tokenize, source_of
 from greenroom.errors import InvalidConstraint
 
 __all__ = ["CbisonTokenizerProvider"]
