@@ -13,8 +13,16 @@ from copy import copy
 from typing import Any, NoReturn, Self
 
 from greenroom.constraints.structures.changes import Change, Place
-from greenroom.constraints.structures.scalars import START, WHOLE, is_whole, next_phase, worth
-from greenroom.constraints.structures.strings import PLAIN, BadEscape, unescape
+from greenroom.constraints.structures.scalars import (
+    PLAIN,
+    START,
+    WHOLE,
+    BadEscape,
+    is_whole,
+    next_phase,
+    unescape,
+    worth,
+)
 from greenroom.errors import JsonTooLarge, MalformedJson, StructureFailed, TruncatedJson
 
 __all__ = ["MAX_DEPTH", "MAX_SIZE", "MISSING", "JsonParser"]
