@@ -37,7 +37,7 @@ import llguidance
 
 from greenroom.constraints.cbison import layout
 from greenroom.constraints.cbison.guards import callback
-from greenroom.constraints.cbison.provider import put
+from greenroom.constraints.cbison.provider import put_tokens
 from greenroom.constraints.cbison.spelling import Writer, spellings
 from greenroom.constraints.cbison.tokens import TokenSource, can_tokenize
 from greenroom.errors import InvalidConstraint
@@ -241,6 +241,4 @@ def _address(function: object) -> int | None:
 
 @callback(layout.TOKENIZE, 0)  # llguidance's tokenize function has the same signature
 def _tokenize(number: int | None, data: int | None, size: int, out: int | None, room: int) -> int:
-    tokens = array("I", _WRITERS[number or 0](string_at(data, size) if data and size else b""))
-    put(tokens, tokens.itemsize, out, room)
-    return len(tokens)
+    return put_tokens(_WRITERS[number or 0](string_at(data, size) if data and size else b""), out, room)

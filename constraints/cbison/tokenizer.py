@@ -27,7 +27,7 @@ class CbisonTokenizer(Closable):
 
     def __init__(self, address: int, *, owned: bool, keepalive: object = None) -> None:
         found = tokenizer_at(address)
-        slots = bound(found, layout.TOKENIZER_REQUIRED) | bound(found, layout.TOKENIZER_OPTIONAL)
+        slots = bound(found, layout.TOKENIZER_SLOTS)
         self._address = address
         self._get_token = slots["get_token"]
         self._is_special = slots["is_special_token"]
