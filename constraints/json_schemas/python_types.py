@@ -1,20 +1,28 @@
 """JSON schemas of Python types, in the form that a grammar can enforce.
 
 What msgspec knows of a type and leaves out of its JSON schema is put in: times' formats, and the types of a mapping's
-keys.
+keys. Whether lists that must not repeat an item do is found in the complete text.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
+from functools import cache
 from inspect import isroutine
-from typing import Any
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import inspect
 
 from greenroom.errors import InvalidConstraint
+
+if TYPE_CHECKING:
+    from jsonschema import ValidationError
+    from jsonschema.protocols import Validator
 
 __all__ = ["ExportedType", "export"]
 
@@ -33,7 +41,7 @@ class ExportedType:
     """A type's schema and the decoder that a complete text must pass."""
 
     def __init__(self, full: dict[str, Any], decode: Callable[[str], object]) -> None:
-        self.full = full
+        self._full = full
         """As the type's library gave it."""
         self.schema: dict[str, Any] = _enforceable(deepcopy(full))
         """Normalised: no unknown keys, and without what `problem` finds afterwards."""
@@ -45,7 +53,8 @@ class ExportedType:
             self._decode(text)
         except ValueError as error:  # msgspec's and pydantic's errors, and those of JSON
             return str(error)
-        return None
+        twice = _first_duplicate(self._full, json.loads(text))
+        return None if twice is None else f"the items at {twice or '/'} must differ from each other"
 
 
 def export(source: Any) -> ExportedType:
@@ -173,3 +182,43 @@ class _Walk:
             schema.setdefault("propertyNames", {"enum": [str(value) for value in key.values]})
         elif isinstance(key, inspect.EnumType):
             schema.setdefault("propertyNames", {"enum": [str(member.value) for member in key.cls]})
+
+
+def _first_duplicate(schema: Mapping[str, Any], value: Any) -> str | None:
+    """The JSON pointer into `value` of the list that repeats an item against `schema`; None where none does.
+
+    Of several alternatives one that `value` fits without a repetition is enough; of several lists the one with the
+    least pointer. What else is wrong with `value` is not told, nor anything where jsonschema cannot judge: over
+    a key's pattern that Python's `re` does not know, or a value as deep as Python's recursion.
+    """
+    try:
+        places = [_repetition(error) for error in _validator()(schema).iter_errors(value)]
+    except (re.error, RecursionError):
+        return None
+    return min((place for place in places if place is not None), default=None)
+
+
+def _repetition(error: ValidationError) -> str | None:
+    """The pointer of the list that repeats an item, where `error` is nothing else."""
+    if error.validator == "uniqueItems":
+        return "".join(f"/{step}" for step in error.absolute_path)
+    if error.validator not in ("anyOf", "oneOf"):
+        return None
+    # The errors of the alternatives, one alternative's behind the other's.
+    for _, errors in groupby(error.context or (), lambda inner: inner.relative_schema_path[0]):
+        places = [_repetition(inner) for inner in errors]
+        if None not in places:
+            return places[0]
+    return None
+
+
+@cache
+def _validator() -> type[Validator]:
+    """Draft 2020-12, which Python types are exported in, but for patterns: these are Rust's, and enforced already."""
+    from jsonschema import validators  # takes a while, and only these need it
+
+    def skip(*_: object) -> Iterator[ValidationError]:
+        return iter(())
+
+    extended: type[Validator] = validators.extend(validators.Draft202012Validator, {"pattern": skip})  # type: ignore[no-untyped-call]
+    return extended

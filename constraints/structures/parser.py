@@ -98,11 +98,6 @@ class JsonParser:
         return self._state == _END
 
     @property
-    def is_in_string(self) -> bool:
-        """Whether a value's string is open."""
-        return self._state == _STRING
-
-    @property
     def text(self) -> str:
         """The open string, or the open key, as far as it has come."""
         joined, count = self._joined
