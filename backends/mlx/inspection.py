@@ -20,6 +20,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 from mlx_lm.models import cache as caches
 
+from greenroom.backends.mlx.device import device_info, uses_cpu
 from greenroom.backends.mlx.kv.batch_cache import BatchCacheStore
 from greenroom.backends.mlx.kv.cache_snapshots import can_snapshot
 from greenroom.backends.mlx.kv.packed import PackedStore
@@ -29,7 +30,6 @@ from greenroom.backends.mlx.kv.sequential import SequentialStore, quantize
 from greenroom.backends.mlx.kv.stores import Store, Stores
 from greenroom.backends.mlx.layer_shape import LayerShape
 from greenroom.backends.mlx.load import Loaded, chat_template, stop_tokens, thinking, tool_parser
-from greenroom.backends.mlx.memory import device_info, uses_cpu
 from greenroom.backends.mlx.prefix_cache.files import PrefixFiles
 from greenroom.backends.mlx.prefix_cache.store import BLOCK, PrefixNamespace, PrefixStore
 from greenroom.backends.mlx.rows import Row, RowWork
