@@ -52,21 +52,16 @@ class TokenList:
     ) -> None:
         self._tokens = tuple(tokens)
         self._special = frozenset(special)
-        self._eos = (eos,) if isinstance(eos, int) else tuple(eos)
         self._encode = encode
-        outside = [token for token in (*self._eos, *self._special) if not 0 <= token < len(self._tokens)]
-        if outside or not self._eos:
-            raise InvalidConstraint(f"EOS and special ids must be among the {len(self._tokens)} tokens, got {outside}")
-
-    @property
-    def n_vocab(self) -> int:
+        self.n_vocab = len(self._tokens)
         """How many tokens there are."""
-        return len(self._tokens)
-
-    @property
-    def eos_ids(self) -> tuple[int, ...]:
+        self.eos_ids = (eos,) if isinstance(eos, int) else tuple(eos)
         """The ids that end a turn."""
-        return self._eos
+        self.can_tokenize = encode is not None
+        """Whether an `encode` was given."""
+        outside = [token for token in (*self.eos_ids, *self._special) if not 0 <= token < len(self._tokens)]
+        if outside or not self.eos_ids:
+            raise InvalidConstraint(f"EOS and special ids must be among the {len(self._tokens)} tokens, got {outside}")
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes of `token`."""
@@ -75,11 +70,6 @@ class TokenList:
     def is_special(self, token: int) -> bool:
         """Whether `token` was named special."""
         return token in self._special
-
-    @property
-    def can_tokenize(self) -> bool:
-        """Whether an `encode` was given."""
-        return self._encode is not None
 
     def tokenize(self, data: bytes) -> Sequence[int]:
         """What `encode` makes of `data`; nothing without one."""
