@@ -26,8 +26,8 @@ from greenroom.backends.mlx.kv.cache_snapshots import can_snapshot
 from greenroom.backends.mlx.kv.packed import PackedStore
 from greenroom.backends.mlx.kv.padded import PaddedStore
 from greenroom.backends.mlx.kv.row_cost import RowCost
-from greenroom.backends.mlx.kv.sequential import SequentialStore, quantize
 from greenroom.backends.mlx.kv.stores import Store, Stores
+from greenroom.backends.mlx.kv.two_phase import SequentialStore, quantize
 from greenroom.backends.mlx.layer_shape import LayerShape
 from greenroom.backends.mlx.load import Loaded, chat_template, stop_tokens, thinking, tool_parser
 from greenroom.backends.mlx.prefix_cache.files import PrefixFiles
