@@ -14,17 +14,7 @@ Source: `cpp/cbison_api.h` of guidance-ai/cbison at 16ef9f7.
 
 from __future__ import annotations
 
-from ctypes import (
-    CFUNCTYPE,
-    Structure,
-    c_bool,
-    c_char_p,
-    c_int,
-    c_int32,
-    c_size_t,
-    c_uint32,
-    c_void_p,
-)
+from ctypes import CFUNCTYPE, Structure, c_bool, c_char_p, c_int, c_int32, c_size_t, c_uint32, c_void_p
 
 FACTORY_MAGIC = 0x1BB53ED3
 TOKENIZER_MAGIC = 0xFF79E338
