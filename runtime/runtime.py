@@ -87,26 +87,23 @@ class Runtime:
             "prefix_folder": prefix_folder,
             "prefix_file_bytes": prefix_file_bytes,
         }
-        self._prefixes = {name: value for name, value in prefixes.items() if value is not None}
-        for name, value in self._prefixes.items():
+        given = {name: value for name, value in prefixes.items() if value is not None}
+        for name, value in given.items():
             if backend is not None:
                 raise InvalidParameter(name, value, "None where a backend is given: it keeps its own")
             if isinstance(value, int) and value < 0:
                 raise InvalidParameter(name, value, "at least 0")
-        bounds = {"max_rows": max_rows, "max_step_tokens": max_step_tokens, "kv_bytes": kv_bytes}
-        for name, bound in bounds.items():
+        bounds = {"max_rows": max_rows, "max_step_tokens": max_step_tokens, "max_waiting": max_waiting}
+        for name, bound in {**bounds, "kv_bytes": kv_bytes}.items():
             if bound is not None and bound < 1:
                 raise InvalidParameter(name, bound, "at least 1")
         if max_step_tokens <= max_rows:
             raise InvalidParameter("max_step_tokens", max_step_tokens, f"over max_rows ({max_rows}): a row takes one")
-        if max_waiting < 1:
-            raise InvalidParameter("max_waiting", max_waiting, "at least 1")
         self._model = model
         self._backend = backend
-        self._max_rows = max_rows
-        self._max_step_tokens = max_step_tokens
+        self._make_backend = partial(_backend, backend, model, given)
+        self._limits = partial(_limits, max_rows, max_step_tokens, kv_bytes)
         self._max_waiting = max_waiting
-        self._kv_bytes = kv_bytes
         self._session: Session | None = None
         self._is_entering = False
 
@@ -121,9 +118,7 @@ class Runtime:
             raise RuntimeClosed(f"{self!r} is entered already: leave it first, or make another one")
         self._is_entering = True
         try:
-            backend = partial(_backend, self._backend, self._model, self._prefixes)
-            limits = partial(_limits, self._max_rows, self._max_step_tokens, self._kv_bytes)
-            client = EngineClient(backend, limits, max_waiting=self._max_waiting)
+            client = EngineClient(self._make_backend, self._limits, max_waiting=self._max_waiting)
             finalizer = weakref.finalize(self, client.shut_down)
             try:
                 await client.open()

@@ -26,17 +26,16 @@ blas.prepare()
 import mlx.core as mx  # noqa: E402 - after the BLAS
 import numpy as np  # noqa: E402
 
+from greenroom.backends.mlx.device import DeviceLimits, ThreadStreams, default_kv_bytes  # noqa: E402
 from greenroom.backends.mlx.inspection import ModelProfile, inspect  # noqa: E402
 from greenroom.backends.mlx.kv.passes import Pass  # noqa: E402
 from greenroom.backends.mlx.kv.stores import Store, Stores  # noqa: E402
 from greenroom.backends.mlx.load import Loaded, load_folder, wrap  # noqa: E402
-from greenroom.backends.mlx.memory import DeviceLimits, default_kv_bytes  # noqa: E402
 from greenroom.backends.mlx.prefix_cache.export import export_prefix, import_prefix  # noqa: E402
 from greenroom.backends.mlx.prefix_cache.files import PREFIX_FILE_BYTES, PrefixFiles  # noqa: E402
 from greenroom.backends.mlx.prefix_cache.store import PrefixNamespace, PrefixStore  # noqa: E402
 from greenroom.backends.mlx.rows import Row, RowWork, SubmittedPass, TokenRef  # noqa: E402
 from greenroom.backends.mlx.sampling.sampler import BatchSampler  # noqa: E402
-from greenroom.backends.mlx.streams import ThreadStreams  # noqa: E402
 from greenroom.backends.protocol import (  # noqa: E402
     Close,
     Edit,

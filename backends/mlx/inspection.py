@@ -1,11 +1,14 @@
 """What a loaded model turns out to be: its logits, its caches, what a row costs, and which store its rows can use.
 
 Facts are measured on passes of a few tokens rather than read from configuration files, which are wrong now and then.
-Rows share passes only where two rows of unequal length, run there together, give what mlx-lm gives for each alone.
+Rows share passes only where two rows of unequal length, run there together, give what mlx-lm gives for each alone. A
+fingerprint tells one set of weights from another, for tokens and KV that outlive the process.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -13,20 +16,20 @@ from importlib.metadata import version
 from typing import Any, NamedTuple
 
 import mlx.core as mx
+import numpy as np
 from mlx.utils import tree_flatten
 from mlx_lm.models import cache as caches
 
-from greenroom.backends.mlx.fingerprint import fingerprint
+from greenroom.backends.mlx.device import device_info, uses_cpu
 from greenroom.backends.mlx.kv.batch_cache import BatchCacheStore
 from greenroom.backends.mlx.kv.cache_snapshots import can_snapshot
 from greenroom.backends.mlx.kv.packed import PackedStore
 from greenroom.backends.mlx.kv.padded import PaddedStore
 from greenroom.backends.mlx.kv.row_cost import RowCost
-from greenroom.backends.mlx.kv.sequential import SequentialStore, quantize
 from greenroom.backends.mlx.kv.stores import Store, Stores
+from greenroom.backends.mlx.kv.two_phase import SequentialStore, quantize
 from greenroom.backends.mlx.layer_shape import LayerShape
 from greenroom.backends.mlx.load import Loaded, chat_template, stop_tokens, thinking, tool_parser
-from greenroom.backends.mlx.memory import device_info, uses_cpu
 from greenroom.backends.mlx.prefix_cache.files import PrefixFiles
 from greenroom.backends.mlx.prefix_cache.store import BLOCK, PrefixNamespace, PrefixStore
 from greenroom.backends.mlx.rows import Row, RowWork
@@ -49,6 +52,8 @@ _PREFIX_SHARE = 8
 """Of the memory for KV, this part may hold prefixes beside it."""
 _EXP_ON_CPU = 600
 """Multiplications of a matrix product that take as long as one exponential: 25 ns at about 50 GFLOP/s."""
+_SAMPLES = 64
+"""Numbers of a parameter that its fingerprint looks at."""
 _PROBES = ((1, 2, 3, 4, 5), (2, 1))
 
 
@@ -95,7 +100,7 @@ def inspect(
     )
     store = next(kind for kind in kinds if kind is kinds[-1] or _agrees(kind, model, make_cache, vocab_size))
     # 3. Make room for what is kept of prompts that are over, where it can hold anything.
-    weights = fingerprint(model, loaded.config)
+    weights = _fingerprint(model, loaded.config)
     budget = prefix_bytes if prefix_bytes is not None else memory // _PREFIX_SHARE
     kept = None
     if budget >= BLOCK * cost.per_token + cost.per_row and (plain or can_snapshot(make_cache())):
@@ -222,3 +227,21 @@ def _device_name() -> str:
     name = device_info().get("device_name")
     kind = "cpu" if uses_cpu() else "gpu"
     return f"{kind} ({name})" if name else kind
+
+
+def _fingerprint(model: Any, config: Mapping[str, Any]) -> str:
+    """A digest of the configuration and of every parameter's name, shape, type and some of its numbers.
+
+    Numbers are taken from all over each parameter, not all of them: reading tens of gigabytes would take longer than
+    the prompts that a kept prefix saves.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(json.dumps(dict(config), sort_keys=True, default=repr).encode())
+    leaves: Any = tree_flatten(model.parameters())
+    for name, array in leaves:
+        digest.update(f"{name}{array.shape}{array.dtype}".encode())
+        if array.size:
+            flat = array.reshape(-1)
+            picked = flat[mx.array(np.linspace(0, array.size - 1, min(_SAMPLES, array.size)).astype(np.int64))]
+            digest.update(bytes(np.asarray(mx.contiguous(picked).view(mx.uint8))))
+    return digest.hexdigest()

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from greenroom.backends.mlx.memory import uses_cpu
+from greenroom.backends.mlx.device import uses_cpu
 from greenroom.backends.mlx.parsers import LibraryParser
 from greenroom.errors import ModelLoadFailed, ModelNotFound
 

@@ -6,6 +6,7 @@ until somebody needs the number. So the step that follows needs no number, and r
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -25,28 +26,20 @@ def ints(array: mx.array) -> list[int]:
     return numbers
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class SubmittedPass:
     """One submitted pass: its tokens `[n]`, on the device until read, and which row each of them belongs to."""
 
-    __slots__ = ("done", "failures", "logits", "logprobs", "report", "tokens", "values")
-
-    def __init__(
-        self,
-        report: tuple[tuple[int, int], ...] = (),
-        tokens: mx.array | None = None,
-        logprobs: Any = None,
-        logits: tuple[tuple[int, ...], mx.array] | None = None,
-    ) -> None:
-        self.report = report
-        """(row, index into `tokens`) of the sampled rows, in the plan's order."""
-        self.tokens = tokens
-        self.logprobs = logprobs
-        self.logits = logits
-        """Raw logits that were asked for, and which of `tokens` they belong to."""
-        self.failures: tuple[RowFailure, ...] = ()
-        self.done: mx.array | None = None
-        """What a pass that drew nothing is waited for by."""
-        self.values: list[int] | None = None
+    report: tuple[tuple[int, int], ...] = ()
+    """(row, index into `tokens`) of the sampled rows, in the plan's order."""
+    tokens: mx.array | None = None
+    logprobs: Any = None
+    logits: tuple[tuple[int, ...], mx.array] | None = None
+    """Raw logits that were asked for, and which of `tokens` they belong to."""
+    failures: tuple[RowFailure, ...] = field(default=(), init=False)
+    done: mx.array | None = field(default=None, init=False)
+    """What a pass that drew nothing is waited for by."""
+    values: list[int] | None = field(default=None, init=False)
 
     def arrays(self) -> list[mx.array]:
         """What was drawn, and what was asked for beside it: to be evaluated."""
@@ -88,48 +81,31 @@ class TokenRef(NamedTuple):
         return self.step.tokens[self.place]
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Row:
     """One open row. `length` tokens are in its KV; `tokens` has one more while a drawn token is pending."""
 
-    __slots__ = (
-        "cache",
-        "expects",
-        "id",
-        "kv",
-        "kv_lost",
-        "length",
-        "pool",
-        "prompt",
-        "sampling",
-        "settled",
-        "shared_length",
-        "shared_prefix",
-        "slot",
-        "tokens",
-    )
-
-    def __init__(self, number: int, sampling: Sampling, expects: int = 0, kv: KvOptions | None = None) -> None:
-        self.id = number
-        self.sampling = sampling
-        self.kv = kv
-        self.expects = expects
-        """Tokens that it will soon hold, as far as its opener could tell."""
-        self.length = 0
-        self.prompt = 0
-        """Tokens of the prompt with which it was opened, where the store asked."""
-        self.tokens: list[int | TokenRef] = []
-        self.settled = 0
-        """Everything before this index is an int already."""
-        self.cache: list[Any] | None = None
-        """The row's own caches of batch size one; None while a store holds its KV, or before it has any."""
-        self.pool: Any = None
-        self.slot: int | None = None
-        """Where a store holds the row's KV: the slot, and of a packed store the pool."""
-        self.shared_prefix: Any = None
-        self.shared_length = 0
-        """In a packed store, the first so many tokens are those of `shared_prefix`; the slot holds what follows."""
-        self.kv_lost = False
-        """Its KV went down with a failed pass of other rows: its tokens are run again when it is next fed."""
+    id: int
+    sampling: Sampling
+    expects: int = 0
+    """Tokens that it will soon hold, as far as its opener could tell."""
+    kv: KvOptions | None = None
+    length: int = field(default=0, init=False)
+    prompt: int = field(default=0, init=False)
+    """Tokens of the prompt with which it was opened, where the store asked."""
+    tokens: list[int | TokenRef] = field(default_factory=list, init=False)
+    settled: int = field(default=0, init=False)
+    """Everything before this index is an int already."""
+    cache: list[Any] | None = field(default=None, init=False)
+    """The row's own caches of batch size one; None while a store holds its KV, or before it has any."""
+    pool: Any = field(default=None, init=False)
+    slot: int | None = field(default=None, init=False)
+    """Where a store holds the row's KV: the slot, and of a packed store the pool."""
+    shared_prefix: Any = field(default=None, init=False)
+    shared_length: int = field(default=0, init=False)
+    """In a packed store, the first so many tokens are those of `shared_prefix`; the slot holds what follows."""
+    kv_lost: bool = field(default=False, init=False)
+    """Its KV went down with a failed pass of other rows: its tokens are run again when it is next fed."""
 
     def __repr__(self) -> str:
         return f"<Row {self.id} length={self.length} pending={self.pending is not None} slot={self.slot}>"

@@ -7,8 +7,8 @@ demand, and under a mask the first legal scripted token. It loads nothing and co
 from __future__ import annotations
 
 from greenroom.backends.scripted.backend import Scripted
-from greenroom.backends.scripted.reply import Reply
+from greenroom.backends.scripted.failures import ProtocolViolation
+from greenroom.backends.scripted.replies import Reply
 from greenroom.backends.scripted.tokenizer import ByteTokenizer
-from greenroom.backends.scripted.violation import ProtocolViolation
 
 __all__ = ["ByteTokenizer", "ProtocolViolation", "Reply", "Scripted"]

@@ -19,14 +19,12 @@ from greenroom.backends.protocol import (
     Sampled,
     StepResult,
 )
-from greenroom.backends.scripted.draw import draw
-from greenroom.backends.scripted.failures import Failures, Method
-from greenroom.backends.scripted.holding import Holding
-from greenroom.backends.scripted.legal import check_masks
+from greenroom.backends.scripted.draw import check_masks, draw
+from greenroom.backends.scripted.failures import Failures, Method, ProtocolViolation
+from greenroom.backends.scripted.gate import Holding
 from greenroom.backends.scripted.replies import Answers, Replies
 from greenroom.backends.scripted.rows import Rows
 from greenroom.backends.scripted.tokenizer import STOP, ByteTokenizer
-from greenroom.backends.scripted.violation import ProtocolViolation
 
 __all__ = ["Scripted"]
 

@@ -1,11 +1,14 @@
-"""Failures on demand: what a method raises the next time it is called."""
+"""Failures on demand, which a method raises the next time it is called, and that of a caller that breaks the contract.
+
+The contract is `greenroom.backends.protocol`.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
 from typing import Literal, get_args
 
-__all__ = ["Failures", "Method"]
+__all__ = ["Failures", "Method", "ProtocolViolation"]
 
 Method = Literal["load", "edit", "forward", "sample", "read"]
 
@@ -30,3 +33,7 @@ class Failures:
         """Raise what waits for `method`."""
         if self._waiting[method]:
             raise self._waiting[method].popleft()
+
+
+class ProtocolViolation(RuntimeError):
+    """The backend was called out of order, on the wrong thread, or about rows that are not there: a caller's bug."""

@@ -1,10 +1,15 @@
-"""Where the engine's thread can be stopped before a step, and let go step by step."""
+"""Where the engine's thread can be stopped before a step, and let go step by step.
+
+`Gate` is the place itself, `Holding` its public side: holding the double, from any thread.
+"""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-__all__ = ["Gate"]
+__all__ = ["Gate", "Holding"]
 
 
 class Gate:
@@ -59,3 +64,42 @@ class Gate:
             finally:
                 self._is_waiting = False
             self._released = max(self._released - 1, 0)
+
+
+class Holding:
+    """Lets a test stop the engine before a step is read, and let it go step by step.
+
+    While held, the engine's thread stands inside `read`. A hold must end before the runtime is left, which waits for
+    that thread: `held` sees to it.
+    """
+
+    def __init__(self) -> None:
+        self._gate = Gate()
+
+    def hold(self) -> None:
+        """No further step can be read until it is released. Any thread."""
+        self._gate.hold()
+
+    def release(self, n: int = 1) -> None:
+        """Let `n` more steps be read; without effect where nothing is held. Any thread."""
+        self._gate.release(n)
+
+    def release_all(self) -> None:
+        """End the hold. Any thread."""
+        self._gate.open()
+
+    def wait_held(self, timeout: float = 10.0) -> None:
+        """Block until the engine stands before a step that is not released: call it beside the event loop.
+
+        Raises `TimeoutError` after `timeout` seconds: nothing is under way then.
+        """
+        self._gate.wait(timeout)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """`hold` on entry, `release_all` on exit."""
+        self.hold()
+        try:
+            yield
+        finally:
+            self.release_all()

@@ -3,54 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from greenroom.backends.protocol import Sampling
-from greenroom.backends.scripted.script import Script
-from greenroom.backends.scripted.violation import ProtocolViolation
+from greenroom.backends.scripted.failures import ProtocolViolation
+from greenroom.backends.scripted.replies import Script
 
 __all__ = ["ScriptedRow"]
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class ScriptedRow:
     """The first `length` of `tokens` were run; one more is there while a drawn token is pending.
 
     The prompt is what was run before the first draw; `script` is None until then. `place` is where it stands then.
     """
 
-    __slots__ = (
-        "announced",
-        "error",
-        "has_ended",
-        "id",
-        "length",
-        "num_prompt",
-        "place",
-        "sampling",
-        "script",
-        "start",
-        "tokens",
-    )
-
-    def __init__(
-        self, number: int, sampling: Sampling, announced: tuple[int, ...] = (), start: int | None = None
-    ) -> None:
-        """`announced` is the prompt, where the row was opened with it; what is run behind it is part of the reply.
-
-        With `start`, the reply begins there, whatever was announced.
-        """
-        self.announced = announced
-        self.start = start
-        self.id = number
-        self.sampling = sampling
-        self.length = 0
-        self.tokens: list[int] = []
-        self.num_prompt = 0
-        self.script: Script | None = None
-        self.place = 0
-        self.error: Exception | None = None
-        """Why the row failed: whatever is asked of it now fails the same way, until it is closed."""
-        self.has_ended = False
-        """A token that ends a turn was read."""
+    id: int
+    sampling: Sampling
+    announced: tuple[int, ...] = ()
+    """The prompt, where the row was opened with it; what is run behind it is part of the reply."""
+    start: int | None = None
+    """Where the reply begins, whatever was announced."""
+    length: int = field(default=0, init=False)
+    tokens: list[int] = field(default_factory=list, init=False)
+    num_prompt: int = field(default=0, init=False)
+    script: Script | None = field(default=None, init=False)
+    place: int = field(default=0, init=False)
+    error: Exception | None = field(default=None, init=False)
+    """Why the row failed: whatever is asked of it now fails the same way, until it is closed."""
+    has_ended: bool = field(default=False, init=False)
+    """A token that ends a turn was read."""
 
     def __repr__(self) -> str:
         return f"<ScriptedRow {self.id} length={self.length} pending={self.pending} place={self.place}>"

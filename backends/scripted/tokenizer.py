@@ -41,20 +41,11 @@ class ByteTokenizer:
     """
 
     def __init__(self, *, chat_template: bool = True) -> None:
-        self._has_chat_template = chat_template
+        self.vocab_size = 256 + len(SPECIAL)
+        self.has_chat_template = chat_template
 
     def __repr__(self) -> str:
         return f"<ByteTokenizer vocab_size={self.vocab_size} has_chat_template={self.has_chat_template}>"
-
-    @property
-    def vocab_size(self) -> int:
-        """See `Tokenizer.vocab_size`."""
-        return 256 + len(SPECIAL)
-
-    @property
-    def has_chat_template(self) -> bool:
-        """See `Tokenizer.has_chat_template`."""
-        return self._has_chat_template
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:  # noqa: ARG002 - none leads a text
         """See `Tokenizer.encode`. A special token that is spelt out in `text` becomes its one id."""
@@ -82,7 +73,7 @@ class ByteTokenizer:
 
         Tools are one JSON object a line in a system message of their own, before all others.
         """
-        if not self._has_chat_template:
+        if not self.has_chat_template:
             raise NotSupported("a conversation", "this tokenizer was made without a chat template")
         turns = [("system", "\n".join(["# Tools", *[json.dumps(dict(tool)) for tool in tools]]))] if tools else []
         turns += [(str(message["role"]), _content(message)) for message in messages]

@@ -8,7 +8,7 @@ slot points to memory that exists.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from ctypes import CDLL, Structure, addressof, alignment, c_int, c_size_t, c_ssize_t, c_void_p, sizeof
 from typing import Any, TypeVar
 
@@ -95,7 +95,7 @@ def _check_header(found: FactoryStruct | TokenizerStruct, magic: int, what: str)
         raise IncompatibleEngine(f"{what} has the EOS id {found.eos_token_id}, outside its {found.n_vocab} tokens")
 
 
-def _check_slots(found: Structure, required: Mapping[str, object], optional: Mapping[str, object], what: str) -> None:
+def _check_slots(found: Structure, required: Collection[str], optional: Collection[str], what: str) -> None:
     for name in (*required, *optional):
         slot = getattr(found, name)
         if not slot and name in required:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from ctypes import Array, addressof, c_char, c_uint32, create_string_buffer
 from itertools import count
 
@@ -10,10 +9,9 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from greenroom.constraints.cbison import layout
 from greenroom.constraints.cbison.guards import callback
-from greenroom.constraints.cbison.provider import put
+from greenroom.constraints.cbison.provider import put, put_tokens
 from greenroom.constraints.cbison.spelling import Writer, spellings
-from greenroom.constraints.cbison.tokens import TokenSource, can_tokenize
-from greenroom.constraints.cbison.vocabularies import LLTokens
+from greenroom.constraints.cbison.tokens import LLTokens, TokenSource, can_tokenize
 from greenroom.constraints.compiled_grammar import without_forcing
 from greenroom.errors import InvalidConstraint
 
@@ -152,9 +150,7 @@ def _validate_tokens(matcher: int, tokens: int | None, size: int) -> int:
 
 @callback(layout.TOKENS, -1)
 def _compute_ff_tokens(matcher: int, out: int | None, room: int) -> int:
-    tokens = array("I", _RECORDS[matcher].live().compute_ff_tokens())
-    put(tokens, tokens.itemsize, out, room)
-    return min(len(tokens), room)
+    return min(put_tokens(_RECORDS[matcher].live().compute_ff_tokens(), out, room), room)
 
 
 @callback(layout.ROLLBACK, -1)

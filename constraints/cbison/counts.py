@@ -63,11 +63,6 @@ def counted_at(address: int, kind: type[AnyCounted]) -> AnyCounted:
     raise LookupError(f"no {kind.__name__} lives at {address:#x}")
 
 
-def num_alive() -> int:
-    """How many counted objects live, in this whole process."""
-    return len(_ALIVE)
-
-
 class Closable:
     """A context manager over its own `close`."""
 

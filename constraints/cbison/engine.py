@@ -53,7 +53,7 @@ class CbisonEngine:
         self.num_words = layout.mask_words(self.n_vocab)
         self.mask_bytes = 4 * self.num_words
         self.eos_id = int(found.eos_token_id)
-        self.slots = Slots(**bound(found, layout.FACTORY_REQUIRED), **bound(found, layout.FACTORY_OPTIONAL))
+        self.slots = Slots(**bound(found, layout.FACTORY_SLOTS))
         self._lock = threading.RLock()  # a finaliser may run inside the lock, on the same thread
         self._leases: set[object] = set()  # add and discard are one step each, so that this is safe
         self._closing = False

@@ -16,8 +16,7 @@ from greenroom.constraints.cbison import layout
 from greenroom.constraints.cbison.counts import Counted, Lease, counted_at, decr_ref_count, incr_ref_count
 from greenroom.constraints.cbison.guards import callback
 from greenroom.constraints.cbison.layout import FactoryStruct, MaskRequest
-from greenroom.constraints.cbison.tokens import TokenSource
-from greenroom.constraints.cbison.vocabularies import AnyVocabulary, source_of
+from greenroom.constraints.cbison.tokens import AnyVocabulary, TokenSource, source_of
 from greenroom.errors import NotSupported
 
 __all__ = ["CbisonExport", "llguidance_cbison_factory"]

@@ -1,11 +1,12 @@
-"""Any grammar engine, by the address of its `cbison_factory`."""
+"""Any grammar engine, by the address of its `cbison_factory`, or from the shared library that makes one."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from ctypes import addressof, create_string_buffer
+from ctypes import CDLL, addressof, c_char_p, c_size_t, c_void_p, create_string_buffer
 from types import TracebackType
 from typing import Literal, Protocol
 from weakref import WeakSet
@@ -17,15 +18,17 @@ from greenroom.constraints.cbison.addresses import factory_at
 from greenroom.constraints.cbison.counts import Closable
 from greenroom.constraints.cbison.emulation import Grammar, create
 from greenroom.constraints.cbison.engine import CbisonEngine
-from greenroom.constraints.cbison.library import new_factory
 from greenroom.constraints.cbison.masks import MaskCompletion, row_address
 from greenroom.constraints.cbison.matcher import CbisonMatcher
 from greenroom.constraints.state import Bits
-from greenroom.errors import InvalidConstraint
+from greenroom.errors import IncompatibleEngine, InvalidConstraint
 
 __all__ = ["CbisonFactory", "Diagnostics"]
 
 _MESSAGE_BYTES = 16384
+_ERROR_BYTES = 4096
+
+_Create = Callable[[int, bytes, int, int], "int | None"]
 
 
 class Diagnostics(msgspec.Struct, frozen=True):
@@ -103,7 +106,7 @@ class CbisonFactory(Closable):
 
         Library and tokenizer are kept until the reference went back. Raises `IncompatibleEngine`.
         """
-        address, create = new_factory(path, prefix, tokenizer.address, options or {})
+        address, create = _new_factory(path, prefix, tokenizer.address, options or {})
         keepalive = (create, tokenizer)
         eos_ids = tokenizer.eos_ids
         return cls.from_address(address, owned=True, eos_ids=eos_ids, keepalive=keepalive, num_threads=num_threads)
@@ -249,3 +252,30 @@ def _fill(pair: tuple[CbisonMatcher, Bits]) -> None:
     matcher.fill_mask(row)
     if matcher.error is not None:
         row.fill(0)
+
+
+def _new_factory(
+    path: str | os.PathLike[str], prefix: str, tokenizer: int, options: Mapping[str, object]
+) -> tuple[int, _Create]:
+    """The address of a new factory with one reference, and the function that made it, which keeps the library.
+
+    Raises `IncompatibleEngine` where there is no such function, or it makes nothing.
+    """
+    create = _entry_point(path, f"{prefix}_cbison_new_factory")
+    said = create_string_buffer(_ERROR_BYTES + 1)  # one byte more than it is told of: the text always ends
+    address = create(tokenizer, json.dumps(dict(options)).encode(), addressof(said), _ERROR_BYTES)
+    if not address:
+        why = said.value.decode("utf-8", "replace") or "no reason given"
+        raise IncompatibleEngine(f"{os.fspath(path)} made no factory: {why}")
+    return address, create
+
+
+def _entry_point(path: str | os.PathLike[str], name: str) -> _Create:
+    try:
+        create = getattr(CDLL(os.fspath(path)), name)
+    except (OSError, AttributeError) as error:
+        raise IncompatibleEngine(f"no {name} can be had from {os.fspath(path)}: {error}") from error
+    create.argtypes = (c_void_p, c_char_p, c_void_p, c_size_t)
+    create.restype = c_void_p
+    typed: _Create = create
+    return typed

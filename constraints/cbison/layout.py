@@ -14,17 +14,7 @@ Source: `cpp/cbison_api.h` of guidance-ai/cbison at 16ef9f7.
 
 from __future__ import annotations
 
-from ctypes import (
-    CFUNCTYPE,
-    Structure,
-    c_bool,
-    c_char_p,
-    c_int,
-    c_int32,
-    c_size_t,
-    c_uint32,
-    c_void_p,
-)
+from ctypes import CFUNCTYPE, Structure, c_bool, c_char_p, c_int, c_int32, c_size_t, c_uint32, c_void_p
 
 FACTORY_MAGIC = 0x1BB53ED3
 TOKENIZER_MAGIC = 0xFF79E338
@@ -35,67 +25,6 @@ VERSION_MINOR = 0
 def mask_words(n_vocab: int) -> int:
     """How many 32-bit words one mask row has; `mask_byte_len` is four times that."""
     return (n_vocab + 31) // 32
-
-
-class TokenizerStruct(Structure):
-    """`cbison_tokenizer`: 232 bytes on 64-bit machines. Provided by the side that runs the model."""
-
-    _fields_ = (
-        ("magic", c_uint32),
-        ("impl_magic", c_uint32),
-        ("version_major", c_uint32),
-        ("version_minor", c_uint32),
-        ("n_vocab", c_size_t),
-        ("eos_token_id", c_uint32),
-        ("tokenize_bytes_requires_utf8", c_bool),
-        ("reserved_hd", c_uint32 * 6),
-        ("impl_data", c_void_p),
-        ("get_token", c_void_p),
-        ("is_special_token", c_void_p),
-        ("tokenize_bytes", c_void_p),
-        ("incr_ref_count", c_void_p),
-        ("decr_ref_count", c_void_p),
-        ("reserved_ptr", c_void_p * 16),
-    )
-
-
-class FactoryStruct(Structure):
-    """`cbison_factory` of the later layout: 328 bytes on 64-bit machines. Provided by the engine."""
-
-    _fields_ = (
-        ("magic", c_uint32),
-        ("impl_magic", c_uint32),
-        ("version_major", c_uint32),
-        ("version_minor", c_uint32),
-        ("n_vocab", c_size_t),
-        ("mask_byte_len", c_size_t),
-        ("eos_token_id", c_uint32),
-        ("reserved_hd", c_uint32 * 7),
-        ("impl_data", c_void_p),
-        ("incr_ref_count", c_void_p),
-        ("decr_ref_count", c_void_p),
-        ("validate_grammar", c_void_p),
-        ("new_matcher", c_void_p),
-        ("get_error", c_void_p),
-        ("compute_mask", c_void_p),
-        ("consume_tokens", c_void_p),
-        ("is_accepting", c_void_p),
-        ("is_stopped", c_void_p),
-        ("validate_tokens", c_void_p),
-        ("compute_ff_tokens", c_void_p),
-        ("free_matcher", c_void_p),
-        ("rollback", c_void_p),
-        ("reset", c_void_p),
-        ("clone_matcher", c_void_p),
-        ("compute_masks", c_void_p),
-        ("reserved_ptr", c_void_p * 16),
-    )
-
-
-class MaskRequest(Structure):
-    """`cbison_mask_req`: one row of `compute_masks`; `mask_dest` points to `mask_byte_len` bytes."""
-
-    _fields_ = (("matcher", c_void_p), ("mask_dest", c_void_p))
 
 
 COUNT = CFUNCTYPE(None, c_void_p)
@@ -115,14 +44,17 @@ RESET = CFUNCTYPE(c_int32, c_void_p)
 CLONE = CFUNCTYPE(c_void_p, c_void_p)
 COMPUTE_MASKS = CFUNCTYPE(c_int32, c_void_p, c_void_p, c_size_t)
 
-TOKENIZER_REQUIRED = {
+TOKENIZER_SLOTS = {
     "get_token": GET_TOKEN,
     "is_special_token": IS_SPECIAL,
+    "tokenize_bytes": TOKENIZE,
     "incr_ref_count": COUNT,
     "decr_ref_count": COUNT,
 }
-TOKENIZER_OPTIONAL = {"tokenize_bytes": TOKENIZE}
-FACTORY_REQUIRED = {
+"""A tokenizer's slots in the order of the structure, each with its prototype."""
+TOKENIZER_OPTIONAL = ("tokenize_bytes",)
+TOKENIZER_REQUIRED = tuple(name for name in TOKENIZER_SLOTS if name not in TOKENIZER_OPTIONAL)
+FACTORY_SLOTS = {
     "incr_ref_count": COUNT,
     "decr_ref_count": COUNT,
     "validate_grammar": VALIDATE_GRAMMAR,
@@ -132,14 +64,57 @@ FACTORY_REQUIRED = {
     "consume_tokens": TOKENS,
     "is_accepting": IS,
     "is_stopped": IS,
-    "free_matcher": COUNT,
-}
-# The header marks five of them as optional, its README `validate_tokens` too.
-FACTORY_OPTIONAL = {
     "validate_tokens": TOKENS,
     "compute_ff_tokens": TOKENS,
+    "free_matcher": COUNT,
     "rollback": ROLLBACK,
     "reset": RESET,
     "clone_matcher": CLONE,
     "compute_masks": COMPUTE_MASKS,
 }
+"""A factory's slots, likewise."""
+# The header marks five of them as optional, its README `validate_tokens` too.
+FACTORY_OPTIONAL = ("validate_tokens", "compute_ff_tokens", "rollback", "reset", "clone_matcher", "compute_masks")
+FACTORY_REQUIRED = tuple(name for name in FACTORY_SLOTS if name not in FACTORY_OPTIONAL)
+
+
+class TokenizerStruct(Structure):
+    """`cbison_tokenizer`: 232 bytes on 64-bit machines. Provided by the side that runs the model."""
+
+    _fields_ = (
+        ("magic", c_uint32),
+        ("impl_magic", c_uint32),
+        ("version_major", c_uint32),
+        ("version_minor", c_uint32),
+        ("n_vocab", c_size_t),
+        ("eos_token_id", c_uint32),
+        ("tokenize_bytes_requires_utf8", c_bool),
+        ("reserved_hd", c_uint32 * 6),
+        ("impl_data", c_void_p),
+        *((name, c_void_p) for name in TOKENIZER_SLOTS),
+        ("reserved_ptr", c_void_p * 16),
+    )
+
+
+class FactoryStruct(Structure):
+    """`cbison_factory` of the later layout: 328 bytes on 64-bit machines. Provided by the engine."""
+
+    _fields_ = (
+        ("magic", c_uint32),
+        ("impl_magic", c_uint32),
+        ("version_major", c_uint32),
+        ("version_minor", c_uint32),
+        ("n_vocab", c_size_t),
+        ("mask_byte_len", c_size_t),
+        ("eos_token_id", c_uint32),
+        ("reserved_hd", c_uint32 * 7),
+        ("impl_data", c_void_p),
+        *((name, c_void_p) for name in FACTORY_SLOTS),
+        ("reserved_ptr", c_void_p * 16),
+    )
+
+
+class MaskRequest(Structure):
+    """`cbison_mask_req`: one row of `compute_masks`; `mask_dest` points to `mask_byte_len` bytes."""
+
+    _fields_ = (("matcher", c_void_p), ("mask_dest", c_void_p))

@@ -4,7 +4,8 @@ Most have exactly the signature of a CBISON slot, so a foreign runtime calls the
 documented promise of the wheel: they are looked for, with their version, and `functions()` is None where one that
 cannot be done without is missing; the caller then uses llguidance's Python classes.
 
-Source: `parser/llguidance.h` of guidance-ai/llguidance at c75b0d90; checked with the wheels of 1.9.
+Source, of the structures too: `parser/llguidance.h` of guidance-ai/llguidance at c75b0d90; checked with the wheels of
+1.9.
 """
 
 from __future__ import annotations
@@ -13,10 +14,15 @@ import re
 from array import array
 from ctypes import (
     CDLL,
+    Structure,
     addressof,
+    c_bool,
+    c_char,
     c_char_p,
     c_int32,
     c_size_t,
+    c_uint32,
+    c_uint64,
     c_void_p,
     cast,
     create_string_buffer,
@@ -31,11 +37,60 @@ import llguidance
 
 from greenroom.constraints.cbison import layout
 from greenroom.constraints.cbison.guards import callback
-from greenroom.constraints.cbison.llg_layout import ConstraintInit, TokenizerInit
-from greenroom.constraints.cbison.provider import put
+from greenroom.constraints.cbison.provider import put_tokens
 from greenroom.constraints.cbison.spelling import Writer, spellings
 from greenroom.constraints.cbison.tokens import TokenSource, can_tokenize
 from greenroom.errors import InvalidConstraint
+
+
+class ParserLimits(Structure):
+    """`LlgParserLimits`; zero means the default."""
+
+    _fields_ = (
+        ("max_items_in_row", c_size_t),
+        ("initial_lexer_fuel", c_uint64),
+        ("step_lexer_fuel", c_uint64),
+        ("step_max_items", c_size_t),
+        ("max_lexer_states", c_size_t),
+        ("max_grammar_size", c_size_t),
+        ("precompute_large_lexemes", c_bool),
+        ("verbose_errors", c_bool),
+    )
+
+
+class ConstraintInit(Structure):
+    """`LlgConstraintInit`: tokenizer, logging and limits of new matchers."""
+
+    _fields_ = (
+        ("tokenizer", c_void_p),
+        ("log_buffer_level", c_uint32),
+        ("log_stderr_level", c_uint32),
+        ("ff_tokens_ok", c_bool),
+        ("backtrack_ok", c_bool),
+        ("limits", ParserLimits),
+        ("room_for_later_versions", c_char * 512),  # it has no size of its own, and its defaults are written whole
+    )
+
+
+class TokenizerInit(Structure):
+    """`LlgTokenizerInitV2`; llguidance reads `struct_size` bytes of it."""
+
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("vocab_size", c_uint32),
+        ("tok_eos", c_uint32),
+        ("token_lens", c_void_p),
+        ("token_bytes", c_void_p),
+        ("tokenizer_json", c_void_p),
+        ("tokenize_assumes_string", c_bool),
+        ("tokenize_fn", c_void_p),
+        ("use_approximate_greedy_tokenize_fn", c_bool),
+        ("tokenize_user_data", c_void_p),
+        ("slices", c_void_p),
+        ("tok_eos_extra", c_void_p),
+        ("tok_eos_extra_count", c_uint32),
+    )
+
 
 _WRITERS: dict[int, Writer] = {}
 _numbers = count(1)
@@ -186,6 +241,4 @@ def _address(function: object) -> int | None:
 
 @callback(layout.TOKENIZE, 0)  # llguidance's tokenize function has the same signature
 def _tokenize(number: int | None, data: int | None, size: int, out: int | None, room: int) -> int:
-    tokens = array("I", _WRITERS[number or 0](string_at(data, size) if data and size else b""))
-    put(tokens, tokens.itemsize, out, room)
-    return len(tokens)
+    return put_tokens(_WRITERS[number or 0](string_at(data, size) if data and size else b""), out, room)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from ctypes import memmove, string_at
 
 from greenroom.constraints.cbison import layout
 from greenroom.constraints.cbison.counts import Counted, Lease, counted_at, decr_ref_count, incr_ref_count
 from greenroom.constraints.cbison.guards import callback
 from greenroom.constraints.cbison.layout import TokenizerStruct
-from greenroom.constraints.cbison.tokens import TokenSource, can_tokenize
-from greenroom.constraints.cbison.vocabularies import AnyVocabulary, source_of
+from greenroom.constraints.cbison.tokens import AnyVocabulary, TokenSource, can_tokenize, source_of
 from greenroom.errors import InvalidConstraint
 
 __all__ = ["CbisonTokenizerProvider"]
@@ -67,6 +66,13 @@ def put(data: bytes | array[int], item_size: int, out: int | None, room: int) ->
         memmove(out, source, fits * item_size)
 
 
+def put_tokens(tokens: Iterable[int], out: int | None, room: int) -> int:
+    """Write what fits of `tokens` into `room` ids at `out`; how many there are."""
+    ids = array("I", tokens)
+    put(ids, ids.itemsize, out, room)
+    return len(ids)
+
+
 @callback(layout.GET_TOKEN, -1)
 def _get_token(address: int, token: int, out: int | None, room: int) -> int:
     tokenizer = counted_at(address, _Tokenizer)
@@ -86,8 +92,5 @@ def _is_special(address: int, token: int) -> int:
 # The count is unsigned: -1 would be a length, which engines reserve memory for. No tokens is what forces nothing.
 @callback(layout.TOKENIZE, 0)
 def _tokenize(address: int, data: int | None, size: int, out: int | None, room: int) -> int:
-    tokens = array(
-        "I", counted_at(address, _Tokenizer).source.tokenize(string_at(data, size) if data and size else b"")
-    )
-    put(tokens, tokens.itemsize, out, room)
-    return len(tokens)
+    text = string_at(data, size) if data and size else b""
+    return put_tokens(counted_at(address, _Tokenizer).source.tokenize(text), out, room)

@@ -27,13 +27,17 @@ class CbisonTokenizer(Closable):
 
     def __init__(self, address: int, *, owned: bool, keepalive: object = None) -> None:
         found = tokenizer_at(address)
-        slots = bound(found, layout.TOKENIZER_REQUIRED) | bound(found, layout.TOKENIZER_OPTIONAL)
+        slots = bound(found, layout.TOKENIZER_SLOTS)
         self._address = address
         self._get_token = slots["get_token"]
         self._is_special = slots["is_special_token"]
         self._tokenize = slots["tokenize_bytes"]
-        self._n_vocab = int(found.n_vocab)
-        self._eos_id = int(found.eos_token_id)
+        self.n_vocab = int(found.n_vocab)
+        """How many ids there are."""
+        self.eos_ids = (int(found.eos_token_id),)
+        """Its one EOS id."""
+        self.can_tokenize = self._tokenize is not None
+        """Whether it has the optional slot."""
         self.requires_utf8 = bool(found.tokenize_bytes_requires_utf8)
         if not owned:
             with _counting:
@@ -50,21 +54,6 @@ class CbisonTokenizer(Closable):
         """Where its structure is, to hand on to an engine."""
         self._check_open()
         return self._address
-
-    @property
-    def n_vocab(self) -> int:
-        """How many ids there are."""
-        return self._n_vocab
-
-    @property
-    def eos_ids(self) -> tuple[int, ...]:
-        """Its one EOS id."""
-        return (self._eos_id,)
-
-    @property
-    def can_tokenize(self) -> bool:
-        """Whether it has the optional slot."""
-        return self._tokenize is not None
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes of `token`, whatever their length."""
@@ -104,7 +93,7 @@ class CbisonTokenizer(Closable):
                 break
             room = count
         found = tuple(tokens[:count])
-        if found and max(found) >= self._n_vocab:
+        if found and max(found) >= self.n_vocab:
             raise IncompatibleEngine(f"{self!r} made a token {max(found)}, outside its vocabulary")
         return found
 
@@ -114,15 +103,15 @@ class CbisonTokenizer(Closable):
 
     def _check_id(self, token: int) -> None:
         self._check_open()
-        if not 0 <= token < self._n_vocab:
-            raise ValueError(f"token {token} is outside the {self._n_vocab} of {self!r}")
+        if not 0 <= token < self.n_vocab:
+            raise ValueError(f"token {token} is outside the {self.n_vocab} of {self!r}")
 
     def _check_open(self) -> None:
         if not self._close.alive:
             raise FactoryClosed(repr(self))
 
     def __repr__(self) -> str:
-        return f"<CbisonTokenizer at {self._address:#x}: {self._n_vocab} tokens>"
+        return f"<CbisonTokenizer at {self._address:#x}: {self.n_vocab} tokens>"
 
 
 def _give_back(decr_ref_count: object, address: int, _keepalive: object) -> None:

@@ -1,12 +1,15 @@
-"""What a grammar engine must know of a vocabulary."""
+"""What a grammar engine must know of a vocabulary: a `TokenSource`, and whatever holds a vocabulary as one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from greenroom.errors import InvalidConstraint
+
+if TYPE_CHECKING:
+    from llguidance import LLTokenizer
 
 __all__ = ["TokenList", "TokenSource"]
 
@@ -49,21 +52,16 @@ class TokenList:
     ) -> None:
         self._tokens = tuple(tokens)
         self._special = frozenset(special)
-        self._eos = (eos,) if isinstance(eos, int) else tuple(eos)
         self._encode = encode
-        outside = [token for token in (*self._eos, *self._special) if not 0 <= token < len(self._tokens)]
-        if outside or not self._eos:
-            raise InvalidConstraint(f"EOS and special ids must be among the {len(self._tokens)} tokens, got {outside}")
-
-    @property
-    def n_vocab(self) -> int:
+        self.n_vocab = len(self._tokens)
         """How many tokens there are."""
-        return len(self._tokens)
-
-    @property
-    def eos_ids(self) -> tuple[int, ...]:
+        self.eos_ids = (eos,) if isinstance(eos, int) else tuple(eos)
         """The ids that end a turn."""
-        return self._eos
+        self.can_tokenize = encode is not None
+        """Whether an `encode` was given."""
+        outside = [token for token in (*self.eos_ids, *self._special) if not 0 <= token < len(self._tokens)]
+        if outside or not self.eos_ids:
+            raise InvalidConstraint(f"EOS and special ids must be among the {len(self._tokens)} tokens, got {outside}")
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes of `token`."""
@@ -73,11 +71,6 @@ class TokenList:
         """Whether `token` was named special."""
         return token in self._special
 
-    @property
-    def can_tokenize(self) -> bool:
-        """Whether an `encode` was given."""
-        return self._encode is not None
-
     def tokenize(self, data: bytes) -> Sequence[int]:
         """What `encode` makes of `data`; nothing without one."""
         return self._encode(data) if self._encode else ()
@@ -86,3 +79,60 @@ class TokenList:
 def can_tokenize(source: TokenSource) -> bool:
     """Whether `source` can tokenize: it says so by an attribute of that name, and can where it says nothing."""
     return bool(getattr(source, "can_tokenize", True))
+
+
+class HasTokenizer(Protocol):
+    """Our own vocabulary, as far as it matters here."""
+
+    @property
+    def inner(self) -> LLTokenizer:
+        """Llguidance's tokenizer."""
+
+    @property
+    def eos(self) -> Sequence[int]:
+        """The ids that end a turn."""
+
+    @property
+    def is_canonical(self) -> bool:
+        """Whether it can tokenize as its model does."""
+
+
+class LLTokens:
+    """The vocabulary inside an `LLTokenizer`; `eos_ids` may name more than llguidance knows."""
+
+    def __init__(
+        self, tokenizer: LLTokenizer, eos_ids: Sequence[int] | None = None, *, can_tokenize: bool | None = None
+    ) -> None:
+        self.ll_tokenizer = tokenizer
+        self.can_tokenize = bool(tokenizer.is_canonical) if can_tokenize is None else can_tokenize
+        self.eos_ids: tuple[int, ...] = tuple(tokenizer.eos_tokens if eos_ids is None else eos_ids)
+        self.n_vocab = int(tokenizer.vocab_size)
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes of `token`."""
+        return bytes(self.ll_tokenizer.decode_bytes([token]))
+
+    def is_special(self, token: int) -> bool:
+        """Whether llguidance keeps `token` out of free text."""
+        return bool(self.ll_tokenizer.is_special_token(token))
+
+    def tokenize(self, data: bytes) -> Sequence[int]:
+        """The tokenizer's own tokens, special ones not recognised."""
+        tokens: list[int] = self.ll_tokenizer.tokenize_bytes(data)
+        return tokens
+
+
+AnyVocabulary: TypeAlias = "TokenSource | LLTokenizer | HasTokenizer"
+
+
+def source_of(tokenizer: AnyVocabulary) -> TokenSource:
+    """A `TokenSource` of whatever holds a vocabulary. Raises `InvalidConstraint`."""
+    from llguidance import LLTokenizer
+
+    if isinstance(tokenizer, TokenSource):
+        return tokenizer
+    if isinstance(tokenizer, LLTokenizer):
+        return LLTokens(tokenizer)
+    if isinstance(getattr(tokenizer, "inner", None), LLTokenizer):
+        return LLTokens(tokenizer.inner, tokenizer.eos, can_tokenize=tokenizer.is_canonical)
+    raise InvalidConstraint(f"{type(tokenizer).__name__} is no TokenSource, no Vocabulary and no LLTokenizer")

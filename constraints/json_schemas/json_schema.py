@@ -12,7 +12,6 @@ from llguidance import LLMatcher
 from greenroom.constraints.constraint import GrammarConstraint
 from greenroom.constraints.grammar_text import regex_escape
 from greenroom.constraints.json_schemas.python_types import ExportedType, export
-from greenroom.constraints.json_schemas.unique_items import first_duplicate
 from greenroom.constraints.json_schemas.unsupported_keywords import validate
 from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.errors import InvalidConstraint
@@ -81,11 +80,7 @@ class JsonSchema(GrammarConstraint):
     def check(self, text: str) -> str | None:
         """See `Constraint.check`; from a Python type, whether `text` decodes to it and its sets repeat nothing."""
         exported: ExportedType | None = self._exported  # type: ignore[attr-defined]
-        if exported is None:
-            return None
-        problem = exported.problem(text)
-        twice = None if problem else first_duplicate(exported.full, json.loads(text))
-        return problem if twice is None else f"the items at {twice or '/'} must differ from each other"
+        return None if exported is None else exported.problem(text)
 
 
 @dataclass(frozen=True)

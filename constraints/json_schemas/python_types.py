@@ -1,16 +1,28 @@
-"""JSON schemas of Python types, in the form that a grammar can enforce."""
+"""JSON schemas of Python types, in the form that a grammar can enforce.
+
+What msgspec knows of a type and leaves out of its JSON schema is put in: times' formats, and the types of a mapping's
+keys. Whether lists that must not repeat an item do is found in the complete text.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
+from functools import cache
 from inspect import isroutine
-from typing import Any
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec import inspect
 
-from greenroom.constraints.json_schemas.type_details import add_type_details
 from greenroom.errors import InvalidConstraint
+
+if TYPE_CHECKING:
+    from jsonschema import ValidationError
+    from jsonschema.protocols import Validator
 
 __all__ = ["ExportedType", "export"]
 
@@ -20,6 +32,8 @@ _FORMAT_PATTERNS = {
     # Years and months, which a grammar's own "duration" has, are no timedelta's.
     "duration": r"^P([0-9]{1,6}D|T[0-9]{1,6}[HMS])$",
 }
+_FORMATS: dict[type[inspect.Type], str] = {inspect.DateTimeType: "date-time", inspect.TimeType: "time"}
+_WHOLE = r"^(0|-?[1-9][0-9]*)$"
 _BASE64 = r"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 
 
@@ -27,7 +41,7 @@ class ExportedType:
     """A type's schema and the decoder that a complete text must pass."""
 
     def __init__(self, full: dict[str, Any], decode: Callable[[str], object]) -> None:
-        self.full = full
+        self._full = full
         """As the type's library gave it."""
         self.schema: dict[str, Any] = _enforceable(deepcopy(full))
         """Normalised: no unknown keys, and without what `problem` finds afterwards."""
@@ -39,7 +53,8 @@ class ExportedType:
             self._decode(text)
         except ValueError as error:  # msgspec's and pydantic's errors, and those of JSON
             return str(error)
-        return None
+        twice = _first_duplicate(self._full, json.loads(text))
+        return None if twice is None else f"the items at {twice or '/'} must differ from each other"
 
 
 def export(source: Any) -> ExportedType:
@@ -54,7 +69,7 @@ def export(source: Any) -> ExportedType:
         raise InvalidConstraint(f"{source!r} is no type: no schema tells what it takes")
     try:
         schema = msgspec.json.schema(source)
-        add_type_details(source, schema)
+        _add_type_details(source, schema)
         return ExportedType(schema, msgspec.json.Decoder(source).decode)
     except (TypeError, msgspec.ValidationError) as refusal:
         return _by_pydantic(source, refusal)
@@ -114,3 +129,96 @@ def _replace_key_types(schema: dict[str, Any]) -> None:
         schema |= {"patternProperties": {names["pattern"]: values}, "additionalProperties": False}
     elif "enum" in names and "properties" not in schema:
         schema |= {"properties": dict.fromkeys(names["enum"], values), "additionalProperties": False}
+
+
+def _add_type_details(source: Any, schema: dict[str, Any]) -> None:
+    """Put them into `schema`, which msgspec made of the type `source`."""
+    _Walk(schema.get("$defs", {})).add(inspect.type_info(source), schema)
+
+
+class _Walk:
+    """Walks a type and its schema side by side, each pair of a class and its definition once."""
+
+    def __init__(self, definitions: dict[str, Any]) -> None:
+        self._definitions = definitions
+        self._seen: set[object] = set()
+
+    def add(self, info: inspect.Type, schema: Any) -> None:
+        if isinstance(info, inspect.Metadata):
+            self.add(info.type, schema)
+        elif isinstance(schema, dict):
+            schema = self._definitions.get(schema.get("$ref", "").removeprefix("#/$defs/"), schema)
+            for option in schema.get("anyOf", ()):
+                self.add(info, option)
+            if type(info) in _FORMATS and schema.get("type") == "string":
+                schema.setdefault("format", _FORMATS[type(info)])
+            for part, below in self._parts(info, schema):
+                self.add(part, below)
+
+    def _parts(self, info: Any, schema: dict[str, Any]) -> Iterator[tuple[inspect.Type, Any]]:
+        """The types that `info` is made of, each with its schema; none where `schema` is of another kind."""
+        match info:
+            case inspect.UnionType():
+                yield from ((part, schema) for part in info.types)
+            case inspect.DictType() if schema.get("type") == "object":
+                self._name(info.key_type, schema)
+                yield info.value_type, schema.get("additionalProperties")
+            case inspect.TupleType():
+                yield from zip(info.item_types, schema.get("prefixItems", ()), strict=False)
+            case inspect.NamedTupleType():
+                yield from zip([field.type for field in info.fields], schema.get("prefixItems", ()), strict=False)
+            case inspect.StructType() | inspect.DataclassType() | inspect.TypedDictType():
+                if schema.get("title") == info.cls.__name__ and info.cls not in self._seen:
+                    self._seen.add(info.cls)
+                    properties = schema.get("properties", {})
+                    yield from ((field.type, properties.get(field.encode_name)) for field in info.fields)
+            case _:
+                yield from [(info.item_type, schema.get("items"))] if hasattr(info, "item_type") else []
+
+    def _name(self, key: Any, schema: dict[str, Any]) -> None:
+        if isinstance(key, inspect.IntType):
+            schema.setdefault("propertyNames", {"pattern": _WHOLE})
+        elif isinstance(key, inspect.LiteralType):
+            schema.setdefault("propertyNames", {"enum": [str(value) for value in key.values]})
+        elif isinstance(key, inspect.EnumType):
+            schema.setdefault("propertyNames", {"enum": [str(member.value) for member in key.cls]})
+
+
+def _first_duplicate(schema: Mapping[str, Any], value: Any) -> str | None:
+    """The JSON pointer into `value` of the list that repeats an item against `schema`; None where none does.
+
+    Of several alternatives one that `value` fits without a repetition is enough; of several lists the one with the
+    least pointer. What else is wrong with `value` is not told, nor anything where jsonschema cannot judge: over
+    a key's pattern that Python's `re` does not know, or a value as deep as Python's recursion.
+    """
+    try:
+        places = [_repetition(error) for error in _validator()(schema).iter_errors(value)]
+    except (re.error, RecursionError):
+        return None
+    return min((place for place in places if place is not None), default=None)
+
+
+def _repetition(error: ValidationError) -> str | None:
+    """The pointer of the list that repeats an item, where `error` is nothing else."""
+    if error.validator == "uniqueItems":
+        return "".join(f"/{step}" for step in error.absolute_path)
+    if error.validator not in ("anyOf", "oneOf"):
+        return None
+    # The errors of the alternatives, one alternative's behind the other's.
+    for _, errors in groupby(error.context or (), lambda inner: inner.relative_schema_path[0]):
+        places = [_repetition(inner) for inner in errors]
+        if None not in places:
+            return places[0]
+    return None
+
+
+@cache
+def _validator() -> type[Validator]:
+    """Draft 2020-12, which Python types are exported in, but for patterns: these are Rust's, and enforced already."""
+    from jsonschema import validators  # takes a while, and only these need it
+
+    def skip(*_: object) -> Iterator[ValidationError]:
+        return iter(())
+
+    extended: type[Validator] = validators.extend(validators.Draft202012Validator, {"pattern": skip})  # type: ignore[no-untyped-call]
+    return extended

@@ -42,25 +42,21 @@ class AllOf(CompositeState):
     When one member can take no more, the whole is stopped where all accept; else the mask is empty, a dead end.
     """
 
-    __slots__ = ("_members",)
+    __slots__ = ("members",)
 
     def __init__(self, members: Sequence[ConstraintState]) -> None:
         if not members:
             raise ValueError("AllOf needs at least one state")
-        self._members = tuple(members)
+        self.members = tuple(members)
+        """The states, in the order that they were given in."""
 
     def __repr__(self) -> str:
-        return f"AllOf({list(self._members)!r})"
-
-    @property
-    def members(self) -> tuple[ConstraintState, ...]:
-        """The states, in the order that they were given in."""
-        return self._members
+        return f"AllOf({list(self.members)!r})"
 
     @property
     def parts(self) -> tuple[ConstraintState, ...]:
         """See `CompositeState.parts`."""
-        return tuple(part for member in self._members for part in parts(member))
+        return tuple(part for member in self.members for part in parts(member))
 
     def fill_mask(self, out: Bits) -> None:
         """See `ConstraintState.fill_mask`."""
@@ -69,7 +65,7 @@ class AllOf(CompositeState):
             self._fill(out)
 
     def _fill(self, out: Bits) -> None:
-        first, *others = self._members
+        first, *others = self.members
         first.fill_mask(out)
         mask = np.empty_like(out)
         for member in others:
@@ -78,13 +74,13 @@ class AllOf(CompositeState):
 
     def consume(self, tokens: Sequence[int]) -> None:
         """See `ConstraintState.consume`."""
-        for member in self._members:
+        for member in self.members:
             member.consume(tokens)
 
     def validate(self, tokens: Sequence[int]) -> int:
         """See `ConstraintState.validate`."""
         legal = len(tokens)
-        for member in self._members:
+        for member in self.members:
             legal = min(legal, member.validate(tokens[:legal]))
         return legal
 
@@ -94,7 +90,7 @@ class AllOf(CompositeState):
         A member that forces leaves the others no choice but to agree or to end. Where one of them takes none of the
         forced tokens, none is given, and the mask tells the dead end.
         """
-        for member in self._members:
+        for member in self.members:
             forced = member.forced_tokens()
             if forced:
                 return forced[: self.validate(forced)]
@@ -102,7 +98,7 @@ class AllOf(CompositeState):
 
     def rollback(self, count: int) -> None:
         """See `ConstraintState.rollback`."""
-        for done, member in enumerate(self._members):
+        for done, member in enumerate(self.members):
             try:
                 member.rollback(count)
             except ValueError:
@@ -112,24 +108,24 @@ class AllOf(CompositeState):
 
     def fork(self) -> AllOf:
         """See `ConstraintState.fork`."""
-        return AllOf([member.fork() for member in self._members])
+        return AllOf([member.fork() for member in self.members])
 
     def reset(self) -> None:
         """See `ConstraintState.reset`."""
-        for member in self._members:
+        for member in self.members:
             member.reset()
 
     @property
     def is_accepting(self) -> bool:
         """See `ConstraintState.is_accepting`."""
-        return all(member.is_accepting for member in self._members)
+        return all(member.is_accepting for member in self.members)
 
     @property
     def is_stopped(self) -> bool:
         """See `ConstraintState.is_stopped`."""
-        return self.is_accepting and any(member.is_stopped for member in self._members)
+        return self.is_accepting and any(member.is_stopped for member in self.members)
 
     @property
     def error(self) -> str | None:
         """See `ConstraintState.error`: the first member's that has one."""
-        return next((member.error for member in self._members if member.error is not None), None)
+        return next((member.error for member in self.members if member.error is not None), None)

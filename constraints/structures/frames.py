@@ -21,6 +21,8 @@ class Frame:
     __slots__ = ("key", "start")
     is_hidden = False
     shape: Shape | None = None
+    mutable: tuple[str, ...] = ()
+    """The attributes that `put` writes into, which a copy has its own of."""
 
     def __init__(self, key: Key | None, start: int) -> None:
         self.key = key
@@ -49,7 +51,10 @@ class Frame:
 
     def fork(self) -> Self:
         """An independent copy."""
-        return copy(self)
+        twin = copy(self)
+        for name in self.mutable:
+            setattr(twin, name, getattr(self, name).copy())
+        return twin
 
 
 class RootFrame(Frame):
@@ -109,6 +114,7 @@ class OneOfFrame(HiddenFrame):
     """An object of one of several records: hidden until it is clear of which."""
 
     __slots__ = ("keys", "whole")
+    mutable = ("keys", "whole")
     shape: OneOf
 
     def __init__(self, shape: OneOf, key: Key | None, start: int) -> None:
@@ -117,18 +123,12 @@ class OneOfFrame(HiddenFrame):
         self.whole: dict[str, Any] = {}
         """Children that are whole, as JSON has them."""
 
-    def fork(self) -> Self:
-        """See `Frame`."""
-        twin = copy(self)
-        twin.keys = self.keys.copy()
-        twin.whole = self.whole.copy()
-        return twin
-
 
 class RecordFrame(Frame):
     """An object of a class, or of a schema."""
 
     __slots__ = ("extra", "received", "shape", "values")
+    mutable = ("extra", "received", "values")
 
     def __init__(self, shape: Record, key: Key | None, start: int, missing: Missing) -> None:
         super().__init__(key, start)
@@ -172,19 +172,12 @@ class RecordFrame(Frame):
             self.received.add(field.name)
         return shape.make(self.values.copy(), self.received, self.extra)
 
-    def fork(self) -> Self:
-        """See `Frame`."""
-        twin = copy(self)
-        twin.values = self.values.copy()
-        twin.received = self.received.copy()
-        twin.extra = self.extra.copy()
-        return twin
-
 
 class ArrayFrame(Frame):
     """An array. An item that shows nothing has no place in it, so places may differ from those in the document."""
 
     __slots__ = ("_last", "shape", "values")
+    mutable = ("values",)
 
     def __init__(self, shape: Array, key: Key | None, start: int) -> None:
         super().__init__(key, start)
@@ -214,17 +207,12 @@ class ArrayFrame(Frame):
         make = self.shape.make
         return make(self.values) if make else self.values.copy()
 
-    def fork(self) -> Self:
-        """See `Frame`."""
-        twin = copy(self)
-        twin.values = self.values.copy()
-        return twin
-
 
 class MapFrame(Frame):
     """A dict. A key that its type does not take is not shown."""
 
     __slots__ = ("shape", "values")
+    mutable = ("values",)
 
     def __init__(self, shape: Map, key: Key | None, start: int) -> None:
         super().__init__(key, start)
@@ -256,12 +244,6 @@ class MapFrame(Frame):
             return self.shape.key(key)
         except Exception:  # noqa: BLE001 - a key's type may have validators, which raise what they like
             return MISSING
-
-    def fork(self) -> Self:
-        """See `Frame`."""
-        twin = copy(self)
-        twin.values = self.values.copy()
-        return twin
 
 
 def frame_of(shape: Shape | None, key: Key | None, start: int, missing: Missing) -> Frame:

@@ -13,8 +13,16 @@ from copy import copy
 from typing import Any, NoReturn, Self
 
 from greenroom.constraints.structures.changes import Change, Place
-from greenroom.constraints.structures.scalars import START, WHOLE, is_whole, next_phase, worth
-from greenroom.constraints.structures.strings import PLAIN, BadEscape, unescape
+from greenroom.constraints.structures.scalars import (
+    PLAIN,
+    START,
+    WHOLE,
+    BadEscape,
+    is_whole,
+    next_phase,
+    unescape,
+    worth,
+)
 from greenroom.errors import JsonTooLarge, MalformedJson, StructureFailed, TruncatedJson
 
 __all__ = ["MAX_DEPTH", "MAX_SIZE", "MISSING", "JsonParser"]
@@ -61,7 +69,8 @@ class JsonParser:
         self._is_shown = False
         """Whether the open string stands in the tree, as far as it has come."""
         self._phase = START
-        self._changes: list[Change] = []
+        self.changes: list[Change] = []
+        """What the last chunk changed; where it had a fault, up to there."""
         self.chunk = ""
         """The last chunk, as text."""
 
@@ -75,11 +84,6 @@ class JsonParser:
         return self._base + len(self._tail)
 
     @property
-    def changes(self) -> list[Change]:
-        """What the last chunk changed; where it had a fault, up to there."""
-        return self._changes
-
-    @property
     def depth(self) -> int:
         """Containers that are open."""
         return len(self._stack)
@@ -88,11 +92,6 @@ class JsonParser:
     def is_complete(self) -> bool:
         """Whether the document is whole. A number or a literal alone is so only once `finish` was called."""
         return self._state == _END
-
-    @property
-    def is_in_string(self) -> bool:
-        """Whether a value's string is open."""
-        return self._state == _STRING
 
     @property
     def text(self) -> str:
@@ -122,7 +121,7 @@ class JsonParser:
         if self._error is not None:
             raise self._error
         changes: list[Change] = []
-        self._changes = changes
+        self.changes = changes
         text = self._decode(chunk)
         if self._base + len(text) > self._max_size:
             self._fail(JsonTooLarge(f"the text is longer than max_size, {self._max_size} characters", self._max_size))
@@ -142,7 +141,7 @@ class JsonParser:
         if self._error is not None:
             raise self._error
         changes: list[Change] = []
-        self._changes = changes
+        self.changes = changes
         if self._state == _SCALAR and not self._stack and is_whole(self._phase):
             self._end_scalar(self._base)
         if self._state != _END or self._decoder.getstate()[0]:
@@ -160,7 +159,7 @@ class JsonParser:
         held, self._decoder = self._decoder, codecs.getincrementaldecoder("utf-8")()
         self._decoder.setstate(held.getstate())
         self._pieces = self._pieces.copy()
-        self._changes = []
+        self.changes = []
         if not self._stack:
             return
         containers = [container.copy() for container, _, _ in self._stack[1:]] + [self._container.copy()]
@@ -324,7 +323,7 @@ class JsonParser:
             self._key = len(self._container)
         self._is_shown = False
         self._put(container)
-        self._changes.append(Change("open", self._base + place, self._place, self._key, container))
+        self.changes.append(Change("open", self._base + place, self._place, self._key, container))
         self._stack.append((self._container, self._key, self._place))
         self._place = None if self._key is None else (self._place, self._key)
         self._container = container
@@ -334,7 +333,7 @@ class JsonParser:
     def _close(self, place: int) -> None:
         closed = self._container
         self._container, self._key, self._place = self._stack.pop()
-        self._changes.append(Change("close", self._base + place + 1, self._place, self._key, closed))
+        self.changes.append(Change("close", self._base + place + 1, self._place, self._key, closed))
         self._state = _NEXT if self._stack else _END
 
     def _put(self, value: Any) -> None:
@@ -355,7 +354,7 @@ class JsonParser:
 
     def _finish_value(self, value: Any, position: int) -> None:
         self._put(value)
-        self._changes.append(Change("done", position, self._place, self._key, value))
+        self.changes.append(Change("done", position, self._place, self._key, value))
         self._has_news = False
         self._state = _NEXT if self._stack else _END
 

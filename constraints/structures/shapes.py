@@ -8,7 +8,7 @@ kind; None: no value of that kind fits, and nothing is shown of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -153,14 +153,13 @@ class Map(Shape):
         return self.make(values) if self.make else values
 
 
-class Field:
+class Field(NamedTuple):
     """One field of a record: its name in Python, its shape, and its default as a factory."""
 
-    def __init__(self, name: str, shape: Shape, default: Callable[[], Any] | None, *, required: bool) -> None:
-        self.name = name
-        self.shape = shape
-        self.default = default
-        self.required = required
+    name: str
+    shape: Shape
+    default: Callable[[], Any] | None
+    required: bool
 
 
 class Record(Shape):

@@ -95,7 +95,8 @@ class Snapshots(Generic[T]):
         """The key of the string that is shown as it grows."""
         self._is_changed = False
         self._is_replaying = False
-        self._is_whole = False
+        self.is_complete = False
+        """Whether the whole has come, and fits its type if it is to be validated."""
         self._done: list[tuple[Place, Key | None]] = []
         self._text: list[str] = []
         self._starts = [0]
@@ -103,11 +104,6 @@ class Snapshots(Generic[T]):
 
     def __repr__(self) -> str:
         return f"<Snapshots {self._parser!r}>"
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the whole has come, and fits its type if it is to be validated."""
-        return self._is_whole
 
     @property
     def position(self) -> int:
@@ -313,7 +309,7 @@ class Snapshots(Generic[T]):
             self._root.value = self._check(self._shape.convert, change, self._parser.value)
         elif self._validate != "never":
             self._root.value = self._check(check, change, self._slice(0, change.position))
-        self._is_whole = True
+        self.is_complete = True
 
     # The text, for what validates text.
 

@@ -7,7 +7,7 @@ no forward pass. A field that this version cannot honour is refused there, never
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
 import msgspec
@@ -250,22 +250,14 @@ def _validate_lengths(parameters: GenerateParameters) -> None:
     if parameters.thinking_tokens is not None:
         integer("thinking_tokens", parameters.thinking_tokens, 0, None, "None or an integer of at least 0")
     if parameters.timeout is not None:
-        expected = "None or a finite number of seconds above 0"
-        if _number("timeout", parameters.timeout, expected) <= 0:
-            raise InvalidParameter("timeout", parameters.timeout, expected)
+        _number("timeout", parameters.timeout, "None or a finite number of seconds above 0", lambda x: x > 0)
 
 
 def _validate_drawing(parameters: GenerateParameters, vocab_size: int) -> None:
-    expected = "a finite number of at least 0"
-    if _number("temperature", parameters.temperature, expected) < 0:
-        raise InvalidParameter("temperature", parameters.temperature, expected)
-    expected = "a number above 0 and at most 1"
-    if not 0 < _number("top_p", parameters.top_p, expected) <= 1:
-        raise InvalidParameter("top_p", parameters.top_p, expected)
+    _number("temperature", parameters.temperature, "a finite number of at least 0", lambda x: x >= 0)
+    _number("top_p", parameters.top_p, "a number above 0 and at most 1", lambda x: 0 < x <= 1)
     integer("top_k", parameters.top_k, 0, vocab_size, f"an integer from 0 (off) to the vocabulary's {vocab_size}")
-    expected = "a number from 0 to 1"
-    if not 0 <= _number("min_p", parameters.min_p, expected) <= 1:
-        raise InvalidParameter("min_p", parameters.min_p, expected)
+    _number("min_p", parameters.min_p, "a number from 0 to 1", lambda x: 0 <= x <= 1)
     if parameters.seed is not None:
         integer("seed", parameters.seed, 0, 2**64 - 1, "None or an integer from 0 to 2**64 - 1")
     if parameters.logprobs is not None:
@@ -275,9 +267,8 @@ def _validate_drawing(parameters: GenerateParameters, vocab_size: int) -> None:
 
 def _validate_penalties(parameters: GenerateParameters) -> None:
     if parameters.repetition_penalty is not None:
-        expected = "None or a finite number above 0"
-        if _number("repetition_penalty", parameters.repetition_penalty, expected) < SMALLEST:
-            raise InvalidParameter("repetition_penalty", parameters.repetition_penalty, expected)
+        penalty = parameters.repetition_penalty
+        _number("repetition_penalty", penalty, "None or a finite number above 0", lambda x: x >= SMALLEST)
     for name in ("presence_penalty", "frequency_penalty"):
         if getattr(parameters, name) is not None:
             _number(name, getattr(parameters, name), "None or a finite number")
@@ -316,9 +307,10 @@ def integer(name: str, value: object, least: int, most: int | None, expected: st
         raise InvalidParameter(name, value, expected)
 
 
-def _number(name: str, value: object, expected: str) -> float:
+def _number(name: str, value: object, expected: str, fits: Callable[[float], bool] = lambda _: True) -> None:
+    """Raise `InvalidParameter` unless `value` is a number, and no bool, that float32 has and that `fits`."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise InvalidParameter(name, value, expected)
-    if not -LARGEST <= value <= LARGEST:  # NaN compares with nothing, an int of any size does
+    # NaN compares with nothing, an int of any size does.
+    if not -LARGEST <= value <= LARGEST or not fits(float(value)):
         raise InvalidParameter(name, value, expected)
-    return float(value)

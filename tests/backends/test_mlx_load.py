@@ -13,7 +13,7 @@ import pytest
 from models import mx
 
 from greenroom.backends.mlx import MlxBackend
-from greenroom.backends.mlx.memory import DeviceLimits
+from greenroom.backends.mlx.device import DeviceLimits
 from greenroom.backends.protocol import Feed, ForwardPlan, Open, Sampling
 from greenroom.errors import ModelLoadFailed, ModelNotFound
 

@@ -16,7 +16,7 @@ from models import MODELS, VOCAB, Driver, driven, gemma2, mx, sequential, swap_k
 
 from greenroom.backends.mlx.kv.packed import PackedStore
 from greenroom.backends.mlx.kv.padded import PaddedStore
-from greenroom.backends.mlx.kv.sequential import SequentialStore
+from greenroom.backends.mlx.kv.two_phase import SequentialStore
 from greenroom.backends.protocol import Close, Feed, Rewind
 
 TIE = 1e-4

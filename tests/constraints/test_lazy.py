@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from vocabularies import AB, BYTES, END, THREE, WIDTH, A, B, allowed, filled, ids
 
 from greenroom.constraints import Choice, ConstraintCompiler, ConstraintState, JsonSchema, Lazy, Regex, Vocabulary
-from greenroom.constraints.kinds.trigger import CROSSES, Trigger
+from greenroom.constraints.kinds.lazy import CROSSES, Trigger
 from greenroom.errors import InvalidConstraint
 
 WORDS = [b"a", b"b", b"ab", b"ba", b"aa", b"aba", b"bab", b"aab", b"abab", b"</s>"]

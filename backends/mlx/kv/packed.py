@@ -44,7 +44,8 @@ class PackedStore:
     def __init__(self, model: Any, shapes: Sequence[LayerShape], kept: PrefixNamespace | None = None) -> None:
         """`kept` is where KV of rows that leave goes, and where new rows look; None: nowhere."""
         self._model = model
-        self._pools = Pools(shapes)
+        self.pools = Pools(shapes)
+        """Where the rows are."""
         self._kept = kept
         self._layout = PackedLayout()
         self._layers = [PackedLayer(index, self._layout) for index in range(len(shapes))]
@@ -55,33 +56,28 @@ class PackedStore:
         self._selects = hook_body(model, self._layout)
 
     def __repr__(self) -> str:
-        return f"<PackedStore {self._pools!r}>"
-
-    @property
-    def pools(self) -> Pools:
-        """Where the rows are."""
-        return self._pools
+        return f"<PackedStore {self.pools!r}>"
 
     @property
     def nbytes(self) -> int:
         """Bytes of the buffers."""
-        return self._pools.nbytes
+        return self.pools.nbytes
 
     @property
     def bytes_per_token(self) -> int:
         """KV bytes of a token in all layers."""
-        return self._pools.bytes_per_token
+        return self.pools.bytes_per_token
 
     @property
     def bytes_copied(self) -> int:
         """KV bytes that moving and branching rows copied so far."""
-        return self._pools.bytes_copied
+        return self.pools.bytes_copied
 
     def run(self, works: Sequence[RowWork]) -> Pass:
         """Build one forward over all of `works`."""
         # 1. Give every row a slot in which its new tokens fit.
-        self._pools.tidy()
-        self._pools.fit([(work.row, work.row.length + (len(work.ids) or 1)) for work in works])
+        self.pools.tidy()
+        self.pools.fit([(work.row, work.row.length + (len(work.ids) or 1)) for work in works])
         # 2. Lay the entries out: rows with one token first, by slot, then those with several.
         wide = [work for work in works if len(work.ids) > 1]
         single = self._in_slot_order([work for work in works if len(work.ids) <= 1] if wide else works)
@@ -118,9 +114,9 @@ class PackedStore:
 
     def _in_slot_order(self, works: Sequence[RowWork]) -> list[RowWork]:
         """In the order of their rows' slots, which is kept until a row comes, goes or moves."""
-        key = (self._pools.changes, *[work.row.id for work in works])
+        key = (self.pools.changes, *[work.row.id for work in works])
         if key != self._order[0]:
-            places = {id(pool): place for place, pool in enumerate(self._pools)}
+            places = {id(pool): place for place, pool in enumerate(self.pools)}
             rank = [(places[id(work.row.pool)], work.row.slot) for work in works]
             self._order = key, sorted(range(len(works)), key=rank.__getitem__)
         return [works[place] for place in self._order[1]]
@@ -152,7 +148,7 @@ class PackedStore:
 
     def _runs(self, rows: list[Row]) -> list[tuple[int, int]]:
         """Which neighbours share an attention call. Decided anew when rows come or go, and now and then."""
-        key = (self._pools.changes, *[row.id for row in rows])
+        key = (self.pools.changes, *[row.id for row in rows])
         self._age += 1
         found = self._groups.get(key)
         if found is None or self._age % _REGROUP_EVERY == 0:
@@ -164,7 +160,7 @@ class PackedStore:
         """Start an empty row with the KV of a prefix of `prompt`, of a row that is here or was; how many tokens."""
         wanted = prompt[:-1]
         kept = self._kept.store.match(self._kept.namespace, wanted) if self._kept is not None else 0
-        rows, ids = self._pools.rows(), list(wanted)
+        rows, ids = self.pools.rows(), list(wanted)
         length, _, place = max(
             [
                 (common_prefix_length(other.tokens, ids, other.length), other.shared_length, place)
@@ -173,10 +169,10 @@ class PackedStore:
             default=(0, 0, 0),
         )
         if length >= max(kept, BLOCK):
-            self._pools.branch(row, rows[place], length)
+            self.pools.branch(row, rows[place], length)
         elif self._kept is not None and (hit := self._kept.store.find(self._kept.namespace, wanted, least=BLOCK)):
             length = hit.length
-            self._pools.adopt(row, length, hit.layers)
+            self.pools.adopt(row, length, hit.layers)
         else:
             return 0
         return row.begin_with(prompt[:length])
@@ -188,27 +184,27 @@ class PackedStore:
             try:
                 known = row.known_tokens()
                 start = store.whole_length(namespace, known)
-                store.put(namespace, known, self._pools.view(row, start, len(known)), behind=start)
+                store.put(namespace, known, self.pools.view(row, start, len(known)), behind=start)
             except Exception:  # noqa: BLE001 - a pass under way failed: whatever the device says, nothing was kept
                 store.clear()
-        self._pools.leave(row)
+        self.pools.leave(row)
 
     def rewind(self, row: Row, length: int) -> None:
         """Tokens behind a row's length are never read; but who uses less of a shared prefix is in another call."""
         if length < row.shared_length:
-            self._pools.changes += 1
+            self.pools.changes += 1
 
     def state(self) -> list[mx.array]:
         """Every buffer."""
-        return self._pools.state()
+        return self.pools.state()
 
     def rows(self) -> list[Row]:
         """The rows in slots."""
-        return self._pools.rows()
+        return self.pools.rows()
 
     def clear(self) -> None:
         """Drop the buffers; the rows that were in them have no KV."""
-        self._pools.clear()
+        self.pools.clear()
         self._layout.scatters, self._layout.calls = [], []  # of the last pass: they hold its pools
 
 

@@ -41,7 +41,6 @@ class PaddedStore(TwoPhaseStore):
         self._order: list[Row | None] = []
         self._slots = 0
         self._capacity = 0
-        self._current: tuple[int, ...] = ()
         self.bytes_per_token = sum(shape.bytes_per_token for shape in shapes)
         self.bytes_copied = 0
         """KV bytes that joining and moving rows copied; growth is counted apart, in `bytes_grown`."""

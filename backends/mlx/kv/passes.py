@@ -6,6 +6,8 @@ decode again, it is the very array that the last pass drew.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import mlx.core as mx
 import numpy as np
 
@@ -15,25 +17,23 @@ from greenroom.backends.protocol import RowFailure
 __all__ = ["Pass", "inputs_of"]
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Pass:
     """A pass between `forward` and `sample`."""
 
-    __slots__ = ("done", "failures", "inputs", "logits", "order", "sampled", "state", "wanted")
-
-    def __init__(self) -> None:
-        self.failures: list[RowFailure] = []
-        self.sampled: list[int] = []
-        """Rows to sample, in the plan's order."""
-        self.order: list[DrawSite] = []
-        """Whose the logits are, row by row; a row with drafts has several, side by side."""
-        self.wanted: dict[int, tuple[int, ...]] = {}
-        """By row, of which of its draws the logits are to be copied."""
-        self.logits: mx.array | None = None
-        self.inputs: mx.array | None = None
-        self.state: list[mx.array] = []
-        """What must be evaluated beside the tokens."""
-        self.done: mx.array | None = None
-        """Where nothing is sampled: a small array that is there when the pass is over."""
+    failures: list[RowFailure] = field(default_factory=list)
+    sampled: list[int] = field(default_factory=list)
+    """Rows to sample, in the plan's order."""
+    order: list[DrawSite] = field(default_factory=list)
+    """Whose the logits are, row by row; a row with drafts has several, side by side."""
+    wanted: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    """By row, of which of its draws the logits are to be copied."""
+    logits: mx.array | None = None
+    inputs: mx.array | None = None
+    state: list[mx.array] = field(default_factory=list)
+    """What must be evaluated beside the tokens."""
+    done: mx.array | None = None
+    """Where nothing is sampled: a small array that is there when the pass is over."""
 
     @property
     def asked(self) -> list[mx.array]:

@@ -15,7 +15,7 @@ from mlx_lm.models import cache as caches
 
 from greenroom.backends.mlx.kv.passes import Pass
 from greenroom.backends.mlx.kv.row_cost import RowCost
-from greenroom.backends.mlx.kv.sequential import SequentialStore, quantize
+from greenroom.backends.mlx.kv.two_phase import SequentialStore, quantize
 from greenroom.backends.mlx.prefix_cache.store import PrefixNamespace
 from greenroom.backends.mlx.rows import Row, RowWork
 from greenroom.backends.protocol import KvOptions

@@ -17,7 +17,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from greenroom.backends.mlx.memory import uses_cpu
+from greenroom.backends.mlx.device import uses_cpu
 
 __all__ = ["FEW", "Short", "apply", "expand", "split_short"]
 

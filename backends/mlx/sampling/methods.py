@@ -15,7 +15,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from greenroom.backends.mlx.memory import uses_cpu
+from greenroom.backends.mlx.device import uses_cpu
 from greenroom.backends.mlx.rows import ints
 from greenroom.backends.mlx.sampling import cpu
 from greenroom.backends.mlx.sampling.topk import largest

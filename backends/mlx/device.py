@@ -1,17 +1,17 @@
-"""How much memory KV may use by default, and MLX's limits while a model is loaded."""
+"""How much memory KV may use by default, and MLX's limits and streams while a model is loaded."""
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import Any, ClassVar
 
 import mlx.core as mx
 
-__all__ = ["DeviceLimits", "default_kv_bytes", "device_info", "uses_cpu"]
+__all__ = ["DeviceLimits", "ThreadStreams", "default_kv_bytes", "device_info", "uses_cpu"]
 
 _HOST_SHARE = 0.25
 """Of the memory that a CPU host says is available: the rest belongs to the app and to what a pass needs."""
@@ -69,7 +69,7 @@ class DeviceLimits:
     process's: several models share them, and the last one that goes puts back what was there before the first.
     """
 
-    _lock = Lock()
+    _lock = threading.Lock()
     _open: ClassVar[dict[int, int]] = {}
     """What each open one allows to be cached."""
     _before: ClassVar[list[Callable[[], object]]] = []
@@ -96,3 +96,39 @@ class DeviceLimits:
                 return
             while self._before:
                 self._before.pop()()
+
+
+class _Users(threading.local):
+    count = 0
+
+
+_users = _Users()
+
+
+class ThreadStreams:
+    """MLX's streams of the engine thread, given back when its last backend closes.
+
+    Held by a loaded backend; made and released on its thread. Streams belong to the thread that uses them. One that is
+    left behind by a thread that has ended can abort the whole process when it exits ("terminate called without an
+    active exception"), so the last close clears them; a thread whose streams were cleared has no default ones, so the
+    first load makes new ones. The main thread keeps its own: it ends with the process.
+    """
+
+    def __init__(self) -> None:
+        self._held = threading.current_thread() is not threading.main_thread()
+        if not self._held:
+            return
+        if not _users.count:
+            # Loading files runs on the CPU's stream, whatever the device.
+            for device in {mx.cpu, mx.default_device().type}:
+                mx.set_default_stream(mx.new_stream(device))
+        _users.count += 1
+
+    def release(self) -> None:
+        """No array of the thread's streams may be used afterwards, unless another backend is loaded on the thread."""
+        if not self._held:
+            return
+        self._held = False
+        _users.count -= 1
+        if not _users.count:
+            mx.clear_streams()
