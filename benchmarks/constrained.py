@@ -37,9 +37,11 @@ from weights import VOCAB, llama
 from greenroom import Info
 from greenroom.actors.scheduler.statistics import StepTimes
 from greenroom.backends.mlx import MlxBackend
-from greenroom.backends.passlog import PassLog
 from greenroom.constraints import Constraint, JsonSchema
 from greenroom.runtime import Runtime
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))  # the backend that counts passes is the tests'
+from passlog import PassLog
 
 PROMPT = 8
 MOST = 400

@@ -10,8 +10,8 @@ from typing import Any
 
 import anyio
 import pytest
+from passlog import PassLog
 
-from greenroom.backends.passlog import PassLog
 from greenroom.backends.scripted import Reply, Scripted
 from greenroom.constraints import (
     AnyJson,

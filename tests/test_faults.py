@@ -13,9 +13,9 @@ from typing import Any
 
 import anyio
 import pytest
+from passlog import PassLog
 
 from greenroom.actors.decoder import Decoded
-from greenroom.backends.passlog import PassLog
 from greenroom.backends.protocol import Sampled
 from greenroom.backends.scripted import Reply, Scripted
 from greenroom.errors import (

@@ -16,6 +16,7 @@ from zlib import crc32
 
 import pytest
 from models import MODELS, VOCAB, mx, sequential, swap_kv
+from passlog import PassLog
 
 from greenroom.actors.engine import Engine, EngineLoop
 from greenroom.actors.inbox import Inbox
@@ -26,7 +27,6 @@ from greenroom.actors.scheduler.statistics import StepTimes
 from greenroom.backends import understudy
 from greenroom.backends.mlx import MlxBackend
 from greenroom.backends.mlx.kv import pools
-from greenroom.backends.passlog import PassLog
 from greenroom.backends.protocol import Sampling
 from greenroom.events import Token
 from greenroom.request.decoders import TokenDecoder

@@ -5,10 +5,10 @@ from __future__ import annotations
 import anyio
 import pytest
 from models import llama, mx, sequential
+from passlog import PassLog
 
 from greenroom import Chunk, Info, Runtime, Token, generate
 from greenroom.backends.mlx import MlxBackend
-from greenroom.backends.passlog import PassLog
 from greenroom.request.streams import Result
 
 PROMPTS = [f"Tell me a short story about a {hero}." for hero in ("fox", "sailor", "owl", "baker", "robot", "cat")]

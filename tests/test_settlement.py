@@ -11,9 +11,9 @@ import anyio
 import pytest
 from anyio import to_thread
 from anyio.lowlevel import checkpoint
+from passlog import PassLog
 
 from greenroom.actors.task import GenerationTask
-from greenroom.backends.passlog import PassLog
 from greenroom.backends.scripted import Reply, Scripted
 from greenroom.events import Chunk, Info
 from greenroom.request.streams import EventStream

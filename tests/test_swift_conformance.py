@@ -12,6 +12,7 @@ import anyio
 import pytest
 from anyio import to_thread
 from callcorpus import CORPUS, TOOLS, shape
+from passlog import PassLog
 
 from greenroom import (
     ChatParser,
@@ -25,7 +26,6 @@ from greenroom import (
     Token,
     ToolCall,
 )
-from greenroom.backends.passlog import PassLog
 from greenroom.errors import BackendFailed
 
 ENDLESS = Reply("abcdefghij", end=False, repeat=True)

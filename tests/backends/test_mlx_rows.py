@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 from models import MODELS, Driver, driven, llama, mx, sequential
+from passlog import PassLog
 
 from greenroom.backends.mlx import MlxBackend
 from greenroom.backends.mlx.kv.packed import PackedStore
-from greenroom.backends.passlog import PassLog
 from greenroom.backends.protocol import Close, Feed, ForwardPlan, Open, Sampling
 
 PROMPT = (1, 2, 3, 4, 5, 6, 7, 8, 9)
