@@ -19,11 +19,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from greenroom.backends.mlx import blas
+from greenroom.backends.mlx import imports
 
-blas.prepare()
+imports.prepare()
 
-import mlx.core as mx  # noqa: E402 - after the BLAS
+import mlx.core as mx  # noqa: E402 - once what its import does is arranged
 import numpy as np  # noqa: E402
 
 from greenroom.backends.mlx.device import DeviceLimits, ThreadStreams, default_kv_bytes  # noqa: E402

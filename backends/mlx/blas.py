@@ -29,6 +29,11 @@ BlasStatus = Literal["loaded", "absent", "off", "too_late", "not_needed"]
 
 _LIBRARY = "libopenblas.so.0"
 _status: BlasStatus | None = None
+_MISSING = {
+    "darwin": "mlx cannot be imported: it needs macOS 14 or newer, and a Python that is arm64 (not one under Rosetta)",
+    "linux": "mlx is installed without the part that computes: pip install 'greenroom[cpu]', or 'greenroom[cuda]' with "
+    "an NVIDIA GPU",
+}
 
 
 class BlasWarning(RuntimeWarning):
@@ -96,7 +101,4 @@ def _check_import() -> None:
     try:
         importlib.import_module("mlx.core")
     except ImportError as error:
-        raise MissingExtra(
-            "mlx is installed without the part that computes: pip install 'greenroom[cpu]', or 'greenroom[cuda]' "
-            "with an NVIDIA GPU"
-        ) from error
+        raise MissingExtra(_MISSING.get(sys.platform, _MISSING["linux"])) from error

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
-from greenroom.backends.mlx import blas
+from greenroom.backends.mlx import imports
 
 __all__ = ["LibraryParser", "library", "names"]
 
@@ -28,7 +28,7 @@ class LibraryParser(NamedTuple):
 
 def names() -> tuple[str, ...]:
     """Every parser that the installed mlx-lm has."""
-    blas.prepare()  # mlx-lm brings MLX
+    imports.prepare()
     package = importlib.import_module("mlx_lm.tool_parsers")
     return tuple(sorted(module.name for module in pkgutil.iter_modules(package.__path__)))
 
@@ -36,7 +36,7 @@ def names() -> tuple[str, ...]:
 @cache
 def library(name: str) -> LibraryParser:
     """The parser `name`, with its markers. Raises `LookupError` where the installed mlx-lm has none of that name."""
-    blas.prepare()
+    imports.prepare()
     try:
         module = importlib.import_module(f"mlx_lm.tool_parsers.{name}")
     except ModuleNotFoundError as error:
