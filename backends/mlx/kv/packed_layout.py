@@ -178,7 +178,8 @@ def scatter(rows: list[Row], first: int) -> Scatter:
     pool: Any = rows[0].pool
     if len(set(lengths)) == 1 and slots[-1] - slots[0] == len(slots) - 1:
         return Scatter(pool, first, last, slice(slots[0], slots[-1] + 1), lengths[0])
-    return Scatter(pool, first, last, mx.array(slots), mx.array(lengths))
+    # Unsigned, like the ranges that MLX makes of slices between them: else each index is cast, three times a scatter.
+    return Scatter(pool, first, last, mx.array(slots, mx.uint32), mx.array(lengths, mx.uint32))
 
 
 def pools_of(rows: list[Row]) -> Iterable[tuple[int, int]]:
