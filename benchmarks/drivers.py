@@ -20,11 +20,11 @@ from greenroom import Chunk, Info, Token
 from greenroom.backends.mlx import MlxBackend
 from greenroom.runtime import Runtime
 
-__all__ = ["EditResult", "backend_of", "batch_generate", "batch_generator", "greenroom", "held", "keeps_prefixes"]
+__all__ = ["Held", "backend_of", "batch_generate", "batch_generator", "greenroom", "held", "keeps_prefixes"]
 
 OPEN_END = 1000
 """Tokens at most of a request that has no number of its own."""
-EditResult = Mapping[tuple[int, ...], Any]
+Held = Mapping[tuple[int, ...], Any]
 """Caches of prompts that have been run but for their last token."""
 
 
@@ -142,7 +142,7 @@ async def greenroom(runtime: Runtime, requests: Sequence[Request], *, is_text: b
 class Feeder:
     """One run of `BatchGenerator`."""
 
-    def __init__(self, model: Any, requests: Sequence[Request], rows: int, held: EditResult) -> None:
+    def __init__(self, model: Any, requests: Sequence[Request], rows: int, held: Held) -> None:
         self._generator = BatchGenerator(model, completion_batch_size=rows, prefill_batch_size=min(8, rows))
         self._held = held
         keys = [tuple(sorted(request.sampling.items())) for request in requests]
@@ -214,7 +214,7 @@ class Feeder:
 
 
 def batch_generator(
-    model: Any, requests: Sequence[Request], *, rows: int = 16, held: EditResult | None = None
+    model: Any, requests: Sequence[Request], *, rows: int = 16, held: Held | None = None
 ) -> Record:
     """Mlx-lm's `BatchGenerator`, with the caches in `held` for prompts that have been run already."""
     return Feeder(model, requests, rows, held or {}).run()
@@ -240,7 +240,7 @@ def batch_generate(model: Any, requests: Sequence[Request], *, rows: int = 16) -
     return Record(time.perf_counter() - began, sum(wanted))
 
 
-def held(model: Any, prompts: Sequence[tuple[int, ...]], *, chunk: int = 512) -> EditResult:
+def held(model: Any, prompts: Sequence[tuple[int, ...]], *, chunk: int = 512) -> Held:
     """Run prompts but for their last token."""
     found = {}
     for ids in prompts:
