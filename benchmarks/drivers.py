@@ -213,9 +213,7 @@ class Feeder:
             self._generator.remove(leaving)
 
 
-def batch_generator(
-    model: Any, requests: Sequence[Request], *, rows: int = 16, held: Held | None = None
-) -> Record:
+def batch_generator(model: Any, requests: Sequence[Request], *, rows: int = 16, held: Held | None = None) -> Record:
     """Mlx-lm's `BatchGenerator`, with the caches in `held` for prompts that have been run already."""
     return Feeder(model, requests, rows, held or {}).run()
 

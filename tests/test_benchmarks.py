@@ -28,6 +28,7 @@ QUESTION = {
 }
 SCRIPTS = {
     "steps.py": {"step ÷ BatchGenerator's", "step ÷ bare loop's"},
+    "launches.py": {"launches ÷ BatchGenerator's"},
     "ragged.py": {"time ÷ BatchGenerator's", "time ÷ batch_generate's", "worst gap ÷ BatchGenerator's"},
     "arrivals.py": {
         "p99 gap ÷ median gap",

@@ -1,0 +1,260 @@
+"""Kernel launches of one decode step, ours and mlx-lm's, counted in MLX's graph: the same on every machine.
+
+What a GPU pays for a step of a small batch is mostly how many kernels it launches, and that is in the graph before
+anything runs. Fused operations (attention, norms, rotary positions) fall back to many primitives on a CPU; here each is
+made one node, as it is one kernel on Metal, and an array mask that its vector kernel copies to every head is one more.
+Views cost nothing, a concatenation is a copy of each input, a compiled function one kernel an output. Sorts and
+partitions count as one, though they are several. So these are estimates, of the same kind for both, and their ratio is
+what is told. The weights are random and narrow: a graph knows no widths.
+
+    python benchmarks/launches.py                 # every case
+    python benchmarks/launches.py ragged16        # one
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+from harness import Bench, Case, arguments, run
+from subjects import BatchGenerator, mx
+
+from greenroom.backends.mlx import MlxBackend
+from greenroom.backends.protocol import Feed, ForwardPlan, Open, Sampling
+from greenroom.backends.scripted import ByteTokenizer
+
+LAYERS = 28
+VIEWS = frozenset(
+    "AsStrided Broadcast BroadcastAxes Copy ExpandDims Flatten NumberOfElements Reshape Slice Split Squeeze".split()  # noqa: SIM905 - names
+    + "StopGradient Transpose Unflatten View".split()  # noqa: SIM905
+)
+MOST_QUERIES = 8
+"""Of an entry, for Metal's vector kernel."""
+SETTLED = 60
+"""Steps after the last row has come: by then pools are as they stay."""
+
+
+class Rows(NamedTuple):
+    """Prompts' lengths, whether their rows come one by one, and a prompt's chunk that runs beside them.
+
+    Rows that come one by one are as long as the others have become, so that all end equal.
+    """
+
+    lengths: tuple[int, ...]
+    one_by_one: bool = False
+    chunk: int = 0
+
+
+def ragged(count: int) -> tuple[int, ...]:
+    """Lengths from 16 to 1,000, the same each time."""
+    return tuple([16 + (1000 - 16) * place // (count - 1) for place in range(count)])
+
+
+CASES = {
+    "1 row": Rows((64,)),
+    "4 equal": Rows((64,) * 4),
+    "16 equal": Rows((64,) * 16),
+    "4 equal, one by one": Rows((64,) * 4, one_by_one=True),
+    "16 equal, one by one": Rows((64,) * 16, one_by_one=True),
+    "4 ragged": Rows(ragged(4)),
+    "16 ragged": Rows(ragged(16)),
+    "4 equal and a chunk": Rows((64,) * 4, chunk=508),
+}
+
+
+def model() -> tuple[Any, Any]:
+    """A Llama of 28 narrow layers, and a tokenizer for it."""
+    from mlx_lm.models.llama import Model, ModelArgs
+
+    mx.random.seed(1)
+    made = Model(
+        ModelArgs(
+            model_type="llama",
+            hidden_size=32,
+            num_hidden_layers=LAYERS,
+            intermediate_size=32,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            rms_norm_eps=1e-5,
+            vocab_size=300,
+            max_position_embeddings=8192,
+            tie_word_embeddings=True,
+        )
+    )
+    mx.eval(made.parameters())
+    return made, ByteTokenizer()
+
+
+# Counting.
+
+
+@contextmanager
+def fused() -> Iterator[None]:
+    """Each fused operation one node that depends on its inputs. Results mean nothing: only graphs are looked at."""
+
+    def node(x: Any, *inputs: Any) -> Any:
+        return mx.depends([x], [each for each in inputs if isinstance(each, mx.array)] or [x])[0]
+
+    def attention(q: Any, k: Any, v: Any, *, mask: Any = None, sinks: Any = None, **_: Any) -> Any:
+        is_copied = isinstance(mask, mx.array) and q.shape[0] > 1 and q.shape[1] > 1 and q.shape[2] <= MOST_QUERIES
+        return node(q, k, v, mx.logical_not(mask) if is_copied else mask, sinks)
+
+    kept = {name: getattr(mx.fast, name) for name in ("scaled_dot_product_attention", "rms_norm", "rope")}
+    mx.fast.scaled_dot_product_attention = attention
+    mx.fast.rms_norm = lambda x, weight, _: node(x, weight)
+    mx.fast.rope = lambda x, _, *, offset=0, freqs=None, **__: node(x, offset, freqs)
+    try:
+        yield
+    finally:
+        for name, function in kept.items():
+            setattr(mx.fast, name, function)
+
+
+class Graph(NamedTuple):
+    """What has to run for some arrays."""
+
+    primitives: Counter[str]
+    launches: int
+
+
+def graph_of(arrays: Sequence[Any]) -> Graph:
+    """Count what `arrays` still need."""
+    text = io.StringIO()
+    mx.export_to_dot(text, *arrays)
+    names = dict(re.findall(r'\{ (\d+) \[label ="([^"]*)", shape=rectangle\]; \}', text.getvalue()))
+    inputs = Counter(re.findall(r'^"[A-Z0-9]+" -> (\d+)$', text.getvalue(), re.MULTILINE))
+    outputs = Counter(re.findall(r'^(\d+) -> "[A-Z0-9]+"$', text.getvalue(), re.MULTILINE))
+    launches = 0
+    for number, name in names.items():
+        if name.startswith("Compiled"):
+            launches += outputs[number]
+        elif name not in VIEWS:
+            launches += inputs[number] if name == "Concatenate" else 1
+    return Graph(Counter(names.values()), launches)
+
+
+@contextmanager
+def counted(found: list[Graph]) -> Iterator[None]:
+    """Every graph that is evaluated or handed to the device meanwhile."""
+    kept = {name: getattr(mx, name) for name in ("async_eval", "eval")}
+
+    def count(name: str, *arrays: Any) -> None:
+        flat = [each for each in _flat(arrays) if isinstance(each, mx.array)]
+        graph = graph_of(flat) if flat else Graph(Counter(), 0)
+        if graph.launches:
+            found.append(graph)
+        kept[name](*arrays)
+
+    for name in kept:
+        setattr(mx, name, partial(count, name))
+    try:
+        yield
+    finally:
+        for name, function in kept.items():
+            setattr(mx, name, function)
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from _flat(each)
+    else:
+        yield value
+
+
+# Who is counted.
+
+
+def ours(rows: Rows, settled: int) -> list[Graph]:
+    """One step of `MlxBackend`: the decode rows, and a chunk of a prompt beside them."""
+    backend = MlxBackend.from_model(model, name="launches")
+    backend.load()
+    try:
+        with fused():
+            return _step_of_ours(backend, rows, settled)
+    finally:
+        backend.close()
+
+
+def _step_of_ours(backend: MlxBackend, rows: Rows, settled: int) -> list[Graph]:
+    def turn(*feeds: Feed) -> None:
+        backend.forward(ForwardPlan(feeds))
+        backend.sample()
+        backend.read()
+
+    live = range(len(rows.lengths))
+    for row, length in enumerate(rows.lengths):
+        backend.edit([Open(row, Sampling())])
+        if rows.one_by_one:
+            turn(Feed(row, (7,) * (length + row)), *[Feed(other) for other in range(row)])
+    if not rows.one_by_one:
+        turn(*[Feed(row, (7,) * length) for row, length in enumerate(rows.lengths)])
+    for _ in range(settled):
+        turn(*[Feed(row) for row in live])
+    feeds = [Feed(row) for row in live]
+    if rows.chunk:
+        backend.edit([Open(len(live), Sampling())])
+        feeds.append(Feed(len(live), (7,) * rows.chunk))
+    found: list[Graph] = []
+    with counted(found):
+        turn(*feeds)
+    return found
+
+
+def theirs(rows: Rows, settled: int) -> list[Graph]:
+    """One step of mlx-lm's `BatchGenerator`, which has a forward of its own for a chunk."""
+    made, _ = model()
+    many = len(rows.lengths) + bool(rows.chunk)
+    generator = BatchGenerator(made, completion_batch_size=many, prefill_batch_size=many, prefill_step_size=2048)
+    with fused():
+        for row, length in enumerate(rows.lengths):
+            generator.insert([[7] * (length + row * rows.one_by_one)], max_tokens=[100_000])
+            if rows.one_by_one:
+                generator.next()
+        while len(generator.next()[1]) < len(rows.lengths):
+            pass
+        for _ in range(settled):
+            generator.next()
+        if rows.chunk:
+            generator.insert([[7] * rows.chunk], max_tokens=[100_000])
+        found: list[Graph] = []
+        with counted(found):
+            generator.next()
+    generator.close()
+    return found
+
+
+async def _compare(name: str, bench: Bench) -> None:
+    rows = CASES[name]
+    settled = bench.sized(SETTLED, 2)
+    if bench.is_smoke:
+        rows = rows._replace(lengths=tuple([min(length, 40) for length in rows.lengths[:4]]), chunk=min(rows.chunk, 40))
+    advance = bench.bar(name, 2)
+    sides: dict[str, Callable[[Rows, int], list[Graph]]] = {"greenroom": ours, "BatchGenerator": theirs}
+    launches = {}
+    for side, step in sides.items():
+        found = step(rows, settled)
+        launches[side] = sum(graph.launches for graph in found)
+        bench.add(name, f"{side}'s launches", [launches[side]], "")
+        bench.add(name, f"{side}'s primitives", [sum(sum(graph.primitives.values()) for graph in found)], "")
+        advance()
+    bench.add(name, "launches ÷ BatchGenerator's", [launches["greenroom"] / launches["BatchGenerator"]])
+
+
+def main() -> int:
+    """Count the cases that are named, or all."""
+    keys = {name.replace(" ", "").replace(",", ""): name for name in CASES}
+    cases: dict[str, Case] = {key: partial(_compare, name) for key, name in keys.items()}
+    return run("kernel launches of a step", cases, arguments(__doc__ or "", cases).parse_args())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
