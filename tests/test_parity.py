@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from greenroom.actors.scheduler.scheduler import Scheduler
 from greenroom.actors.scheduler.statistics import StepTimes
 from greenroom.backends import understudy
 from greenroom.backends.mlx import MlxBackend
-from greenroom.backends.mlx.kv import pools
+from greenroom.backends.mlx.device_profile import CPU
 from greenroom.backends.protocol import Sampling
 from greenroom.events import Token
 from greenroom.request.decoders import TokenDecoder
@@ -183,15 +184,12 @@ def test_two_hundred_requests_in_a_mix_equal_mlx_lm_one_by_one(kind: str, reques
         ("mamba2", "plenty", 256),
     ],
 )
-def test_prompts_that_begin_alike_equal_mlx_lm_one_by_one(
-    name: str, budget: str, trunk: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_prompts_that_begin_alike_equal_mlx_lm_one_by_one(name: str, budget: str, trunk: int) -> None:
     """Prefixes are reused from rows that run and from rows that are over; scarce memory has rows replayed, too.
 
     They are copied, or, from `trunk` tokens on, held once.
     """
-    monkeypatch.setattr(pools, "SHARED_LEAST", trunk)
-    inner = MlxBackend.from_model(MODELS[name], prefix_bytes=1 << 20)
+    inner = MlxBackend.from_model(MODELS[name], prefix_bytes=1 << 20, device_profile=replace(CPU, shared_least=trunk))
     backend = PassLog(inner)
     mix = Mix(seed=3, requests=90, stems=3)
     info = inner.load()

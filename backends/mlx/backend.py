@@ -27,6 +27,7 @@ import mlx.core as mx  # noqa: E402 - once what its import does is arranged
 import numpy as np  # noqa: E402
 
 from greenroom.backends.mlx.device import DeviceLimits, ThreadStreams, default_kv_bytes  # noqa: E402
+from greenroom.backends.mlx.device_profile import DeviceProfile, choose_profile  # noqa: E402
 from greenroom.backends.mlx.inspection import ModelProfile, inspect  # noqa: E402
 from greenroom.backends.mlx.kv.passes import Pass  # noqa: E402
 from greenroom.backends.mlx.kv.stores import Store, Stores  # noqa: E402
@@ -62,8 +63,8 @@ class MlxBackend:
 
     `memory_bytes` overrides what KV may use by default, `prefix_bytes` what is kept of prompts that are over, for those
     that begin alike: by default an eighth of the former, 0 keeps nothing. What falls out of that, and what is held at
-    the end, goes to files in `prefix_folder` if there is one, up to `prefix_file_bytes`. Nothing is loaded before
-    `load`.
+    the end, goes to files in `prefix_folder` if there is one, up to `prefix_file_bytes`. `device_profile`, one or its
+    name, takes the place of the device's own: see `DeviceProfile`. Nothing is loaded before `load`.
     """
 
     def __init__(
@@ -74,12 +75,14 @@ class MlxBackend:
         prefix_bytes: int | None = None,
         prefix_folder: str | Path | None = None,
         prefix_file_bytes: int = PREFIX_FILE_BYTES,
+        device_profile: DeviceProfile | str | None = None,
     ) -> None:
         self._prefix_bytes = prefix_bytes
         self._files = PrefixFiles(prefix_folder, prefix_file_bytes) if prefix_folder is not None else None
         self._name = str(model)
-        self._load: Callable[[], Loaded] = lambda: load_folder(model)
+        self._load: Callable[[], Loaded] = lambda: load_folder(model, self._device)
         self._memory_bytes = memory_bytes
+        self._device = choose_profile(device_profile)
         self._reset()
 
     @classmethod
@@ -92,6 +95,7 @@ class MlxBackend:
         prefix_bytes: int | None = None,
         prefix_folder: str | Path | None = None,
         prefix_file_bytes: int = PREFIX_FILE_BYTES,
+        device_profile: DeviceProfile | str | None = None,
     ) -> MlxBackend:
         """A backend for what `factory` builds: an mlx-lm model and a tokenizer, called in `load`, on the engine thread.
 
@@ -103,6 +107,7 @@ class MlxBackend:
             prefix_bytes=prefix_bytes,
             prefix_folder=prefix_folder,
             prefix_file_bytes=prefix_file_bytes,
+            device_profile=device_profile,
         )
         backend._load = lambda: wrap(*factory())
         return backend
@@ -146,7 +151,9 @@ class MlxBackend:
             self._model = loaded.model
             memory = self._memory_bytes if self._memory_bytes is not None else default_kv_bytes()
             self._limits = DeviceLimits(memory)
-            self._profile = inspect(loaded, self._name, memory, self._prefix_bytes, self._files)
+            self._profile = inspect(
+                loaded, self._name, self._device, memory, prefix_bytes=self._prefix_bytes, files=self._files
+            )
         except BaseException:
             self.close()
             raise
@@ -280,7 +287,7 @@ class MlxBackend:
     def _sampler_for(self, rows: list[Row]) -> BatchSampler:
         key = tuple([row.id for row in rows])
         if self._sampler is None or self._sampler[0] != key:
-            self._sampler = (key, BatchSampler(rows, self._vocab_size))
+            self._sampler = (key, BatchSampler(rows, self._vocab_size, self._device))
         return self._sampler[1]
 
     def read(self) -> StepResult:

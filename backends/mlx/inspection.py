@@ -21,6 +21,7 @@ from mlx.utils import tree_flatten
 from mlx_lm.models import cache as caches
 
 from greenroom.backends.mlx.device import device_info, uses_cpu
+from greenroom.backends.mlx.device_profile import DeviceProfile
 from greenroom.backends.mlx.kv.batch_cache import BatchCacheStore
 from greenroom.backends.mlx.kv.cache_snapshots import can_snapshot
 from greenroom.backends.mlx.kv.packed import PackedStore
@@ -50,8 +51,6 @@ _DEFAULT_CONTEXT = 4096
 _QUANTIZED_GROUPS = (32, 64, 128)
 _PREFIX_SHARE = 8
 """Of the memory for KV, this part may hold prefixes beside it."""
-_EXP_ON_CPU = 600
-"""Multiplications of a matrix product that take as long as one exponential: 25 ns at about 50 GFLOP/s."""
 _SAMPLES = 64
 """Numbers of a parameter that its fingerprint looks at."""
 _PROBES = ((1, 2, 3, 4, 5), (2, 1))
@@ -65,7 +64,13 @@ class ModelProfile(NamedTuple):
 
 
 def inspect(
-    loaded: Loaded, name: str, memory: int, prefix_bytes: int | None, files: PrefixFiles | None = None
+    loaded: Loaded,
+    name: str,
+    device: DeviceProfile,
+    memory: int,
+    *,
+    prefix_bytes: int | None,
+    files: PrefixFiles | None = None,
 ) -> ModelProfile:
     """Probe the model. Costs a few passes over a handful of tokens, and leaves no KV behind.
 
@@ -94,7 +99,7 @@ def inspect(
     del probe, logits
     # 2. Find the best store whose rows are given what mlx-lm gives each of them by itself.
     kinds: tuple[Callable[[PrefixNamespace | None], Store], ...] = (
-        *(_plain_stores(model, make_cache, shapes) if plain else ()),
+        *(_plain_stores(model, make_cache, shapes, device) if plain else ()),
         *(() if _cuts_blocks(model) else (partial(BatchCacheStore, model, make_cache),)),
         partial(SequentialStore, model, make_cache, None),
     )
@@ -114,11 +119,11 @@ def inspect(
         stop_tokens=frozenset(token for token in stop_tokens(loaded) if 0 <= token < vocab_size),
         kv_bytes_per_token=cost.per_token,
         kv_bytes_per_row=cost.per_row,
-        context_span=_context_span(model, loaded.config, cost) if cost.per_token else math.inf,
+        context_span=_context_span(model, loaded.config, cost, device) if cost.per_token else math.inf,
         kv_group_sizes=groups,
         can_rotate=plain and not hasattr(model, "make_cache"),
         reuses_prefixes=plain and store is kinds[0],
-        dispatch_blocks=uses_cpu(),
+        dispatch_blocks=device.dispatch_blocks,
         can_rewind=plain or all(_is_plain(cache) for cache in make_cache()),
         can_fork=True,
         can_draft=plain and store is kinds[0],
@@ -145,10 +150,10 @@ def _is_plain(cache: Any) -> bool:
 
 
 def _plain_stores(
-    model: Any, make_cache: Callable[[], list[Any]], shapes: list[LayerShape]
+    model: Any, make_cache: Callable[[], list[Any]], shapes: list[LayerShape], device: DeviceProfile
 ) -> tuple[Callable[[PrefixNamespace | None], Store], ...]:
     """Stores for plain KV caches, the best one first."""
-    return (partial(PackedStore, model, shapes), partial(PaddedStore, model, make_cache, shapes))
+    return (partial(PackedStore, model, shapes, device), partial(PaddedStore, model, make_cache, shapes))
 
 
 def _cuts_blocks(model: Any) -> bool:
@@ -210,7 +215,7 @@ def _takes_quantized(model: Any, probe: list[Any], group_size: int) -> bool:
     return True
 
 
-def _context_span(model: Any, config: Mapping[str, Any], cost: RowCost) -> float:
+def _context_span(model: Any, config: Mapping[str, Any], cost: RowCost, device: DeviceProfile) -> float:
     """How many tokens back double a token's cost: weights that it is multiplied with, against scores and their sums.
 
     A score and its share in the sum are two multiplications a dimension; on CPU the exponential costs far more.
@@ -220,7 +225,7 @@ def _context_span(model: Any, config: Mapping[str, Any], cost: RowCost) -> float
     text = config.get("text_config") or config
     size = text.get("head_dim") or max(1, text.get("hidden_size", 0) // max(1, text.get("num_attention_heads", 1)))
     scores = cost.layers * max(1, text.get("num_attention_heads", 1))
-    return float(weights / (scores * (2 * size + (_EXP_ON_CPU if uses_cpu() else 0))))
+    return float(weights / (scores * (2 * size + device.exponential_cost)))
 
 
 def _device_name() -> str:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from greenroom.backends.mlx.device import uses_cpu
+from greenroom.backends.mlx.device_profile import DeviceProfile
 from greenroom.backends.mlx.parsers import LibraryParser
 from greenroom.errors import ModelLoadFailed, ModelNotFound
 
@@ -50,7 +50,7 @@ class Loaded(NamedTuple):
     config: Mapping[str, Any]
 
 
-def load_folder(model: str | Path) -> Loaded:
+def load_folder(model: str | Path, device: DeviceProfile) -> Loaded:
     """Load from a folder, or by a name on the hub (from its cache where `HF_HUB_OFFLINE` is set).
 
     Raises `ModelNotFound` where there is no such folder or name, `ModelLoadFailed` where what is there is no model.
@@ -60,7 +60,8 @@ def load_folder(model: str | Path) -> Loaded:
     utils = importlib.import_module("mlx_lm.utils")
     try:
         network, wrapper, config = utils.load(str(folder), lazy=True, return_config=True)
-        _compute_in_float32(network)
+        if device.computes_float32:
+            _compute_in_float32(network)
         mx.eval(network.parameters())
     except SystemExit as error:  # what mlx-lm's file for OLMo answers to a missing import
         raise ModelLoadFailed(f"{folder} needs a package for its kind of model that is not installed") from error
@@ -168,9 +169,8 @@ def _check_weights(path: Path) -> None:
 
 
 def _compute_in_float32(network: Any) -> None:
-    """On the CPU half-precision products do not use the BLAS. Quantised models keep their types."""
-    quantised = any(hasattr(module, "bits") for _, module in network.named_modules())
-    if uses_cpu() and not quantised:
+    """Quantised models keep their types."""
+    if not any(hasattr(module, "bits") for _, module in network.named_modules()):
         network.set_dtype(mx.float32)
 
 

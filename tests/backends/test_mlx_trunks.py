@@ -13,14 +13,14 @@ from models import Driver, driven, llama, mx, qwen3, sequential
 
 from greenroom import Runtime, Sampler
 from greenroom.backends.mlx import MlxBackend
+from greenroom.backends.mlx.device_profile import CPU
 from greenroom.backends.mlx.kv import shared_prefix
 from greenroom.backends.mlx.kv.packed import PackedStore
-from greenroom.backends.mlx.kv.shared_prefix import SHARED_LEAST
 from greenroom.backends.protocol import Close, Feed, Open, Rewind, Sampling
 from greenroom.backends.scripted import ByteTokenizer as Bytes
 
 KINDS = {"llama": llama, "qwen3": qwen3}
-LONG = tuple([(7 * i * i + 3 * i) % 40 + 1 for i in range(SHARED_LEAST + 40)])
+LONG = tuple([(7 * i * i + 3 * i) % 40 + 1 for i in range(CPU.shared_least + 40)])
 
 
 @contextmanager
@@ -65,10 +65,10 @@ def test_attention_over_two_parts_is_attention_over_both(*, sinks: bool, group: 
 def test_rows_on_one_trunk_say_what_each_says_alone(kind: str) -> None:
     """Prompts that begin alike and end differently, in one batch; one of them begins within the trunk."""
     with engine(KINDS[kind]) as (driver, backend, store):
-        prompts = [(*LONG, i, 1, 2) for i in range(1, 7)] + [(*LONG[: SHARED_LEAST + 5], 38, 9)]
+        prompts = [(*LONG, i, 1, 2) for i in range(1, 7)] + [(*LONG[: CPU.shared_least + 5], 38, 9)]
         assert begin(driver, 0, prompts[0]) == 0
         begun = [begin(driver, row, prompt) for row, prompt in enumerate(prompts[1:], 1)]
-        assert begun == [len(LONG)] * 5 + [SHARED_LEAST + 5]
+        assert begun == [len(LONG)] * 5 + [CPU.shared_least + 5]
         for _ in range(9):
             driver.turn(*(Feed(row) for row in range(len(prompts))))
         driver.read()
@@ -126,7 +126,7 @@ def test_a_row_that_goes_back_into_its_trunk_leaves_the_others_alone() -> None:
         begin(driver, 1, (*LONG, 1, 2))
         driver.turn(Feed(0), Feed(1))
         driver.read()
-        back = SHARED_LEAST - 30
+        back = CPU.shared_least - 30
         driver.edit(Rewind(0, back))
         driver.turn(Feed(0, (3, 3, 4)), Feed(1))
         driver.turn(Feed(0), Feed(1))
@@ -176,7 +176,7 @@ def test_any_order_of_forks_rewinds_and_leaves_gives_each_row_its_own_tokens(see
             action = rng.choice(["begin", "begin", "fork", "step", "step", "step", "wide", "rewind", "close"])
             some = rng.choice(sorted(held)) if held else -1
             if action == "begin" and len(held) < 8:
-                base = LONG[: rng.randrange(SHARED_LEAST - 40, len(LONG))] if rng.random() < 0.8 else ()
+                base = LONG[: rng.randrange(CPU.shared_least - 40, len(LONG))] if rng.random() < 0.8 else ()
                 prompt = (*base, *(rng.randrange(1, 40) for _ in range(rng.randrange(1, 9))))
                 reused = begin(driver, number, prompt)
                 driver.read()

@@ -16,6 +16,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from greenroom.backends.mlx.device_profile import DeviceProfile
 from greenroom.backends.mlx.kv.model_hooks import hook_body, route_attention
 from greenroom.backends.mlx.kv.packed_layout import (
     PackedLayer,
@@ -41,13 +42,16 @@ _REGROUP_EVERY = 64
 class PackedStore:
     """The rows of a model with plain KV caches and mlx-lm's own attention function."""
 
-    def __init__(self, model: Any, shapes: Sequence[LayerShape], kept: PrefixNamespace | None = None) -> None:
+    def __init__(
+        self, model: Any, shapes: Sequence[LayerShape], device: DeviceProfile, kept: PrefixNamespace | None = None
+    ) -> None:
         """`kept` is where KV of rows that leave goes, and where new rows look; None: nowhere."""
         self._model = model
-        self.pools = Pools(shapes)
+        self._call_cost = device.attention_call_cost
+        self.pools = Pools(shapes, device.shared_least)
         """Where the rows are."""
         self._kept = kept
-        self._layout = PackedLayout()
+        self._layout = PackedLayout(expands_masks=device.expands_masks)
         self._layers = [PackedLayer(index, self._layout) for index in range(len(shapes))]
         self._order: tuple[tuple[int, ...], list[int]] = (), []
         self._groups: dict[tuple[int, ...], list[tuple[int, int]]] = {}
@@ -125,7 +129,7 @@ class PackedStore:
         """Fill the layout; returns the entries' tokens."""
         # 1. One token a row: neighbours of like length share an attention call, rows of one pool a write.
         layout = self._layout
-        layout.scatters, layout.calls = [], []
+        layout.clear()
         rows = [work.row for work in single]
         offsets = [row.length for row in rows]
         for first, last in self._runs(rows):
@@ -152,7 +156,7 @@ class PackedStore:
         self._age += 1
         found = self._groups.get(key)
         if found is None or self._age % _REGROUP_EVERY == 0:
-            found = runs_of(rows)
+            found = runs_of(rows, self._call_cost)
             self._groups = {key: found}
         return found
 
@@ -205,7 +209,7 @@ class PackedStore:
     def clear(self) -> None:
         """Drop the buffers; the rows that were in them have no KV."""
         self.pools.clear()
-        self._layout.scatters, self._layout.calls = [], []  # of the last pass: they hold its pools
+        self._layout.clear()  # the last pass holds its pools
 
 
 def _draws(work: RowWork) -> range:

@@ -21,8 +21,6 @@ __all__ = ["PackedLayer", "PackedLayout", "batched_call", "causal_call", "pools_
 
 _FEW = 32
 """Tokens of a row in a pass: for so few, forced or guessed, a shared prefix is read where it is rather than copied."""
-_CALL_COST = 128
-"""What one more attention call costs, in tokens of KV that one row would read in the same time."""
 
 
 class PrefixSpan(NamedTuple):
@@ -72,12 +70,31 @@ class Scatter(NamedTuple):
 class PackedLayout:
     """Which rows the entries of the pass that is being built belong to."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, expands_masks: bool) -> None:
+        """`expands_masks`: see `DeviceProfile`."""
+        self._expands_masks = expands_masks
         self.offset: int | mx.array = 0
         self.scatters: list[Scatter] = []
         self.calls: list[BatchedCall | CausalCall] = []
         self.chosen: mx.array | None = None
         """Entries whose logits are wanted; None: all."""
+        self._expanded: dict[tuple[int, int], mx.array] = {}
+        """Masks by their calls' first entries, and how many heads they are for."""
+
+    def clear(self) -> None:
+        """Forget the last pass."""
+        self.scatters, self.calls = [], []
+        self._expanded.clear()
+
+    def mask_of(self, call: BatchedCall, heads: int) -> mx.array | None:
+        """The call's mask; for every head, made once for all layers, where each call would copy it to them."""
+        if call.mask is None or not self._expands_masks:
+            return call.mask
+        key = call.first, heads
+        if key not in self._expanded:
+            shape = (call.last - call.first, heads, 1, call.width)
+            self._expanded[key] = mx.contiguous(mx.broadcast_to(call.mask, shape))
+        return self._expanded[key]
 
 
 class PackedLayer:
@@ -125,7 +142,8 @@ class PackedLayer:
         rows = slice(call.slot, call.slot + call.last - call.first)
         own = call.pool.keys[index][rows, :, : call.width], call.pool.values[index][rows, :, : call.width]
         if span is None:
-            return mx.fast.scaled_dot_product_attention(queries, *own, scale=scale, mask=call.mask, sinks=sinks)
+            mask = self._layout.mask_of(call, queries.shape[1])
+            return mx.fast.scaled_dot_product_attention(queries, *own, scale=scale, mask=mask, sinks=sinks)
         prefix = span.prefix.part(index, 0, span.length)
         return shared_prefix.attention(queries, prefix, own, scale=scale, mask=call.mask, sinks=sinks)
 
@@ -191,12 +209,12 @@ def pools_of(rows: list[Row]) -> Iterable[tuple[int, int]]:
             first = i
 
 
-def runs_of(rows: list[Row]) -> list[tuple[int, int]]:
-    """Which neighbours share an attention call."""
+def runs_of(rows: list[Row], call_cost: int) -> list[tuple[int, int]]:
+    """Which neighbours share an attention call; `call_cost` is what one more of them costs, in tokens."""
     found = []
     for first, last in _neighbours(rows):
         lengths = [row.own_length + 1 for row in rows[first:last]]
-        found += [(first + a, first + b) for a, b in _group(lengths, _CALL_COST + rows[first].shared_length)]
+        found += [(first + a, first + b) for a, b in _group(lengths, call_cost + rows[first].shared_length)]
     return found
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 
 import mlx.core as mx
 
-from greenroom.backends.mlx.kv.shared_prefix import SHARED_LEAST, SharedPrefix
+from greenroom.backends.mlx.kv.shared_prefix import SharedPrefix
 from greenroom.backends.mlx.layer_shape import LayerShape
 from greenroom.backends.mlx.prefix_cache.layers import Layers
 from greenroom.backends.mlx.rows import Row
@@ -68,8 +68,10 @@ class Pool:
 class Pools:
     """All pools of a model, in the order in which they were made."""
 
-    def __init__(self, shapes: Sequence[LayerShape]) -> None:
+    def __init__(self, shapes: Sequence[LayerShape], shared_least: int) -> None:
+        """`shared_least`: see `DeviceProfile`."""
         self._shapes = list(shapes)
+        self._shared_least = shared_least
         self._pools: list[Pool] = []
         self.bytes_per_token = sum(shape.bytes_per_token for shape in shapes)
         self.bytes_copied = 0
@@ -129,7 +131,7 @@ class Pools:
         if source.pool is None:
             return
         prefix, shared = source.shared_prefix, min(source.shared_length, length)
-        if length - shared >= SHARED_LEAST:
+        if length - shared >= self._shared_least:
             prefix, shared = self._extract_prefix(source, length), length
             if source.length - length <= length:  # it holds little else: that moves, and its long slot is free
                 self._move_behind(source, prefix)

@@ -14,10 +14,7 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
-__all__ = ["SHARED_LEAST", "SharedPrefix", "attention"]
-
-SHARED_LEAST = 256
-"""Tokens: a shorter beginning is copied into each row, for then one attention call over whole rows costs less."""
+__all__ = ["SharedPrefix", "attention"]
 
 
 class SharedPrefix:

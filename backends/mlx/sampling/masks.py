@@ -17,8 +17,6 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from greenroom.backends.mlx.device import uses_cpu
-
 __all__ = ["FEW", "Short", "apply", "expand", "split_short"]
 
 Bits = npt.NDArray[np.uint32]
@@ -70,8 +68,11 @@ def _allowed_ids(row: Bits) -> npt.NDArray[np.int64]:
     return found
 
 
-def apply(x: mx.array, bits: Bits, places: Sequence[int]) -> mx.array:
-    """`x` `[rows, vocabulary]`, minus infinity where the bits of the rows at `places` forbid. Writes into it."""
+def apply(x: mx.array, bits: Bits, places: Sequence[int], way: str) -> mx.array:
+    """`x` `[rows, vocabulary]`, minus infinity where the bits of the rows at `places` forbid. Writes into it.
+
+    `way` is `DeviceProfile.mask`.
+    """
     # 1. Count what each row forbids, of the ids that there are.
     width = x.shape[-1]
     forbidden = ~bits
@@ -90,16 +91,16 @@ def apply(x: mx.array, bits: Bits, places: Sequence[int]) -> mx.array:
     if not dense:
         return x
     if len(dense) == len(x):  # the rows of `bits` may be in another order than those of `x`
-        return _mask_rows(x, bits[sorted(dense, key=places.__getitem__)])
+        return _mask_rows(x, bits[sorted(dense, key=places.__getitem__)], way)
     at = mx.array([places[i] for i in dense])
-    x[at] = _mask_rows(x[at], bits[dense])
+    x[at] = _mask_rows(x[at], bits[dense], way)
     return x
 
 
-def _mask_rows(x: mx.array, bits: Bits) -> mx.array:
-    if uses_cpu():
+def _mask_rows(x: mx.array, bits: Bits, way: str) -> mx.array:
+    if way == "caps":
         return by_caps(x, bits)
-    return by_kernel(x, bits) if mx.metal.is_available() else by_bools(x, bits)
+    return by_kernel(x, bits) if way == "kernel" and mx.metal.is_available() else by_bools(x, bits)
 
 
 def by_caps(x: mx.array, bits: Bits) -> mx.array:

@@ -15,7 +15,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from greenroom.backends.mlx.device import uses_cpu
+from greenroom.backends.mlx.device_profile import DeviceProfile, choose_profile
 from greenroom.backends.mlx.rows import ints
 from greenroom.backends.mlx.sampling import cpu
 from greenroom.backends.mlx.sampling.topk import largest
@@ -31,7 +31,10 @@ _NUCLEUS_CANDIDATES = 512
 class Group:
     """Rows that are drawn by the same method, with their parameters as columns `[n, 1]`."""
 
-    def __init__(self, places: list[int], samplings: list[Sampling], vocab_size: int) -> None:
+    def __init__(
+        self, places: list[int], samplings: list[Sampling], vocab_size: int, device: DeviceProfile | None = None
+    ) -> None:
+        self.draws_on_host = choose_profile(device).draws_on_host
         self.places = places
         self.at = mx.array(places)
         self.seeds = mixed_seeds([sampling.seed for sampling in samplings])
@@ -115,7 +118,7 @@ def _nucleus(x: mx.array, group: Group, drawn: npt.NDArray[np.float32]) -> mx.ar
 
 
 def _open(x: mx.array, group: Group, uniform: npt.NDArray[np.float32]) -> mx.array:
-    if uses_cpu():
+    if group.draws_on_host:
         return mx.array(cpu.draw(cpu.weights(x, group.temperatures), uniform))
     return _draw_by_threshold(_weights(x, group), None, None, None, mx.array(uniform))
 
@@ -131,7 +134,7 @@ def _filtered(x: mx.array, group: Group, uniform: npt.NDArray[np.float32]) -> mx
 
 
 def _weights(x: mx.array, group: Group) -> mx.array:
-    if uses_cpu():
+    if group.draws_on_host:
         return mx.array(cpu.weights(x, group.temperatures))
     return mx.exp((x - x.max(axis=-1, keepdims=True)) / group.temperature)
 

@@ -15,6 +15,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from greenroom.backends.mlx.device_profile import DeviceProfile, choose_profile
 from greenroom.backends.mlx.rows import Row
 from greenroom.backends.mlx.sampling import masks as bitmasks
 from greenroom.backends.mlx.sampling.methods import METHODS, Group, method_of
@@ -64,7 +65,9 @@ class Draws(NamedTuple):
 class BatchSampler:
     """Draws for a fixed list of rows, which stand in this order in the logits."""
 
-    def __init__(self, rows: list[Row], vocab_size: int) -> None:
+    def __init__(self, rows: list[Row], vocab_size: int, device: DeviceProfile | None = None) -> None:
+        """`device`: None is the one that MLX computes on."""
+        self._device = choose_profile(device)
         self._rows = rows
         self._vocab_size = vocab_size
         self._index: dict[int, list[int]] = {}
@@ -135,7 +138,7 @@ class BatchSampler:
             others.sort(key=places.__getitem__)
             wide = tuple([places[i] for i in others])
             rows = x if len(wide) == len(self._rows) else x[mx.array(wide)]
-            hidden = bitmasks.apply(rows, masks.bits[others], range(len(wide)))
+            hidden = bitmasks.apply(rows, masks.bits[others], range(len(wide)), self._device.mask)
             parts.append(self._part(wide).draw(hidden, positions[list(wide)]))
             order += wide
         # 4. Rows with a short list draw from the logits of that list.
@@ -156,7 +159,9 @@ class BatchSampler:
         if key not in self._parts:
             if len(self._parts) >= _MOST_PARTS:
                 self._parts.clear()
-            self._parts[key] = _Part([self._samplings[place] for place in places], width or self._vocab_size)
+            self._parts[key] = _Part(
+                [self._samplings[place] for place in places], width or self._vocab_size, self._device
+            )
         return self._parts[key]
 
     def _logprobs(self, logits: mx.array, tokens: mx.array) -> TokenLogprobs:
@@ -175,13 +180,13 @@ class BatchSampler:
 class _Part:
     """Some of the rows, sorted by the method that draws for them."""
 
-    def __init__(self, samplings: list[Sampling], width: int) -> None:
+    def __init__(self, samplings: list[Sampling], width: int, device: DeviceProfile) -> None:
         methods: dict[str, list[int]] = {}
         for i, sampling in enumerate(samplings):
             methods.setdefault(method_of(sampling, width), []).append(i)
         greedy = methods.pop("greedy", [])
         self._greedy = mx.array(greedy) if greedy else None
-        self._groups = {method: Group(at, [samplings[i] for i in at], width) for method, at in methods.items()}
+        self._groups = {method: Group(at, [samplings[i] for i in at], width, device) for method, at in methods.items()}
         order = greedy + [i for at in methods.values() for i in at]
         self._back = None if order == sorted(order) else mx.array(np.argsort(order))
 

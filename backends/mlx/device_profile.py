@@ -1,0 +1,98 @@
+"""Constants that trade launches, copies, bytes and host time against each other, by the kind of device that they suit.
+
+What is cheap on a CPU is dear on a GPU: there one more attention call is a product over fewer padded keys, here it is a
+launch that costs more than reading them. None of these change what is computed, but for the rounding of other kernels.
+A profile is chosen at load: by name, by the environment's `GREENROOM_DEVICE_PROFILE`, or else by the device that MLX
+computes on. So every figure that is counted in a graph can be counted for a GPU on any machine.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+import mlx.core as mx
+
+from greenroom.backends.mlx.device import uses_cpu
+from greenroom.errors import InvalidParameter
+
+__all__ = ["CPU", "CUDA", "METAL", "DeviceProfile", "choose_profile"]
+
+_VARIABLE = "GREENROOM_DEVICE_PROFILE"
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceProfile:
+    """One kind of device; beside each figure stands where it is from."""
+
+    name: str
+    attention_call_cost: int
+    """What one more attention call costs, in tokens of KV that one row would read in the same time."""
+    shared_least: int
+    """Tokens: a shorter beginning that rows have in common is copied for each of them."""
+    expands_masks: bool
+    """Whether attention copies a mask to every head at each call: then it is made for all of them, once a pass."""
+    dispatch_blocks: bool
+    """Whether handing a pass to the device waits for most of it."""
+    computes_float32: bool
+    """Whether weights that are not quantized are computed with in float32."""
+    exponential_cost: int
+    """Multiplications of a matrix product that take as long as one exponential."""
+    draws_on_host: bool
+    """Whether exponentials over the vocabulary, and the draw from them, are taken in numpy."""
+    mask: Literal["caps", "kernel", "bools"]
+    """How a mask that forbids many tokens is laid over logits."""
+
+
+CPU = DeviceProfile(
+    name="cpu",
+    attention_call_cost=128,  # measured: two cores, `benchmarks/ragged.py`
+    shared_least=256,  # measured: the same, `benchmarks/branches.py`
+    expands_masks=False,
+    dispatch_blocks=True,  # measured: `async_eval` returns once some tens of operations are left
+    computes_float32=True,  # half-precision products do not use the BLAS
+    exponential_cost=600,  # measured: 25 ns, at about 50 GFLOP/s
+    draws_on_host=True,  # measured: MLX's exp takes 13 to 25 ns there, numpy's 1
+    mask="caps",  # measured: choosing by bools takes 4 ns a logit, the smaller of two numbers less than one
+)
+METAL = DeviceProfile(
+    name="metal",
+    attention_call_cost=1 << 16,  # read in MLX's source: its vector kernel does not read masked keys; a launch is 3 µs
+    shared_least=256,  # as on a CPU: not measured
+    expands_masks=True,  # read in MLX's source: its vector kernel takes one row of a mask for each head
+    dispatch_blocks=False,  # read in MLX's source: commands are encoded, and not waited for
+    computes_float32=False,
+    exponential_cost=0,
+    draws_on_host=False,
+    mask="kernel",
+)
+CUDA = DeviceProfile(
+    name="cuda",
+    attention_call_cost=128,  # as on a CPU: its kernels read masked keys; not measured
+    shared_least=256,  # as on a CPU: not measured
+    expands_masks=False,  # not measured
+    dispatch_blocks=False,
+    computes_float32=False,
+    exponential_cost=0,
+    draws_on_host=False,
+    mask="bools",
+)
+_BY_NAME = {profile.name: profile for profile in (CPU, METAL, CUDA)}
+
+
+def choose_profile(asked: DeviceProfile | str | None = None) -> DeviceProfile:
+    """The profile that is asked for, by the caller or by the environment; else that of the device.
+
+    Raises `InvalidParameter` for a name that is none.
+    """
+    if isinstance(asked, DeviceProfile):
+        return asked
+    name = asked or os.environ.get(_VARIABLE)
+    if name:
+        if name not in _BY_NAME:
+            raise InvalidParameter("device_profile" if asked else _VARIABLE, name, " or ".join(map(repr, _BY_NAME)))
+        return _BY_NAME[name]
+    if uses_cpu():
+        return CPU
+    return METAL if mx.metal.is_available() else CUDA

@@ -1,0 +1,110 @@
+"""Profiles of devices: chosen by name or by the device, and the same tokens under each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from models import VOCAB, Driver, llama, qwen3, sequential
+
+from greenroom.backends.mlx import MlxBackend
+from greenroom.backends.mlx.device_profile import CPU, CUDA, METAL, DeviceProfile, choose_profile
+from greenroom.backends.mlx.kv.packed import PackedStore
+from greenroom.backends.protocol import Feed, ForwardPlan, Masks, Sampling
+from greenroom.errors import InvalidParameter
+
+LENGTHS = (5, 17, 40, 90, 3, 61)
+
+
+def test_a_profile_is_chosen_by_name_by_the_environment_or_by_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the caller says beats what the environment says, and that the device."""
+    monkeypatch.delenv("GREENROOM_DEVICE_PROFILE", raising=False)
+    assert choose_profile() in (CPU, METAL, CUDA)
+    monkeypatch.setenv("GREENROOM_DEVICE_PROFILE", "metal")
+    assert choose_profile() is METAL
+    assert choose_profile("cuda") is CUDA
+    own = replace(CPU, attention_call_cost=7)
+    assert choose_profile(own) is own
+
+
+@pytest.mark.parametrize("asked", ["gpu", None])
+def test_a_name_that_is_no_profile_is_refused_by_name(asked: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever said it: the argument, or the variable."""
+    monkeypatch.setenv("GREENROOM_DEVICE_PROFILE", "tpu")
+    with pytest.raises(InvalidParameter, match=r"'gpu'" if asked else "GREENROOM_DEVICE_PROFILE"):
+        choose_profile(asked)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3"])
+@pytest.mark.parametrize("profile", [CPU, METAL, CUDA], ids=lambda profile: profile.name)
+def test_rows_of_any_lengths_are_given_mlx_lms_tokens_under_each_profile(profile: DeviceProfile, kind: str) -> None:
+    """Alone, token for token: fewer calls over masked keys are the same attention."""
+    builder = {"llama": llama, "qwen3": qwen3}[kind]
+    prompts = [tuple([(7 * i + row) % (VOCAB - 4) + 1 for i in range(length)]) for row, length in enumerate(LENGTHS)]
+    backend = MlxBackend.from_model(builder, device_profile=profile)
+    backend.load()
+    driver = Driver(backend)
+    for row, prompt in enumerate(prompts):
+        driver.open(row)
+        driver.turn(Feed(row, prompt), *[Feed(other) for other in range(row)])
+    for _ in range(12):
+        driver.turn(*[Feed(row) for row in range(len(prompts))])
+    driver.read()
+    for row, prompt in enumerate(prompts):
+        mine = driver.tokens(row)
+        assert mine == sequential(backend._model, prompt, len(mine))[0]
+    backend.close()
+
+
+@pytest.mark.parametrize("profile", [CPU, METAL, CUDA], ids=lambda profile: profile.name)
+def test_draws_and_masks_are_possible_under_each_profile(profile: DeviceProfile) -> None:
+    """Every method to draw, and a mask that forbids many: what is drawn is allowed, and the same the second time."""
+    samplings = [
+        Sampling(temperature=1.0, seed=1),
+        Sampling(temperature=1.0, top_p=0.8, seed=2),
+        Sampling(temperature=1.0, top_k=5, seed=3),
+        Sampling(temperature=1.0, min_p=0.05, seed=4),
+    ]
+    runs = []
+    for _ in range(2):
+        backend = MlxBackend.from_model(llama, device_profile=profile)
+        backend.load()
+        driver = Driver(backend)
+        for row, sampling in enumerate(samplings):
+            driver.open(row, sampling)
+        driver.turn(*[Feed(row, (1, 2, 3 + row)) for row in range(len(samplings))])
+        words = -(-VOCAB // 32)
+        bits = np.zeros((1, words), np.uint32)
+        bits[0, 0] = 0b1010
+        driver.turn(*[Feed(row) for row in range(len(samplings))], masks=Masks((0,), bits))
+        driver.read()
+        runs.append([driver.tokens(row) for row in range(len(samplings))])
+        backend.close()
+    assert runs[0] == runs[1]
+    assert runs[0][0][-1] in (1, 3)
+
+
+def test_on_metal_rows_of_one_pool_are_one_call_however_unequal() -> None:
+    """A launch costs more there than keys that are masked; on a CPU the same rows are several calls."""
+    calls: Counter[str] = Counter()
+    for profile in (CPU, METAL):
+        backend = MlxBackend.from_model(llama, device_profile=profile)
+        backend.load()
+        driver = Driver(backend)
+        lengths = (600, 520, 1000)
+        for row in range(3):
+            driver.open(row)
+        driver.turn(*[Feed(row, (5,) * length) for row, length in enumerate(lengths)])
+        driver.turn(*[Feed(row) for row in range(3)])
+        driver.read()
+        backend.forward(ForwardPlan(tuple([Feed(row) for row in range(3)])))
+        store = backend.store
+        assert isinstance(store, PackedStore)
+        calls[profile.name] = len(store._layout.calls)
+        backend.sample()
+        backend.read()
+        backend.close()
+    assert calls["metal"] == 1
+    assert calls["cpu"] > 1
