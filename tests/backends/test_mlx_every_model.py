@@ -22,6 +22,7 @@ from model_files import VOCAB, build, model_files
 from models import Driver, driven, mx  # before mlx_lm: behind the BLAS
 
 # isort: split
+from mlx import nn
 from mlx_lm.models.cache import make_prompt_cache
 
 from greenroom.backends.mlx import MlxBackend
@@ -29,6 +30,8 @@ from greenroom.backends.protocol import Feed
 from greenroom.errors import ModelLoadFailed
 
 TIE = 1e-4
+HALF_TIE = 2**-5
+"""Of logits of some units, whose bfloat16 has steps of that size."""
 COUNT = 12
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
 
@@ -176,6 +179,40 @@ def test_rows_together_get_what_mlx_lm_gives_each_alone(name: str) -> None:
     assert len({token for row in tokens for token in row}) >= 8, "a model that repeats itself shows nothing"
     assert other != tokens[0][:6], "a model that does not look back shows nothing"
     assert name in names_of_kind(kind)
+
+
+@pytest.mark.parametrize(
+    "name", ["deepseek_v3", "granitemoehybrid", "kimi_linear", "llama", "longcat_flash", "nemotron_h", "qwen3"]
+)
+def test_a_quantized_model_runs_batched_as_in_float32(name: str) -> None:
+    """In 4 bits and bfloat16 the probe at load must not take another rounding for another result.
+
+    mlx-lm runs a prompt but for its last token, and then that: a pass over the whole of it rounds otherwise. Logits of
+    bfloat16 tie often, so a token may differ where the two best lie within its rounding.
+    """
+    sizes: list[int] = []
+
+    def builder() -> tuple[Any, Any]:
+        nonlocal sizes
+        model, tokenizer = build(name)
+        nn.quantize(model, group_size=32, bits=4, class_predicate=_fits_groups)  # type: ignore[attr-defined]  # no stub
+        model.set_dtype(mx.bfloat16)
+        sizes = counted(model)
+        return model, tokenizer
+
+    given = prompts()
+    with driven(builder, name) as (driver, backend):
+        step = play(driver, given, sizes)
+        expected = [alone(backend._model, prompt) for prompt in given]
+        for row, (tokens, margins) in enumerate(expected):
+            differing = [at for at, pair in enumerate(zip(driver.tokens(row), tokens, strict=True)) if len({*pair}) > 1]
+            assert not differing or margins[differing[0]] < HALF_TIE
+    assert step == [len(given)]
+
+
+def _fits_groups(path: str, module: Any) -> bool:
+    del path
+    return hasattr(module, "to_quantized") and module.weight.shape[-1] % 32 == 0
 
 
 def test_the_comparison_notices_another_rows_tokens() -> None:
