@@ -16,6 +16,7 @@ from __future__ import annotations
 import gc
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from greenroom.backends.mlx.prefix_cache.export import export_prefix, import_pre
 from greenroom.backends.mlx.prefix_cache.files import PREFIX_FILE_BYTES, PrefixFiles  # noqa: E402
 from greenroom.backends.mlx.prefix_cache.store import PrefixNamespace, PrefixStore  # noqa: E402
 from greenroom.backends.mlx.rows import Row, RowWork, SubmittedPass, TokenRef  # noqa: E402
+from greenroom.backends.mlx.sampling.masks import kernel_works  # noqa: E402
 from greenroom.backends.mlx.sampling.sampler import BatchSampler  # noqa: E402
 from greenroom.backends.protocol import (  # noqa: E402
     Close,
@@ -151,6 +153,8 @@ class MlxBackend:
             self._model = loaded.model
             memory = self._memory_bytes if self._memory_bytes is not None else default_kv_bytes()
             self._limits = DeviceLimits(memory)
+            if self._device.mask == "kernel" and not kernel_works():
+                self._device = replace(self._device, mask="bools")
             self._profile = inspect(
                 loaded, self._name, self._device, memory, prefix_bytes=self._prefix_bytes, files=self._files
             )

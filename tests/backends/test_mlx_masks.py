@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import logging
+import shutil
+import subprocess
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -114,3 +119,82 @@ def test_the_kernel_equals_the_portable_way(dtype: mx.Dtype) -> None:
     x = mx.array(rng.normal(size=(3, VOCAB)).astype(np.float32)).astype(dtype)
     bits = packed([mask_of(rng, 2500) for _ in range(3)])
     assert mx.array_equal(bitmasks.by_kernel(x, bits), bitmasks.by_bools(x, bits))
+
+
+TWIN = """
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+typedef uint32_t uint;
+struct Three { uint x, y; };
+// What Metal calls bfloat: the upper half of a float, which these values fill exactly.
+struct bfloat {
+    uint16_t half;
+    bfloat() = default;
+    explicit bfloat(float value) { uint32_t word; std::memcpy(&word, &value, 4); half = word >> 16; }
+};
+template <typename T> void thread(const T* x, const uint* bits, uint words, T* out, Three thread_position_in_grid,
+                                  Three threads_per_grid) {
+KERNEL
+}
+template <typename T> void grid(const T* x, const uint* bits, uint words, T* out, uint width, uint rows) {
+    for (uint row = 0; row < rows; row++)
+        for (uint column = 0; column < width; column++) thread<T>(x, bits, words, out, {column, row}, {width, rows});
+}
+extern "C" void in_float(const float* x, const uint* bits, uint words, float* out, uint width, uint rows) {
+    grid<float>(x, bits, words, out, width, rows);
+}
+extern "C" void in_bfloat(const bfloat* x, const uint* bits, uint words, bfloat* out, uint width, uint rows) {
+    grid<bfloat>(x, bits, words, out, width, rows);
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def twin(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """The kernel's body, compiled as C++ and run thread by thread."""
+    compiler = shutil.which("g++") or shutil.which("c++")
+    if compiler is None:
+        pytest.skip("no C++ compiler")
+    folder = tmp_path_factory.mktemp("kernel")
+    (folder / "twin.cpp").write_text(TWIN.replace("KERNEL", bitmasks.KERNEL))
+    command = [
+        compiler,
+        "-std=c++17",
+        "-O1",
+        "-shared",
+        "-fPIC",
+        "-o",
+        str(folder / "twin.so"),
+        str(folder / "twin.cpp"),
+    ]
+    subprocess.run(command, check=True)
+    return ctypes.CDLL(str(folder / "twin.so"))
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("width", [31, 32, 33, 4997, 151_936])
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16])
+def test_the_kernels_twin_equals_the_portable_way(twin: ctypes.CDLL, dtype: mx.Dtype, width: int, rows: int) -> None:
+    """Bit for bit, for widths that fill their last word and that do not."""
+    rng = np.random.default_rng(width)
+    x = mx.array(rng.normal(size=(rows, width)).astype(np.float32)).astype(dtype)
+    words = -(-width // 32)
+    bits = rng.integers(0, 1 << 32, (rows, words), dtype=np.uint32)
+    is_float = dtype == mx.float32
+    numbers = np.array(x if is_float else x.view(mx.uint16))
+    out = np.empty_like(numbers)
+    run = twin.in_float if is_float else twin.in_bfloat
+    pointers = [array.ctypes.data_as(ctypes.c_void_p) for array in (numbers, bits, out)]
+    run(pointers[0], pointers[1], words, pointers[2], width, rows)
+    wanted = bitmasks.by_bools(x, bits)
+    assert np.array_equal(out, np.array(wanted if is_float else wanted.view(mx.uint16)))
+
+
+@pytest.mark.skipif(mx.metal.is_available(), reason="the kernel runs here")
+def test_a_kernel_that_does_not_run_is_said_once_at_load(caplog: pytest.LogCaptureFixture) -> None:
+    """The portable way serves in its place: nothing fails, and the log says why."""
+    with caplog.at_level(logging.WARNING, logger="greenroom"):
+        assert not bitmasks.kernel_works()
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "does not run here" in caplog.text

@@ -9,6 +9,7 @@ own mask.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
@@ -17,11 +18,21 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FEW", "Short", "apply", "expand", "split_short"]
+__all__ = ["FEW", "KERNEL", "Short", "apply", "expand", "kernel_works", "split_short"]
+
+_log = logging.getLogger("greenroom")
 
 Bits = npt.NDArray[np.uint32]
 FEW = (64, 1024)
 """Widths of short lists. A row's own count chooses the width, so its neighbours change nothing for it."""
+KERNEL = """
+    uint column = thread_position_in_grid.x;
+    uint row = thread_position_in_grid.y;
+    uint place = row * threads_per_grid.x + column;
+    bool is_allowed = (bits[row * words + column / 32] >> (column % 32)) & 1;
+    out[place] = is_allowed ? x[place] : T(-INFINITY);
+"""
+"""One thread of Metal's kernel. It is C++ too, and so tested where there is no Metal."""
 _LANES = np.arange(32, dtype=np.uint32)
 _CAPS = np.array([[np.inf if octet >> bit & 1 else -np.inf for bit in range(8)] for octet in range(256)], np.float32)
 """By eight bits: what eight logits may not exceed."""
@@ -100,7 +111,7 @@ def apply(x: mx.array, bits: Bits, places: Sequence[int], way: str) -> mx.array:
 def _mask_rows(x: mx.array, bits: Bits, way: str) -> mx.array:
     if way == "caps":
         return by_caps(x, bits)
-    return by_kernel(x, bits) if way == "kernel" and mx.metal.is_available() else by_bools(x, bits)
+    return by_kernel(x, bits) if way == "kernel" else by_bools(x, bits)
 
 
 def by_caps(x: mx.array, bits: Bits) -> mx.array:
@@ -139,17 +150,21 @@ def by_kernel(x: mx.array, bits: Bits) -> mx.array:
     return found
 
 
+def kernel_works() -> bool:
+    """Whether the kernel runs here, and does what the portable way does. Compiles it."""
+    x, bits = mx.zeros((2, 33)), np.array([[0x0F0F0F0F, 1], [0xF0F0F0F0, 0]], np.uint32)
+    try:
+        return bool(mx.array_equal(by_kernel(x, bits), by_bools(x, bits)).item())
+    except Exception as error:  # noqa: BLE001 - MLX and Metal's compiler may say anything
+        _log.warning("masks are laid by an array of bools, since their kernel does not run here: %s", error)
+        return False
+
+
 @cache
 def _kernel() -> Any:
     return mx.fast.metal_kernel(
         name="greenroom_mask",
         input_names=["x", "bits", "words"],
         output_names=["out"],
-        source="""
-            uint column = thread_position_in_grid.x;
-            uint row = thread_position_in_grid.y;
-            uint place = row * threads_per_grid.x + column;
-            bool is_allowed = (bits[row * words + column / 32] >> (column % 32)) & 1;
-            out[place] = is_allowed ? x[place] : T(-INFINITY);
-        """,
+        source=KERNEL,
     )
