@@ -27,7 +27,7 @@ imports.prepare()
 import mlx.core as mx  # noqa: E402 - once what its import does is arranged
 import numpy as np  # noqa: E402
 
-from greenroom.backends.mlx.device import DeviceLimits, ThreadStreams, default_kv_bytes  # noqa: E402
+from greenroom.backends.mlx.device import DeviceLimits, ThreadStreams, check_room, default_kv_bytes  # noqa: E402
 from greenroom.backends.mlx.device_profile import DeviceProfile, choose_profile  # noqa: E402
 from greenroom.backends.mlx.inspection import ModelProfile, inspect  # noqa: E402
 from greenroom.backends.mlx.kv.passes import Pass  # noqa: E402
@@ -58,6 +58,9 @@ from greenroom.backends.protocol import (  # noqa: E402
 __all__ = ["MlxBackend"]
 
 Factory = Callable[[], tuple[Any, Any]]
+
+_LEAST_ROOM = 512
+"""Tokens: where not even so many fit beside the weights, every request would be told that its prompt is too long."""
 
 
 class MlxBackend:
@@ -158,6 +161,9 @@ class MlxBackend:
             self._profile = inspect(
                 loaded, self._name, self._device, memory, prefix_bytes=self._prefix_bytes, files=self._files
             )
+            if self._memory_bytes is None:
+                info = self._profile.info
+                check_room(self._name, memory, _LEAST_ROOM * info.kv_bytes_per_token + info.kv_bytes_per_row)
         except BaseException:
             self.close()
             raise

@@ -11,7 +11,9 @@ from typing import Any, ClassVar
 
 import mlx.core as mx
 
-__all__ = ["DeviceLimits", "ThreadStreams", "default_kv_bytes", "device_info", "uses_cpu"]
+from greenroom.errors import ModelLoadFailed
+
+__all__ = ["DeviceLimits", "ThreadStreams", "check_room", "default_kv_bytes", "device_info", "uses_cpu"]
 
 _HOST_SHARE = 0.25
 """Of the memory that a CPU host says is available: the rest belongs to the app and to what a pass needs."""
@@ -45,6 +47,20 @@ def default_kv_bytes() -> int:
     if not total:
         return _UNKNOWN
     return max(0, int((int(total) - mx.get_active_memory()) * _DEVICE_SHARE))
+
+
+def check_room(name: str, kv_bytes: int, needed: int) -> None:
+    """Raise `ModelLoadFailed` where the weights leave no room for `needed` bytes, a row of some hundred tokens."""
+    if kv_bytes >= needed:
+        return
+    held = mx.get_active_memory()
+    advice = "take a smaller model or one in fewer bits, or close what else is in memory"
+    if mx.metal.is_available():
+        advice += "; `sudo sysctl iogpu.wired_limit_mb=<megabytes>` lets Metal use more of it"
+    raise ModelLoadFailed(
+        f"{name} takes {held / 1e9:.2f} GB, which leaves {kv_bytes / 1e9:.3f} GB for keys and values, and a short "
+        f"conversation takes {needed / 1e9:.3f} GB: {advice}"
+    )
 
 
 def _available_host_bytes() -> int:

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from models import mx
 
+from greenroom.backends import understudy
 from greenroom.backends.mlx import MlxBackend
+from greenroom.backends.mlx import backend as backend_module
 from greenroom.backends.mlx.device import DeviceLimits
 from greenroom.backends.protocol import Feed, ForwardPlan, Open, Sampling
 from greenroom.errors import ModelLoadFailed, ModelNotFound
@@ -149,3 +151,15 @@ def test_limits_of_the_process_come_back_with_the_last_model() -> None:
         assert mx.set_cache_limit(before) == 123 << 20
     finally:
         mx.set_cache_limit(before)
+
+
+def test_weights_that_leave_no_room_fail_at_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a typed error with the sizes and what to do; not request by request, as prompts that are too long."""
+    monkeypatch.setattr(backend_module, "default_kv_bytes", lambda: 1000)
+    backend = MlxBackend(understudy.path())
+    with pytest.raises(ModelLoadFailed, match=r"takes 0\.\d+ GB, which leaves 0\.000 GB .* fewer bits"):
+        backend.load()
+    assert backend.store is None
+    given = MlxBackend(understudy.path(), memory_bytes=1000)  # who says how much, means it
+    given.load()
+    given.close()
