@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
-from models import VOCAB, Driver, llama, qwen3, sequential
+from models import VOCAB, Driver, llama, mx, qwen3, sequential
 
 from greenroom.backends.mlx import MlxBackend
 from greenroom.backends.mlx.device_profile import CPU, CUDA, METAL, DeviceProfile, choose_profile
 from greenroom.backends.mlx.kv.packed import PackedStore
+from greenroom.backends.mlx.sampling import methods
 from greenroom.backends.protocol import Feed, ForwardPlan, Masks, Sampling
 from greenroom.errors import InvalidParameter
 
@@ -108,3 +112,68 @@ def test_on_metal_rows_of_one_pool_are_one_call_however_unequal() -> None:
         backend.close()
     assert calls["metal"] == 1
     assert calls["cpu"] > 1
+
+
+@pytest.mark.parametrize("min_p", [0.0, 0.01])
+def test_a_nucleus_is_the_same_with_and_without_a_wait(min_p: float) -> None:
+    """Rows whose candidates hold it, rows whose do not, and ties: drawn both ways in the graph, or by a second look."""
+    rng = np.random.default_rng(4)
+    width, rows = 3000, 12
+    logits = rng.normal(size=(rows, width)).astype(np.float32)
+    logits[::2] *= 6  # a narrow nucleus; in the others it is wider than the candidates
+    logits[1, : width // 2] = 1.0
+    samplings = [Sampling(temperature=1.0, top_p=0.95, min_p=min_p, seed=row) for row in range(rows)]
+    group = methods.Group([*range(rows)], samplings, width, METAL)
+    uniform = rng.random((rows, 1), np.float32)
+    found = []
+    for choose in (methods._redraw_missing, methods._choose_without_wait):
+        x = mx.array(logits)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(methods, "_choose_without_wait", choose)
+            found.append(methods.METHODS["nucleus"](x, group, uniform).tolist())
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(),
+        Sampling(temperature=0.8),
+        Sampling(temperature=0.8, top_p=0.9),
+        Sampling(temperature=0.8, top_k=20, top_p=0.95),
+        Sampling(temperature=0.8, top_k=1000, top_p=0.95),
+        Sampling(temperature=0.8, min_p=0.05),
+        Sampling(temperature=0.8, repetition_penalty=1.2),
+        Sampling(temperature=0.8, logit_bias=((3, 1.0),)),
+        Sampling(logprobs=5),
+    ],
+    ids=lambda sampling: "-".join(name for name in sampling.__struct_fields__ if getattr(sampling, name)) or "greedy",
+)
+def test_on_metal_nothing_waits_between_forward_and_dispatch(
+    sampling: Sampling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the sampling: no number is asked for, and nothing is evaluated, before the pass is handed over."""
+    backend = MlxBackend.from_model(partial(llama, vocab_size=2000), device_profile=METAL)
+    backend.load()
+    driver = Driver(backend)
+    for row in range(3):
+        driver.open(row, sampling)
+    driver.turn(*[Feed(row, (1, 2, 3 + row)) for row in range(3)])
+    driver.read()
+    waits: list[str] = []
+
+    def noted(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any) -> Any:
+            waits.append(name)
+            return plain(*given)
+
+        return call
+
+    for owner, name in ((mx.array, "tolist"), (mx.array, "item"), (mx, "eval"), (mx, "synchronize")):
+        monkeypatch.setattr(owner, name, noted(name, getattr(owner, name)))
+    backend.forward(ForwardPlan(tuple([Feed(row) for row in range(3)])))
+    backend.sample()
+    assert waits == []
+    monkeypatch.undo()
+    backend.read()
+    backend.close()

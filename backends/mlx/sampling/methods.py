@@ -2,7 +2,8 @@
 
 candidates  `top_k` up to 256: the k largest are found without sorting, and the rest is arithmetic on `[n, k]`.
 nucleus     `top_p` without such a `top_k`: one exp over the vocabulary for the total, then the 512 likeliest. Where
-            they do not hold the nucleus the row is drawn as an open one, which has to be known *now*: one wait.
+            they do not hold the nucleus the row is drawn as an open one: on a CPU that is waited for, since drawing
+            costs more; on a GPU both are drawn in the graph, and nothing waits for the pass.
 filtered    other filters: thresholds by bisection over the float's bits, which are exact, then an inverse CDF.
 open        temperature alone: the inverse CDF; in numpy where MLX computes on the CPU.
 
@@ -107,7 +108,13 @@ def _nucleus(x: mx.array, group: Group, drawn: npt.NDArray[np.float32]) -> mx.ar
     held = likeliest.sum(axis=-1, keepdims=True) >= group.top_p * total
     if group.has_min_p:
         held = held | (likeliest[:, -1:] < group.min_p)
-    missing = [i for i, enough in enumerate(ints(held[:, 0])) if not enough]
+    choose = _redraw_missing if group.draws_on_host else _choose_without_wait
+    return choose(tokens, held[:, 0], weights, group, uniform)
+
+
+def _redraw_missing(tokens: mx.array, held: mx.array, weights: mx.array, group: Group, uniform: mx.array) -> mx.array:
+    """Wait for which rows' candidates do not hold their nucleus, and draw for those alone: where computing is dear."""
+    missing = [i for i, enough in enumerate(ints(held)) if not enough]
     if not missing:
         return tokens
     at = mx.array(missing)
@@ -115,6 +122,14 @@ def _nucleus(x: mx.array, group: Group, drawn: npt.NDArray[np.float32]) -> mx.ar
         weights[at], None, group.top_p[at], group.min_p[at] if group.has_min_p else None, uniform[at]
     )
     return tokens
+
+
+def _choose_without_wait(
+    tokens: mx.array, held: mx.array, weights: mx.array, group: Group, uniform: mx.array
+) -> mx.array:
+    """The same, drawn both ways in the graph: where a wait for the pass costs more than some sweeps of the logits."""
+    min_p = group.min_p if group.has_min_p else None
+    return mx.where(held, tokens, _draw_by_threshold(weights, None, group.top_p, min_p, uniform))
 
 
 def _open(x: mx.array, group: Group, uniform: npt.NDArray[np.float32]) -> mx.array:
