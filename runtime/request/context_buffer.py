@@ -97,11 +97,6 @@ class ContextBuffer:
         return found
 
     @property
-    def num_tokens(self) -> int:
-        """How many are tokenized and its own."""
-        return len(self._tokens)
-
-    @property
     def own_tokens(self) -> tuple[int, ...]:
         """Those that are tokenized and its own, without a live occupant's."""
         return self._tokens
