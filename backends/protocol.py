@@ -13,6 +13,9 @@ on one thread, the engine thread, in this order, once a turn::
 `forward` is always followed by `sample` before the next `forward`. A turn without work to submit skips `forward` and
 `sample`; a turn with nothing under way skips `read`. A backend may submit its pass in `forward` already.
 
+Where `ModelInfo.pipelines`, `sample` comes before `read`, so that the device has its next pass when it is done with the
+last one. A function that fills masks may then call `read` itself, once: it needs what the last pass drew.
+
 Ids, numbers and numpy rows cross this boundary; arrays of the backend's own never do.
 """
 
@@ -108,8 +111,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     `kv_group_sizes` are the groups in which keys and values can be quantized (none: they cannot be), `can_rotate` says
     whether a row's length can be bounded by `KvOptions.max_size`, `reuses_prefixes` whether an opened row may begin
     with the KV of a prompt that another row has run or runs. `dispatch_blocks` says that `sample` waits for most of the
-    pass it submits (MLX on CPU), so results are delivered before it. `can_rewind`, `can_fork` and `can_draft` say what
-    the model's caches allow.
+    pass it submits (MLX on CPU), so results are delivered before it; `pipelines` that a pass is to be submitted before
+    the last one is read. `can_rewind`, `can_fork` and `can_draft` say what the model's caches allow.
     """
 
     name: str
@@ -123,6 +126,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     can_rotate: bool = False
     reuses_prefixes: bool = False
     dispatch_blocks: bool
+    pipelines: bool = False
     can_rewind: bool
     can_fork: bool
     can_draft: bool = False
@@ -329,6 +333,7 @@ class Backend(Protocol):
         """Sample the rows of the last `forward` and submit the pass. An exception fails every row of that plan.
 
         Masks may come as a function that fills them, to be called once: a backend that can does so while the pass runs.
+        That function may call `read`, for the step before this one.
         """
 
     def read(self) -> StepResult:

@@ -168,6 +168,10 @@ class Scheduler:
         """Whether rows of the pass are drawn under masks."""
         return bool(self._constrained(feeds))
 
+    def awaits_draws(self, feeds: tuple[Feed, ...]) -> bool:
+        """Whether the masks of the pass depend on what a pass in flight draws."""
+        return any(request.progress.num_in_flight for request in self._constrained(feeds))
+
     def fill_grammar_masks(self, feeds: tuple[Feed, ...]) -> Masks | None:
         """Fill the masks of the constrained rows of the pass; None without any. A row in a dead end has ended."""
         masks, endings = fill_grammar_masks(self._constrained(feeds), self.model)
@@ -208,10 +212,13 @@ class Scheduler:
             progress = request.progress
             if progress.num_to_discard:
                 progress.num_to_discard -= 1
+                self._totals.discarded_draws += 1
                 continue
             progress.num_in_flight -= 1
             if request.end is None:
                 deliveries += self._deliver(request, *process_samples(request, tuple(samples), now))
+            else:
+                self._totals.discarded_draws += 1
         return tuple(deliveries)
 
     def fail(self, rows: tuple[int, ...], error: Exception, *, was_submitted: bool) -> None:
@@ -229,11 +236,14 @@ class Scheduler:
 
         A pass that is built on tokens in flight keeps the device busy, but a row whose next tokens turn out to be
         forced was in it for nothing, and nothing can be drafted behind a token in flight. That is worth the wait where
-        at least half of the rows may be such.
+        at least half of the rows may be such. Forced tokens are not worth it on a device that pipelines: there the row
+        costs next to nothing, and the wait is for building the pass.
         """
         decoding = [r for r in self._admission.by_row.values() if r.state is RequestState.DECODE]
+        pipelines = self.model.pipelines
         waiting = sum(
-            (r.constraint is not None and r.constraint.forces) or r.drafts.drafter is not None for r in decoding
+            (r.constraint is not None and r.constraint.forces and not pipelines) or r.drafts.drafter is not None
+            for r in decoding
         )
         return waiting > 0 and 2 * waiting >= len(decoding)
 
@@ -265,6 +275,7 @@ class Scheduler:
             reserved_bytes=admission.reserved_bytes,
             steps=totals.steps,
             generated_tokens=totals.generated_tokens,
+            discarded_draws=totals.discarded_draws,
             prefix_hits=totals.prefix_hits,
             reused_tokens=totals.reused_tokens,
             times=times,
@@ -397,7 +408,8 @@ class _Arrivals:
 class _Totals:
     """Counts since the runtime was entered, and the bytes of prefixes now."""
 
-    __slots__ = ("generated_tokens", "prefix_bytes", "prefix_hits", "reused_tokens", "steps")
+    __slots__ = ("discarded_draws", "generated_tokens", "prefix_bytes", "prefix_hits", "reused_tokens", "steps")
 
     def __init__(self) -> None:
         self.generated_tokens = self.prefix_bytes = self.prefix_hits = self.reused_tokens = self.steps = 0
+        self.discarded_draws = 0

@@ -306,7 +306,8 @@ class MlxBackend:
         step = self._steps.popleft()
         try:
             values = step.numbers()
-            mx.eval(step.logprobs.arrays() if step.logprobs is not None else [])
+            if step.logprobs is not None:
+                mx.eval(step.logprobs.arrays())
         except Exception:
             self._require_stores().recover()
             raise

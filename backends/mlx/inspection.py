@@ -31,6 +31,7 @@ from greenroom.backends.mlx.kv.stores import Store, Stores
 from greenroom.backends.mlx.kv.two_phase import SequentialStore, quantize
 from greenroom.backends.mlx.layer_shape import LayerShape
 from greenroom.backends.mlx.load import Loaded, chat_template, stop_tokens, thinking, tool_parser
+from greenroom.backends.mlx.pipeline_probe import stays_in_place
 from greenroom.backends.mlx.prefix_cache.files import PrefixFiles
 from greenroom.backends.mlx.prefix_cache.store import BLOCK, PrefixNamespace, PrefixStore
 from greenroom.backends.mlx.rows import Row, RowWork
@@ -124,6 +125,7 @@ def inspect(
         can_rotate=plain and not hasattr(model, "make_cache"),
         reuses_prefixes=plain and store is kinds[0],
         dispatch_blocks=device.dispatch_blocks,
+        pipelines=not device.dispatch_blocks and stays_in_place(store(None)),
         can_rewind=plain or all(_is_plain(cache) for cache in make_cache()),
         can_fork=True,
         can_draft=plain and store is kinds[0],
