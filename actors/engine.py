@@ -182,7 +182,7 @@ class EngineLoop:
         began = time.perf_counter()
         was_in_flight = bool(self._passes_in_flight)
         last = _LastPass(self._read if was_in_flight else None, self._apply)
-        reads_first = scheduler.reads_first
+        reads_first = scheduler.reads_first(self._spent.waiting_cost)
         if reads_first:
             last.apply()
         # 2. Decide, and edit the rows.
@@ -207,7 +207,7 @@ class EngineLoop:
         if is_built and delivers_first:
             self._submit(feeds, last)
         self.is_idle = not (was_in_flight or feeds or plan.edits or plan.messages or scheduler.has_news)
-        self._spent.step += time.perf_counter() - began
+        self._spent.end_step(time.perf_counter() - began, reads_first=reads_first)
 
     def _take_messages(self) -> None:
         deadline = self._scheduler.next_deadline() if self.is_idle else None
@@ -364,12 +364,24 @@ class _LastPass:
 class _Spent:
     """Seconds by what they were spent on; a step's own include the others."""
 
-    __slots__ = ("fill", "forward", "mask", "read", "sample", "step")
+    __slots__ = ("_read_before", "fill", "forward", "mask", "read", "sample", "step", "waiting_cost")
 
     def __init__(self) -> None:
         self.forward = self.mask = self.read = self.sample = self.step = 0.0
         self.fill = 0.0
         """Inside of the function that fills masks: for the masks themselves, and for what they wait for."""
+        self._read_before = 0.0
+        self.waiting_cost = 1.0
+        """What it costs to read a pass before the next one is built, in passes: what a step does but wait, of late."""
+
+    def end_step(self, seconds: float, *, reads_first: bool) -> None:
+        """Count a step. One that reads first is a pass and then the rest; else the rest is done beside a pass."""
+        waited = self.read - self._read_before
+        self.step += seconds
+        self._read_before = self.read
+        if waited:
+            cost = (seconds - waited) / (waited if reads_first else seconds)
+            self.waiting_cost += (min(cost, 1.0) - self.waiting_cost) / 16
 
     def times(self) -> StepTimes:
         """As of the last step that is over."""

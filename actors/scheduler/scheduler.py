@@ -50,6 +50,9 @@ from greenroom.events import Finish, Info
 
 __all__ = ["Plan", "Scheduler"]
 
+_NEWEST = 1 / 64
+"""The weight of one draw in `_forced_share`: a few steps of a full batch, an object or two of one row."""
+
 
 class Plan(msgspec.Struct, frozen=True):
     """What a step begins with: edits of rows, and messages about what they settle and start."""
@@ -75,6 +78,8 @@ class Scheduler:
         self._timed: dict[int, Request] = {}
         """Those with a deadline."""
         self._totals = _Totals()
+        self._forced_share = 0.0
+        """Of the last draws under constraints that force, how many led to forced tokens."""
 
     def __repr__(self) -> str:
         return f"<Scheduler requests={len(self._requests)} {self._admission!r}>"
@@ -215,10 +220,14 @@ class Scheduler:
                 self._totals.discarded_draws += 1
                 continue
             progress.num_in_flight -= 1
-            if request.end is None:
-                deliveries += self._deliver(request, *process_samples(request, tuple(samples), now))
-            else:
+            if request.end is not None:
                 self._totals.discarded_draws += 1
+                continue
+            num_forced_runs = request.output.num_forced_runs
+            deliveries += self._deliver(request, *process_samples(request, tuple(samples), now))
+            if request.constraint is not None and request.constraint.forces:
+                was_forced = request.output.num_forced_runs > num_forced_runs
+                self._forced_share += (was_forced - self._forced_share) * _NEWEST
         return tuple(deliveries)
 
     def fail(self, rows: tuple[int, ...], error: Exception, *, was_submitted: bool) -> None:
@@ -230,19 +239,18 @@ class Scheduler:
 
     # What it says of itself.
 
-    @property
-    def reads_first(self) -> bool:
+    def reads_first(self, waiting_cost: float) -> bool:
         """Whether the next pass should wait for the last one's tokens: to see what they force, or to draft behind them.
 
         A pass that is built on tokens in flight keeps the device busy, but a row whose next tokens turn out to be
         forced was in it for nothing, and nothing can be drafted behind a token in flight. That is worth the wait where
-        at least half of the rows may be such. Forced tokens are not worth it on a device that pipelines: there the row
-        costs next to nothing, and the wait is for building the pass.
+        at least half of the rows may be such. On a device that pipelines, `waiting_cost` is what the wait costs there,
+        in passes: forced tokens are worth it where more than that share of draws has led to some of late.
         """
         decoding = [r for r in self._admission.by_row.values() if r.state is RequestState.DECODE]
-        pipelines = self.model.pipelines
+        awaits_forced = not self.model.pipelines or self._forced_share > waiting_cost
         waiting = sum(
-            (r.constraint is not None and r.constraint.forces and not pipelines) or r.drafts.drafter is not None
+            (awaits_forced and r.constraint is not None and r.constraint.forces) or r.drafts.drafter is not None
             for r in decoding
         )
         return waiting > 0 and 2 * waiting >= len(decoding)
