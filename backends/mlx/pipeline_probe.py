@@ -20,6 +20,8 @@ from greenroom.backends.protocol import Sampling
 __all__ = ["stays_in_place"]
 
 _PAIRS = 3
+_EXPECTED = 32
+"""Tokens: more than are run, so that no slot is outgrown."""
 _LATE = 1 << 23
 """Numbers that are added up one by one, which no device is quick at: 5 ms on a CPU, some on a GPU (not measured)."""
 
@@ -29,7 +31,7 @@ def stays_in_place(store: Store) -> bool:
 
     Runs ten tokens in `store`, which must be empty, and is of no use afterwards. A store that cannot do so stays not.
     """
-    row = Row(0, Sampling())
+    row = Row(0, Sampling(), expects=_EXPECTED)
     try:
         row.extend((0, 0))
         mx.eval(store.run([RowWork(row, (0, 0), sample=False)]).asked)

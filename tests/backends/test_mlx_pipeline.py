@@ -18,7 +18,7 @@ from greenroom.backends.mlx.kv.passes import Pass
 from greenroom.backends.mlx.layer_shape import LayerShape
 from greenroom.backends.mlx.pipeline_probe import stays_in_place
 from greenroom.backends.mlx.rows import RowWork
-from greenroom.backends.protocol import Close, Feed, ForwardPlan, Masks, Rewind, Sampling
+from greenroom.backends.protocol import Close, Feed, ForwardPlan, KvOptions, Masks, Rewind, Sampling
 
 
 def prompt(seed: int, length: int) -> tuple[int, ...]:
@@ -85,19 +85,44 @@ def test_a_row_that_begins_with_anothers_kv_in_flight_goes_on_as_by_itself() -> 
     backend.close()
 
 
+@pytest.mark.parametrize("kv", [KvOptions(bits=8, group_size=32, start=6), KvOptions(max_size=24)])
+def test_rows_with_caches_of_their_own_are_given_the_same_tokens_in_either_order(kv: KvOptions) -> None:
+    """Quantized in mid-run, or bounded, beside a plain row."""
+
+    def heads_of_32() -> tuple[Any, Any]:
+        return llama(hidden=128)
+
+    found = []
+    for pipelines in (False, True):
+        backend = MlxBackend.from_model(heads_of_32, device_profile="metal")
+        backend.load()
+        driver = Driver(backend, pipelines=pipelines)
+        for row, options in enumerate((kv, None, kv)):
+            driver.open(row, kv=options)
+            driver.turn(Feed(row, prompt(row, 4 + row)), *[Feed(other) for other in range(row)])
+        for _ in range(30):
+            driver.turn(*[Feed(row) for row in range(3)])
+        driver.read()
+        found.append([driver.tokens(row) for row in range(3)])
+        backend.close()
+    assert found[0] == found[1]
+
+
 def addresses(store: PackedStore) -> list[int]:
     """Of every buffer."""
     return [np.asarray(memoryview(array.view(mx.uint8))).ctypes.data for array in store.state()]  # type: ignore[arg-type]
 
 
 def test_no_buffer_moves_while_rows_decode_in_a_pipeline() -> None:
-    """Of rows in several pools: after each of an odd number of passes, submitted one behind the other."""
+    """Of ragged rows, once their pools stay as they are: behind odd and even numbers of passes, one behind the other."""
     backend = MlxBackend.from_model(llama, device_profile="metal")
     backend.load()
     driver = Driver(backend, pipelines=True)
     for row, length in enumerate((3, 70, 20, 150)):
-        driver.open(row, expects=length + 40)
+        driver.open(row, expects=length + 60)
         driver.turn(Feed(row, prompt(row, length)), *[Feed(other) for other in range(row)])
+    for _ in range(30):
+        driver.turn(*[Feed(row) for row in range(4)])
     for passes in (1, 2, 3, 5):
         driver.read()
         store = backend.store
