@@ -284,6 +284,19 @@ def test_a_fixed_budget_cuts_prompts_the_same_way_on_every_device() -> None:
     assert found[0][:7] == [[5], [448], [448], [448], [448], [208], []]
 
 
+def test_where_even_one_unit_takes_longer_than_the_target_a_short_prompt_still_goes_ahead() -> None:
+    """Beside a stream, and behind a long prompt that is far from its end: the next step runs all of it."""
+    clocked = Clocked(lambda rows, tokens, _: 0.05 + 0.01 * (rows + tokens))
+    clocked.submit(5, 10_000)
+    clocked.submit(50_000, 1)
+    for _ in range(20):
+        clocked.step()
+    assert clocked.chunks()[-1] == [UNIT]
+    clocked.submit(50, 10)
+    clocked.step()
+    assert clocked.chunks()[-1] == [UNIT, 50]
+
+
 class Guesser:
     """Has as many guesses as are asked for."""
 

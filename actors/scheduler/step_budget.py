@@ -30,6 +30,8 @@ _LEAST_SHARE = 0.125
 """Of a pass with prompts, what at least counts as theirs, where the estimate of the rest is stale."""
 _LONGEST = 100.0
 """Times the target: longer is too long by any measure, and numbers stay finite."""
+_SHORTEST = 1e-6
+"""Seconds: no pass is shorter, whatever a clock says."""
 _FORGET = 0.75
 """What is kept, from chunk to chunk, of the length that was tried."""
 
@@ -37,7 +39,7 @@ _FORGET = 0.75
 class StepBudget:
     """How much of prompts a pass takes, so that streams wait about `target` seconds for it.
 
-    Without a target it is a fixed `most` tokens, decoding rows included. Where nobody decodes it is that too.
+    No more than `most` tokens in any case, decoding rows included; that many where nobody decodes, or without a target.
     """
 
     def __init__(self, most: int, target: float | None) -> None:
@@ -91,7 +93,7 @@ class StepBudget:
         cost, built = self._under_way.popleft()
         seconds = now - max(built, self._last)
         self._last = now
-        if self._target is not None and 0 < seconds < math.inf:
+        if self._target is not None and _SHORTEST < seconds < math.inf:
             self._learn(min(seconds, _LONGEST * self._target), cost)
 
     def _learn(self, seconds: float, cost: float) -> None:
