@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from silent import Silent
 
@@ -320,6 +320,7 @@ class Guesser:
     st.lists(st.sampled_from([0.0, -1.0, -1e9, 1e-300, 1e-9, 0.01, 0.1, 5.0, 1e9, 1e300]), min_size=1, max_size=12),
     st.booleans(),
 )
+@example([(1, True), (1, True)], 9, [0.0], False)
 def test_no_time_however_odd_keeps_a_prompt_from_its_end(
     requests: list[tuple[int, bool]], cap: int, times: list[float], ahead: bool
 ) -> None:

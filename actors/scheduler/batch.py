@@ -117,7 +117,7 @@ def _add_draws(request: Request, feed: Feed, model: ModelInfo, budget: int, endi
     can_draft = model.can_draft and request.submit.kv is None and request.num_uncomputed == 0
     if can_draft and (drafts.drafter is not None or drafts.given):
         try:
-            tokens = draft_tokens(request, budget - len(feed.ids), model.vocab_size)
+            tokens = draft_tokens(request, budget - (len(feed.ids) or 1), model.vocab_size)
         except Exception as cause:  # noqa: BLE001 - a drafter may be the user's own
             endings.append((request, callback_failed("the speculator", cause)))
     if tokens:
