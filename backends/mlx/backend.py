@@ -250,6 +250,8 @@ class MlxBackend:
         current, self._pass = self._pass, None
         if current is None:
             raise RuntimeError("sample() without a forward()")
+        if self._kept is not None:  # what is still copied of rows that left would be no place to write
+            self._kept.store.settle()
         # 1. Where masks have to be filled first, let the pass run meanwhile.
         if callable(masks):
             self._start(current)
