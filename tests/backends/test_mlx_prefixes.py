@@ -490,6 +490,24 @@ def test_no_pool_is_copied_because_a_row_left_it() -> None:
         assert backend.prefixes.match(backend._kept.namespace, (3, *LONG)) == len(LONG) - 1  # type: ignore[union-attr]
 
 
+def test_memory_goes_back_with_the_last_row() -> None:
+    """All but what is kept: also buffers from which that is still copied when the row is closed."""
+    with driven(llama) as (driver, backend):
+        gc.collect()
+        mx.clear_cache()
+        before, busy = mx.get_active_memory(), mx.ones((1000, 1000))
+        mx.eval(busy)
+        for number in range(2):
+            begun(driver, backend, number, (number, *LONG * 10))
+            driver.read()
+            mx.async_eval(busy @ busy)
+            held = backend.edit([Close(number)])
+            mx.synchronize()
+            gc.collect()
+            assert mx.get_cache_memory() == 0
+            assert mx.get_active_memory() - before - busy.nbytes < held.prefix_bytes + (64 << 10)
+
+
 def test_where_the_device_fails_to_copy_what_is_held_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody begins with it, and the rows that stay go on."""
     with driven(llama) as (driver, backend):
