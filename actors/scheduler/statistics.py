@@ -35,6 +35,7 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     over. `discarded_draws` counts what passes drew for rows that had ended by then, or whose token was forced: the
     price of building a pass before the last one is read. `prefix_hits` counts the rows that began with a part of their
     prompt, `reused_tokens` what they began with.
+    `prompt_budget` is how many tokens of prompts a step runs beside streams, as far as its times are known.
     """
 
     running: int = 0
@@ -48,6 +49,7 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     discarded_draws: int = 0
     prefix_hits: int = 0
     reused_tokens: int = 0
+    prompt_budget: int = 0
     times: StepTimes = StepTimes()
 
     @property

@@ -114,7 +114,7 @@ def addresses(store: PackedStore) -> list[int]:
 
 
 def test_no_buffer_moves_while_rows_decode_in_a_pipeline() -> None:
-    """Of ragged rows, once their pools stay as they are: behind odd and even numbers of passes, one behind the other."""
+    """Of ragged rows, once their pools stay as they are: behind odd and even numbers of passes in a row."""
     backend = MlxBackend.from_model(llama, device_profile="metal")
     backend.load()
     driver = Driver(backend, pipelines=True)
