@@ -197,7 +197,8 @@ class MlxBackend:
 
     def _open(self, edit: Open) -> int:
         """A new row; how many tokens of its prompt it begins with."""
-        row = Row(edit.row, edit.sampling, edit.expects, edit.kv)
+        start = edit.start if edit.start is not None else len(edit.prompt)
+        row = Row(edit.row, edit.sampling, edit.expects, edit.kv, start)
         self._rows[edit.row] = row
         return self._require_stores().open(row, edit.prompt)
 

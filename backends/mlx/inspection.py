@@ -24,11 +24,12 @@ from greenroom.backends.mlx.device import device_info, uses_cpu
 from greenroom.backends.mlx.device_profile import DeviceProfile
 from greenroom.backends.mlx.kv.batch_cache import BatchCacheStore
 from greenroom.backends.mlx.kv.cache_snapshots import can_snapshot
+from greenroom.backends.mlx.kv.optioned import quantize
 from greenroom.backends.mlx.kv.packed import PackedStore
 from greenroom.backends.mlx.kv.padded import PaddedStore
 from greenroom.backends.mlx.kv.row_cost import RowCost
 from greenroom.backends.mlx.kv.stores import Store, Stores
-from greenroom.backends.mlx.kv.two_phase import SequentialStore, quantize
+from greenroom.backends.mlx.kv.two_phase import SequentialStore
 from greenroom.backends.mlx.layer_shape import LayerShape
 from greenroom.backends.mlx.load import Loaded, chat_template, stop_tokens, thinking, tool_parser
 from greenroom.backends.mlx.prefix_cache.files import PrefixFiles
@@ -101,7 +102,7 @@ def inspect(
     kinds: tuple[Callable[[PrefixNamespace | None], Store], ...] = (
         *(_plain_stores(model, make_cache, shapes, device) if plain else ()),
         *(() if _cuts_blocks(model) else (partial(BatchCacheStore, model, make_cache),)),
-        partial(SequentialStore, model, make_cache, None),
+        partial(SequentialStore, model, make_cache),
     )
     store = next(kind for kind in kinds if kind is kinds[-1] or _agrees(kind, model, make_cache, vocab_size))
     # 3. Make room for what is kept of prompts that are over, where it can hold anything.
