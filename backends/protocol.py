@@ -126,6 +126,10 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     can_rewind: bool
     can_fork: bool
     can_draft: bool = False
+    store: str = ""
+    """How rows are held, where the backend has several ways: `packed`, `padded`, `batch` or `sequential`."""
+    store_reason: str = ""
+    """Why in this way and in no faster one."""
     fingerprint: str = ""
     """Tells these weights from others; empty where nothing was looked at."""
     device: str
