@@ -29,6 +29,7 @@ from greenroom.backends.mlx.load import Loaded, chat_template, stop_tokens, thin
 from greenroom.backends.mlx.prefix_cache.files import PrefixFiles
 from greenroom.backends.mlx.prefix_cache.store import BLOCK, PrefixNamespace, PrefixStore
 from greenroom.backends.mlx.store_choice import choose_store
+from greenroom.backends.mlx.warm_up import ROWS, TOKENS, warm_up
 from greenroom.backends.protocol import KvOptions, ModelInfo
 from greenroom.errors import ModelLoadFailed
 
@@ -66,7 +67,7 @@ def inspect(
     prefix_bytes: int | None,
     files: PrefixFiles | None = None,
 ) -> ModelProfile:
-    """Probe the model. Costs a few passes over a handful of tokens, and leaves no KV behind.
+    """Probe the model. Costs a few passes over a handful of tokens, on a GPU some more, and leaves no KV behind.
 
     Raises `ModelLoadFailed` where the model cannot run: some need a device that is not here.
     """
@@ -96,6 +97,8 @@ def inspect(
         store = choose_store(name, model, make_cache, shapes, device)
     except Exception as error:
         raise ModelLoadFailed(f"{name} cannot run a prompt here: {error}") from error
+    if device.compiles_late and ROWS * cost.per_row + TOKENS * cost.per_token <= memory:
+        warm_up(store.make(None), vocab_size, device)
     # 3. Make room for what is kept of prompts that are over, where it can hold anything.
     weights = _fingerprint(model, loaded.config)
     budget = prefix_bytes if prefix_bytes is not None else memory // _PREFIX_SHARE

@@ -223,7 +223,7 @@ def test_the_portable_way_serves_once_the_kernel_raises(
             raise RuntimeError("no pipeline")
         plain(*given)
 
-    plain = mx.async_eval
+    plain: Any = mx.async_eval
     monkeypatch.setattr(bitmasks, "by_kernel", kernel)
     monkeypatch.setattr(mx, "async_eval", dispatch)
     rng = np.random.default_rng(8)
