@@ -132,6 +132,10 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     can_rewind: bool
     can_fork: bool
     can_draft: bool = False
+    store: str = ""
+    """How rows are held, where the backend has several ways: `packed`, `padded`, `batch` or `sequential`."""
+    store_reason: str = ""
+    """Why in this way and in no faster one."""
     fingerprint: str = ""
     """Tells these weights from others; empty where nothing was looked at."""
     device: str
@@ -181,7 +185,7 @@ class KvOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How a row holds its keys and values, where not as the model's own caches do.
 
     `max_size` keeps the last so many tokens (and the first four); `bits` quantizes in groups of `group_size` once the
-    row holds `start` tokens.
+    row holds `start` tokens. Both take effect between the steps in which mlx-lm runs a prompt, however passes cut it.
     """
 
     max_size: int | None = None
@@ -197,6 +201,7 @@ class Open(msgspec.Struct, frozen=True):
     `prompt` is what the row will be fed first: where the backend holds KV of a prefix of it, the row begins with that
     prefix instead of empty, and `EditResult.reused` says so; the last token of `prompt` is always left to be fed.
     `start` says where in it the output begins, where that is not its end: what stands behind was generated before.
+    A row with `kv` needs to know.
     """
 
     row: int

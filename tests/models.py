@@ -258,10 +258,16 @@ class Driver:
         self._under_way = 0
 
     def open(
-        self, row: int, sampling: Sampling | None = None, *, expects: int = 0, kv: KvOptions | None = None
+        self,
+        row: int,
+        sampling: Sampling | None = None,
+        *,
+        expects: int = 0,
+        kv: KvOptions | None = None,
+        start: int | None = None,
     ) -> None:
         """Open a row."""
-        self.backend.edit([Open(row, sampling or Sampling(), expects, kv)])
+        self.backend.edit([Open(row, sampling or Sampling(), expects, kv, start=start)])
         self.sampled[row] = []
 
     def branch(

@@ -45,6 +45,8 @@ class DeviceProfile:
     """Whether exponentials over the vocabulary, and the draw from them, are taken in numpy."""
     mask: Literal["caps", "kernel", "bools"]
     """How a mask that forbids many tokens is laid over logits."""
+    compiles_late: bool
+    """Whether kernels are compiled when they are first used: then that is at load, before a request waits for it."""
 
 
 CPU = DeviceProfile(
@@ -58,6 +60,7 @@ CPU = DeviceProfile(
     exponential_cost=600,  # measured: 25 ns, at about 50 GFLOP/s
     draws_on_host=True,  # measured: MLX's exp takes 13 to 25 ns there, numpy's 1
     mask="caps",  # measured: choosing by bools takes 4 ns a logit, the smaller of two numbers less than one
+    compiles_late=False,
 )
 METAL = DeviceProfile(
     name="metal",
@@ -70,6 +73,7 @@ METAL = DeviceProfile(
     exponential_cost=0,
     draws_on_host=False,
     mask="kernel",
+    compiles_late=True,  # read in MLX's source: a pipeline is made at the first launch of a kernel, some from source
 )
 CUDA = DeviceProfile(
     name="cuda",
@@ -82,6 +86,7 @@ CUDA = DeviceProfile(
     exponential_cost=0,
     draws_on_host=False,
     mask="bools",
+    compiles_late=True,  # read in MLX's source: modules are compiled, and graphs made, at the first launch
 )
 _BY_NAME = {profile.name: profile for profile in (CPU, METAL, CUDA)}
 
