@@ -32,6 +32,7 @@ BUNDLED = "the bundled model"
 Progress = Callable[[str, int, int], None]
 """What was done last, and how many pieces of how many are done."""
 Find = Callable[[], Awaitable[Finding]]
+_AFTER_LOAD = ("memory", "equality", "speed", "close", "launches")
 
 
 class Subject(NamedTuple):
@@ -84,6 +85,10 @@ class Examination:
         self.findings.append(finding)
         return True
 
+    def skip(self, checks: Sequence[str], model: str, why: str) -> None:
+        """Say that these were not run."""
+        self.findings += [Finding(check=check, model=model, status="skipped", summary=why) for check in checks]
+
 
 class ModelExamination:
     """The checks of one model, loaded as a runtime loads it."""
@@ -98,25 +103,27 @@ class ModelExamination:
 
     async def run(self) -> None:
         """All of them. What a step launches is counted last: nobody else may run the model then."""
-        is_loaded, opened = await self._check("load", self._load), None
+        is_loaded = await self._check("load", self._load)
+        model = self._backend.model if is_loaded else None
+        info = self._runtime.model if is_loaded and self._runtime is not None else None
         try:
-            if is_loaded and self._runtime is not None:
-                opened = Opened(self._runtime.generate_tokens, self._backend, self._runtime.model)
-                await self._check("memory", partial(check_memory, opened))
-                for name, check in (("equality", check_equality), ("speed", check_speed)):
-                    await self._check(
-                        name, partial(check, opened, self._sizes, partial(self._examination.advance, name))
-                    )
-            model = self._backend.model if opened else None
+            if info is not None and self._runtime is not None:
+                await self._check_opened(Opened(self._runtime.generate_tokens, self._backend, info))
         finally:
             if self._runtime is not None:
                 await self._check("close", self._close)
-        if opened is not None:
-            advance = partial(self._examination.advance, "launches")
-            counting = partial(
-                check_launches, model, opened.info.tokenizer, self._backend.device, self._sizes.rows, advance
-            )
-            await self._check("launches", counting)
+        if info is None:
+            self._examination.skip(_AFTER_LOAD, self._subject.name, "the model could not be loaded")
+            return
+        advance = partial(self._examination.advance, "launches")
+        rows, profile = self._sizes.rows, self._backend.device
+        await self._check("launches", partial(check_launches, model, info.tokenizer, profile, rows, advance))
+
+    async def _check_opened(self, opened: Opened) -> None:
+        await self._check("memory", partial(check_memory, opened))
+        for name, check in (("equality", check_equality), ("speed", check_speed)):
+            advance = partial(self._examination.advance, name)
+            await self._check(name, partial(check, opened, self._sizes, advance))
 
     async def _check(self, name: str, find: Find) -> bool:
         return await self._examination.run(name, find, self._subject.name, self._private)
@@ -138,6 +145,7 @@ class ModelExamination:
                 "kind": kind,
                 "seconds": seconds,
                 "store": store,
+                "pipelines": getattr(info, "pipelines", None),
                 "vocabulary": info.vocab_size,
                 "context_length": info.context_length,
                 "kv_bytes_per_token": info.kv_bytes_per_token,

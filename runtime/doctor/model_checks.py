@@ -26,8 +26,6 @@ _TEXT = (
 )
 _PROMPT_TOKENS = 32
 """Where speed is measured: that of decoding."""
-_LEAST = 8
-"""Tokens of a run."""
 
 
 class Sizes(NamedTuple):
@@ -126,11 +124,9 @@ async def check_speed(opened: Opened, sizes: Sizes, advance: Callable[[], None])
     """Tokens a second beside mlx-lm's, in turns, for each number of rows."""
     found: dict[int, dict[str, float]] = {}
     for rows in sizes.rows:
-        runs = _runs(opened, rows)
-        (first, *_) = await runs[OURS](_LEAST)
-        step = (first[-1] - first[0]) / (_LEAST - 1)
-        count = max(_LEAST, min(sizes.most_tokens, int(sizes.seconds / max(step, 1e-6))))
-        found[rows] = await measure(runs, count, sizes.rounds, advance)
+        found[rows] = await measure(
+            _runs(opened, rows), sizes.rounds, seconds=sizes.seconds, most=sizes.most_tokens, advance=advance
+        )
     return judge_speed(found)
 
 

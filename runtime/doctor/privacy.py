@@ -13,8 +13,8 @@ from pathlib import Path
 __all__ = ["describe_error"]
 
 _PATH = re.compile(r"(?<!\w)~?/[^\s'\"`,;:)\]]+")
-_LEAST = 3
-"""Characters: a shorter name stands in too many words."""
+_LEAST = 2
+"""Characters: a shorter name says nothing of anybody."""
 _MOST = 400
 """Characters of a message: libraries say whole pages."""
 

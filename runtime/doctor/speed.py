@@ -16,6 +16,10 @@ __all__ = ["OURS", "Run", "Stream", "Times", "judge_speed", "measure", "rate", "
 OURS = "greenroom"
 SLOW = 0.9
 """Of the fastest of mlx-lm's ways: less is worth a note. Such figures differ by some percent each time."""
+_LEAST = 8
+"""Tokens of a run."""
+_PATIENCE = 2
+"""Times as long as it should take, and no further round begins."""
 Times = Sequence[Sequence[float]]
 """When each row's tokens came."""
 Stream = Callable[[Sequence[int], int], TokenStream]
@@ -45,15 +49,28 @@ def rate(times: Times) -> float:
     return tokens / max(ended - began, 1e-9)
 
 
-async def measure(runs: Mapping[str, Run], count: int, rounds: int, advance: Callable[[], None]) -> dict[str, float]:
-    """Each one's rate, the median of the rounds. Everybody runs once unmeasured, then in turns."""
+async def measure(
+    runs: Mapping[str, Run], rounds: int, *, seconds: float, most: int, advance: Callable[[], None]
+) -> dict[str, float]:
+    """Each one's rate, the median of the rounds. Everybody runs a few tokens unmeasured, and then in turns.
+
+    A run is of `most` tokens a row, or of so many as the slowest draws in `seconds`, and at least of `_LEAST`. Where
+    that takes far longer, there are fewer rounds.
+    """
+    slowest = 0.0
+    for run in runs.values():
+        (first, *_) = await run(_LEAST)
+        slowest = max(slowest, (first[-1] - first[0]) / (_LEAST - 1))
+        advance()
+    count = max(_LEAST, min(most, int(seconds / max(slowest, 1e-6))))
     rates: dict[str, list[float]] = {name: [] for name in runs}
     order = list(runs)
-    for number in range(rounds + 1):
+    end = time.perf_counter() + _PATIENCE * seconds * rounds * len(runs)
+    for number in range(rounds):
+        if number and time.perf_counter() > end:
+            break
         for name in order:
-            times = await runs[name](count if number else min(count, 8))
-            if number:
-                rates[name].append(rate(times))
+            rates[name].append(rate(await runs[name](count)))
             advance()
         order = [*order[1:], order[0]]
     return {name: statistics.median(found) for name, found in rates.items()}

@@ -17,9 +17,9 @@ from greenroom.backends.protocol import Feed, ForwardPlan, Open, Sampling, Token
 
 __all__ = ["launches_of_mlx_lm", "launches_of_ours"]
 
-_PROMPT = (7,) * 32
+_PROMPT = (7,) * 8
 """Any ids: what is computed of them means nothing."""
-_SETTLED = 4
+_SETTLED = 2
 """Steps before the one that is counted."""
 
 
