@@ -113,8 +113,7 @@ class PrefixStore:
     """
 
     def __init__(self, budget: int, shapes: Sequence[LayerShape], files: PrefixFiles | None = None) -> None:
-        self.budget = budget
-        """The most bytes that it holds."""
+        self._budget = budget
         self.shapes = tuple(shapes)
         """Of the layers; none where snapshots are held."""
         self._bytes_per_token = sum(shape.bytes_per_token for shape in shapes)
@@ -133,8 +132,13 @@ class PrefixStore:
         self.evictions = 0
         """Blocks and snapshots that were dropped for want of room."""
 
+    @property
+    def budget(self) -> int:
+        """The most bytes that it holds."""
+        return self._budget
+
     def __repr__(self) -> str:
-        return f"<PrefixStore held={len(self._recent)} bytes={self.nbytes} of {self.budget} hits={self.hits}>"
+        return f"<PrefixStore held={len(self._recent)} bytes={self.nbytes} of {self._budget} hits={self.hits}>"
 
     def match(self, namespace: str, tokens: Sequence[int]) -> int:
         """How many of `tokens`, from the first on, have their KV in memory. Uses and counts nothing."""
@@ -175,7 +179,7 @@ class PrefixStore:
         """
         kept = tuple(tokens)
         self._check(layers, len(kept) - behind)
-        if len(kept) * self._bytes_per_token > self.budget:
+        if len(kept) * self._bytes_per_token > self._budget:
             return
         path = self._whole_blocks(namespace, kept)
         self._use(path)
@@ -211,7 +215,7 @@ class PrefixStore:
         """Keep the caches after `tokens`: copies them, and waits. Replaces what was kept; too large, it is not kept."""
         kept = tuple(tokens)
         nbytes = sum(array.nbytes for array in snapshot.arrays.values())
-        if not kept or nbytes > self.budget:
+        if not kept or nbytes > self._budget:
             return
         before = self._snapshots.get(namespace, {}).get(kept)
         if before is not None:
@@ -285,7 +289,7 @@ class PrefixStore:
             self._drop(tail)
 
     def _make_room(self, nbytes: int) -> None:
-        while self.nbytes + nbytes > self.budget:
+        while self.nbytes + nbytes > self._budget:
             oldest = next(iter(self._recent))
             self._drop(oldest)
             self.evictions += 1
@@ -315,7 +319,7 @@ class PrefixStore:
         form = form_of(self.shapes, BLOCK)
         for start in range(len(path) * BLOCK, len(tokens) - BLOCK + 1, BLOCK):
             stop = start + BLOCK
-            if stop * self._bytes_per_token > self.budget:
+            if stop * self._bytes_per_token > self._budget:
                 return
             saved = self._files.load("block", namespace, tokens[:stop], form)
             if saved is None:
@@ -335,7 +339,7 @@ class PrefixStore:
             if saved is None:
                 continue
             nbytes = sum(array.nbytes for array in saved.arrays.values())
-            if nbytes <= self.budget:
+            if nbytes <= self._budget:
                 self._make_room(nbytes)
                 return self._insert_snapshot(namespace, tokens[:length], CacheSnapshot(*saved))
         return None
