@@ -22,8 +22,10 @@ _MOST = 400
 def describe_error(error: BaseException, *, private: Sequence[str] = ()) -> str:
     """Its type and message; left out are paths, `private`, and what names this user, this machine or its environment.
 
-    A name on the hub, of the form owner/name, stays.
+    Of several the first is told. A name on the hub, of the form owner/name, stays.
     """
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
     text = " ".join(str(error).split())
     names = [*[(name, "<model>") for name in private], *_names()]
     for name, instead in sorted(names, key=lambda pair: -len(pair[0])):
