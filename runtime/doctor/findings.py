@@ -56,7 +56,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 def _lines(report: Report) -> Iterator[str]:
     wrong = [finding for finding in report.findings if finding.status == "wrong"]
     yield f"# greenroom doctor: {f'{len(wrong)} of {len(report.findings)} checks' if wrong else 'nothing'} found wrong"
-    yield ""
+    if wrong:
+        yield ""
     for finding in wrong:
         yield f"- **{finding.check}**{f' of {finding.model}' if finding.model else ''}: {finding.summary}"
     for model in dict.fromkeys(finding.model for finding in report.findings):
