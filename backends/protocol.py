@@ -105,6 +105,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     `vocab_size` is the width of the logits, `context_length` the most tokens a row may hold, `stop_tokens` the ids that
     end a turn (EOS and the template's end markers). `kv_bytes_per_token` and `kv_bytes_per_row` (state that does not
     grow) estimate what a row costs. With `context_span` tokens before it, a token costs twice what the first one does.
+    `prompt_chunk` is how many tokens of a prompt it is worth to run at once, where nobody waits for the pass.
     `kv_group_sizes` are the groups in which keys and values can be quantized (none: they cannot be), `can_rotate` says
     whether a row's length can be bounded by `KvOptions.max_size`, `reuses_prefixes` whether an opened row may begin
     with the KV of a prompt that another row has run or runs. `dispatch_blocks` says that `sample` waits for most of the
@@ -119,6 +120,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     kv_bytes_per_token: int
     kv_bytes_per_row: int
     context_span: float = math.inf
+    prompt_chunk: int = 2048
     kv_group_sizes: tuple[int, ...] = ()
     can_rotate: bool = False
     reuses_prefixes: bool = False

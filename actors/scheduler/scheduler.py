@@ -10,10 +10,10 @@ The policy, in the order in which `plan` and `build_batch` apply it:
    oldest first, before anybody new is admitted.
 3. Requests are admitted in the order of arrival while a row is free and their expected KV fits the budget. Under
    pressure paused rows lose their KV first (the youngest first) and are run again from their tokens later.
-4. Every decoding row gets one token. What is left of the step's budget is shared among prompts.
+4. Every decoding row gets one token. Prompts share what they may cost beside, so that the step takes its time.
 
-Points 2 and 3 are in `admission`, point 4 is in `batch` and `prefill_budget`; what a step's tokens mean is in
-`postprocess`.
+Points 2 and 3 are in `admission`, point 4 is in `batch`, `step_budget` and `prefill_budget`; what a step's tokens mean
+is in `postprocess`.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ from greenroom.actors.scheduler.grammar_masks import fill_grammar_masks
 from greenroom.actors.scheduler.postprocess import callback_failed, check_output, process_prompt, process_samples
 from greenroom.actors.scheduler.request import Endings, Failure, Request, RequestState
 from greenroom.actors.scheduler.statistics import Statistics, StepTimes
+from greenroom.actors.scheduler.step_budget import StepBudget
 from greenroom.backends.protocol import Edit, EditResult, Feed, Masks, ModelInfo, StepResult
 from greenroom.errors import BackendFailed, GenerationFailed
 from greenroom.events import Finish, Info
@@ -64,7 +65,9 @@ class Scheduler:
     def __init__(self, model: ModelInfo, limits: Limits) -> None:
         self.model = model
         """The model that the rows run on."""
-        self._step_tokens = limits.step_tokens
+        self._budget = StepBudget(limits.step_tokens, limits.step_target)
+        self._built = (0.0, 0.0)
+        """What the last pass that was built costs, and when that was."""
         self._admission = Admission(model, limits)
         self._requests: dict[int, Request] = {}
         self._arrivals = _Arrivals()
@@ -160,9 +163,10 @@ class Scheduler:
 
     def build_batch(self, now: float) -> tuple[Feed, ...]:
         """Build the step's pass, once its edits are done; empty where there is nothing to run."""
-        feeds, endings = build_batch(self._admission.by_row, self._step_tokens, self.model, now)
-        self._finish_all(endings)
-        return feeds
+        batch = build_batch(self._admission.by_row, self._budget, self.model, now)
+        self._built = (batch.cost, now)
+        self._finish_all(batch.endings)
+        return batch.feeds
 
     def is_masked(self, feeds: tuple[Feed, ...]) -> bool:
         """Whether rows of the pass are drawn under masks."""
@@ -175,7 +179,8 @@ class Scheduler:
         return masks
 
     def mark_submitted(self, feeds: tuple[Feed, ...]) -> None:
-        """Count the pass of `feeds` as in flight, and call the progress callbacks of its prompts."""
+        """Count the pass of `feeds`, the last one built, as in flight; call the progress callbacks of its prompts."""
+        self._budget.submit(*self._built)
         by_row = self._admission.by_row
         for feed in feeds:
             request = by_row[feed.row]
@@ -191,9 +196,13 @@ class Scheduler:
                 self._report_progress(request, request.submit.progress)
 
     def apply(self, rows: tuple[int, ...], result: StepResult, now: float) -> tuple[Delivery, ...]:
-        """Take the numbers of the pass that held `rows`; what they give to the consumers is returned."""
+        """Take the numbers of the oldest pass in flight, which held `rows`; returned is what consumers get of them.
+
+        `now`, in monotonic seconds, is when they came: by it the budget of a step is learned.
+        """
         # 1. The pass is no longer in flight; rows that failed in it end.
         self._mark_read(rows)
+        self._budget.read(now)
         self._admission.kv_bytes = result.kv_bytes
         self._totals.steps += 1
         for failure in result.failures:
@@ -218,6 +227,7 @@ class Scheduler:
         """End the requests of a pass that failed."""
         if was_submitted:
             self._mark_read(rows)
+            self._budget.drop()
         for row in rows:
             self._fail_row(row, error)
 
@@ -267,6 +277,7 @@ class Scheduler:
             generated_tokens=totals.generated_tokens,
             prefix_hits=totals.prefix_hits,
             reused_tokens=totals.reused_tokens,
+            prompt_budget=int(self._budget.beside_streams),
             times=times,
         )
 

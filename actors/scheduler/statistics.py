@@ -33,6 +33,7 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     `running` requests have a row that prefills or decodes, `paused` ones a row whose reader lags behind. `kv_bytes` is
     the KV of open rows, `reserved_bytes` what they are expected to need, `prefix_bytes` the KV kept of prompts that are
     over. `prefix_hits` counts the rows that began with a part of their prompt, `reused_tokens` what they began with.
+    `prompt_budget` is how many tokens of prompts a step runs beside streams, as far as its times are known.
     """
 
     running: int = 0
@@ -45,6 +46,7 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     generated_tokens: int = 0
     prefix_hits: int = 0
     reused_tokens: int = 0
+    prompt_budget: int = 0
     times: StepTimes = StepTimes()
 
     @property

@@ -33,6 +33,8 @@ class DeviceProfile:
     """Tokens: a beginning that rows have in common is held once if that saves so many, else copied for each of them."""
     expands_masks: bool
     """Whether attention copies a mask to every head at each call: then it is made for all of them, once a pass."""
+    prompt_chunk: int
+    """Tokens of a prompt that are run at once where nobody waits for the pass."""
     dispatch_blocks: bool
     """Whether handing a pass to the device waits for most of it."""
     computes_float32: bool
@@ -52,6 +54,7 @@ CPU = DeviceProfile(
     attention_call_cost=128,  # measured: two cores, `benchmarks/ragged.py`
     shared_least=256,  # measured: the same, `benchmarks/branches.py`
     expands_masks=False,
+    prompt_chunk=512,  # measured: two cores, a prompt of 4,096 tokens; 1,024 and 2,048 are no faster and take memory
     dispatch_blocks=True,  # measured: `async_eval` returns once some tens of operations are left
     computes_float32=True,  # half-precision products do not use the BLAS
     exponential_cost=600,  # measured: 25 ns, at about 50 GFLOP/s
@@ -64,6 +67,7 @@ METAL = DeviceProfile(
     attention_call_cost=1 << 16,  # read in MLX's source: its vector kernel does not read masked keys; a launch is 3 µs
     shared_least=4300,  # derived: eight more launches of 4 µs a layer, against 4 KB a token and layer at 400 GB/s
     expands_masks=True,  # read in MLX's source: its vector kernel takes one row of a mask for each head
+    prompt_chunk=2048,  # mlx-lm's own; not measured: others report a fifth more tokens a second for mixtures of experts
     dispatch_blocks=False,  # read in MLX's source: commands are encoded, and not waited for
     computes_float32=False,
     exponential_cost=0,
@@ -76,6 +80,7 @@ CUDA = DeviceProfile(
     attention_call_cost=128,  # as on a CPU: its kernels read masked keys; not measured
     shared_least=4300,  # as on Metal: not measured
     expands_masks=False,  # not measured
+    prompt_chunk=2048,  # mlx-lm's own; not measured
     dispatch_blocks=False,
     computes_float32=False,
     exponential_cost=0,

@@ -20,6 +20,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 from mlx_lm.models import cache as caches
 
+from greenroom.backends.mlx.depth_cost import context_span, count_experts
 from greenroom.backends.mlx.device import device_info, uses_cpu
 from greenroom.backends.mlx.device_profile import DeviceProfile
 from greenroom.backends.mlx.kv.batch_cache import BatchCacheStore
@@ -51,6 +52,8 @@ _DEFAULT_CONTEXT = 4096
 _QUANTIZED_GROUPS = (32, 64, 128)
 _PREFIX_SHARE = 8
 """Of the memory for KV, this part may hold prefixes beside it."""
+_SNAPSHOT_CHUNK = 512
+"""Tokens: of caches that cannot be cut a snapshot is kept after each chunk, and prompts reuse one or nothing."""
 _SAMPLES = 64
 """Numbers of a parameter that its fingerprint looks at."""
 _PROBES = ((1, 2, 3, 4, 5), (2, 1))
@@ -85,7 +88,8 @@ def inspect(
 
     try:
         probe = make_cache()
-        logits = model(mx.array([[0]]), cache=probe)
+        with count_experts(model) as used:
+            logits = model(mx.array([[0]]), cache=probe)
         mx.eval(logits)
     except Exception as error:
         raise ModelLoadFailed(f"{name} cannot run a token here: {error}") from error
@@ -119,7 +123,8 @@ def inspect(
         stop_tokens=frozenset(token for token in stop_tokens(loaded) if 0 <= token < vocab_size),
         kv_bytes_per_token=cost.per_token,
         kv_bytes_per_row=cost.per_row,
-        context_span=_context_span(model, loaded.config, cost, device) if cost.per_token else math.inf,
+        context_span=context_span(model, loaded.config, used, cost.layers, device) if cost.per_token else math.inf,
+        prompt_chunk=device.prompt_chunk if plain else min(device.prompt_chunk, _SNAPSHOT_CHUNK),
         kv_group_sizes=groups,
         can_rotate=plain and not hasattr(model, "make_cache"),
         reuses_prefixes=plain and store is kinds[0],
@@ -223,19 +228,6 @@ def _takes_quantized(model: Any, probe: list[Any], group_size: int) -> bool:
     except Exception:  # noqa: BLE001 - it may fail in any way
         return False
     return True
-
-
-def _context_span(model: Any, config: Mapping[str, Any], cost: RowCost, device: DeviceProfile) -> float:
-    """How many tokens back double a token's cost: weights that it is multiplied with, against scores and their sums.
-
-    A score and its share in the sum are two multiplications a dimension; on CPU the exponential costs far more.
-    """
-    leaves: Any = tree_flatten(model.parameters())
-    weights = sum(part.size * (8 if part.dtype == mx.uint32 else 1) for _, part in leaves)
-    text = config.get("text_config") or config
-    size = text.get("head_dim") or max(1, text.get("hidden_size", 0) // max(1, text.get("num_attention_heads", 1)))
-    scores = cost.layers * max(1, text.get("num_attention_heads", 1))
-    return float(weights / (scores * (2 * size + device.exponential_cost)))
 
 
 def _device_name() -> str:
