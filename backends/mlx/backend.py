@@ -142,6 +142,16 @@ class MlxBackend:
         return self._profile.stores.main if self._profile is not None else None
 
     @property
+    def model(self) -> Any:
+        """mlx-lm's, for who runs it by mlx-lm too, between passes; None while nothing is loaded."""
+        return self._model
+
+    @property
+    def device(self) -> DeviceProfile:
+        """The profile that was asked for, or found, and what the load has changed of it."""
+        return self._device
+
+    @property
     def prefixes(self) -> PrefixStore | None:
         """What is kept of prompts that are over, for tests and statistics; None while nothing is."""
         return self._kept.store if self._kept is not None else None

@@ -43,6 +43,8 @@ class DeviceProfile:
     """Multiplications of a matrix product that take as long as one exponential."""
     draws_on_host: bool
     """Whether exponentials over the vocabulary, and the draw from them, are taken in numpy."""
+    flattens_entries: bool
+    """Whether entries of a packed pass are rows of one matrix to quantized layers: else they are n products there."""
     mask: Literal["caps", "kernel", "bools"]
     """How a mask that forbids many tokens is laid over logits."""
     compiles_late: bool
@@ -59,6 +61,7 @@ CPU = DeviceProfile(
     computes_float32=True,  # half-precision products do not use the BLAS
     exponential_cost=600,  # measured: 25 ns, at about 50 GFLOP/s
     draws_on_host=True,  # measured: MLX's exp takes 13 to 25 ns there, numpy's 1
+    flattens_entries=False,
     mask="caps",  # measured: choosing by bools takes 4 ns a logit, the smaller of two numbers less than one
     compiles_late=False,
 )
@@ -72,6 +75,7 @@ METAL = DeviceProfile(
     computes_float32=False,
     exponential_cost=0,
     draws_on_host=False,
+    flattens_entries=False,  # read in MLX's source: it does so itself
     mask="kernel",
     compiles_late=True,  # read in MLX's source: a pipeline is made at the first launch of a kernel, some from source
 )
@@ -85,6 +89,7 @@ CUDA = DeviceProfile(
     computes_float32=False,
     exponential_cost=0,
     draws_on_host=False,
+    flattens_entries=True,  # read in MLX's source: a product's rows are the last axis but one alone
     mask="bools",
     compiles_late=True,  # read in MLX's source: modules are compiled, and graphs made, at the first launch
 )

@@ -125,7 +125,7 @@ def inspect(
         can_rotate=plain and not hasattr(model, "make_cache"),
         reuses_prefixes=store.name == "packed",
         dispatch_blocks=device.dispatch_blocks,
-        pipelines=not device.dispatch_blocks and stays_in_place(store(None)),
+        pipelines=not device.dispatch_blocks and stays_in_place(store.make(None)),
         can_rewind=plain or all(_is_plain(cache) for cache in make_cache()),
         can_fork=True,
         can_draft=store.name == "packed",
