@@ -26,8 +26,8 @@ __all__ = ["LAYERS", "MODELS", "SIDES", "Rows", "Side", "batch_generator", "gree
 
 LAYERS = 28
 MODELS = ("llama", "qwen3", "qwen3-4bit")
-_STILL = 3
-"""Steps in which no row moves: then none will."""
+_STILL = 8
+"""Steps without a row that moves: then none will before it outgrows its slot."""
 _MOST_SETTLING = 100
 _THEIR_SETTLING = 3
 _OPEN_END = 100_000
