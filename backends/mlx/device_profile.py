@@ -41,6 +41,8 @@ class DeviceProfile:
     """Multiplications of a matrix product that take as long as one exponential."""
     draws_on_host: bool
     """Whether exponentials over the vocabulary, and the draw from them, are taken in numpy."""
+    fuses_sampling: bool
+    """Whether sampling is laid out for few launches: elementwise chains are compiled, and vocabularies sorted."""
     mask: Literal["caps", "kernel", "bools"]
     """How a mask that forbids many tokens is laid over logits."""
 
@@ -54,6 +56,7 @@ CPU = DeviceProfile(
     computes_float32=True,  # half-precision products do not use the BLAS
     exponential_cost=600,  # measured: 25 ns, at about 50 GFLOP/s
     draws_on_host=True,  # measured: MLX's exp takes 13 to 25 ns there, numpy's 1
+    fuses_sampling=False,  # there a launch is a call, and sorting a vocabulary takes longer than thirty sweeps over it
     mask="caps",  # measured: choosing by bools takes 4 ns a logit, the smaller of two numbers less than one
 )
 METAL = DeviceProfile(
@@ -65,6 +68,7 @@ METAL = DeviceProfile(
     computes_float32=False,
     exponential_cost=0,
     draws_on_host=False,
+    fuses_sampling=True,  # counted: `benchmarks/launches.py`, a launch being 3 µs
     mask="kernel",
 )
 CUDA = DeviceProfile(
@@ -76,6 +80,7 @@ CUDA = DeviceProfile(
     computes_float32=False,
     exponential_cost=0,
     draws_on_host=False,
+    fuses_sampling=True,  # as on Metal: not measured
     mask="bools",
 )
 _BY_NAME = {profile.name: profile for profile in (CPU, METAL, CUDA)}

@@ -39,7 +39,7 @@ _NAMES = {
     "write": "DynamicSliceUpdate Scatter ScatterAxis SliceUpdate",
     "copy": "Concatenate Contiguous DynamicSlice Full Gather GatherAxis Pad",
     "cast": "AsType",
-    "reduction": "ArgPartition ArgReduce ArgSort LogSumExp Partition Reduce Scan Softmax Sort",
+    "reduction": "And ArgPartition ArgReduce ArgSort CumSum LogSumExp Max Min Or Partition Prod Softmax Sort Sum",
 }
 _KINDS = {name: kind for kind, names in _NAMES.items() for name in names.split()}
 KINDS = (*FUSED, *_NAMES, "elementwise")
@@ -90,7 +90,8 @@ def graph_of(arrays: Sequence[Any]) -> Graph:
         inputs.setdefault(number, []).append(source)
     outputs = Counter(re.findall(r'^(\d+) -> "[A-Z0-9]+"$', text.getvalue(), re.MULTILINE))
     kinds: Counter[str] = Counter()
-    for number, name in names.items():
+    for number, label in names.items():
+        name = label.partition(" ")[0]  # behind it some say what they do: "Scatter Sum"
         if name.startswith("Compiled"):
             kinds["elementwise"] += outputs[number]
         elif name == "Depends":
