@@ -29,6 +29,7 @@ QUESTION = {
 SCRIPTS = {
     "steps.py": {"step ÷ BatchGenerator's", "step ÷ bare loop's"},
     "launches.py": {"launches ÷ BatchGenerator's"},
+    "prefixes.py": {"launches, a row", "launches beside the pass"},
     "ragged.py": {"time ÷ BatchGenerator's", "time ÷ batch_generate's", "worst gap ÷ BatchGenerator's"},
     "arrivals.py": {
         "p99 gap ÷ median gap",

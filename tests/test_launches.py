@@ -39,6 +39,12 @@ DRAWS_AT_MOST = {
     "5 log-probabilities": 5.4,
 }
 """Launches from logits to tokens ÷ mlx-lm's, which picks no five likeliest."""
+KEEPING = {
+    ("4 rows close", "launches, a row"): 2 * 28 + 16,  # keys and values of each layer, and sixteen blocks
+    ("4 rows close", "waits"): 0,
+    ("a row begins", "launches beside the pass"): 2 * (2 * 28) + 16,  # the same, and the pool is new
+    ("a row begins", "waits"): 0,
+}
 
 
 def figures_of(tmp_path: Path, *arguments: str) -> Figures:
@@ -115,3 +121,15 @@ def test_no_draw_waits_nor_launches_more_than_published(found: Figures) -> None:
     assert ratios.keys() == DRAWS_AT_MOST.keys()
     assert {name: ratio for name, ratio in ratios.items() if ratio > DRAWS_AT_MOST[name]} == {}
     assert each(found, "greenroom")["greedy under a mask"] == 2
+
+
+@pytest.mark.timeout(120)
+def test_keeping_and_reusing_a_prompt_launches_no_more_kernels_than_published(tmp_path: Path) -> None:
+    """Nor does anybody wait for it."""
+    out = tmp_path / "launches.json"
+    script = [sys.executable, str(ROOT / "benchmarks" / "prefixes.py"), "--json", str(out)]
+    subprocess.run(script, check=True, timeout=110, capture_output=True)
+    figures = {(each["case"], each["what"]): each["median"] for each in json.loads(out.read_text())}
+    assert figures.pop(("a row begins", "tokens kept")) == 1024
+    assert figures.keys() == KEEPING.keys()
+    assert {what: figure for what, figure in figures.items() if figure > KEEPING[what]} == {}

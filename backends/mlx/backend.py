@@ -198,6 +198,8 @@ class MlxBackend:
 
     def _open(self, edit: Open) -> int:
         """A new row; how many tokens of its prompt it begins with."""
+        if not self._rows and self._limits is not None:
+            self._limits.keep_freed(keeps=True)
         row = Row(edit.row, edit.sampling, edit.expects, edit.kv)
         self._rows[edit.row] = row
         return self._require_stores().open(row, edit.prompt)
@@ -256,6 +258,8 @@ class MlxBackend:
         current, self._pass = self._pass, None
         if current is None:
             raise RuntimeError("sample() without a forward()")
+        if self._kept is not None:  # while rows that left are still copied from their buffers, none is written in place
+            self._kept.store.settle()
         # 1. Where masks have to be filled first, let the pass run meanwhile.
         if callable(masks):
             self._start(current)
@@ -361,7 +365,8 @@ class MlxBackend:
         self._sampler = None
         if not self._rows:
             self._require_stores().clear()
-            mx.clear_cache()
+            if self._limits is not None:
+                self._limits.keep_freed(keeps=False)
 
     def _rewind(self, row: Row, length: int) -> None:
         if not 0 <= length <= row.length:

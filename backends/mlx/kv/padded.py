@@ -126,7 +126,7 @@ class PaddedStore(TwoPhaseStore):
         if self._kept is not None and not row.kv_lost:
             known = row.known_tokens()
             self._kept.store.put(
-                self._kept.namespace, known, [layer.read(row.slot, len(known)) for layer in self._layers]
+                self._kept.namespace, known, [layer.view(row.slot, len(known)) for layer in self._layers]
             )
         self._order[row.slot] = None
         row.slot = None

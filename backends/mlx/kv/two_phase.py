@@ -143,6 +143,8 @@ class TwoPhaseStore:
         chunk = ids[:-1] if stays else ids
         if chunk:
             in_batch = row.slot is not None
+            if in_batch and self._kept is not None:
+                self._kept.store.settle()
             state = self.extend(row, chunk)
             if in_batch:  # the batch writes the same buffers next, and in place only if nothing reads them any more
                 mx.eval(state)
