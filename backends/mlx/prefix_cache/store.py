@@ -146,6 +146,11 @@ class PrefixStore:
         self.evictions = 0
         """Blocks and snapshots that were dropped for want of room."""
 
+    @property
+    def budget(self) -> int:
+        """The most bytes that it holds."""
+        return self._budget
+
     def __repr__(self) -> str:
         return f"<PrefixStore held={len(self._recent)} bytes={self.nbytes} of {self._budget} hits={self.hits}>"
 
