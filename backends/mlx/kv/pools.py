@@ -11,8 +11,8 @@ What several rows begin with is a shared prefix, which is in no slot: a row's sl
 prefix are in pools of their own, side by side.
 
 MLX writes in place where a buffer has no other reader when the write is dispatched. A pass is therefore dispatched only
-when the one before it has been computed, unless `pipeline_probe` found that buffers stay where they are without that; and
-a row that moves is copied out, and waited for, before it is written.
+when the one before it has been computed, unless `pipeline_probe` found that buffers stay where they are without that.
+A row that moves is copied out, and waited for, before it is written.
 """
 
 from __future__ import annotations
