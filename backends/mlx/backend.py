@@ -257,7 +257,7 @@ class MlxBackend:
         # 2. Draw, and dispatch all of it.
         step = self._draw(current, masks) if current.sampled else SubmittedPass()
         step.failures, step.done = tuple(current.failures), current.done
-        mx.async_eval([*current.asked, *step.arrays()])
+        self._dispatch([*current.asked, *step.arrays()])
         # 3. What each row drew last, of several draws, is its pending token.
         last = dict(step.report)
         for number, place in last.items():
@@ -269,10 +269,14 @@ class MlxBackend:
         if current.logits is None:
             return
         try:
-            mx.async_eval([current.logits, *current.state])
+            self._dispatch([current.logits, *current.state])
         except Exception:
             self._require_stores().recover()
             raise
+
+    def _dispatch(self, arrays: list[mx.array]) -> None:
+        """Hand what `arrays` need to the device."""
+        mx.async_eval(arrays)
 
     def _draw(self, current: Pass, masks: Masks | None) -> SubmittedPass:
         # 1. Where each row's draws are among the logits.
