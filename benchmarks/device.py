@@ -7,7 +7,10 @@ with masks, decoders, readers of calls, and a task for each of 16 streams.
 What the engine hands to the device is written down: edits and passes. The empty loop hands the same to a second double,
 forward and sample, a pass ahead of reading, and does nothing else: no scheduler, no masks, no text. A step is the
 median time from the end of a pass with every row in it to the end of the next one, on the device's clock. What of it
-the device had nothing to do, and what the engine's thread spent, is told beside.
+the device had nothing to do, and what the thread computed that drives it, is told beside.
+
+With `--cpu` time is what the thread that drives the device computes, and the sleeps are only counted: so it can be told
+on a machine that does other work what the engine's thread adds. What the event loop takes from it is then not seen.
 
     python benchmarks/device.py --plot device.png
     python benchmarks/device.py constrained --milliseconds 10
@@ -41,7 +44,7 @@ from greenroom.constraints import JsonSchema
 from greenroom.runtime import Runtime
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))  # where the double is
-from device_double import DeviceDouble, Ran, Spelling, Text, Timeline
+from device_double import CpuClock, DeviceDouble, Ran, Spelling, Text, Timeline
 
 LAYERS = 28
 PROMPT = 64
@@ -49,8 +52,6 @@ PROMPT = 64
 RECORDS = 1200
 MARGIN = 8
 """Characters of a text for a token of it, at least."""
-PARTS = {"forward": "graph", "mask": "masks", "sample": "draws", "host": "the rest"}
-"""Of `StepTimes`."""
 BUSY = 1e-4
 """Seconds: what each of the busy consumers does for a token."""
 
@@ -220,15 +221,20 @@ def empty_loop(double: DeviceDouble, turns: Sequence[Turn]) -> None:
 class Pair:
     """A double under an engine, one for the empty loop, and the figures of each round."""
 
-    def __init__(self, subject: Subject, texts: Sequence[Text], load: Workload) -> None:
+    def __init__(self, subject: Subject, texts: Sequence[Text], load: Workload, *, counts_cpu: bool) -> None:
         self.seconds = 0.0
-        timelines = [Timeline(lambda _: self.seconds) for _ in range(2)]
+        timelines = [self._timeline(counts_cpu=counts_cpu) for _ in range(2)]
         self._under = Recorded(subject, timelines[0], texts)
         self._bare = DeviceDouble(subject, timelines[1], texts)
         self._load = load
         self._turns: list[Turn] = []
         self._distance = 0
         self.runtime = Runtime(backend=self._under, max_rows=load.rows)
+
+    def _timeline(self, *, counts_cpu: bool) -> Timeline:
+        clock = CpuClock()
+        clocks: dict[str, Any] = {"clock": clock, "sleep": clock.sleep} if counts_cpu else {}
+        return Timeline(lambda _: self.seconds, **clocks)
 
     @contextmanager
     def loaded(self) -> Iterator[None]:
@@ -242,17 +248,11 @@ class Pair:
     async def engine(self, drive: Drive, found: list[Figures]) -> Record:
         """The whole engine; `found` gets what was seen."""
         self._under.turns, self._under.timeline.passes = [], []
-        before = self.runtime.statistics()
         began = time.perf_counter()
         await drive(self.runtime, self._load)
-        seconds, after = time.perf_counter() - began, self.runtime.statistics()
-        spent = [
-            getattr(after.times, name) - getattr(before.times, name) for name in ("forward", "mask", "sample", "host")
-        ]
-        steps = after.steps - before.steps
-        found.append(Figures.of(self._under.timeline.passes, self._load.rows, [each / steps for each in spent]))
+        found.append(Figures.of(self._under.timeline.passes, self._load.rows))
         self._turns = self._under.turns
-        return Record(seconds, after.generated_tokens - before.generated_tokens)
+        return Record(time.perf_counter() - began, 0)
 
     def bare(self, found: list[Figures]) -> Record:
         """What the engine handed in last, by itself."""
@@ -261,28 +261,30 @@ class Pair:
         self._bare.timeline.passes = []
         began = time.perf_counter()
         empty_loop(self._bare, turns)
-        found.append(Figures.of(self._bare.timeline.passes, self._load.rows, []))
+        found.append(Figures.of(self._bare.timeline.passes, self._load.rows))
         return Record(time.perf_counter() - began, 0)
 
 
 class Figures(NamedTuple):
-    """Of the steps with every row in them, in seconds: the median and the fastest tenth; the device's idle time."""
+    """Of the steps with every row in them, in seconds: medians, and the fastest tenth."""
 
     step: float
     fast: float
     idle: float
-    host: list[float]
-    """What the engine's thread spent a step, by `PARTS`."""
+    """What the device had nothing to do."""
+    host: float
+    """What the thread that hands passes in did not wait for one."""
 
     @classmethod
-    def of(cls, passes: Sequence[Ran], rows: int, host: list[float]) -> Figures:
+    def of(cls, passes: Sequence[Ran], rows: int) -> Figures:
         """Over the passes."""
         pairs = [(a, b) for a, b in itertools.pairwise(passes) if a.rows == b.rows == rows]
         if not pairs:
             raise RuntimeError(f"no two passes in a row held {rows} rows")
         steps = [after.end - before.end for before, after in pairs]
         idle = [after.start - before.end for before, after in pairs]
-        return cls(statistics.median(steps), percentile(steps, 0.1), statistics.median(idle), host)
+        host = [after.handed - before.handed - (after.waited - before.waited) for before, after in pairs]
+        return cls(statistics.median(steps), percentile(steps, 0.1), statistics.median(idle), statistics.median(host))
 
 
 async def measure(name: str, bench: Bench) -> None:
@@ -292,7 +294,7 @@ async def measure(name: str, bench: Bench) -> None:
     spelling = Spelling(load.words.pieces, load.words.end)
     written = [way.write(seed, load.tokens * MARGIN) for seed in range(load.rows)]
     texts = [Text(load.words.ids(text), spelling) for text in written]
-    pair = Pair(lambda: (model(load.words.n_vocab), load.words.tokenizer), texts, load)
+    pair = Pair(lambda: (model(load.words.n_vocab), load.words.tokenizer), texts, load, counts_cpu=bench.options.cpu)
     with pair.loaded():
         async with pair.runtime:
             for milliseconds in bench.options.milliseconds if not bench.is_smoke else [1.0]:
@@ -315,8 +317,8 @@ async def measure_at(case: str, bench: Bench, pair: Pair, drive: Drive, seconds:
     bench.add(case, "fastest tenth ÷ empty loop's", [a.fast / b.fast for a, b in zip(engine, bare, strict=True)])
     bench.add(case, "empty loop's step", [figures.step * 1e3 for figures in bare], "ms")
     bench.add(case, "device idle in a step", [figures.idle * 1e3 for figures in engine], "ms")
-    for place, part in enumerate(PARTS.values()):
-        bench.add(case, f"engine's thread: {part}", [figures.host[place] * 1e3 for figures in engine], "ms")
+    bench.add(case, "host's work in a step", [figures.host * 1e3 for figures in engine], "ms")
+    bench.add(case, "host's work in the empty loop's", [figures.host * 1e3 for figures in bare], "ms")
 
 
 _WORDS: list[Words] = []
@@ -338,6 +340,7 @@ def main() -> int:
     """Measure the cases that are named, or all."""
     parser = arguments("the engine on a device that is not the CPU", WAYS)
     parser.add_argument("--milliseconds", type=float, nargs="+", default=[5.0, 10.0, 20.0], help="what a pass takes")
+    parser.add_argument("--cpu", action="store_true", help="count the engine's own CPU time: where other work runs")
     parser.add_argument("--words", type=Path, default=QWEN3, help="a folder with Qwen3's tokenizer.json")
     cases: dict[str, Case] = {name: partial(measure, name) for name in WAYS}
     return run("the engine on a device that is not the CPU", cases, parser.parse_args())

@@ -43,17 +43,20 @@ from greenroom.backends.protocol import (
     StepResult,
 )
 
-__all__ = ["DeviceDouble", "Ran", "Spelling", "Text", "Timeline"]
+__all__ = ["CpuClock", "DeviceDouble", "Ran", "Spelling", "Text", "Timeline"]
 
 Bits = npt.NDArray[np.uint32]
 
 
 class Ran(NamedTuple):
-    """A pass on the device, in seconds of its clock: when it started, and when it was over."""
+    """A pass on the device, in seconds of its clock: when it was handed in, when it started, and when it was over."""
 
     rows: int
+    handed: float
     start: float
     end: float
+    waited: float
+    """How long the host had waited for passes when it handed this one in, since the beginning."""
 
 
 class Timeline:
@@ -72,11 +75,13 @@ class Timeline:
         self._sleep = sleep
         self.passes: list[Ran] = []
         """Those that were handed in, oldest first."""
+        self._waited = 0.0
 
     def start(self, plan: ForwardPlan) -> None:
         """Hand a pass in."""
-        start = max(self._clock(), self.passes[-1].end if self.passes else 0.0)
-        self.passes.append(Ran(len(plan.feeds), start, start + self._seconds(plan)))
+        now = self._clock()
+        start = max(now, self.passes[-1].end if self.passes else 0.0)
+        self.passes.append(Ran(len(plan.feeds), now, start, start + self._seconds(plan), self._waited))
 
     def extend(self) -> None:
         """Hand in more of the last pass: it is not over before now."""
@@ -85,8 +90,28 @@ class Timeline:
 
     def wait(self, end: float) -> None:
         """Sleep until then."""
-        if (left := end - self._clock()) > 0:
-            self._sleep(left)
+        began = self._clock()
+        if end > began:
+            self._sleep(end - began)
+            self._waited += self._clock() - began
+
+
+class CpuClock:
+    """Counts what the thread that asks has computed, and the sleeps that it did not sleep: for busy machines.
+
+    What it waits for, other threads and other processes among it, is not counted.
+    """
+
+    def __init__(self) -> None:
+        self._slept = 0.0
+
+    def __call__(self) -> float:
+        """Seconds."""
+        return time.thread_time() + self._slept
+
+    def sleep(self, seconds: float) -> None:
+        """Be so much later at once."""
+        self._slept += seconds
 
 
 class Spelling:
