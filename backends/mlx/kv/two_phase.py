@@ -50,6 +50,12 @@ class TwoPhaseStore:
         logits = [self.forward(row, tokens[i : i + 1])[:, -1] for i, row in enumerate(rows)]
         return logits[0] if len(logits) == 1 else mx.concatenate(logits)
 
+    def tidy(self) -> None:
+        """Nothing stands apart here."""
+
+    def pack(self, *, tight: bool) -> None:
+        """Nothing is held loosely here."""
+
     def state(self) -> list[mx.array]:
         """Every array of the decode batch."""
         return []
