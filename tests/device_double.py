@@ -150,16 +150,19 @@ class Text:
         if known is None or len(known) == 1:
             others = [*self.spelling.beginnings(self._bytes, offset), self.spelling.end]
             known = self._ids[offset] = [*(known or ()), *others]
-        for token in known:
-            if mask is None or _allows(mask, token):
-                return token
-        words = np.flatnonzero(mask)
-        low = int(mask[words[0]]) if mask is not None else 0
-        return int(words[0]) * 32 + (low & -low).bit_length() - 1
+        if mask is None:
+            return known[0]
+        return next((token for token in known if _allows(mask, token)), _lowest(mask))
 
 
 def _allows(mask: Bits, token: int) -> bool:
     return bool(mask[token >> 5] >> np.uint32(token & 31) & np.uint32(1))
+
+
+def _lowest(mask: Bits) -> int:
+    word = int(np.flatnonzero(mask)[0])
+    bits = int(mask[word])
+    return word * 32 + (bits & -bits).bit_length() - 1
 
 
 class Writer:
@@ -233,9 +236,10 @@ class DeviceDouble(MlxBackend):
                     self._writers[row] = Writer(text, len(prompt) if start is None else start, prompt)
                 case Close(row=row):
                     del self._writers[row]
-                case Rewind(row=row, sampling=sampling, start=start) if start is not None:
-                    seed = (sampling or self._rows[row].sampling).seed
-                    self._writers[row] = self._writers[row].restart(self._texts[seed % len(self._texts)], start)
+                case Rewind(row=row, sampling=sampling, start=start):
+                    if start is not None:
+                        seed = (sampling or self._rows[row].sampling).seed
+                        self._writers[row] = self._writers[row].restart(self._texts[seed % len(self._texts)], start)
         return super().edit(edits)
 
     def forward(self, plan: ForwardPlan) -> None:
@@ -297,15 +301,13 @@ class DeviceDouble(MlxBackend):
         if step.logits is not None:
             step.logits = step.logits[0], self._blank(step.logits[1])
         if (asked := step.logprobs) is not None:
-            arrays = {name: self._blank(getattr(asked, name)) for name in ("drawn", "values", "ids")}
-            step.logprobs = asked._replace(**arrays)
+            values, ids = [None if array is None else self._blank(array) for array in (asked.values, asked.ids)]
+            step.logprobs = asked._replace(drawn=self._blank(asked.drawn), values=values, ids=ids)
         if any(row.sampling.is_penalised for row in self._rows.values()):
             self._sampler = None  # the history that it holds is of this graph
 
-    def _blank(self, array: mx.array | None) -> mx.array | None:
+    def _blank(self, array: mx.array) -> mx.array:
         """Zeros of the shape of `array`, the same for all such."""
-        if array is None:
-            return None
         key = array.shape, array.dtype
         if key not in self._blanks:
             if len(self._blanks) >= 64:

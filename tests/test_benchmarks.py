@@ -29,6 +29,7 @@ QUESTION = {
 SCRIPTS = {
     "steps.py": {"step ÷ BatchGenerator's", "step ÷ bare loop's"},
     "launches.py": {"launches ÷ BatchGenerator's"},
+    "device.py": {"step ÷ empty loop's", "host's work in a step"},
     "ragged.py": {"time ÷ BatchGenerator's", "time ÷ batch_generate's", "worst gap ÷ BatchGenerator's"},
     "arrivals.py": {
         "p99 gap ÷ median gap",
