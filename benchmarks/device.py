@@ -5,9 +5,10 @@ model, 28 narrow layers with Qwen3's vocabulary, is built for each as under Meta
 with masks, decoders, readers of calls, and a task for each of 16 streams.
 
 What the engine hands to the device is written down: edits and passes. The empty loop hands the same to a second double,
-forward and sample, a pass ahead of reading, and does nothing else: no scheduler, no masks, no text. A step is the
-median time from the end of a pass with every row in it to the end of the next one, on the device's clock. What of it
-the device had nothing to do, and what the thread computed that drives it, is told beside.
+forward and sample, a pass ahead of reading, and does nothing else: no scheduler, no masks, no text. Guesses are made of
+what was read, so before a pass with guesses both read. A step is the median time from the end of a pass with every row
+in it to the end of the next one, on the device's clock. What of it the device had nothing to do, and what the thread
+computed that drives it, is told beside.
 
 With `--cpu` time is what the thread that drives the device computes, and the sleeps are only counted: so it can be told
 on a machine that does other work what the engine's thread adds. What the event loop takes from it is then not seen.
@@ -202,20 +203,26 @@ def elsewhere(turns: Sequence[Turn], distance: int) -> list[Turn]:
 
 
 def empty_loop(double: DeviceDouble, turns: Sequence[Turn]) -> None:
-    """Hand all of it in, a pass ahead of reading."""
+    """Hand all of it in, a pass ahead of reading, but for passes with guesses: those are made of what was read."""
     unread = 0
     for turn in turns:
         if isinstance(turn, ForwardPlan):
+            if any(feed.drafts for feed in turn.feeds):
+                unread = read_all(double, unread, 0)
             double.forward(turn)
             double.sample()
-            unread += 1
-            if unread > 1:
-                double.read()
-                unread -= 1
+            unread = read_all(double, unread + 1, 1)
         else:
             double.edit(turn)
-    for _ in range(unread):
+    read_all(double, unread, 0)
+
+
+def read_all(double: DeviceDouble, unread: int, but: int) -> int:
+    """Read passes until so many are left; how many those are."""
+    while unread > but:
         double.read()
+        unread -= 1
+    return unread
 
 
 class Pair:
