@@ -13,6 +13,9 @@ on one thread, the engine thread, in this order, once a turn::
 `forward` is always followed by `sample` before the next `forward`. A turn without work to submit skips `forward` and
 `sample`; a turn with nothing under way skips `read`. A backend may submit its pass in `forward` already.
 
+Where `ModelInfo.pipelines`, `sample` comes before `read`, so that the device has its next pass when it is done with the
+last one. A function that fills masks may then call `read` itself, once: it needs what the last pass drew.
+
 Ids, numbers and numpy rows cross this boundary; arrays of the backend's own never do.
 """
 
@@ -105,11 +108,12 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     `vocab_size` is the width of the logits, `context_length` the most tokens a row may hold, `stop_tokens` the ids that
     end a turn (EOS and the template's end markers). `kv_bytes_per_token` and `kv_bytes_per_row` (state that does not
     grow) estimate what a row costs. With `context_span` tokens before it, a token costs twice what the first one does.
+    `prompt_chunk` is how many tokens of a prompt it is worth to run at once, where nobody waits for the pass.
     `kv_group_sizes` are the groups in which keys and values can be quantized (none: they cannot be), `can_rotate` says
     whether a row's length can be bounded by `KvOptions.max_size`, `reuses_prefixes` whether an opened row may begin
     with the KV of a prompt that another row has run or runs. `dispatch_blocks` says that `sample` waits for most of the
-    pass it submits (MLX on CPU), so results are delivered before it. `can_rewind`, `can_fork` and `can_draft` say what
-    the model's caches allow.
+    pass it submits (MLX on CPU), so results are delivered before it; `pipelines` that a pass is to be submitted before
+    the last one is read. `can_rewind`, `can_fork` and `can_draft` say what the model's caches allow.
     """
 
     name: str
@@ -119,13 +123,19 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     kv_bytes_per_token: int
     kv_bytes_per_row: int
     context_span: float = math.inf
+    prompt_chunk: int = 2048
     kv_group_sizes: tuple[int, ...] = ()
     can_rotate: bool = False
     reuses_prefixes: bool = False
     dispatch_blocks: bool
+    pipelines: bool = False
     can_rewind: bool
     can_fork: bool
     can_draft: bool = False
+    store: str = ""
+    """How rows are held, where the backend has several ways: `packed`, `padded`, `batch` or `sequential`."""
+    store_reason: str = ""
+    """Why in this way and in no faster one."""
     fingerprint: str = ""
     """Tells these weights from others; empty where nothing was looked at."""
     device: str
@@ -175,7 +185,7 @@ class KvOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How a row holds its keys and values, where not as the model's own caches do.
 
     `max_size` keeps the last so many tokens (and the first four); `bits` quantizes in groups of `group_size` once the
-    row holds `start` tokens.
+    row holds `start` tokens. Both take effect between the steps in which mlx-lm runs a prompt, however passes cut it.
     """
 
     max_size: int | None = None
@@ -191,6 +201,7 @@ class Open(msgspec.Struct, frozen=True):
     `prompt` is what the row will be fed first: where the backend holds KV of a prefix of it, the row begins with that
     prefix instead of empty, and `EditResult.reused` says so; the last token of `prompt` is always left to be fed.
     `start` says where in it the output begins, where that is not its end: what stands behind was generated before.
+    A row with `kv` needs to know.
     """
 
     row: int
@@ -329,6 +340,7 @@ class Backend(Protocol):
         """Sample the rows of the last `forward` and submit the pass. An exception fails every row of that plan.
 
         Masks may come as a function that fills them, to be called once: a backend that can does so while the pass runs.
+        That function may call `read`, for the step before this one.
         """
 
     def read(self) -> StepResult:

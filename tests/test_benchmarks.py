@@ -30,6 +30,7 @@ SCRIPTS = {
     "steps.py": {"step ÷ BatchGenerator's", "step ÷ bare loop's"},
     "launches.py": {"launches ÷ BatchGenerator's"},
     "device.py": {"step ÷ empty loop's", "host's work in a step"},
+    "prefixes.py": {"launches, a row", "launches beside the pass"},
     "ragged.py": {"time ÷ BatchGenerator's", "time ÷ batch_generate's", "worst gap ÷ BatchGenerator's"},
     "arrivals.py": {
         "p99 gap ÷ median gap",

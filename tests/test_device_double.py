@@ -255,9 +255,11 @@ async def test_a_constrained_row_writes_what_it_is_to_write(*, forces: bool) -> 
     """What it is forced to write stands in its text too."""
     written = {"name": "Zoë Åkerman", "age": 71}
     text = msgspec.json.encode(written).decode()
-    async with Runtime(backend=doubled(text)) as runtime:
+    double = doubled(text)
+    async with Runtime(backend=double) as runtime:
         stream = runtime.generate([1], max_tokens=80, seed=0, constrain=PEOPLE, force_tokens=forces)
         assert await stream.text() == text
+        assert double._device.mask == "kernel"  # whose stand-in did not fail
 
 
 async def test_guesses_take_fewer_passes_for_the_same_text() -> None:

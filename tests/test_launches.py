@@ -21,6 +21,13 @@ AT_MOST = {
     "4 equal and a chunk": 0.65,
 }
 
+KEEPING = {
+    ("4 rows close", "launches, a row"): 2 * 28 + 16,  # keys and values of each layer, and sixteen blocks
+    ("4 rows close", "waits"): 0,
+    ("a row begins", "launches beside the pass"): 2 * (2 * 28) + 16,  # the same, and the pool is new
+    ("a row begins", "waits"): 0,
+}
+
 
 @pytest.mark.timeout(300)
 def test_a_step_launches_no_more_kernels_than_published(tmp_path: Path) -> None:
@@ -31,3 +38,15 @@ def test_a_step_launches_no_more_kernels_than_published(tmp_path: Path) -> None:
     figures = {each["case"]: each["median"] for each in json.loads(out.read_text()) if each["unit"] == "ratio"}
     assert figures.keys() == AT_MOST.keys()
     assert {case: ratio for case, ratio in figures.items() if ratio > AT_MOST[case]} == {}
+
+
+@pytest.mark.timeout(120)
+def test_keeping_and_reusing_a_prompt_launches_no_more_kernels_than_published(tmp_path: Path) -> None:
+    """Nor does anybody wait for it."""
+    out = tmp_path / "launches.json"
+    script = [sys.executable, str(ROOT / "benchmarks" / "prefixes.py"), "--json", str(out)]
+    subprocess.run(script, check=True, timeout=110, capture_output=True)
+    figures = {(each["case"], each["what"]): each["median"] for each in json.loads(out.read_text())}
+    assert figures.pop(("a row begins", "tokens kept")) == 1024
+    assert figures.keys() == KEEPING.keys()
+    assert {what: figure for what, figure in figures.items() if figure > KEEPING[what]} == {}

@@ -173,6 +173,21 @@ def test_two_hundred_requests_in_a_mix_equal_mlx_lm_one_by_one(kind: str, reques
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("kind", ["llama", "gemma3", "deepseek_v3"])
+def test_a_mix_whose_passes_are_submitted_before_the_last_is_read_equals_mlx_lm(kind: str) -> None:
+    """A GPU's order and choices, on the CPU: rows join, leave, move and are cancelled between two passes in flight."""
+    inner = MlxBackend.from_model(MODELS[kind], device_profile="metal", prefix_bytes=1 << 20)
+    backend = PassLog(inner)
+    mix = Mix(seed=11, requests=80, stems=3)
+    tokens = run(backend, mix, LIMITS)
+    assert backend.most_in_flight == 2
+    _, ties, wrong = compare(inner._model, mix, tokens)
+    backend.close()
+    assert not wrong
+    assert ties <= 1
+
+
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("name", "budget", "trunk"),
     [

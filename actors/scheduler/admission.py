@@ -29,11 +29,16 @@ _SOON = 256
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """The scheduler's bounds. `rows` decode or prefill at once, a step runs `step_tokens`, KV holds `kv_bytes`."""
+    """The scheduler's bounds. `rows` decode or prefill at once, a step runs `step_tokens`, KV holds `kv_bytes`.
+
+    With `step_target` a step that others wait for runs as much of prompts as is done in so many seconds, as learned;
+    without it, as much as `step_tokens` allows, on every machine alike.
+    """
 
     rows: int
     step_tokens: int
     kv_bytes: int
+    step_target: float | None = None
 
     def row_tokens(self, model: ModelInfo) -> int:
         """The most tokens whose KV the budget holds in one row."""

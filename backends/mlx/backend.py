@@ -14,6 +14,7 @@ Everything here happens on the engine thread. This module does not know what a r
 from __future__ import annotations
 
 import gc
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -57,6 +58,8 @@ from greenroom.backends.protocol import (  # noqa: E402
 )
 
 __all__ = ["MlxBackend"]
+
+_log = logging.getLogger("greenroom")
 
 Factory = Callable[[], tuple[Any, Any]]
 
@@ -139,6 +142,16 @@ class MlxBackend:
         return self._profile.stores.main if self._profile is not None else None
 
     @property
+    def model(self) -> Any:
+        """mlx-lm's, for who runs it by mlx-lm too, between passes; None while nothing is loaded."""
+        return self._model
+
+    @property
+    def device(self) -> DeviceProfile:
+        """The profile that was asked for, or found, and what the load has changed of it."""
+        return self._device
+
+    @property
     def prefixes(self) -> PrefixStore | None:
         """What is kept of prompts that are over, for tests and statistics; None while nothing is."""
         return self._kept.store if self._kept is not None else None
@@ -198,7 +211,10 @@ class MlxBackend:
 
     def _open(self, edit: Open) -> int:
         """A new row; how many tokens of its prompt it begins with."""
-        row = Row(edit.row, edit.sampling, edit.expects, edit.kv)
+        if not self._rows and self._limits is not None:
+            self._limits.keep_freed(keeps=True)
+        start = edit.start if edit.start is not None else len(edit.prompt)
+        row = Row(edit.row, edit.sampling, edit.expects, edit.kv, start)
         self._rows[edit.row] = row
         return self._require_stores().open(row, edit.prompt)
 
@@ -256,19 +272,38 @@ class MlxBackend:
         current, self._pass = self._pass, None
         if current is None:
             raise RuntimeError("sample() without a forward()")
+        if self._kept is not None:  # while rows that left are still copied from their buffers, none is written in place
+            self._kept.store.settle()
         # 1. Where masks have to be filled first, let the pass run meanwhile.
         if callable(masks):
             self._start(current)
             masks = masks()
         # 2. Draw, and dispatch all of it.
-        step = self._draw(current, masks) if current.sampled else SubmittedPass()
+        step = self._submit(current, masks)
         step.failures, step.done = tuple(current.failures), current.done
-        self._dispatch([*current.asked, *step.arrays()])
         # 3. What each row drew last, of several draws, is its pending token.
         last = dict(step.report)
         for number, place in last.items():
             self._rows[number].push(TokenRef(step, place))
         self._steps.append(step)
+
+    def _submit(self, current: Pass, masks: Masks | None) -> SubmittedPass:
+        """Draw and dispatch; without the kernel of masks, from now on, where that raises."""
+        if masks is None or self._device.mask != "kernel" or current.logits is None:
+            return self._draw_and_dispatch(current, masks)
+        untouched = current.logits[:]  # the array of the same numbers: what is drawn from is written over
+        try:
+            return self._draw_and_dispatch(current, masks)
+        except Exception as error:  # noqa: BLE001 - MLX and Metal's compiler may say anything; what else fails, fails again
+            _log.warning("masks are laid by an array of bools from now on, since their kernel failed: %s", error)
+            self._device, self._sampler = replace(self._device, mask="bools"), None
+            current.logits = untouched
+            return self._draw_and_dispatch(current, masks)
+
+    def _draw_and_dispatch(self, current: Pass, masks: Masks | None) -> SubmittedPass:
+        step = self._draw(current, masks) if current.sampled else SubmittedPass()
+        self._dispatch([*current.asked, *step.arrays()])
+        return step
 
     def _start(self, current: Pass) -> None:
         """Let the pass run up to its logits."""
@@ -316,7 +351,8 @@ class MlxBackend:
         step = self._steps.popleft()
         try:
             values = step.numbers()
-            mx.eval(step.logprobs.arrays() if step.logprobs is not None else [])
+            if step.logprobs is not None:
+                mx.eval(step.logprobs.arrays())
         except Exception:
             self._require_stores().recover()
             raise
@@ -365,7 +401,8 @@ class MlxBackend:
         self._sampler = None
         if not self._rows:
             self._require_stores().clear()
-            mx.clear_cache()
+            if self._limits is not None:
+                self._limits.keep_freed(keeps=False)
 
     def _rewind(self, row: Row, length: int) -> None:
         if not 0 <= length <= row.length:

@@ -91,9 +91,10 @@ class DeviceLimits:
     _before: ClassVar[list[Callable[[], object]]] = []
 
     def __init__(self, kv_bytes: int) -> None:
+        self._cache = max(_LEAST_CACHE, kv_bytes // _CACHE_SHARE)
         with self._lock:
             first = not self._open
-            self._open[id(self)] = max(_LEAST_CACHE, kv_bytes // _CACHE_SHARE)
+            self._open[id(self)] = self._cache
             cached = mx.set_cache_limit(max(self._open.values()))
             if not first:
                 return
@@ -101,6 +102,19 @@ class DeviceLimits:
             size = device_info().get("max_recommended_working_set_size") if mx.metal.is_available() else None
             if size:
                 self._before.append(partial(mx.set_wired_limit, mx.set_wired_limit(int(size))))
+
+    def keep_freed(self, *, keeps: bool) -> None:
+        """Whether buffers that are freed from now on are kept for the next pass: not where nobody runs.
+
+        Those that were freed before go too, then; and none that a copy under way still reads comes to be kept.
+        """
+        with self._lock:
+            if id(self) not in self._open:
+                return
+            self._open[id(self)] = self._cache if keeps else 0
+            mx.set_cache_limit(max(self._open.values()))
+        if not keeps:
+            mx.clear_cache()
 
     def restore(self) -> None:
         """This model is gone. Idempotent."""

@@ -79,7 +79,7 @@ def test_other_tools_can_read_the_files(tmp_path: Path) -> None:
     arrays, metadata = loaded
     assert same(arrays, arrays_of())
     assert metadata["namespace"] == "model"
-    assert metadata["format"] == "greenroom-prefix-1"
+    assert metadata["format"] == "greenroom-prefix-2"
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_a_damaged_file_is_never_used(tmp_path_factory: pytest.TempPathFactory, 
         lambda _: b"",
         lambda _: b"not a safetensors file at all",
         lambda content: (1 << 60).to_bytes(8, "little") + content[8:],
-        lambda content: content.replace(b"greenroom-prefix-1", b"greenroom-prefix-0"),
+        lambda content: content.replace(b"greenroom-prefix-2", b"greenroom-prefix-1"),
         lambda content: content.replace(b"a note", b"A note"),
         lambda content: content.replace(b'"F32"', b'"I32"'),
     ],

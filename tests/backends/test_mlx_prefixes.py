@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from mlx.utils import tree_map
+from mlx.utils import tree_flatten, tree_map
 from models import MODELS, ByteTokenizer, Driver, driven, gemma2, llama, mx, sequential
 
 from greenroom.backends.mlx import MlxBackend
+from greenroom.backends.mlx.kv.packed import PackedStore
 from greenroom.backends.mlx.layer_shape import LayerShape
+from greenroom.backends.mlx.prefix_cache import store as prefix_store
 from greenroom.backends.mlx.prefix_cache.files import PrefixFiles, PrefixFileWarning
 from greenroom.backends.mlx.prefix_cache.layers import Layers
 from greenroom.backends.mlx.prefix_cache.store import BLOCK, CacheSnapshot, PrefixStore
@@ -26,6 +30,7 @@ SHAPES = [LayerShape(1, 1, 2, mx.int64, mx.int64), LayerShape(2, 1, 1, mx.int64,
 TOKEN = sum(shape.bytes_per_token for shape in SHAPES)
 FULL = BLOCK * TOKEN
 MUCH = 1 << 30
+KINDS = {**MODELS, "gemma2": gemma2}
 
 
 def layers_of(tokens: Sequence[int], namespace: str = "model") -> Layers:
@@ -312,6 +317,7 @@ def test_no_larger_buffer_is_kept_alive() -> None:
     store.put_snapshot("model", LONG, CacheSnapshot({"state": part}))
     assert mx.get_active_memory() - before > slot.nbytes
     del slot, part
+    store.settle()
     assert mx.get_active_memory() - before < 2 * store.nbytes
 
 
@@ -331,8 +337,8 @@ def test_layers_of_another_form_are_refused() -> None:
     assert store.nbytes == 0
 
 
-def test_a_failed_copy_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """KV whose computation failed: the error leaves, and the store is as it was."""
+def test_a_copy_that_cannot_be_started_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error leaves, and the store is as it was."""
     store = PrefixStore(MUCH, SHAPES)
     put(store, LONG[:BLOCK])
 
@@ -341,7 +347,7 @@ def test_a_failed_copy_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
     longer = layers_of(LONG)
     with monkeypatch.context() as patch:
-        patch.setattr(mx, "eval", fail)
+        patch.setattr(mx, "async_eval", fail)
         with pytest.raises(RuntimeError, match="the device says no"):
             store.put("model", LONG, longer)
         with pytest.raises(RuntimeError, match="the device says no"):
@@ -349,6 +355,199 @@ def test_a_failed_copy_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert store.match("model", LONG) == BLOCK
     assert store.find_snapshot("model", LONG) is None
     assert store.nbytes == FULL
+
+
+@pytest.mark.parametrize("scratch", [1, 2 * FULL, MUCH])
+def test_blocks_are_those_of_the_entry_however_many_are_copied_at_once(
+    scratch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One, two or all; with a short one at the end, and a beginning that is held."""
+    monkeypatch.setattr(prefix_store, "_SCRATCH", scratch)
+    store = PrefixStore(MUCH, SHAPES)
+    tokens = (*LONG, *LONG[5:], 9)
+    put(store, tokens[: BLOCK + 3])
+    behind = store.whole_length("model", tokens)
+    assert behind == BLOCK
+    rest = [(keys[:, :, behind:], values[:, :, behind:]) for keys, values in layers_of(tokens)]
+    store.put("model", tokens, rest, behind=behind)
+    hit = store.find("model", tokens)
+    assert hit is not None
+    assert hit.length == len(tokens)
+    assert same(hit.layers, layers_of(tokens))
+    assert store.nbytes == len(tokens) * TOKEN
+
+
+def test_once_copies_are_settled_their_buffer_is_written_in_place() -> None:
+    """Not before: they wait for what the device is at, and a write that is dispatched meanwhile copies the buffer."""
+    shape = LayerShape(1, 64, 64, mx.float32, mx.float32)
+    store = PrefixStore(MUCH, [shape])
+    slots, busy = mx.zeros((4, 1, 10 * BLOCK, 64)), mx.ones((1000, 1000))
+    mx.eval(slots, busy)
+    before = np.asarray(slots).ctypes.data
+    mx.async_eval(busy @ busy)
+    store.put("model", LONG[:BLOCK], [(slots[:1, :, :BLOCK], slots[1:2, :, :BLOCK])])
+    store.settle()
+    slots[:1, :, :BLOCK] = mx.ones((1, 1, BLOCK, 64))
+    mx.eval(slots)
+    assert np.asarray(slots).ctypes.data == before
+    hit = store.find("model", LONG[:BLOCK])
+    assert hit is not None
+    assert not mx.any(hit.layers[0][0])
+
+
+def test_what_is_dropped_is_given_back_to_the_byte() -> None:
+    """Though blocks are cut out of one copy of their entry: each has a buffer of its own, and no more."""
+    shape = LayerShape(2, 64, 64, mx.float32, mx.float32)
+    full = 2 * BLOCK * shape.bytes_per_token
+    store = PrefixStore(5 * full, [shape, shape])
+    before = mx.set_cache_limit(0)  # else a buffer that is taken again may be larger
+    try:
+        gc.collect()
+        start = mx.get_active_memory()
+        for place in range(4):
+            keys = mx.ones((1, 2, 3 * BLOCK, 64)) * place
+            store.put("model", [place] * 3 * BLOCK, [(keys, keys + 1), (keys + 2, keys + 3)])
+            del keys
+            store.settle()
+            gc.collect()
+            assert store.nbytes == min(3 * (place + 1), 5) * full
+            assert mx.get_active_memory() - start == store.nbytes
+        assert store.evictions == 7
+    finally:
+        mx.set_cache_limit(before)
+
+
+class Calls(NamedTuple):
+    """What was called in which order."""
+
+    names: list[str]
+
+    def watch(self, patch: pytest.MonkeyPatch) -> None:
+        """Note every evaluation, and whether it is waited for."""
+        for name in ("eval", "async_eval"):
+            patch.setattr(mx, name, partial(self._call, name, getattr(mx, name)))
+
+    def _call(self, name: str, function: Callable[..., None], *arrays: Any) -> None:
+        leaves: Any = tree_flatten(arrays)
+        if any(isinstance(leaf, mx.array) for _, leaf in leaves):
+            self.names.append(name)
+        function(*arrays)
+
+
+@pytest.mark.parametrize("kind", ["llama", "deepseek_v3", "gemma2", "mamba2"])
+def test_who_closes_waits_for_nothing(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On every kind of cache; the next pass waits before it is dispatched, and goes on right."""
+    with driven(KINDS[kind]) as (driver, backend):
+        prompts = [(number, *LONG[: BLOCK + 9 * number]) for number in range(3)]
+        for row, prompt in enumerate(prompts):
+            begun(driver, backend, row, prompt)
+        for _ in range(3):
+            driver.turn(*[Feed(row) for row in range(3)])
+        driver.read()
+        calls = Calls([])
+        with monkeypatch.context() as patch:
+            calls.watch(patch)
+            driver.edit(Close(1), Close(2))
+            assert set(calls.names) == {"async_eval"}
+            calls.names.clear()
+            driver.turn(Feed(0))
+            assert calls.names[-2:] == ["eval", "async_eval"]
+            calls.names.clear()
+            driver.turn(Feed(0))
+            driver.read()
+            assert "async_eval" in calls.names
+            assert calls.names[0] == "async_eval"
+        again = (*prompts[2], *driver.tokens(2)[:-1], 3, 1, 4)
+        assert begun(driver, backend, 3, again) == len(again) - 3
+        driver.turn(Feed(0), Feed(3))
+        driver.read()
+        assert driver.tokens(0) == sequential(backend._model, prompts[0], 7)[0]
+        assert driver.tokens(3) == sequential(backend._model, again, 2)[0]
+
+
+def pointers(backend: MlxBackend) -> list[int]:
+    """Where the buffers of all pools are in memory."""
+    assert isinstance(backend.store, PackedStore)
+    return [np.asarray(array).ctypes.data for array in backend.store.state()]
+
+
+def test_no_pool_is_copied_because_a_row_left_it() -> None:
+    """The rows that stay are written where they stand, though what the others leave behind is read beside them."""
+    with driven(llama) as (driver, backend):
+        for row in range(4):
+            driver.open(row)
+        driver.turn(*[Feed(row, (row, *LONG[:-20])) for row in range(4)])
+        driver.turn(*[Feed(row) for row in range(4)])
+        driver.read()
+        before = pointers(backend)
+        assert before
+        for row in (3, 2):
+            driver.edit(Close(row))
+            driver.turn(*[Feed(other) for other in range(row)])
+            driver.read()
+            assert pointers(backend) == before
+        assert backend.prefixes is not None
+        assert backend.prefixes.match(backend._kept.namespace, (3, *LONG)) == len(LONG) - 19  # type: ignore[union-attr]
+
+
+def test_memory_goes_back_with_the_last_row() -> None:
+    """All but what is kept: also buffers from which that is still copied when the row is closed."""
+    with driven(llama) as (driver, backend):
+        gc.collect()
+        mx.clear_cache()
+        before, busy = mx.get_active_memory(), mx.ones((1000, 1000))
+        mx.eval(busy)
+        for number in range(2):
+            begun(driver, backend, number, (number, *LONG * 10))
+            driver.read()
+            mx.async_eval(busy @ busy)
+            held = backend.edit([Close(number)])
+            mx.synchronize()
+            gc.collect()
+            assert mx.get_cache_memory() == 0
+            assert mx.get_active_memory() - before - busy.nbytes < held.prefix_bytes + (64 << 10)
+
+
+def test_where_the_device_fails_to_copy_what_is_held_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody begins with it, and the rows that stay go on."""
+    with driven(llama) as (driver, backend):
+        begun(driver, backend, 0, LONG)
+        begun(driver, backend, 1, (9, *LONG))
+        driver.read()
+        driver.edit(Close(0))
+        assert backend.prefixes is not None
+        assert backend.prefixes.nbytes > 0
+        evaluate = mx.eval
+
+        def fail(*_: object) -> None:
+            monkeypatch.setattr(mx, "eval", evaluate)
+            raise RuntimeError("the device says no")
+
+        monkeypatch.setattr(mx, "eval", fail)
+        driver.turn(Feed(1))
+        assert mx.eval is evaluate
+        assert backend.prefixes.nbytes == 0
+        assert begun(driver, backend, 2, LONG) == 0
+        driver.read()
+        assert driver.tokens(1) == sequential(backend._model, (9, *LONG), 2)[0]
+        assert driver.tokens(2) == driver.tokens(0)
+
+
+def test_a_row_that_comes_begins_with_what_one_leaves_in_the_same_step() -> None:
+    """Its copy is under way, and so is what the row is given of it."""
+    with driven(llama) as (driver, backend):
+        begun(driver, backend, 0, LONG)
+        begun(driver, backend, 1, (9, *LONG))
+        driver.read()
+        wanted = (*LONG[:-20], 5, 6)
+        held = backend.edit([Close(0), Open(2, Sampling(), prompt=wanted)])
+        assert dict(held.reused) == {2: len(LONG) - 20}
+        driver.sampled[2] = []
+        driver.turn(Feed(1), Feed(2, wanted[-2:]))
+        driver.turn(Feed(1), Feed(2))
+        driver.read()
+        assert driver.tokens(1) == sequential(backend._model, (9, *LONG), 3)[0]
+        assert driver.tokens(2) == sequential(backend._model, wanted, 2)[0]
 
 
 def test_what_was_dropped_comes_back_from_files(tmp_path: Path) -> None:
@@ -513,9 +712,6 @@ def test_without_a_budget_nothing_is_kept() -> None:
     assert begun(driver, backend, 2, LONG) == 0
     driver.read()
     backend.close()
-
-
-KINDS = {**MODELS, "gemma2": gemma2}
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))

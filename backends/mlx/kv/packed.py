@@ -17,7 +17,7 @@ from typing import Any
 import mlx.core as mx
 
 from greenroom.backends.mlx.device_profile import DeviceProfile
-from greenroom.backends.mlx.kv.model_hooks import hook_body, route_attention
+from greenroom.backends.mlx.kv.model_hooks import flatten_entries, hook_body, route_attention
 from greenroom.backends.mlx.kv.packed_layout import (
     FEW,
     PackedLayer,
@@ -59,6 +59,8 @@ class PackedStore:
         self._age = 0
         route_attention(model)
         self._selects = hook_body(model, self._layout)
+        if device.flattens_entries:
+            flatten_entries(model, self._layout)
 
     def __repr__(self) -> str:
         return f"<PackedStore {self.pools!r}>"
@@ -105,11 +107,11 @@ class PackedStore:
         every = len(picked) == tokens.size
         at = None if every else mx.array(picked)
         # 4. Run the model. Logits are computed for those entries alone, where what is below its head can be hooked.
-        self._layout.chosen = at if self._selects else None
+        self._layout.chosen, self._layout.is_running = at if self._selects else None, True
         try:
             logits = self._model(tokens[:, None], cache=self._layers)[:, -1]
         finally:
-            self._layout.chosen = None
+            self._layout.chosen, self._layout.is_running = None, False
         if at is not None and not self._selects:
             logits = logits[at]
         # 5. Say whose the logits are; without draws, by what the pass can be waited for.

@@ -87,6 +87,8 @@ class PackedLayout:
         self.calls: list[BatchedCall | CausalCall] = []
         self.chosen: mx.array | None = None
         """Entries whose logits are wanted; None: all."""
+        self.is_running = False
+        """Whether the pass is being built: who else runs the model is not of it."""
         self._masks: dict[tuple[int, int], mx.array] = {}
         """As calls take them, by the calls' first entries and how many heads they are for."""
         self._heads: dict[int, mx.array] = {}

@@ -6,9 +6,9 @@ behind them. So a pass reads `[:n, :, :longest]`, joining writes one row, and le
 decoding rows is filled with the last of them: that copies one row.
 
 Writes must not copy the buffer. MLX writes in place where the buffer has no other reader *when the write is
-dispatched*, so a pass may be dispatched only when the one before it has been computed, and a row that moves is copied
-out and evaluated before it is written back. The layers drop into mlx-lm's model classes as caches; they know no tokens
-and no sampling.
+dispatched*, so a pass is dispatched before the one before it has been computed only where a probe at load found that
+writes stay in place, and a row that moves is copied out and evaluated before it is written back. The layers drop into
+mlx-lm's model classes as caches; they know no tokens and no sampling.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class PaddedStore(TwoPhaseStore):
         if self._kept is not None and not row.kv_lost:
             known = row.known_tokens()
             self._kept.store.put(
-                self._kept.namespace, known, [layer.read(row.slot, len(known)) for layer in self._layers]
+                self._kept.namespace, known, [layer.view(row.slot, len(known)) for layer in self._layers]
             )
         self._order[row.slot] = None
         row.slot = None

@@ -27,7 +27,7 @@ from greenroom.backends.mlx.prefix_cache.file_format import (
     sign,
     token_bytes,
 )
-from greenroom.backends.mlx.prefix_cache.layers import arrays_of, layers_of
+from greenroom.backends.mlx.prefix_cache.layers import arrays_of
 from greenroom.backends.mlx.prefix_cache.store import CacheSnapshot, PrefixNamespace
 from greenroom.errors import InvalidSnapshot, SnapshotMismatch
 
@@ -44,7 +44,7 @@ def export_prefix(kept: PrefixNamespace, tokens: Sequence[int]) -> bytes | None:
         hit = store.find(namespace, tokens)
         if hit is None:
             return None
-        return _pack(_KV, namespace, tokens[: hit.length], CacheSnapshot(arrays_of(hit.layers)))
+        return _pack(_KV, namespace, tokens[: hit.length], CacheSnapshot(arrays_of(hit.stacks)))
     found = store.find_snapshot(namespace, tokens)
     return None if found is None else _pack(_CACHES, namespace, tokens[: found.length], found.snapshot)
 
@@ -56,7 +56,7 @@ def import_prefix(kept: PrefixNamespace, data: bytes) -> int:
     weights, or of another version of MLX.
     """
     try:
-        tokens, saved = _read(data, kept.namespace, _KV if kept.store.shapes else _CACHES)
+        tokens, saved = _read(kept, data)
         return _hold(kept, tokens, saved)
     except (Unusable, KeyError, ValueError) as error:
         if isinstance(error, SnapshotMismatch):
@@ -64,22 +64,26 @@ def import_prefix(kept: PrefixNamespace, data: bytes) -> int:
         raise InvalidSnapshot(f"the KV cannot be used: {error}") from error
 
 
-def _read(data: bytes, namespace: str, kind: Kind) -> tuple[list[int], SavedArrays]:
+def _read(kept: PrefixNamespace, data: bytes) -> tuple[list[int], SavedArrays]:
+    store, namespace = kept
     _, metadata, _ = read_header(data)
     if metadata.format == FORMAT and metadata.namespace != namespace:
         ours = f"{metadata.namespace!r}, not {namespace!r}"
         raise SnapshotMismatch(f"the KV was saved with other weights, or another MLX, which rounds differently: {ours}")
-    saved = parse(data, Metadata(FORMAT, kind, namespace, metadata.tokens, "", ""), None)
-    return np.frombuffer(base64.b64decode(metadata.tokens), "<i4").tolist(), saved
+    tokens = np.frombuffer(base64.b64decode(metadata.tokens), "<i4").tolist()
+    kind, form = (_KV, store.stacking.form(len(tokens))) if store.shapes else (_CACHES, None)
+    return tokens, parse(data, Metadata(FORMAT, kind, namespace, metadata.tokens, "", ""), form)
 
 
 def _hold(kept: PrefixNamespace, tokens: list[int], saved: SavedArrays) -> int:
     store, namespace = kept
     if not store.shapes:
         store.put_snapshot(namespace, tokens, CacheSnapshot(saved.arrays, saved.note))
+        store.settle()
         found = store.find_snapshot(namespace, tokens)
         return 0 if found is None else found.length
-    store.put(namespace, tokens, layers_of(saved.arrays))
+    store.put(namespace, tokens, store.stacking.layers_of(store.stacking.stacks_of(saved.arrays)))
+    store.settle()
     return store.match(namespace, tokens)
 
 

@@ -35,7 +35,7 @@ __all__ = [
 Kind = Literal["block", "snapshot", "prefix"]
 Form = Mapping[str, tuple[tuple[int, ...], mx.Dtype]]
 """Shape and type of every array, by name."""
-FORMAT = "greenroom-prefix-1"
+FORMAT = "greenroom-prefix-2"
 _TYPES = {
     "BOOL": mx.bool_,
     "U8": mx.uint8,

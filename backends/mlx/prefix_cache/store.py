@@ -11,6 +11,9 @@ with exactly those.
 
 The least recently used go first. Using a block uses those before it too, and later: so the oldest block never has one
 behind it, and dropping it breaks no chain. What is held are copies, and what is handed out are arrays of their own.
+
+Nobody waits for a copy while it is put here. But MLX writes into a buffer in place only if nothing reads it any more,
+and a pool of rows is one buffer a layer: who writes there next waits first (`settle`), or copies the whole pool.
 """
 
 from __future__ import annotations
@@ -23,15 +26,16 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 
 from greenroom.backends.mlx.layer_shape import LayerShape
-from greenroom.backends.mlx.prefix_cache.file_format import form_of_arrays
 from greenroom.backends.mlx.prefix_cache.files import PrefixFiles
-from greenroom.backends.mlx.prefix_cache.layers import Layers, arrays_of, copy_layers, form_of, join_layers, layers_of
+from greenroom.backends.mlx.prefix_cache.layers import Layers, Stacking, Stacks, arrays_of, cut_stacks, join_stacks
 from greenroom.backends.prefixes import common_prefix_length
 
 __all__ = ["BLOCK", "CacheSnapshot", "Hit", "PrefixNamespace", "PrefixStore", "SnapshotHit"]
 
 BLOCK = 64
 """Tokens of a block: few enough that little is lost where entries part, enough that blocks are few."""
+_SCRATCH = 128 << 20
+"""Bytes of an entry that are copied twice, at a time: out of all layers at once, and from there into blocks."""
 _Tokens = tuple[int, ...]
 
 
@@ -39,7 +43,13 @@ class Hit(NamedTuple):
     """The KV of the first `length` tokens, not computed yet. Writing into its arrays changes nothing in the store."""
 
     length: int
-    layers: Layers
+    stacks: Stacks
+    stacking: Stacking
+
+    @property
+    def layers(self) -> Layers:
+        """Keys and values layer by layer."""
+        return self.stacking.layers_of(self.stacks)
 
 
 class CacheSnapshot(NamedTuple):
@@ -73,14 +83,14 @@ class _Entry:
 class _Block(_Entry):
     """KV of `tokens`, which follow those of `before`; others follow it."""
 
-    __slots__ = ("before", "following", "layers")
+    __slots__ = ("before", "following", "stacks")
 
     def __init__(
-        self, namespace: str, before: _Block | None, siblings: dict[_Tokens, _Block], tokens: _Tokens, layers: Layers
+        self, namespace: str, before: _Block | None, siblings: dict[_Tokens, _Block], tokens: _Tokens, stacks: Stacks
     ) -> None:
-        super().__init__(namespace, siblings, tokens, [array for layer in layers for array in layer])
+        super().__init__(namespace, siblings, tokens, stacks)
         self.before = before
-        self.layers = layers
+        self.stacks = stacks
         self.following: dict[_Tokens, _Block] = {}
 
     def all_tokens(self) -> _Tokens:
@@ -116,6 +126,8 @@ class PrefixStore:
         self._budget = budget
         self.shapes = tuple(shapes)
         """Of the layers; none where snapshots are held."""
+        self.stacking = Stacking(self.shapes)
+        """How blocks hold the layers."""
         self._bytes_per_token = sum(shape.bytes_per_token for shape in shapes)
         self._files = files
         self._first: dict[str, dict[_Tokens, _Block]] = {}
@@ -123,6 +135,8 @@ class PrefixStore:
         self._snapshots: dict[str, dict[_Tokens, _SnapshotEntry]] = {}
         self._recent: OrderedDict[_Entry, None] = OrderedDict()
         """The least recently used first."""
+        self._under_way: list[mx.array] = []
+        """Copies that nobody has waited for."""
         self.nbytes = 0
         """Bytes of all that is held."""
         self.hits = 0
@@ -131,6 +145,11 @@ class PrefixStore:
         """Tokens of all hits."""
         self.evictions = 0
         """Blocks and snapshots that were dropped for want of room."""
+
+    @property
+    def budget(self) -> int:
+        """The most bytes that it holds."""
+        return self._budget
 
     def __repr__(self) -> str:
         return f"<PrefixStore held={len(self._recent)} bytes={self.nbytes} of {self._budget} hits={self.hits}>"
@@ -155,25 +174,27 @@ class PrefixStore:
         if start + common < max(least, 1):
             self.misses += 1
             return None
-        parts = [block.layers for block in path]
+        parts = [block.stacks for block in path]
         if tail is not None:
             self._use([*path, tail])
-            parts.append([(keys[:, :, :common], values[:, :, :common]) for keys, values in tail.layers])
+            parts.append(tuple([stack[:, :, :common] for stack in tail.stacks]))
         self._count_hit(start + common)
-        return Hit(start + common, join_layers(parts))
+        return Hit(start + common, join_stacks(parts), self.stacking)
 
     def whole_length(self, namespace: str, tokens: Sequence[int]) -> int:
         """How many of `tokens` are held in whole blocks: those that `put` would not copy."""
         return len(self._whole_blocks(namespace, tuple(tokens))) * BLOCK
 
     def put(self, namespace: str, tokens: Sequence[int], layers: Layers, *, behind: int = 0) -> None:
-        """Keep the KV of `tokens`: copies what is not held yet, and waits for it. Too large an entry is not kept.
+        """Keep the KV of `tokens`: starts to copy what is not held yet (`settle`). Too large an entry is not kept.
 
         `layers` may leave out the first `behind` tokens, which are held in whole blocks. Raises `ValueError` unless
         they have the store's shapes and as many tokens as follow.
         """
         kept = tuple(tokens)
-        self._check(layers, len(kept) - behind)
+        if not self.stacking.fits(layers, len(kept) - behind):
+            given = [(array.shape, array.dtype) for layer in layers for array in layer]
+            raise ValueError(f"{len(kept) - behind} tokens have KV of {self.shapes}, not of the shapes {given}")
         if len(kept) * self._bytes_per_token > self._budget:
             return
         path = self._whole_blocks(namespace, kept)
@@ -187,10 +208,9 @@ class PrefixStore:
         self._drop_outgrown(tail, common)
         self._make_room((len(kept) - start) * self._bytes_per_token)
         cuts = [(at, min(at + BLOCK, len(kept))) for at in range(start, len(kept), BLOCK)]
-        parts = [copy_layers(layers, at - behind, stop - behind) for at, stop in cuts]
-        mx.eval(parts)
-        for (at, stop), part in zip(cuts, parts, strict=True):
-            self._insert_block(namespace, path, kept[at:stop], part)
+        blocks = self._copy_blocks(layers, [(at - behind, stop - behind) for at, stop in cuts])
+        for (at, stop), stacks in zip(cuts, blocks, strict=True):
+            self._insert_block(namespace, path, kept[at:stop], stacks)
 
     def find_snapshot(self, namespace: str, tokens: Sequence[int]) -> SnapshotHit | None:
         """The longest snapshot after a prefix of `tokens`. Ask without a prompt's last token, as for `find`."""
@@ -207,7 +227,7 @@ class PrefixStore:
         return SnapshotHit(len(entry.tokens), _copy_snapshot(entry.snapshot))
 
     def put_snapshot(self, namespace: str, tokens: Sequence[int], snapshot: CacheSnapshot) -> None:
-        """Keep the caches after `tokens`: copies them, and waits. Replaces what was kept; too large, it is not kept."""
+        """Keep the caches after `tokens`: starts to copy them (`settle`). Too large, they are not kept."""
         kept = tuple(tokens)
         nbytes = sum(array.nbytes for array in snapshot.arrays.values())
         if not kept or nbytes > self._budget:
@@ -217,11 +237,25 @@ class PrefixStore:
             self._drop(before)
         self._make_room(nbytes)
         snapshot = _copy_snapshot(snapshot)
-        mx.eval(dict(snapshot.arrays))
+        self._start(snapshot.arrays.values())
         self._insert_snapshot(namespace, kept, snapshot)
+
+    def settle(self) -> None:
+        """Wait for copies under way: then what they are made of may be written again, in place.
+
+        What is dropped meanwhile is held until then. Where the device fails, nothing of what is held is trusted.
+        """
+        copies, self._under_way = self._under_way, []
+        if not copies:
+            return
+        try:
+            mx.eval(copies)
+        except Exception:  # noqa: BLE001 - whatever the device says, nothing was kept
+            self.clear()
 
     def flush(self) -> None:
         """Write everything that files can hold, the least recently used first; it stays here too."""
+        self.settle()
         for entry in self._recent:
             self._save(entry)
 
@@ -232,11 +266,23 @@ class PrefixStore:
         self._snapshots.clear()
         self.nbytes = 0
 
-    def _check(self, layers: Layers, length: int) -> None:
-        given = form_of_arrays(arrays_of(layers))
-        wanted = form_of(self.shapes, length)
-        if given != wanted:
-            raise ValueError(f"{length} tokens have KV of shapes and types {wanted}, not {given}")
+    def _copy_blocks(self, layers: Layers, cuts: Sequence[tuple[int, int]]) -> list[Stacks]:
+        """Start to copy the tokens between `cuts`: a kernel for each array of `layers`, and one for each block."""
+        blocks: list[Stacks] = []
+        count = max(1, _SCRATCH // (BLOCK * self._bytes_per_token))
+        for first in range(0, len(cuts), count):
+            some = cuts[first : first + count]
+            begin = some[0][0]
+            stacks = self.stacking.stack(layers, begin, some[-1][1])
+            parts = [cut_stacks(stacks, start - begin, stop - begin) for start, stop in some]
+            self._start([array for part in parts for array in part])
+            blocks += parts
+        return blocks
+
+    def _start(self, copies: Iterable[mx.array]) -> None:
+        started = list(copies)
+        mx.async_eval(started)
+        self._under_way += started
 
     def _following(self, namespace: str, path: list[_Block]) -> dict[_Tokens, _Block]:
         return path[-1].following if path else self._first.get(namespace, {})
@@ -264,11 +310,11 @@ class PrefixStore:
         self._recent[entry] = None
         self.nbytes += entry.nbytes
 
-    def _insert_block(self, namespace: str, path: list[_Block], tokens: _Tokens, layers: Layers) -> None:
+    def _insert_block(self, namespace: str, path: list[_Block], tokens: _Tokens, stacks: Stacks) -> None:
         """Put a block behind those of `path`, and into it."""
         before = path[-1] if path else None
         siblings = before.following if before is not None else self._first.setdefault(namespace, {})
-        block = _Block(namespace, before, siblings, tokens, layers)
+        block = _Block(namespace, before, siblings, tokens, stacks)
         self._insert(block)
         path.append(block)
         self._use(path)
@@ -305,13 +351,13 @@ class PrefixStore:
         if isinstance(entry, _SnapshotEntry):
             self._files.save("snapshot", entry.namespace, entry.tokens, entry.snapshot.arrays, entry.snapshot.note)
         elif isinstance(entry, _Block) and len(entry.tokens) == BLOCK:
-            self._files.save("block", entry.namespace, entry.all_tokens(), arrays_of(entry.layers))
+            self._files.save("block", entry.namespace, entry.all_tokens(), arrays_of(entry.stacks))
 
     def _load(self, namespace: str, tokens: _Tokens, path: list[_Block]) -> None:
         """Lengthen `path` by the blocks that files hold, as far as memory may hold all of it."""
         if self._files is None:
             return
-        form = form_of(self.shapes, BLOCK)
+        form = self.stacking.form(BLOCK)
         for start in range(len(path) * BLOCK, len(tokens) - BLOCK + 1, BLOCK):
             stop = start + BLOCK
             if stop * self._bytes_per_token > self._budget:
@@ -321,7 +367,7 @@ class PrefixStore:
                 return
             self._drop_outgrown(*_closest(self._following(namespace, path), tokens[start:stop]))
             self._make_room(BLOCK * self._bytes_per_token)
-            self._insert_block(namespace, path, tokens[start:stop], layers_of(saved.arrays))
+            self._insert_block(namespace, path, tokens[start:stop], self.stacking.stacks_of(saved.arrays))
 
     def _load_snapshot(self, namespace: str, tokens: _Tokens, longer: int) -> _SnapshotEntry | None:
         """The longest snapshot that files hold after more than `longer` of `tokens`."""

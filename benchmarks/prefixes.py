@@ -1,0 +1,110 @@
+"""Kernel launches of keeping what rows leave behind, and of beginning with it; and how often the host waits for that.
+
+Four rows of 1,024 tokens close at once while another goes on; then a row begins with the 1,024 tokens of one of them.
+Counted as in `launches.py`, over as many layers: estimates, and the same on every machine.
+
+    python benchmarks/prefixes.py
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from harness import Bench, Case, arguments, run
+from launches import LAYERS, PROFILE, model
+from subjects import mx
+
+from greenroom.backends.mlx import MlxBackend
+from greenroom.backends.mlx.diagnostics.launches import Graph, counted, fused
+from greenroom.backends.protocol import Close, Edit, Feed, ForwardPlan, Open, Sampling
+
+ROWS = 4
+TOKENS = 1024
+
+
+@contextmanager
+def waiting(found: list[str]) -> Iterator[None]:
+    """Every time the host waits for arrays meanwhile."""
+    kept = mx.eval
+
+    def evaluate(*arrays: Any) -> None:
+        found.append("eval")
+        kept(*arrays)
+
+    mx.eval = evaluate  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        mx.eval = kept
+
+
+class Rows:
+    """A backend whose rows are fed by hand, one pass after the other."""
+
+    def __init__(self, backend: MlxBackend) -> None:
+        self._backend = backend
+        self.launches = 0
+        """Of the last thing done."""
+        self.waits = 0
+
+    def edit(self, *edits: Edit) -> int:
+        """Open and close rows; with how many tokens the last one that was opened begins."""
+        graphs: list[Graph] = []
+        waits: list[str] = []
+        with waiting(waits), counted(graphs):
+            held = self._backend.edit(edits)
+        self.launches, self.waits = sum(graph.launches for graph in graphs), len(waits)
+        return held.reused[-1][1] if held.reused else 0
+
+    def step(self, *feeds: Feed) -> None:
+        """Run a pass, and read it."""
+        graphs: list[Graph] = []
+        with counted(graphs):
+            self._backend.forward(ForwardPlan(feeds))
+            self._backend.sample()
+            self._backend.read()
+        self.launches = sum(graph.launches for graph in graphs)
+
+
+def prompt(row: int, tokens: int) -> tuple[int, ...]:
+    """No two of them begin alike."""
+    return (row, *[7] * (tokens - 1))
+
+
+async def _close_and_begin(bench: Bench) -> None:
+    tokens = bench.sized(TOKENS, 130)
+    backend = MlxBackend.from_model(model, name="prefixes", device_profile=PROFILE, prefix_bytes=1 << 30)
+    backend.load()
+    try:
+        with fused():
+            rows = Rows(backend)
+            rows.edit(*[Open(row, Sampling()) for row in range(ROWS + 1)])
+            rows.step(*[Feed(row, prompt(row, tokens)) for row in range(ROWS)], Feed(ROWS, prompt(ROWS, 5)))
+            rows.edit(*[Close(row) for row in range(ROWS)])
+            bench.add("4 rows close", "launches, a row", [rows.launches / ROWS], "")
+            bench.add("4 rows close", "waits", [rows.waits], "")
+            rows.step(Feed(ROWS))
+            wanted = (*prompt(1, tokens), 8)
+            begun = rows.edit(Open(0, Sampling(), prompt=wanted))
+            waits = rows.waits
+            rows.step(Feed(ROWS), Feed(0, wanted[begun:]))
+            both = rows.launches
+            rows.step(Feed(ROWS), Feed(0))
+            bench.add("a row begins", "tokens kept", [begun], "")
+            bench.add("a row begins", "launches beside the pass", [both - rows.launches], "")
+            bench.add("a row begins", "waits", [waits], "")
+    finally:
+        backend.close()
+
+
+def main() -> int:
+    """Count."""
+    cases: dict[str, Case] = {"prefixes": _close_and_begin}
+    return run(f"keeping and reusing KV, {LAYERS} layers", cases, arguments(__doc__ or "", cases).parse_args())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
