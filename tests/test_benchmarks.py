@@ -37,6 +37,7 @@ SCRIPTS = {
         "casts of indices",
         "early waits",
     },
+    "device.py": {"step ÷ empty loop's", "host's work in a step"},
     "prefixes.py": {"launches, a row", "launches beside the pass"},
     "ragged.py": {"time ÷ BatchGenerator's", "time ÷ batch_generate's", "worst gap ÷ BatchGenerator's"},
     "arrivals.py": {

@@ -302,7 +302,7 @@ class MlxBackend:
 
     def _draw_and_dispatch(self, current: Pass, masks: Masks | None) -> SubmittedPass:
         step = self._draw(current, masks) if current.sampled else SubmittedPass()
-        mx.async_eval([*current.asked, *step.arrays()])
+        self._dispatch([*current.asked, *step.arrays()])
         return step
 
     def _start(self, current: Pass) -> None:
@@ -310,10 +310,14 @@ class MlxBackend:
         if current.logits is None:
             return
         try:
-            mx.async_eval([current.logits, *current.state])
+            self._dispatch([current.logits, *current.state])
         except Exception:
             self._require_stores().recover()
             raise
+
+    def _dispatch(self, arrays: list[mx.array]) -> None:
+        """Hand what `arrays` need to the device."""
+        mx.async_eval(arrays)
 
     def _draw(self, current: Pass, masks: Masks | None) -> SubmittedPass:
         # 1. Where each row's draws are among the logits.

@@ -18,8 +18,8 @@ LAYERS = 4
 EQUAL = (9, 9, 9, 9)
 
 
-def decode_graph(lengths: tuple[int, ...]) -> Counter[str]:
-    """The pass that decodes rows of these lengths, once all of them have been run."""
+def decode_graph(lengths: tuple[int, ...], ids: tuple[int, ...] = ()) -> Counter[str]:
+    """The pass that decodes rows of these lengths, or runs `ids` in each, once all of them have been run."""
     with driven(lambda: llama(layers=LAYERS)) as (driver, backend):
         assert isinstance(backend, MlxBackend)
         for row, length in enumerate(lengths):
@@ -28,7 +28,7 @@ def decode_graph(lengths: tuple[int, ...]) -> Counter[str]:
         for _ in range(8):  # until they are together
             driver.turn(*[Feed(row) for row in range(len(lengths))])
         driver.read()
-        backend.forward(ForwardPlan(tuple([Feed(row) for row in range(len(lengths))])))
+        backend.forward(ForwardPlan(tuple([Feed(row, ids) for row in range(len(lengths))])))
         current = backend._pass
         assert current is not None
         assert current.logits is not None
@@ -115,3 +115,18 @@ def test_evaluations_and_waits_are_recorded_in_order() -> None:
     x.tolist()
     np.asarray(x)
     assert len(events) == before
+
+
+@pytest.mark.parametrize("lengths", [EQUAL, (64, 7, 33, 50)])
+def test_rows_with_a_few_tokens_each_share_a_write(lengths: tuple[int, ...]) -> None:
+    """Forced or guessed: a write of keys and one of values a layer, however many rows have several."""
+    found = decode_graph(lengths, (5, 6, 7))
+    assert found["Scatter"] == 2 * LAYERS
+    assert found["SliceUpdate"] == 0
+
+
+def test_a_row_with_a_few_tokens_by_itself_is_written_in_one_piece() -> None:
+    """Without an index."""
+    found = decode_graph((40,), (5, 6, 7))
+    assert found["Scatter"] == 0
+    assert found["SliceUpdate"] == 2 * LAYERS

@@ -6,7 +6,7 @@ shared prefix, are one call; a row with several tokens (a prompt's chunk, a forc
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -17,9 +17,9 @@ from greenroom.backends.mlx.kv.pools import Pool
 from greenroom.backends.mlx.kv.shared_prefix import SharedPrefix
 from greenroom.backends.mlx.rows import Row
 
-__all__ = ["PackedLayer", "PackedLayout", "batched_call", "causal_call", "pools_of", "runs_of", "scatter"]
+__all__ = ["FEW", "PackedLayer", "PackedLayout", "batched_call", "causal_call", "pools_of", "runs_of", "scatter"]
 
-_FEW = 32
+FEW = 32
 """Tokens of a row in a pass: for so few, forced or guessed, a shared prefix is read where it is rather than copied."""
 
 
@@ -46,6 +46,7 @@ class CausalCall(NamedTuple):
     """Entries `first` to `last` are tokens of the row in `slot`, which holds `start` tokens there before them.
 
     With a `mask`, of which of the slot's tokens each of them sees, they are treated as rows behind the shared prefix.
+    It `writes` them in one piece, unless a scatter does.
     """
 
     pool: Pool
@@ -55,6 +56,7 @@ class CausalCall(NamedTuple):
     start: int
     span: PrefixSpan | None
     mask: mx.array | None
+    writes: bool
 
 
 class Scatter(NamedTuple):
@@ -147,7 +149,7 @@ class PackedLayer:
             scatter.pool.keys[index][place] = keys[scatter.first : scatter.last, :, 0]
             scatter.pool.values[index][place] = values[scatter.first : scatter.last, :, 0]
         for call in self._layout.calls:
-            if isinstance(call, CausalCall):
+            if isinstance(call, CausalCall) and call.writes:
                 part = slice(call.first, call.last)
                 call.pool.write(index, call.slot, call.start, keys[part].swapaxes(0, 2), values[part].swapaxes(0, 2))
         return keys, values
@@ -204,22 +206,22 @@ def batched_call(rows: list[Row], first: int) -> BatchedCall:
     return BatchedCall(pool, first, first + len(rows), slot or 0, width, mask, span_of(rows[0]))
 
 
-def causal_call(row: Row, first: int, count: int) -> CausalCall:
+def causal_call(row: Row, first: int, count: int, *, writes: bool) -> CausalCall:
     """The call of a row's `count` tokens, whose entries begin at `first`."""
     span = span_of(row)
     mask = None
-    if span is not None and count <= _FEW:
+    if span is not None and count <= FEW:
         stop = row.own_length + count
         mask = (mx.arange(stop) <= mx.arange(row.own_length, stop)[:, None])[:, None, None, :]
-    return CausalCall(row.pool, first, first + count, row.slot or 0, row.own_length, span, mask)
+    return CausalCall(row.pool, first, first + count, row.slot or 0, row.own_length, span, mask, writes)
 
 
-def scatter(rows: list[Row], first: int) -> Scatter:
-    """Where the entries of rows of one pool go, which begin at `first`."""
-    slots = [row.slot or 0 for row in rows]
-    lengths = [row.own_length for row in rows]
-    last = first + len(rows)
-    pool: Any = rows[0].pool
+def scatter(parts: Sequence[tuple[Row, int]], first: int) -> Scatter:
+    """Where the entries of rows of one pool go, so many of each, which begin at `first`."""
+    slots = [row.slot or 0 for row, count in parts for _ in range(count)]
+    lengths = [row.own_length + place for row, count in parts for place in range(count)]
+    last = first + len(slots)
+    pool: Any = parts[0][0].pool
     if len(set(lengths)) == 1 and slots[-1] - slots[0] == len(slots) - 1:
         return Scatter(pool, first, last, slice(slots[0], slots[-1] + 1), lengths[0])
     return Scatter(pool, first, last, _column(slots), _column(lengths))
