@@ -71,9 +71,14 @@ class Scatter(NamedTuple):
     slots: Any
     offsets: Any
 
-    def place(self, heads: mx.array) -> Any:
-        """The index into a layer's buffer; `heads` are the numbers of its heads."""
-        return self.slots, slice(None) if isinstance(self.offsets, int) else heads, self.offsets
+    def place(self, heads: int) -> Any:
+        """The index into the buffer of a layer with so many heads.
+
+        Heads are told by their numbers: of a slice between arrays MLX makes them anew at every write.
+        """
+        if isinstance(self.offsets, int):
+            return self.slots, slice(None), self.offsets
+        return tuple(mx.broadcast_arrays(self.slots, mx.arange(heads, dtype=mx.uint32), self.offsets))
 
 
 class PackedLayout:
@@ -91,18 +96,21 @@ class PackedLayout:
         """Whether the pass is being built: who else runs the model is not of it."""
         self._masks: dict[tuple[int, int], mx.array] = {}
         """As calls take them, by the calls' first entries and how many heads they are for."""
-        self._heads: dict[int, mx.array] = {}
+        self._places: dict[tuple[int, int], Any] = {}
+        """Indices of scatters, by their first entries and how many heads a layer has."""
 
-    def heads(self, count: int) -> mx.array:
-        """The numbers of so many heads, as an index: of a slice between arrays MLX makes one anew at every scatter."""
-        if count not in self._heads:
-            self._heads[count] = mx.arange(count, dtype=mx.uint32)
-        return self._heads[count]
+    def place_of(self, scatter: Scatter, heads: int) -> Any:
+        """See `Scatter.place`; made once for all layers."""
+        key = scatter.first, heads
+        if key not in self._places:
+            self._places[key] = scatter.place(heads)
+        return self._places[key]
 
     def clear(self) -> None:
         """Forget the last pass."""
         self.scatters, self.calls = [], []
         self._masks.clear()
+        self._places.clear()
 
     def mask_of(self, call: BatchedCall, heads: int) -> mx.array | None:
         """The call's mask; for every head, made once for all layers, where each call would copy it to them."""
@@ -145,9 +153,9 @@ class PackedLayer:
         """Write the entries' `[n, heads, 1, size]` behind their rows; they come back as they are, for `attend`."""
         index = self._index
         for scatter in self._layout.scatters:
-            place = scatter.place(self._layout.heads(keys.shape[1]))
-            scatter.pool.keys[index][place] = keys[scatter.first : scatter.last, :, 0]
-            scatter.pool.values[index][place] = values[scatter.first : scatter.last, :, 0]
+            place = self._layout.place_of(scatter, keys.shape[1])
+            scatter.pool.keys[index][place] = _part(keys, scatter.first, scatter.last).squeeze(2)
+            scatter.pool.values[index][place] = _part(values, scatter.first, scatter.last).squeeze(2)
         for call in self._layout.calls:
             if isinstance(call, CausalCall) and call.writes:
                 part = slice(call.first, call.last)
@@ -158,7 +166,7 @@ class PackedLayer:
         """Attention of `[n, heads, 1, size]`, each entry over its own row."""
         parts = []
         for call in self._layout.calls:
-            part = queries[call.first : call.last]
+            part = _part(queries, call.first, call.last)
             if isinstance(call, BatchedCall):
                 parts.append(self._attend_batched(call, part, scale, sinks))
             else:
@@ -188,6 +196,11 @@ class PackedLayer:
         queries = queries.swapaxes(0, 2)
         found = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask="causal", sinks=sinks)
         return found.swapaxes(0, 2)
+
+
+def _part(entries: mx.array, first: int, last: int) -> mx.array:
+    """Some of the entries; most passes are one call and one write, for which nothing is cut."""
+    return entries if last - first == entries.shape[0] else entries[first:last]
 
 
 def span_of(row: Row) -> PrefixSpan | None:
