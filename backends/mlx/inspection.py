@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from greenroom.backends.mlx.device import device_info, uses_cpu
 from greenroom.backends.mlx.device_profile import DeviceProfile
 from greenroom.backends.mlx.kv.cache_snapshots import can_snapshot
 from greenroom.backends.mlx.kv.optioned import quantize
+from greenroom.backends.mlx.kv.packed import PackedStore
 from greenroom.backends.mlx.kv.row_cost import RowCost
 from greenroom.backends.mlx.kv.stores import Stores
 from greenroom.backends.mlx.layer_shape import LayerShape
@@ -103,7 +105,9 @@ def inspect(
     except Exception as error:
         raise ModelLoadFailed(f"{name} cannot run a prompt here: {error}") from error
     if device.compiles_late and ROWS * cost.per_row + TOKENS * cost.per_token <= memory:
-        warm_up(store.make(None), vocab_size, device)
+        eager = replace(device, shared_least=BLOCK)  # rows share what they begin with, however few they are
+        trial = PackedStore(model, shapes, eager) if store.name == "packed" else store.make(None)
+        warm_up(trial, vocab_size, device)
     # 3. Make room for what is kept of prompts that are over, where it can hold anything.
     weights = _fingerprint(model, loaded.config)
     budget = prefix_bytes if prefix_bytes is not None else memory // _PREFIX_SHARE
