@@ -46,9 +46,11 @@ from greenroom.backends.protocol import (  # noqa: E402
     Feed,
     FillMasks,
     ForwardPlan,
+    LimitPrefixes,
     Masks,
     ModelInfo,
     Open,
+    Pack,
     Rewind,
     RowFailure,
     Sampled,
@@ -186,9 +188,14 @@ class MlxBackend:
                     if sampling is not None:
                         self._rows[row].sampling = sampling
                         self._sampler = None
+                case Pack(tight=tight):
+                    self._require_stores().pack(tight=tight)
+                case LimitPrefixes(most=most):
+                    self._require_stores().limit_prefixes(most)
         stores = self._require_stores()
         return EditResult(
             kv_bytes=self._kv_bytes(),
+            allocated_bytes=stores.allocated_bytes(self._rows.values()),
             prefix_bytes=stores.prefix_bytes,
             reused=tuple(reused),
             shared=tuple([(row.id, row.shared_length) for row in self._rows.values() if row.shared_length]),
@@ -323,7 +330,14 @@ class MlxBackend:
                     logprob, top = extras.get(i, (None, ()))
                     sampled.append(Sampled(row, values[i], logprob, top, logits.get(i)))
         failures = tuple([failure for failure in step.failures if failure.row in rows])
-        return StepResult(tuple(sampled), failures, self._kv_bytes())
+        stores = self._require_stores()
+        return StepResult(
+            tuple(sampled),
+            failures,
+            kv_bytes=self._kv_bytes(),
+            allocated_bytes=stores.allocated_bytes(rows.values()),
+            prefix_bytes=stores.prefix_bytes,
+        )
 
     def export_prefix(self, tokens: Sequence[int]) -> bytes | None:
         """See `PrefixExporter.export_prefix`."""

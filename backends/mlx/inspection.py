@@ -119,6 +119,7 @@ def inspect(
         stop_tokens=frozenset(token for token in stop_tokens(loaded) if 0 <= token < vocab_size),
         kv_bytes_per_token=cost.per_token,
         kv_bytes_per_row=cost.per_row,
+        kv_numbers_per_token=cost.numbers,
         context_span=_context_span(model, loaded.config, cost, device) if cost.per_token else math.inf,
         kv_group_sizes=groups,
         can_rotate=plain and not hasattr(model, "make_cache"),

@@ -77,6 +77,10 @@ class PackedStore:
         """KV bytes that moving and branching rows copied so far."""
         return self.pools.bytes_copied
 
+    def pack(self, *, tight: bool) -> None:
+        """See `Stores.pack`."""
+        self.pools.tight = tight
+
     def run(self, works: Sequence[RowWork]) -> Pass:
         """Build one forward over all of `works`."""
         # 1. Give every row a slot in which its new tokens fit.

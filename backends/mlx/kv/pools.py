@@ -77,6 +77,8 @@ class Pools:
         self.bytes_copied = 0
         """KV bytes that moving and branching rows copied. Joining and leaving copy nothing."""
         self._tidied = 0
+        self.tight = False
+        """Somebody waits for memory."""
         self.changes = 0
         """Counts every time a row gets or leaves a place."""
 

@@ -50,6 +50,14 @@ class TwoPhaseStore:
         logits = [self.forward(row, tokens[i : i + 1])[:, -1] for i, row in enumerate(rows)]
         return logits[0] if len(logits) == 1 else mx.concatenate(logits)
 
+    def pack(self, *, tight: bool) -> None:
+        """Nothing is held loosely here."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the decode batch."""
+        return 0
+
     def state(self) -> list[mx.array]:
         """Every array of the decode batch."""
         return []

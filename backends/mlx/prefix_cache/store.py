@@ -113,7 +113,7 @@ class PrefixStore:
     """
 
     def __init__(self, budget: int, shapes: Sequence[LayerShape], files: PrefixFiles | None = None) -> None:
-        self._budget = budget
+        self._budget = self._largest = budget
         self.shapes = tuple(shapes)
         """Of the layers; none where snapshots are held."""
         self._bytes_per_token = sum(shape.bytes_per_token for shape in shapes)
@@ -219,6 +219,11 @@ class PrefixStore:
         snapshot = _copy_snapshot(snapshot)
         mx.eval(dict(snapshot.arrays))
         self._insert_snapshot(namespace, kept, snapshot)
+
+    def limit(self, most: int) -> None:
+        """Hold at most `most` bytes until told otherwise, and never more than the budget; the rest goes to files."""
+        self._budget = min(self._largest, most)
+        self._make_room(0)
 
     def flush(self) -> None:
         """Write everything that files can hold, the least recently used first; it stays here too."""
