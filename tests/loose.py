@@ -44,10 +44,12 @@ class Loose(Scripted):
         self.crowd = 0
         """The most rows that were ever open."""
         self.pressure = 0
+        self.ballast = 0
+        """Held for no reason."""
 
     def held_bytes(self) -> int:
         """By places and prefixes."""
-        return sum(self.places.values()) + sum(self.empty) + self.prefix_bytes
+        return sum(self.places.values()) + sum(self.empty) + self.prefix_bytes + self.ballast
 
     def edit(self, edits: Sequence[Edit]) -> EditResult:
         """See `Backend.edit`."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from loose import GRAIN, Loose
 from silent import Silent
 
-from greenroom.actors.messages import Ended, Started, Submit
+from greenroom.actors.messages import Cancel, Ended, Started, Submit
 from greenroom.actors.scheduler.admission import Limits
 from greenroom.actors.scheduler.scheduler import Scheduler
 from greenroom.actors.scheduler.statistics import Statistics, StepTimes
@@ -240,3 +240,22 @@ def test_bounded_and_quantized_rows_buy_capacity() -> None:
         assert len(backend.places) == together
         if kv is None:
             course.finish()
+
+
+def test_who_was_to_give_its_row_back_goes_on_where_that_is_not_needed_any_more() -> None:
+    """Two of three were chosen while a pass held them; then memory is there, and the third one is cancelled."""
+    backend = Loose(slack=0.0)
+    course = Course(backend, 400)
+    requests = [course.submit(10, 50) for _ in range(3)]
+    while backend.crowd < 3:
+        course.turn()
+    backend.ballast = 395
+    course.turn()
+    course.turn()
+    chosen = [r.id for r in course.scheduler._admission.by_row.values() if r.progress.is_yielding]
+    course.scheduler.cancel(Cancel(requests[0], "handle"))
+    course.turn()
+    backend.ballast = 0
+    course.finish()
+    assert chosen == requests[1:]
+    assert [course.ended[n] for n in requests[1:]] == [50, 50]

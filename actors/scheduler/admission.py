@@ -164,32 +164,32 @@ class Admission:
         # 1. The next step adds a token to every row. First goes what is kept of prompts that are over.
         budget = self.budget
         rows = [r for r in self.by_row.values() if r.state is not RequestState.ENDING]
-        going = [r for r in self.by_row.values() if r.state is RequestState.ENDING or r.progress.is_yielding]
-        coming = len(rows) * self._model.kv_bytes_per_token - sum(self._held_bytes(r) for r in going)
+        going = sum(self._held_bytes(r) for r in self.by_row.values() if r.state is RequestState.ENDING)
+        coming = len(rows) * self._model.kv_bytes_per_token - going
         excess = budget.excess(coming)
         excess -= budget.drop_prefixes(excess, edits)
         # 2. Then what rows leave empty: how much that is, shows in the next plan.
         if excess > 0 and not budget.is_tight:
             budget.pack(edits)
             excess = budget.token_excess(coming)
-        if budget.take_pressure():
+        if budget.owes_row:
             excess = max(excess, 1)
         # 3. Then what no request uses.
         if excess > 0:
             excess -= self._close_retained(self._retained.nbytes - excess, edits)
-        if excess <= 0 and not any(request.progress.is_yielding for request in rows):
+        if not rows or (excess <= 0 and not any(request.progress.is_yielding for request in rows)):
             return
-        # 4. Then paused rows, then the youngest, each once no pass holds it.
-        for victim in sorted(rows, key=_eviction_order, reverse=True)[:-1]:
+        # 4. Then paused rows, then the youngest, each once no pass holds it. Who was chosen and is not needed goes on.
+        *others, oldest = sorted(rows, key=_eviction_order, reverse=True)
+        oldest.progress.is_yielding = False
+        for victim in others:
             progress = victim.progress
-            if not progress.is_yielding:
-                if excess <= 0:
-                    continue
+            progress.is_yielding = excess > 0
+            if excess > 0:
                 excess -= self._held_bytes(victim)
-                progress.is_yielding = True
-            if progress.passes_in_flight == 0:
-                self._evict(victim, edits)
-                budget.is_full = True
+                if progress.passes_in_flight == 0:
+                    self._evict(victim, edits)
+                    budget.is_full = True
 
     def _close_retained(self, most: int, edits: list[Edit], *, kept: int | None = None) -> int:
         """Close retained rows until they take at most `most` bytes; how many they give."""

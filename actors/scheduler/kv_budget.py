@@ -50,8 +50,9 @@ class KvBudget:
         """What the backend was told that prefixes may take; None: nothing yet."""
         self.is_blocked = False
         """Somebody waits for memory."""
+        self.owes_row = False
+        """A look has found the system short of memory although rows are packed: one has to go for it."""
         self._pressure = 0
-        self._is_pressure_new = False
 
     def __repr__(self) -> str:
         return f"<KvBudget held={self.held_bytes} of {self.limit} reserved={self.reserved_bytes} tight={self.is_tight}>"
@@ -69,16 +70,15 @@ class KvBudget:
         self._row_bytes = self._reported_bytes = max(result.kv_bytes, result.allocated_bytes)
         self._closing_bytes = 0
         if isinstance(result, StepResult):
-            self._is_pressure_new = result.pressure > self._pressure
-            self._pressure = result.pressure
-            self.is_pressed = result.pressure > 0
+            self.owes_row = result.pressure > 1 and (self.owes_row or result.pressure > self._pressure)
+            self._pressure, self.is_pressed = result.pressure, result.pressure > 0
 
     def end_row(self, nbytes: int) -> None:
         """A row is over, and gives so many bytes back."""
         self._row_bytes = max(0, self._row_bytes - nbytes)
         self._token_bytes = max(0, self._token_bytes - nbytes)
         self._closing_bytes += nbytes
-        self.is_full = False
+        self.is_full = self.owes_row = False
 
     def open_row(self, need: int, own: int) -> None:
         """A row is given to somebody who needs so much for it; `own` bytes of that are held already."""
@@ -134,11 +134,6 @@ class KvBudget:
         """Have rows packed, those that are packed already once more: places of rows that went are given back."""
         self.is_tight = True
         edits.append(Pack(tight=True))
-
-    def take_pressure(self) -> bool:
-        """Whether a look has found the system short of memory, again and although rows are packed; once a look."""
-        is_new, self._is_pressure_new = self._is_pressure_new, False
-        return is_new and self._pressure > 1
 
     def adjust(self, edits: list[Edit]) -> None:
         """At the end of a plan: what prefixes may take, and whether rows are packed, again, or no longer."""
