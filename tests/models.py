@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from greenroom.backends.mlx import blas
@@ -20,6 +21,7 @@ from mlx.utils import tree_map_with_path  # noqa: E402
 from mlx_lm.generate import generate_step  # noqa: E402
 
 from greenroom.backends.mlx import MlxBackend  # noqa: E402
+from greenroom.backends.mlx.device_profile import CPU, DeviceProfile  # noqa: E402
 from greenroom.backends.mlx.kv.packed import PackedStore  # noqa: E402
 from greenroom.backends.protocol import (  # noqa: E402
     Backend,
@@ -303,10 +305,16 @@ class Driver:
         return [sampled.token for sampled in self.sampled[row]]
 
 
+ONE_CALL = replace(CPU, name="one call", attention_call_cost=1 << 16, expands_masks=True)
+"""A CPU that has rows in as few pools as Metal has, in float32."""
+
+
 @contextmanager
-def driven(builder: Callable[[], tuple[Any, Any]], name: str = "test") -> Iterator[tuple[Driver, MlxBackend]]:
+def driven(
+    builder: Callable[[], tuple[Any, Any]], name: str = "test", device: DeviceProfile | None = None
+) -> Iterator[tuple[Driver, MlxBackend]]:
     """A driver over a loaded backend for what `builder` builds, closed at the end."""
-    backend = MlxBackend.from_model(builder, name=name)
+    backend = MlxBackend.from_model(builder, name=name, device_profile=device)
     backend.load()
     try:
         yield Driver(backend), backend

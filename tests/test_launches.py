@@ -15,9 +15,9 @@ AT_MOST = {
     "4 equal": 1.0,
     "16 equal": 1.0,
     "16 equal, one by one": 1.0,
-    "4 equal, one by one": 1.2,  # three pools; to be merged
-    "4 ragged": 1.6,  # a pool for each length; the same
-    "16 ragged": 2.15,
+    "4 equal, one by one": 1.0,
+    "4 ragged": 1.0,
+    "16 ragged": 1.0,
     "4 equal and a chunk": 0.65,
 }
 

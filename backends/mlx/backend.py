@@ -16,6 +16,7 @@ from __future__ import annotations
 import gc
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -211,12 +212,17 @@ class MlxBackend:
     def forward(self, plan: ForwardPlan) -> None:
         """See `Backend.forward`. Builds the graph; `sample` dispatches it."""
         self._pass = None
+        with suppress(Exception):  # rows that it has cost their KV say so, and are run again below
+            self._require_stores().tidy()
         works = [self._work(feed) for feed in plan.feeds]
         try:
             self._pass = self._require_stores().run(works)
         except Exception:
+            is_lost = any(work.row.kv_lost for work in works)
+            if is_lost:
+                works = [self._work(feed) for feed in plan.feeds]
             innocent, failures = self._find_failing(works)
-            if not failures or not innocent:
+            if not innocent or not (failures or is_lost):
                 raise
             self._pass = self._require_stores().run(innocent)
             self._pass.failures += failures

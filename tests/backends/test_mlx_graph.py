@@ -30,7 +30,8 @@ def decode_graph(lengths: tuple[int, ...]) -> Counter[str]:
         for row, length in enumerate(lengths):
             driver.open(row)
             driver.turn(Feed(row, tuple(range(3, 3 + length))))
-        driver.turn(*[Feed(row) for row in range(len(lengths))])
+        for _ in range(8):  # until they are together
+            driver.turn(*[Feed(row) for row in range(len(lengths))])
         driver.read()
         backend.forward(ForwardPlan(tuple([Feed(row) for row in range(len(lengths))])))
         current = backend._pass

@@ -5,15 +5,16 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from anyio import create_task_group
-from models import Driver, driven, llama, mx, qwen3, sequential
+from models import ONE_CALL, Driver, driven, llama, mx, qwen3, sequential
 
 from greenroom import Runtime, Sampler
 from greenroom.backends.mlx import MlxBackend
-from greenroom.backends.mlx.device_profile import CPU
+from greenroom.backends.mlx.device_profile import CPU, DeviceProfile
 from greenroom.backends.mlx.kv import shared_prefix
 from greenroom.backends.mlx.kv.packed import PackedStore
 from greenroom.backends.protocol import Close, Feed, Open, Rewind, Sampling
@@ -24,9 +25,11 @@ LONG = tuple([(7 * i * i + 3 * i) % 40 + 1 for i in range(CPU.shared_least + 40)
 
 
 @contextmanager
-def engine(builder: Callable[[], tuple[Any, Any]]) -> Iterator[tuple[Driver, MlxBackend, PackedStore]]:
+def engine(
+    builder: Callable[[], tuple[Any, Any]], device: DeviceProfile = CPU
+) -> Iterator[tuple[Driver, MlxBackend, PackedStore]]:
     """A driver, its backend, and where the rows are."""
-    with driven(builder) as (driver, backend):
+    with driven(builder, device=device) as (driver, backend):
         assert isinstance(backend.store, PackedStore)
         yield driver, backend, backend.store
 
@@ -54,9 +57,8 @@ def test_attention_over_two_parts_is_attention_over_both(*, sinks: bool, group: 
     whole = [mx.concatenate([mx.repeat(part, rows, 0), mine], 2) for part, mine in zip(parts, own, strict=True)]
     seen = mx.concatenate([mx.ones((rows, 1, 1, shared), mx.bool_), mask], 3) if is_ragged else None
     wanted = mx.fast.scaled_dot_product_attention(queries, *whole, scale=0.25, mask=seen, sinks=sink)
-    found = shared_prefix.attention(
-        queries, (parts[0], parts[1]), (own[0], own[1]), scale=0.25, mask=mask if is_ragged else None, sinks=sink
-    )
+    added = shared_prefix.added_mask(mask, queries.dtype) if is_ragged else None
+    found = shared_prefix.attention(queries, (parts[0], parts[1]), (own[0], own[1]), scale=0.25, mask=added, sinks=sink)
     assert found.shape == wanted.shape
     assert mx.allclose(found, wanted, atol=2e-6).item()
 
@@ -91,6 +93,41 @@ def test_a_shared_beginning_costs_its_bytes_once() -> None:
         assert driver.edit(*(Close(row) for row in range(7))) < 1.1 * alone
         assert driver.edit(Close(7)) == 0
         assert store.nbytes == 0
+
+
+def test_forks_stand_side_by_side_and_are_one_call() -> None:
+    """However they come, and whoever leaves: rows behind one beginning have a pool of their own, without gaps."""
+    with engine(llama, ONE_CALL) as (driver, backend, store):
+        begin(driver, 9, (5, 6, 7))
+        begin(driver, 0, (*LONG, 1))
+        for row in range(1, 6):
+            begin(driver, row, (*LONG, 1 + row))
+            begin(driver, 10 + row, (row, 6))
+        driver.edit(Close(3))
+        rows = [0, 1, 2, 4, 5, 9, *range(11, 16)]
+        for _ in range(12):
+            driver.turn(*(Feed(row) for row in rows))
+        driver.read()
+        assert sorted(pool.count for pool in store.pools) == [5, 6]
+        assert sorted((call.first, call.last) for call in store._layout.calls) in ([(0, 5), (5, 11)], [(0, 6), (6, 11)])
+        for row in (0, 1, 2, 4, 5):
+            assert driver.tokens(row) == sequential(backend._model, (*LONG, 1 + row), len(driver.tokens(row)))[0]
+
+
+def test_a_beginning_is_shared_once_that_saves_enough() -> None:
+    """By a rule that counts rows: two copy it, the third finds it worth holding once, for all of them."""
+    with engine(llama, replace(CPU, shared_least=2 * len(LONG))) as (driver, backend, store):
+        begin(driver, 0, (*LONG, 1))
+        begin(driver, 1, (*LONG, 2))
+        assert store.pools.shared_prefixes() == []
+        begin(driver, 2, (*LONG, 3))
+        assert [prefix.length for prefix in store.pools.shared_prefixes()] == [len(LONG)]
+        assert {row.shared_length for row in store.rows()} == {len(LONG)}
+        for _ in range(4):
+            driver.turn(*(Feed(row) for row in range(3)))
+        driver.read()
+        for row in range(3):
+            assert driver.tokens(row) == sequential(backend._model, (*LONG, 1 + row), len(driver.tokens(row)))[0]
 
 
 def test_who_ran_the_beginning_may_leave_first_and_a_fork_of_a_fork_goes_on() -> None:
@@ -156,11 +193,12 @@ def test_what_stood_on_a_trunk_is_kept_whole_for_later_prompts() -> None:
         assert driver.tokens(2) == sequential(backend._model, prompt, 2)[0]
 
 
+@pytest.mark.parametrize("device", [CPU, ONE_CALL], ids=lambda device: device.name)
 @pytest.mark.parametrize("seed", range(4))
-def test_any_order_of_forks_rewinds_and_leaves_gives_each_row_its_own_tokens(seed: int) -> None:
+def test_any_order_of_forks_rewinds_and_leaves_gives_each_row_its_own_tokens(seed: int, device: DeviceProfile) -> None:
     """A random walk; every token that was drawn is the likeliest behind what its row holds, run afresh."""
     rng = random.Random(seed)  # noqa: S311 - a test is no secret
-    with engine(llama) as (driver, backend, store):
+    with engine(llama, device) as (driver, backend, store):
         held: dict[int, list[int]] = {}
         drawn: list[tuple[tuple[int, ...], int]] = []
         most = 0
@@ -172,8 +210,8 @@ def test_any_order_of_forks_rewinds_and_leaves_gives_each_row_its_own_tokens(see
                 held[row] += ids
                 drawn.append((tuple(held[row]), driver.tokens(row)[-1]))
 
-        for number in range(40):
-            action = rng.choice(["begin", "begin", "fork", "step", "step", "step", "wide", "rewind", "close"])
+        for number in range(50):
+            action = rng.choice(["begin", "begin", "begin", "fork", *["step"] * 4, "wide", "rewind", "close"])
             some = rng.choice(sorted(held)) if held else -1
             if action == "begin" and len(held) < 8:
                 base = LONG[: rng.randrange(CPU.shared_least - 40, len(LONG))] if rng.random() < 0.8 else ()
@@ -200,6 +238,7 @@ def test_any_order_of_forks_rewinds_and_leaves_gives_each_row_its_own_tokens(see
             elif action == "close" and held:
                 driver.edit(Close(some))
                 del held[some]
+            store.pack(tight=rng.random() < 0.2)
             most = max(most, len(store.pools.shared_prefixes()))
         assert most > 0
         for tokens, token in rng.sample(drawn, min(len(drawn), 24)):

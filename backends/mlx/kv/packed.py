@@ -48,7 +48,7 @@ class PackedStore:
         """`kept` is where KV of rows that leave goes, and where new rows look; None: nowhere."""
         self._model = model
         self._call_cost = device.attention_call_cost
-        self.pools = Pools(shapes, device.shared_least)
+        self.pools = Pools(shapes, device)
         """Where the rows are."""
         self._kept = kept
         self._layout = PackedLayout(expands_masks=device.expands_masks)
@@ -77,14 +77,17 @@ class PackedStore:
         """KV bytes that moving and branching rows copied so far."""
         return self.pools.bytes_copied
 
+    def tidy(self) -> None:
+        """See `Pools.tidy`."""
+        self.pools.tidy()
+
     def pack(self, *, tight: bool) -> None:
-        """See `Stores.pack`."""
-        self.pools.tight = tight
+        """See `Pools.pack`."""
+        self.pools.pack(tight=tight)
 
     def run(self, works: Sequence[RowWork]) -> Pass:
         """Build one forward over all of `works`."""
         # 1. Give every row a slot in which its new tokens fit.
-        self.pools.tidy()
         self.pools.fit([(work.row, work.row.length + (len(work.ids) or 1)) for work in works])
         # 2. Lay the entries out: rows with one token first, by slot, then those with several.
         wide = [work for work in works if len(work.ids) > 1]
@@ -169,15 +172,17 @@ class PackedStore:
         wanted = prompt[:-1]
         kept = self._kept.store.match(self._kept.namespace, wanted) if self._kept is not None else 0
         rows, ids = self.pools.rows(), list(wanted)
+        common = [common_prefix_length(other.tokens, ids, other.length) for other in rows]
         length, _, place = max(
             [
-                (common_prefix_length(other.tokens, ids, other.length), other.shared_length, place)
-                for place, other in enumerate(rows)
+                (found, other.shared_length, place)
+                for place, (found, other) in enumerate(zip(common, rows, strict=True))
             ],
             default=(0, 0, 0),
         )
         if length >= max(kept, BLOCK):
-            self.pools.branch(row, rows[place], length)
+            alike = [other for found, other in zip(common, rows, strict=True) if found >= length]
+            self.pools.branch(row, rows[place], length, alike)
         elif self._kept is not None and (hit := self._kept.store.find(self._kept.namespace, wanted, least=BLOCK)):
             length = hit.length
             self.pools.adopt(row, length, hit.layers)

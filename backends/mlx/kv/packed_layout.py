@@ -6,13 +6,13 @@ shared prefix, are one call; a row with several tokens (a prompt's chunk, a forc
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import mlx.core as mx
 
 from greenroom.backends.mlx.kv import shared_prefix
+from greenroom.backends.mlx.kv.grouping import group_lengths
 from greenroom.backends.mlx.kv.pools import Pool
 from greenroom.backends.mlx.kv.shared_prefix import SharedPrefix
 from greenroom.backends.mlx.rows import Row
@@ -58,13 +58,20 @@ class CausalCall(NamedTuple):
 
 
 class Scatter(NamedTuple):
-    """Entries `first` to `last` go one each to (`slots`, `offsets`) of a pool; to one column where that is a number."""
+    """Entries `first` to `last` go one each to (`slots`, `offsets`) of a pool: arrays of `[entries, 1]`.
+
+    Or to one column of neighbouring slots, a slice and a number.
+    """
 
     pool: Pool
     first: int
     last: int
     slots: Any
     offsets: Any
+
+    def place(self, heads: mx.array) -> Any:
+        """The index into a layer's buffer; `heads` are the numbers of its heads."""
+        return self.slots, slice(None) if isinstance(self.offsets, int) else heads, self.offsets
 
 
 class PackedLayout:
@@ -78,23 +85,39 @@ class PackedLayout:
         self.calls: list[BatchedCall | CausalCall] = []
         self.chosen: mx.array | None = None
         """Entries whose logits are wanted; None: all."""
-        self._expanded: dict[tuple[int, int], mx.array] = {}
-        """Masks by their calls' first entries, and how many heads they are for."""
+        self._masks: dict[tuple[int, int], mx.array] = {}
+        """As calls take them, by the calls' first entries and how many heads they are for."""
+        self._heads: dict[int, mx.array] = {}
+
+    def heads(self, count: int) -> mx.array:
+        """The numbers of so many heads, as an index: of a slice between arrays MLX makes one anew at every scatter."""
+        if count not in self._heads:
+            self._heads[count] = mx.arange(count, dtype=mx.uint32)
+        return self._heads[count]
 
     def clear(self) -> None:
         """Forget the last pass."""
         self.scatters, self.calls = [], []
-        self._expanded.clear()
+        self._masks.clear()
 
     def mask_of(self, call: BatchedCall, heads: int) -> mx.array | None:
         """The call's mask; for every head, made once for all layers, where each call would copy it to them."""
         if call.mask is None or not self._expands_masks:
             return call.mask
         key = call.first, heads
-        if key not in self._expanded:
+        if key not in self._masks:
             shape = (call.last - call.first, heads, 1, call.width)
-            self._expanded[key] = mx.contiguous(mx.broadcast_to(call.mask, shape))
-        return self._expanded[key]
+            self._masks[key] = mx.contiguous(mx.broadcast_to(call.mask, shape))
+        return self._masks[key]
+
+    def added_mask_of(self, call: BatchedCall | CausalCall, dtype: mx.Dtype) -> mx.array | None:
+        """The mask of a call behind a shared prefix, as it is added to scores; made once for all layers."""
+        if call.mask is None:
+            return None
+        key = call.first, 0
+        if key not in self._masks:
+            self._masks[key] = shared_prefix.added_mask(call.mask, dtype)
+        return self._masks[key]
 
 
 class PackedLayer:
@@ -117,9 +140,10 @@ class PackedLayer:
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Write the entries' `[n, heads, 1, size]` behind their rows; they come back as they are, for `attend`."""
         index = self._index
-        for pool, first, last, slots, offsets in self._layout.scatters:
-            pool.keys[index][slots, :, offsets] = keys[first:last, :, 0]
-            pool.values[index][slots, :, offsets] = values[first:last, :, 0]
+        for scatter in self._layout.scatters:
+            place = scatter.place(self._layout.heads(keys.shape[1]))
+            scatter.pool.keys[index][place] = keys[scatter.first : scatter.last, :, 0]
+            scatter.pool.values[index][place] = values[scatter.first : scatter.last, :, 0]
         for call in self._layout.calls:
             if isinstance(call, CausalCall):
                 part = slice(call.first, call.last)
@@ -144,16 +168,16 @@ class PackedLayer:
         if span is None:
             mask = self._layout.mask_of(call, queries.shape[1])
             return mx.fast.scaled_dot_product_attention(queries, *own, scale=scale, mask=mask, sinks=sinks)
-        prefix = span.prefix.part(index, 0, span.length)
-        return shared_prefix.attention(queries, prefix, own, scale=scale, mask=call.mask, sinks=sinks)
+        prefix, added = span.prefix.part(index, 0, span.length), self._layout.added_mask_of(call, queries.dtype)
+        return shared_prefix.attention(queries, prefix, own, scale=scale, mask=added, sinks=sinks)
 
     def _attend_causal(self, call: CausalCall, queries: mx.array, scale: float, sinks: mx.array | None) -> mx.array:
         index, span = self._index, call.span
         row, stop = slice(call.slot, call.slot + 1), call.start + call.last - call.first
         keys, values = call.pool.keys[index][row, :, :stop], call.pool.values[index][row, :, :stop]
         if span is not None and call.mask is not None:
-            prefix = span.prefix.part(index, 0, span.length)
-            return shared_prefix.attention(queries, prefix, (keys, values), scale=scale, mask=call.mask, sinks=sinks)
+            prefix, added = span.prefix.part(index, 0, span.length), self._layout.added_mask_of(call, queries.dtype)
+            return shared_prefix.attention(queries, prefix, (keys, values), scale=scale, mask=added, sinks=sinks)
         if span is not None:  # many queries: one kernel over a copy of both parts costs less than scores in memory
             first = span.prefix.part(index, 0, span.length)
             keys, values = mx.concatenate([first[0], keys], axis=2), mx.concatenate([first[1], values], axis=2)
@@ -196,8 +220,12 @@ def scatter(rows: list[Row], first: int) -> Scatter:
     pool: Any = rows[0].pool
     if len(set(lengths)) == 1 and slots[-1] - slots[0] == len(slots) - 1:
         return Scatter(pool, first, last, slice(slots[0], slots[-1] + 1), lengths[0])
-    # Unsigned, like the ranges that MLX makes of slices between them: else each index is cast, three times a scatter.
-    return Scatter(pool, first, last, mx.array(slots, mx.uint32), mx.array(lengths, mx.uint32))
+    return Scatter(pool, first, last, _column(slots), _column(lengths))
+
+
+def _column(numbers: list[int]) -> mx.array:
+    """Indices beside those of heads. Unsigned, as MLX makes them: else each of them is cast, at every scatter."""
+    return mx.array(numbers, mx.uint32)[:, None]
 
 
 def pools_of(rows: list[Row]) -> Iterable[tuple[int, int]]:
@@ -214,7 +242,7 @@ def runs_of(rows: list[Row], call_cost: int) -> list[tuple[int, int]]:
     found = []
     for first, last in _neighbours(rows):
         lengths = [row.own_length + 1 for row in rows[first:last]]
-        found += [(first + a, first + b) for a, b in _group(lengths, call_cost + rows[first].shared_length)]
+        found += [(first + a, first + b) for a, b in group_lengths(lengths, call_cost + rows[first].shared_length)]
     return found
 
 
@@ -231,20 +259,3 @@ def _follows(before: Row, row: Row) -> bool:
     if row.pool is not before.pool or row.slot != (before.slot or 0) + 1:
         return False
     return row.shared_prefix is before.shared_prefix and row.shared_length == before.shared_length
-
-
-def _group(lengths: list[int], call_cost: int) -> list[tuple[int, int]]:
-    """Cut neighbours into groups so that padding to each group's longest and the calls cost least."""
-    best: list[tuple[int, int]] = [(0, 0)]
-    for stop in range(1, len(lengths) + 1):
-        longest, found = 0, (sys.maxsize, 0)
-        for start in range(stop - 1, -1, -1):
-            longest = max(longest, lengths[start])
-            found = min(found, (best[start][0] + call_cost + longest * (stop - start), start))
-        best.append(found)
-    groups, stop = [], len(lengths)
-    while stop:
-        start = best[stop][1]
-        groups.append((start, stop))
-        stop = start
-    return groups[::-1]

@@ -35,6 +35,12 @@ class SharedPrefix:
         return self.keys[layer][:, :, start:stop], self.values[layer][:, :, start:stop]
 
 
+def added_mask(mask: mx.array, dtype: mx.Dtype) -> mx.array:
+    """A mask of `[rows, 1, 1, tokens]` bools as `attention` takes it: 0 where a row sees a token, else -inf."""
+    seen, hidden = mx.array(0, dtype), mx.array(-mx.inf, dtype)
+    return mx.where(mask, seen, hidden).squeeze(1)[None]
+
+
 def attention(
     queries: mx.array,
     prefix: tuple[mx.array, mx.array],
@@ -47,21 +53,27 @@ def attention(
     """Attention of `[rows, heads, 1, size]`, each row over the prefix and then over its own tokens.
 
     `prefix` is `[1, kv heads, shared, size]`, `own` is `[rows or 1, kv heads, tokens, size]`, of which a row sees what
-    `mask` (bool, broadcast to `[rows, kv heads, heads / kv heads, tokens]`) says.
+    `mask` (see `added_mask`) says.
+
+    The heads come first throughout, `[kv heads, rows, heads / kv heads, …]`: so rows and their queries are one axis of
+    each product with the prefix, without a copy, and what adds is part of the products. Nine launches on a GPU.
     """
     (prefix_keys, prefix_values), (keys, values) = prefix, own
     rows, heads, _, size = queries.shape
     kv_heads, shared = prefix_keys.shape[1:3]
     group = heads // kv_heads
-    scaled = (queries * scale).reshape(rows, kv_heads, group, size)
-    over_prefix = scaled.swapaxes(0, 1).reshape(kv_heads, rows * group, size) @ prefix_keys[0].swapaxes(1, 2)
-    scores = [over_prefix.reshape(kv_heads, rows, group, shared).swapaxes(0, 1)]
-    over_own = scaled @ keys.swapaxes(2, 3)
-    scores.append(over_own if mask is None else mx.where(mask, over_own, mx.array(-mx.inf, over_own.dtype)))
+    scaled = queries.reshape(rows, kv_heads, group, size).swapaxes(0, 1) * scale
+    over_prefix = scaled.reshape(kv_heads, rows * group, size) @ prefix_keys.squeeze(0).swapaxes(1, 2)
+    own_keys = keys.swapaxes(0, 1).swapaxes(2, 3)
+    over_own = scaled @ own_keys if mask is None else mx.addmm(mask, scaled, own_keys)
+    scores = [over_prefix.reshape(kv_heads, rows, group, shared), over_own]
     if sinks is not None:
-        scores.append(mx.broadcast_to(sinks.reshape(1, kv_heads, group, 1), (rows, kv_heads, group, 1)))
+        scores.append(mx.broadcast_to(sinks.reshape(kv_heads, 1, group, 1), (kv_heads, rows, group, 1)))
     weights = mx.softmax(mx.concatenate(scores, axis=-1), axis=-1, precise=True)
-    from_prefix = weights[..., :shared].swapaxes(0, 1).reshape(kv_heads, rows * group, shared) @ prefix_values[0]
-    from_own = weights[..., shared : shared + keys.shape[2]] @ values
-    found = from_prefix.reshape(kv_heads, rows, group, -1).swapaxes(0, 1) + from_own
-    return found.reshape(rows, heads, 1, -1)
+    from_prefix = weights[..., :shared].reshape(kv_heads, rows * group, shared) @ prefix_values.squeeze(0)
+    found = mx.addmm(
+        from_prefix.reshape(kv_heads, rows, group, -1),
+        weights[..., shared : shared + keys.shape[2]],
+        values.swapaxes(0, 1),
+    )
+    return found.swapaxes(0, 1).reshape(rows, heads, 1, -1)

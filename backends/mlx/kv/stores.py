@@ -29,6 +29,9 @@ class Store(Protocol):
     def begin(self, row: Row, prompt: tuple[int, ...]) -> int:
         """Start an empty row with the KV of a prefix of `prompt`, where some is held; how many tokens that is."""
 
+    def tidy(self) -> None:
+        """Bring rows together that stand apart, before a pass; rows whose KV is lost on the way say so."""
+
     def pack(self, *, tight: bool) -> None:
         """Hold rows in little more than they need from now on, and at once; or loosely again."""
 
@@ -92,6 +95,10 @@ class Stores:
     def of(self, row: Row) -> Store:
         """The row's store."""
         return self.main if row.kv is None else self._others[row.kv]
+
+    def tidy(self) -> None:
+        """Before a pass: see `Store.tidy`."""
+        self.main.tidy()
 
     def pack(self, *, tight: bool) -> None:
         """See `Store.pack`."""

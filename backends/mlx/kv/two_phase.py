@@ -50,6 +50,9 @@ class TwoPhaseStore:
         logits = [self.forward(row, tokens[i : i + 1])[:, -1] for i, row in enumerate(rows)]
         return logits[0] if len(logits) == 1 else mx.concatenate(logits)
 
+    def tidy(self) -> None:
+        """Nothing stands apart here."""
+
     def pack(self, *, tight: bool) -> None:
         """Nothing is held loosely here."""
 
