@@ -106,13 +106,12 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     `vocab_size` is the width of the logits, `context_length` the most tokens a row may hold, `stop_tokens` the ids that
     end a turn (EOS and the template's end markers). `kv_bytes_per_token` and `kv_bytes_per_row` (state that does not
-    grow) estimate what a row costs, of which `kv_numbers_per_token` can be quantized. With `context_span` tokens
-    before it, a token costs twice what the first one does. `kv_group_sizes` are the groups in which keys and values can
-    be quantized (none: they cannot be), `can_rotate` says whether a row's length can be bounded by
-    `KvOptions.max_size`, `reuses_prefixes` whether an opened row may begin with the KV of a prompt that another row has
-    run or runs. `dispatch_blocks` says that `sample` waits for most of the
-    pass it submits (MLX on CPU), so results are delivered before it. `can_rewind`, `can_fork` and `can_draft` say what
-    the model's caches allow.
+    grow) estimate what a row costs, in places that grow by `kv_step` tokens; `kv_numbers_per_token` are the numbers of
+    a token that can be quantized, in groups of one of `kv_group_sizes` (none: they cannot be). With `context_span`
+    tokens before it, a token costs twice what the first one does. `can_rotate` says whether a row's length can be
+    bounded by `KvOptions.max_size`, `reuses_prefixes` whether an opened row may begin with the KV of a prompt that
+    another row has run or runs. `dispatch_blocks` says that `sample` waits for most of the pass it submits (MLX on
+    CPU), so results are delivered before it. `can_rewind`, `can_fork` and `can_draft` say what the model's caches allow.
     """
 
     name: str
@@ -122,6 +121,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     kv_bytes_per_token: int
     kv_bytes_per_row: int
     kv_numbers_per_token: int = 0
+    kv_step: int = 1
     context_span: float = math.inf
     kv_group_sizes: tuple[int, ...] = ()
     can_rotate: bool = False

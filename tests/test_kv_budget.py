@@ -250,8 +250,8 @@ def test_who_was_to_give_its_row_back_goes_on_where_that_is_not_needed_any_more(
     while backend.crowd < 3:
         course.turn()
     backend.ballast = 395
-    course.turn()
-    course.turn()
+    for _ in range(3):
+        course.turn()
     chosen = [r.id for r in course.scheduler._admission.by_row.values() if r.progress.is_yielding]
     course.scheduler.cancel(Cancel(requests[0], "handle"))
     course.turn()

@@ -150,8 +150,9 @@ class Admission:
                 num_free -= 1
 
     def _bytes_of(self, request: Request, num_tokens: int) -> int:
-        """What its row costs for itself with so many tokens, without what it shares."""
-        return self._model.kv_bytes(self._sharing.num_unshared(num_tokens, request.row), request.submit.kv)
+        """What its row takes for itself with so many tokens, without what it shares: places grow in steps."""
+        own, step = self._sharing.num_unshared(num_tokens, request.row), self._model.kv_step
+        return self._model.kv_bytes(-(-own // step) * step, request.submit.kv)
 
     def _held_bytes(self, request: Request) -> int:
         return self._bytes_of(request, request.progress.num_computed)
@@ -204,7 +205,9 @@ class Admission:
         """Give rows to those who wait, in their order, while rows are free and what they need fits the budget."""
         admitted: list[Request] = []
         budget, num_free = self.budget, self._num_free()
-        budget.reserved_bytes = self._sharing.nbytes + sum(self._expected_bytes(r) for r in self.by_row.values())
+        rows = self.by_row.values()
+        budget.reserved_bytes = self._sharing.nbytes + sum(self._expected_bytes(r) for r in rows)
+        budget.placed_bytes = self._sharing.nbytes + sum(self._held_bytes(r) for r in rows)
         for request in [r for r in self.waiting if r.has_credit]:
             if num_free == 0:
                 break

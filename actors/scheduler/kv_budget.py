@@ -11,7 +11,7 @@ They are held loosely again where twice what is expected of them, and more, woul
 
 from __future__ import annotations
 
-from greenroom.backends.protocol import Close, Edit, EditResult, LimitPrefixes, Pack, StepResult
+from greenroom.backends.protocol import Close, Edit, EditResult, LimitPrefixes, Open, Pack, StepResult
 
 __all__ = ["KvBudget"]
 
@@ -19,6 +19,8 @@ _GROWTH = 1.25
 """Times its length: a place that is not packed, once it has grown."""
 _LOOSE = 2.2
 """Times what they need: what rows are given that are not packed."""
+_WORST = 3.0
+"""Times what their tokens take: packed rows of very unequal length in a store that pads them."""
 _ROOMY = 2.5
 """Times what rows are expected to hold: they may be held loosely where so much fits."""
 
@@ -33,7 +35,8 @@ class KvBudget:
         """Of the tokens of open rows."""
         self.prefix_bytes = 0
         self.reserved_bytes = 0
-        """What the rows of requests are expected to need."""
+        """What the rows of requests are expected to need, and of that, what they need now."""
+        self.placed_bytes = 0
         self.is_full = False
         """A row had to go: nobody gets one until another is over."""
         self.is_tight = False
@@ -83,6 +86,7 @@ class KvBudget:
     def open_row(self, need: int, own: int) -> None:
         """A row is given to somebody who needs so much for it; `own` bytes of that are held already."""
         self.reserved_bytes += need
+        self.placed_bytes += max(0, need - own)
         self._row_bytes += max(0, need - own)
         self._token_bytes += max(0, need - own)
 
@@ -97,12 +101,14 @@ class KvBudget:
     def shortage(self, need: int, idle: int) -> int:
         """What is missing for a row that needs so much beside those that are here, `idle` bytes of which nobody uses.
 
-        Of packed rows that is more than they hold, else it is what is expected of them.
+        By what is expected of all; of packed rows, beside what they hold.
         """
         if not self.is_tight:
             return self.reserved_bytes + idle + need - self.limit
-        to_come = max(0, self.reserved_bytes - (self._token_bytes - idle))
-        return self.held_bytes + to_come + need - self.limit
+        # What packed rows hold for a byte that they need: not every store packs them well. Of few it says nothing.
+        overhead = 1 + (self._reported_bytes - self.placed_bytes - idle) / max(self.placed_bytes, self.limit // 4, 1)
+        growth = self.reserved_bytes - self.placed_bytes + need
+        return self.held_bytes + int(growth * min(max(overhead, 1.0), _WORST)) - self.limit
 
     def fits(self, need: int, idle: int, own: int) -> bool:
         """Whether a row that needs so much may join those that are here; `own` bytes of it are held already."""
@@ -116,7 +122,8 @@ class KvBudget:
 
     def is_near(self, need: int = 0) -> bool:
         """Whether rows that are not packed might exceed the limit, and one that needs so much beside them."""
-        return _GROWTH * self._row_bytes + _LOOSE * need + self.prefix_bytes > self.limit
+        held = max(self._row_bytes, self._reported_bytes)
+        return _GROWTH * held + _LOOSE * need + self.prefix_bytes > self.limit
 
     # Edits.
 
@@ -146,7 +153,7 @@ class KvBudget:
         if not self.is_tight:
             if is_wanted or self.is_near():
                 self.pack(edits)
-        elif is_wanted:
+        elif is_wanted or any(isinstance(edit, Open) for edit in edits):
             if any(isinstance(edit, Close) for edit in edits):
                 self.pack(edits)
         elif _ROOMY * max(self.reserved_bytes, self.kv_bytes) <= self.limit and not self.is_near():

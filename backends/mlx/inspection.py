@@ -24,6 +24,7 @@ from greenroom.backends.mlx.device import device_info, uses_cpu
 from greenroom.backends.mlx.device_profile import DeviceProfile
 from greenroom.backends.mlx.kv.batch_cache import BatchCacheStore
 from greenroom.backends.mlx.kv.cache_snapshots import can_snapshot
+from greenroom.backends.mlx.kv.grouping import round_up
 from greenroom.backends.mlx.kv.packed import PackedStore
 from greenroom.backends.mlx.kv.padded import PaddedStore
 from greenroom.backends.mlx.kv.row_cost import RowCost
@@ -120,6 +121,7 @@ def inspect(
         kv_bytes_per_token=cost.per_token,
         kv_bytes_per_row=cost.per_row,
         kv_numbers_per_token=cost.numbers,
+        kv_step=round_up(1) if plain and store is kinds[0] else caches.KVCache.step,
         context_span=_context_span(model, loaded.config, cost, device) if cost.per_token else math.inf,
         kv_group_sizes=groups,
         can_rotate=plain and not hasattr(model, "make_cache"),
