@@ -111,7 +111,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     tokens before it, a token costs twice what the first one does. `can_rotate` says whether a row's length can be
     bounded by `KvOptions.max_size`, `reuses_prefixes` whether an opened row may begin with the KV of a prompt that
     another row has run or runs. `dispatch_blocks` says that `sample` waits for most of the pass it submits (MLX on
-    CPU), so results are delivered before it. `can_rewind`, `can_fork` and `can_draft` say what the model's caches allow.
+    CPU), so results are delivered before it. What the caches allow say `can_rewind`, `can_fork` and `can_draft`.
     """
 
     name: str

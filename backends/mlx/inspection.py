@@ -51,7 +51,7 @@ _LENGTH_KEYS = (
 _DEFAULT_CONTEXT = 4096
 _QUANTIZED_GROUPS = (32, 64, 128)
 _PREFIX_SHARE = 8
-"""Of the memory for KV, this part may hold prefixes beside it."""
+"""Of the memory for KV, this part may be kept prefixes."""
 _SAMPLES = 64
 """Numbers of a parameter that its fingerprint looks at."""
 _PROBES = ((1, 2, 3, 4, 5), (2, 1))

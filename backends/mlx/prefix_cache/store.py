@@ -225,6 +225,10 @@ class PrefixStore:
         self._budget = min(self._largest, most)
         self._make_room(0)
 
+    def release(self) -> None:
+        """Drop everything; what files can hold goes there."""
+        self._make_room(self._budget)
+
     def flush(self) -> None:
         """Write everything that files can hold, the least recently used first; it stays here too."""
         for entry in self._recent:
