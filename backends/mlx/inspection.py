@@ -23,6 +23,7 @@ from greenroom.backends.mlx.depth_cost import context_span, count_experts
 from greenroom.backends.mlx.device import device_info, uses_cpu
 from greenroom.backends.mlx.device_profile import DeviceProfile
 from greenroom.backends.mlx.kv.cache_snapshots import can_snapshot
+from greenroom.backends.mlx.kv.grouping import round_up
 from greenroom.backends.mlx.kv.optioned import quantize
 from greenroom.backends.mlx.kv.packed import PackedStore
 from greenroom.backends.mlx.kv.row_cost import RowCost
@@ -50,7 +51,7 @@ _LENGTH_KEYS = (
 _DEFAULT_CONTEXT = 4096
 _QUANTIZED_GROUPS = (32, 64, 128)
 _PREFIX_SHARE = 8
-"""Of the memory for KV, this part may hold prefixes beside it."""
+"""Of the memory for KV, this part may be kept prefixes."""
 _SNAPSHOT_CHUNK = 512
 """Tokens: of caches that cannot be cut a snapshot is kept after each chunk, and prompts reuse one or nothing."""
 _SAMPLES = 64
@@ -125,6 +126,8 @@ def inspect(
         kv_bytes_per_row=cost.per_row,
         context_span=context_span(model, loaded.config, used, cost.layers, device) if cost.per_token else math.inf,
         prompt_chunk=device.prompt_chunk if plain else min(device.prompt_chunk, _SNAPSHOT_CHUNK),
+        kv_numbers_per_token=cost.numbers,
+        kv_step=round_up(1) if store.name == "packed" else caches.KVCache.step,
         kv_group_sizes=groups,
         can_rotate=plain and not hasattr(model, "make_cache"),
         reuses_prefixes=store.name == "packed",
