@@ -7,6 +7,7 @@ logits, and a row's first token comes the way all others do.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import mlx.core as mx
@@ -56,6 +57,12 @@ class TwoPhaseStore:
     def pack(self, *, tight: bool) -> None:
         """Nothing is held loosely here."""
 
+    def abandon(self, rows: Sequence[Row]) -> None:
+        """The rows' own caches, and the batch, may hold some layers more than others: they go."""
+        for row in (*rows, *self.rows()):
+            row.cache, row.kv_lost = None, row.length > 0
+        self.clear()
+
     @property
     def nbytes(self) -> int:
         """Bytes of the decode batch."""
@@ -74,7 +81,8 @@ class TwoPhaseStore:
 
     def leave(self, row: Row) -> None:
         """What the row held is kept for prompts that go on from there."""
-        self.keep(row)
+        with suppress(Exception):  # a pass under way failed, or there is no room for a copy: nothing is kept
+            self.keep(row)
 
     def extend(self, row: Row, ids: tuple[int, ...]) -> list[mx.array]:
         """Run `ids` behind the row's tokens, here on its own caches; returns what must be evaluated."""
@@ -117,9 +125,13 @@ class TwoPhaseStore:
         result = Pass()
         decode: list[Row] = []
         for work in works:
+            in_batch = work.row.slot is not None
             try:
                 stays = self._chunk(work, result)
-            except Exception as error:  # noqa: BLE001 - the edge where a row's failure is told from the others'
+            except Exception as error:
+                if in_batch:
+                    raise
+                work.row.cache, work.row.kv_lost = None, work.row.length > 0
                 result.failures.append(RowFailure(work.row.id, error))
                 continue
             if stays:
