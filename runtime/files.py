@@ -1,14 +1,34 @@
-"""Files that appear whole: written beside their place under a name of their own, and moved there in one step."""
+"""Files as they are read and written here: regular ones alone, replaced in one step, with JSON of a bounded depth.
+
+A pipe would keep its reader waiting, a device has no end, and a rename would put a file in the place of either: so what
+a path leads to is looked at first. Depth is counted before a parser sees the text, because parsers recurse.
+"""
 
 from __future__ import annotations
 
 import os
+import re
+import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["part_of", "replace_file"]
+from greenroom.errors import UnusablePath
+
+__all__ = ["MAX_JSON_DEPTH", "check_json_depth", "find_target", "part_of", "read_file", "replace_file"]
+
+MAX_JSON_DEPTH = 128
+"""Of arrays and objects in a file: more than any schema that a person wrote, far less than what a stack holds."""
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+# A string is matched to its end, or to the text's, so that no part of the text is looked at twice.
+_BRACKET_OR_STRING = re.compile(rb'[\[{\]}]|"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 
 
 @contextmanager
@@ -26,8 +46,60 @@ def part_of(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def find_target(path: Path) -> Path:
+    """Where a file for `path` is to be moved: there, or where a link there leads; it need not exist.
+
+    Raises `UnusablePath` for what is no regular file, which would be replaced, and `OSError`.
+    """
+    with suppress(FileNotFoundError):  # nothing is there, or a link to a file that is yet to be made
+        _require_regular(path)
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
 def replace_file(path: Path, data: bytes) -> None:
-    """Have `data` at `path`, readable by its owner alone: all of it, or after a failure what was there before."""
-    with part_of(path) as part:
+    """Have `data` at `path`, readable by its owner alone: all of it, or after a failure what was there before.
+
+    Where a link is there, the file that it leads to is replaced. Raises `UnusablePath`, `OSError`.
+    """
+    target = find_target(path)
+    with part_of(target) as part:
         part.write_bytes(data)
-        part.replace(path)
+        part.replace(target)
+
+
+def read_file(path: Path, most: int | None = None) -> bytes:
+    """All of a regular file. Raises `UnusablePath` for anything else, and for more than `most` bytes; `OSError`."""
+    size = _require_regular(path).st_size
+    if most is not None and size > most:
+        raise UnusablePath(path, f"has {size} bytes, and at most {most} are read")
+    try:
+        return path.read_bytes()
+    except MemoryError as cause:
+        raise UnusablePath(path, f"has {size} bytes, for which there is no memory") from cause
+
+
+def check_json_depth(text: bytes, most: int = MAX_JSON_DEPTH) -> None:
+    """Raise `ValueError`, which says where, for arrays and objects in more than `most` others.
+
+    Of what is no JSON, at least all is looked at that a parser reads before it says so.
+    """
+    depth = 0
+    for found in _BRACKET_OR_STRING.finditer(text):
+        if text[found.start()] in b"[{":
+            depth += 1
+            if depth > most:
+                place = found.start()
+                raise ValueError(f"arrays and objects nest deeper than {most} levels at byte {place}: flatten them")
+        elif text[found.start()] in b"]}":
+            depth -= 1
+
+
+def _require_regular(path: Path) -> os.stat_result:
+    try:
+        status = path.stat()
+    except ValueError as cause:  # a null character, or what the file system cannot spell
+        raise UnusablePath(repr(str(path)), f"is no path: {cause}") from cause
+    if not stat.S_ISREG(status.st_mode):
+        kind = next((name for is_kind, name in _KINDS if is_kind(status.st_mode)), "something else")
+        raise UnusablePath(path, f"is {kind}, not a regular file: give the path of a file")
+    return status
