@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+from pathlib import Path
+
 import pytest
+from mlx_lm.generate import generate_step
 from models import MODELS, driven, llama, sequential
 
+from greenroom import GenerateParameters
 from greenroom.backends.protocol import Close, Feed, KvOptions
 
 PROMPTS = ((5, 9, 200, 31, 7, 7, 90), (1, 2, 3), tuple(range(10, 40)))
@@ -81,3 +86,11 @@ def test_the_model_says_what_its_caches_allow(name: str, groups: tuple[int, ...]
         assert backend._profile is not None
         info = backend._profile.info
         assert (info.kv_group_sizes, info.can_rotate) == (groups, rotates)
+
+
+def test_the_page_on_memory_says_where_mlx_lms_default_is_another() -> None:
+    """Ours and theirs, as both are."""
+    theirs = inspect.signature(generate_step).parameters["quantized_kv_start"].default
+    page = (Path(__file__).resolve().parents[2] / "docs" / "memory.md").read_text()
+    assert f"`quantized_kv_start={theirs}`" in page
+    assert f"(`quantized_kv_start={GenerateParameters().quantized_kv_start}`)" in page

@@ -8,21 +8,26 @@ import os
 import stat
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import llama, mx
+from models import llama, mamba2, mx
 
 from greenroom import Runtime
 from greenroom.backends.mlx import MlxBackend
+from greenroom.backends.mlx.layer_shape import LayerShape
 from greenroom.backends.mlx.prefix_cache import file_format as prefix_format
 from greenroom.backends.mlx.prefix_cache import files as prefix_files
+from greenroom.backends.mlx.prefix_cache.export import export_prefix, import_prefix
 from greenroom.backends.mlx.prefix_cache.files import PrefixFiles, PrefixFileWarning
+from greenroom.backends.mlx.prefix_cache.store import CacheSnapshot, PrefixNamespace, PrefixStore
 from greenroom.backends.mlx.tensor_header import parse_header
-from greenroom.errors import ModelError, UnusablePath
+from greenroom.backends.protocol import Close, Feed, ForwardPlan, Open, Sampling
+from greenroom.errors import InvalidSnapshot, ModelError, SnapshotMismatch, UnusablePath
 
 TOKENS = (5, 6, 7, 300_000)
 ARRAYS = {"keys.0": (1, 2, 4, 3), "values.0": (1, 2, 4, 5)}
@@ -401,6 +406,25 @@ HOSTILE: st.SearchStrategy[object] = st.sampled_from(
 )
 
 
+def signed(header: dict[str, Any], body: memoryview) -> bytes:
+    """A file with this header, and the checksum that goes with it where there can be one."""
+    metadata = header["__metadata__"]
+    with suppress(TypeError, KeyError):
+        arrays = {name: each for name, each in header.items() if name != "__metadata__"}
+        described = {name: (each["dtype"], tuple(each["shape"])) for name, each in arrays.items()}
+        parts = {name: body[slice(*each["data_offsets"])] for name, each in arrays.items()}
+        metadata["arrays"] = prefix_format._describe(described)
+        metadata["checksum"] = prefix_format._checksum(prefix_format.Metadata(**metadata), parts)
+    changed = json.dumps(header).encode()
+    return len(changed).to_bytes(8, "little") + changed + bytes(body)
+
+
+def opened(data: bytes) -> tuple[dict[str, Any], memoryview]:
+    """The header and what is behind it."""
+    length = int.from_bytes(data[:8], "little")
+    return json.loads(data[8 : 8 + length]), memoryview(data)[8 + length :]
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_a_lie_under_a_right_checksum_is_a_warning_or_what_it_says(
@@ -409,23 +433,10 @@ def test_a_lie_under_a_right_checksum_is_a_warning_or_what_it_says(
     """Any value in the header in the place of any other, signed anew: nothing else is raised, and nothing dies."""
     folder = tmp_path_factory.mktemp("signed")
     path = saved(folder)
-    whole = path.read_bytes()
-    length = int.from_bytes(whole[:8], "little")
-    header = json.loads(whole[8 : 8 + length])
+    header, body = opened(path.read_bytes())
     part = header[data.draw(st.sampled_from(sorted(header)))]
     part[data.draw(st.sampled_from(sorted(part)))] = data.draw(HOSTILE)
-    body = memoryview(whole)[8 + length :]
-    metadata = header["__metadata__"]
-    try:
-        arrays = {name: each for name, each in header.items() if name != "__metadata__"}
-        described = {name: (each["dtype"], tuple(each["shape"])) for name, each in arrays.items()}
-        parts = {name: body[slice(*each["data_offsets"])] for name, each in arrays.items()}
-        metadata["arrays"] = prefix_format._describe(described)
-        metadata["checksum"] = prefix_format._checksum(prefix_format.Metadata(**metadata), parts)
-    except (TypeError, KeyError):
-        pass  # nothing that could be signed
-    changed = json.dumps(header).encode()
-    path.write_bytes(len(changed).to_bytes(8, "little") + changed + bytes(body))
+    path.write_bytes(signed(header, body))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found = PrefixFiles(folder, MUCH).load("block", "model", TOKENS)
@@ -510,3 +521,54 @@ async def test_a_prefix_folder_that_cannot_be_written_is_an_error_at_entry(
         assert (tmp_path / "a" / "b").is_dir()
         assert list((tmp_path / "a" / "b").iterdir()) == []
         assert fine.is_open
+
+
+@pytest.mark.parametrize("shapes", [[LayerShape(1, 3, 5, mx.float32, mx.float32)], []], ids=["kv", "caches"])
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_imported_kv_under_a_right_checksum_is_held_or_refused(shapes: list[LayerShape], data: st.DataObject) -> None:
+    """Any value in its header in the place of any other: a typed error, after which nothing is held."""
+    tokens = list(range(70))
+
+    def store() -> PrefixNamespace:
+        return PrefixNamespace(PrefixStore(MUCH, shapes), "model")
+
+    one = store()
+    if shapes:
+        one.store.put("model", tokens, [(mx.zeros((1, 1, 70, 3)), mx.zeros((1, 1, 70, 5)))])
+    else:
+        one.store.put_snapshot("model", tokens, CacheSnapshot({"0/0": mx.zeros((2, 3))}, "[{}]"))
+    one.store.settle()
+    kv = export_prefix(one, tokens)
+    assert kv is not None
+    assert import_prefix(store(), kv) == len(tokens)
+    header, body = opened(kv)
+    part = header[data.draw(st.sampled_from(sorted(header)))]
+    key = data.draw(st.sampled_from(sorted(part)))
+    part[key] = data.draw(HOSTILE | st.sampled_from(["AAAA", "AAAAAA==", "/////w==", "é"]))
+    other = store()
+    try:
+        held = import_prefix(other, signed(header, body))
+    except (InvalidSnapshot, SnapshotMismatch):
+        assert other.store.nbytes == 0
+    else:
+        assert 0 <= held <= len(tokens)
+
+
+def test_caches_of_another_version_are_run_again(caplog: pytest.LogCaptureFixture) -> None:
+    """A file may hold what this mlx-lm cannot take back: that costs the prompt's passes, and a line in the log."""
+    backend = MlxBackend.from_model(mamba2, prefix_bytes=1 << 26)
+    backend.load()
+    kept = backend._kept
+    assert kept is not None
+    for note in ("[]", "{", "[" * 5000, '[{"a": 1}, 7]', "null"):
+        kept.store.put_snapshot(kept.namespace, TOKENS[:3], CacheSnapshot({"0/0": mx.zeros((2, 3))}, note))
+        with caplog.at_level(logging.WARNING, "greenroom"):
+            assert backend.edit([Open(1, Sampling(), prompt=(*TOKENS[:3], 9))]).reused in ((), ((1, 0),))
+        backend.forward(ForwardPlan((Feed(1, (*TOKENS[:3], 9)),)))
+        backend.sample()
+        assert len(backend.read().sampled) == 1
+        backend.edit([Close(1)])
+        assert "cannot be used, so they are run" in caplog.text
+        caplog.clear()
+    backend.close()
