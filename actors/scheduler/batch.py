@@ -63,20 +63,13 @@ def build_batch(rows: Mapping[int, Request], budget: StepBudget, model: ModelInf
 
 
 def _piece_size(request: Request, size: int) -> int:
-    """How many of the next `size` tokens may be run together, so that what is run again gives the KV that it gave.
+    """How many of the next `size` tokens may be run together.
 
-    A bounded or quantized row depends on how its tokens were cut: a prompt looks back on itself unchanged, and what is
-    drawn looks back on what is left of that.
+    In a bounded row, what was drawn is run again one by one, as it was drawn: each token is a forward of its own.
     """
     kv = request.submit.kv
-    if kv is None:
-        return size
-    num_computed, prompt_end = request.progress.num_computed, request.prompt_end
-    if num_computed < prompt_end:
-        return min(size, prompt_end - num_computed)
-    if kv.max_size is not None:
-        return 1
-    return min(size, kv.start - num_computed) if num_computed < kv.start else size
+    num_prompt = request.prompt_end - request.progress.num_computed
+    return size if kv is None or kv.max_size is None else min(size, max(1, num_prompt))
 
 
 def _feed_decode(request: Request, row: int, most: int) -> Feed:

@@ -23,7 +23,7 @@ from greenroom.backends.mlx.tensor_header import MAX_HEADER_BYTES, parse_header
 from greenroom.errors import ModelLoadFailed, ModelNotFound
 from greenroom.files import check_json_depth, read_file
 
-__all__ = ["Loaded", "chat_template", "load_folder", "stop_tokens", "thinking", "tool_parser", "wrap"]
+__all__ = ["Loaded", "chat_template", "find_folder", "load_folder", "stop_tokens", "thinking", "tool_parser", "wrap"]
 
 _SETTINGS = (
     "config.json",
@@ -68,7 +68,7 @@ def load_folder(model: str | Path, device: DeviceProfile) -> Loaded:
 
     Raises `ModelNotFound` where there is no such folder or name, `ModelLoadFailed` where what is there is no model.
     """
-    folder = _folder(model)
+    folder = find_folder(model)
     _check(folder)
     utils = importlib.import_module("mlx_lm.utils")
     try:
@@ -134,7 +134,11 @@ def tool_parser(loaded: Loaded) -> LibraryParser | None:
     return LibraryParser(wrapper.tool_call_start, wrapper.tool_call_end or "", wrapper.tool_parser)
 
 
-def _folder(model: str | Path) -> Path:
+def find_folder(model: str | Path, *, is_local: bool = False) -> Path:
+    """The folder, or that of a name on the hub; with `is_local` only what is here already, and no network is asked.
+
+    Raises `ModelNotFound`.
+    """
     path = Path(model).expanduser()
     if path.is_dir():
         return path
@@ -144,9 +148,10 @@ def _folder(model: str | Path) -> Path:
     hub = importlib.import_module("huggingface_hub")
     patterns = importlib.import_module("mlx_lm.utils").DEFAULT_ALLOW_PATTERNS
     try:
-        return Path(hub.snapshot_download(text, allow_patterns=patterns))
+        return Path(hub.snapshot_download(text, allow_patterns=patterns, local_files_only=is_local))
     except Exception as error:
-        raise ModelNotFound(f"{text} is no folder, and could not be had from the hub: {error}") from error
+        where = "is not in the hub's cache" if is_local else "could not be had from the hub"
+        raise ModelNotFound(f"{text} is no folder, and {where}: {error}") from error
 
 
 def _check(folder: Path) -> None:
