@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from greenroom.errors import GreenroomError, UnusablePath
-from greenroom.files import MAX_JSON_DEPTH, check_json_depth, find_target, part_of, read_file, replace_file
+from greenroom.files.json_depth import MAX_JSON_DEPTH, check_json_depth
+from greenroom.files.regular import find_target, part_of, read_file, replace_file
 
 
 def test_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:

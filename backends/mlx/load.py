@@ -21,7 +21,8 @@ from greenroom.backends.mlx.device_profile import DeviceProfile
 from greenroom.backends.mlx.parsers import LibraryParser
 from greenroom.backends.mlx.tensor_header import MAX_HEADER_BYTES, parse_header
 from greenroom.errors import ModelLoadFailed, ModelNotFound
-from greenroom.files import check_json_depth, read_file
+from greenroom.files.json_depth import check_json_depth
+from greenroom.files.regular import read_file
 
 __all__ = ["Loaded", "chat_template", "find_folder", "load_folder", "stop_tokens", "thinking", "tool_parser", "wrap"]
 

@@ -9,7 +9,7 @@ import math
 
 import msgspec
 
-from greenroom.files import check_json_depth
+from greenroom.files.json_depth import check_json_depth
 
 __all__ = ["MAX_HEADER_BYTES", "TensorEntry", "parse_header"]
 

@@ -11,7 +11,8 @@ import msgspec
 
 from greenroom.errors import InvalidPrompt
 from greenroom.events import ToolCall
-from greenroom.files import MAX_JSON_DEPTH, check_json_depth, find_target, read_file, replace_file
+from greenroom.files.json_depth import MAX_JSON_DEPTH, check_json_depth
+from greenroom.files.regular import find_target, read_file, replace_file
 from greenroom.inputs import prompts
 
 __all__ = [

@@ -25,7 +25,8 @@ from greenroom.actors.scheduler.ngram_drafter import NgramDrafter
 from greenroom.backends.protocol import Sampled
 from greenroom.errors import InvalidRequest, InvalidSnapshot, NotSupported, SnapshotMismatch
 from greenroom.events import Chunk, Event, Finish, Info, Token
-from greenroom.files import check_json_depth, read_file, replace_file
+from greenroom.files.json_depth import check_json_depth
+from greenroom.files.regular import read_file, replace_file
 from greenroom.generator.cursor import Cursor, EventQueue
 from greenroom.generator.speculation import Speculation
 from greenroom.inputs.parameters import GenerateParameters, validate, validate_kv

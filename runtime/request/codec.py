@@ -21,7 +21,7 @@ from greenroom.constraints.kinds.reasoning_budget import ReasoningBudget
 from greenroom.constraints.kinds.struct_tag import StructTag, Tag
 from greenroom.constraints.state import ConstraintState
 from greenroom.errors import InvalidConstraint, NotSupported
-from greenroom.files import check_json_depth
+from greenroom.files.json_depth import check_json_depth
 from greenroom.parsing.forced import ForcedCalls, JsonCall, NativeCall
 from greenroom.parsing.spelling import SPELLINGS
 from greenroom.parsing.thinking import Thinking

@@ -24,7 +24,8 @@ from greenroom.backends.mlx.prefix_cache import file_format as prefix_format
 from greenroom.backends.mlx.prefix_cache import files as prefix_files
 from greenroom.backends.mlx.prefix_cache.export import export_prefix, import_prefix
 from greenroom.backends.mlx.prefix_cache.files import PrefixFiles, PrefixFileWarning
-from greenroom.backends.mlx.prefix_cache.store import CacheSnapshot, PrefixNamespace, PrefixStore
+from greenroom.backends.mlx.prefix_cache.layers import CacheSnapshot
+from greenroom.backends.mlx.prefix_cache.store import PrefixNamespace, PrefixStore
 from greenroom.backends.mlx.tensor_header import parse_header
 from greenroom.backends.protocol import Close, Feed, ForwardPlan, Open, Sampling
 from greenroom.errors import InvalidSnapshot, ModelError, SnapshotMismatch, UnusablePath

@@ -58,7 +58,7 @@ from greenroom.errors import (
     SnapshotMismatch,
     UnusablePath,
 )
-from greenroom.files import MAX_JSON_DEPTH
+from greenroom.files.json_depth import MAX_JSON_DEPTH
 from greenroom.generator import snapshot_files
 from greenroom.generator.snapshot_files import SavedGeneration, SavedSnapshot
 from greenroom.parsing.forced import forced_calls

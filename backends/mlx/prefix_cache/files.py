@@ -38,7 +38,7 @@ from greenroom.backends.mlx.prefix_cache.file_format import (
     token_bytes,
 )
 from greenroom.errors import UnusablePath
-from greenroom.files import find_target, part_of, read_file
+from greenroom.files.regular import find_target, part_of, read_file
 
 __all__ = ["PREFIX_FILE_BYTES", "Form", "Kind", "PrefixFileWarning", "PrefixFiles", "SavedArrays"]
 

@@ -1,13 +1,12 @@
-"""Files as they are read and written here: regular ones alone, replaced in one step, with JSON of a bounded depth.
+"""Regular files alone are read and written, and appear whole: written under a name of their own, and moved in one step.
 
 A pipe would keep its reader waiting, a device has no end, and a rename would put a file in the place of either: so what
-a path leads to is looked at first. Depth is counted before a parser sees the text, because parsers recurse.
+a path leads to is looked at first.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -16,10 +15,8 @@ from pathlib import Path
 
 from greenroom.errors import UnusablePath
 
-__all__ = ["MAX_JSON_DEPTH", "check_json_depth", "find_target", "part_of", "read_file", "replace_file"]
+__all__ = ["find_target", "part_of", "read_file", "replace_file"]
 
-MAX_JSON_DEPTH = 128
-"""Of arrays and objects in a file: more than any schema that a person wrote, far less than what a stack holds."""
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),
@@ -27,8 +24,6 @@ _KINDS = (
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
 )
-# A string is matched to its end, or to the text's, so that no part of the text is looked at twice.
-_BRACKET_OR_STRING = re.compile(rb'[\[{\]}]|"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 
 
 @contextmanager
@@ -76,22 +71,6 @@ def read_file(path: Path, most: int | None = None) -> bytes:
         return path.read_bytes()
     except MemoryError as cause:
         raise UnusablePath(path, f"has {size} bytes, for which there is no memory") from cause
-
-
-def check_json_depth(text: bytes, most: int = MAX_JSON_DEPTH) -> None:
-    """Raise `ValueError`, which says where, for arrays and objects in more than `most` others.
-
-    Of what is no JSON, at least all is looked at that a parser reads before it says so.
-    """
-    depth = 0
-    for found in _BRACKET_OR_STRING.finditer(text):
-        if text[found.start()] in b"[{":
-            depth += 1
-            if depth > most:
-                place = found.start()
-                raise ValueError(f"arrays and objects nest deeper than {most} levels at byte {place}: flatten them")
-        elif text[found.start()] in b"]}":
-            depth -= 1
 
 
 def _require_regular(path: Path) -> os.stat_result:
