@@ -170,9 +170,14 @@ class MlxBackend:
         return self._profile.stores.kept if self._profile is not None else None
 
     def load(self) -> ModelInfo:
-        """See `Backend.load`. Loading twice is an error of the caller's."""
+        """See `Backend.load`. Raises `UnusablePath` for a `prefix_folder` that cannot be written.
+
+        Loading twice is an error of the caller's.
+        """
         if self._model is not None:
             raise RuntimeError(f"{self!r} is loaded already")
+        if self._files is not None:
+            self._files.prepare()
         try:
             self._streams = ThreadStreams()
             loaded = self._load()

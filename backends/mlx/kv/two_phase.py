@@ -6,6 +6,7 @@ logits, and a row's first token comes the way all others do.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -20,6 +21,8 @@ from greenroom.backends.mlx.rows import DrawSite, Row, RowWork
 from greenroom.backends.protocol import RowFailure
 
 __all__ = ["SequentialStore", "TwoPhaseStore", "arrays_of"]
+
+_log = logging.getLogger("greenroom")
 
 
 def arrays_of(caches: list[Any]) -> list[mx.array]:
@@ -103,7 +106,11 @@ class TwoPhaseStore:
         hit = self._kept.store.find_snapshot(self._kept.namespace, prompt[:-1])
         if hit is None:
             return 0
-        row.cache = restore_caches(hit.snapshot, self._make_cache)
+        try:
+            row.cache = restore_caches(hit.snapshot, self._make_cache)
+        except Exception as error:  # noqa: BLE001 - a file's caches may be another version's, and fail in any way
+            _log.warning("what is kept of %d tokens cannot be used, so they are run: %s", hit.length, error)
+            return 0
         return row.begin_with(prompt[: hit.length])
 
     def keep(self, row: Row) -> None:
