@@ -105,9 +105,10 @@ class Tokenizer(Protocol):
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What a loaded model is, in plain values. `tokenizer` and `tool_parser` are in-process only.
 
-    `vocab_size` is the width of the logits, `context_length` the most tokens a row may hold, `stop_tokens` the ids that
-    end a turn (EOS and the template's end markers). `kv_bytes_per_token` and `kv_bytes_per_row` (state that does not
-    grow) estimate what a row costs. With `context_span` tokens before it, a token costs twice what the first one does.
+    `vocab_size` is the width of the logits, `context_length` the most tokens a row may hold (None: nobody knows a
+    bound, and KV's budget is the only one), `stop_tokens` the ids that end a turn (EOS and the template's end markers).
+    `kv_bytes_per_token` and `kv_bytes_per_row` (state that does not grow) estimate what a row costs. With
+    `context_span` tokens before it, a token costs twice what the first one does.
     `prompt_chunk` is how many tokens of a prompt it is worth to run at once, where nobody waits for the pass.
     `kv_group_sizes` are the groups in which keys and values can be quantized (none: they cannot be), `can_rotate` says
     whether a row's length can be bounded by `KvOptions.max_size`, `reuses_prefixes` whether an opened row may begin
@@ -118,7 +119,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     vocab_size: int
-    context_length: int
+    context_length: int | None
     stop_tokens: frozenset[int]
     kv_bytes_per_token: int
     kv_bytes_per_row: int
@@ -148,6 +149,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """The template's text, from which formats that mlx-lm does not know are told."""
     thinking: tuple[str, str] | None = None
     """The markers around the model's thinking, where the backend knows them."""
+    suggested_sampling: tuple[tuple[str, object], ...] = ()
+    """Names of parameters of a generation with the values that the model's authors give them, unchecked."""
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):

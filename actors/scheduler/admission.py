@@ -69,7 +69,9 @@ class Admission:
 
     def enqueue(self, message: Submit) -> Request:
         """Put a new request at the end of the queue."""
-        limit = min(self._model.context_length, self._limits.row_tokens(self._model))
+        limit = self._limits.row_tokens(self._model)
+        if self._model.context_length is not None:
+            limit = min(limit, self._model.context_length)
         request = Request(message, limit=limit)
         self.waiting.append(request)
         return request
