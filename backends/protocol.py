@@ -111,10 +111,10 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     `vocab_size` is the width of the logits, `context_length` the most tokens a row may hold (None: nobody knows a
     bound, and KV's budget is the only one), `stop_tokens` the ids that end a turn (EOS and the template's end markers).
     `kv_bytes_per_token` and `kv_bytes_per_row` (state that does not grow) estimate what a row costs, in places that
-    grow by `kv_step` tokens; `kv_numbers_per_token` are the numbers of a token that can be quantized, in groups of one of
-    `kv_group_sizes` (none: they cannot be). With `context_span`
-    tokens before it, a token costs twice what the first one does. `prompt_chunk` is how many tokens of a prompt it is
-    worth to run at once, where nobody waits for the pass. `can_rotate` says whether a row's length can be bounded by
+    grow by `kv_step` tokens; `kv_numbers_per_token` are the numbers of a token that can be quantized, in groups of one
+    of `kv_group_sizes` (none: they cannot be). With `context_span` tokens before it, a token costs twice what the first
+    one does. `prompt_chunk` is how many tokens of a prompt it is worth to run at once, where nobody waits for the pass.
+    `can_rotate` says whether a row's length can be bounded by
     `KvOptions.max_size`, `reuses_prefixes` whether an opened row may begin with the KV of a prompt that another row has
     run or runs. `dispatch_blocks` says that `sample` waits for most of the pass it submits (MLX on CPU), so results are
     delivered before it; `pipelines` that a pass is to be submitted before the last one is read. What the caches allow
