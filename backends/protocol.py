@@ -22,6 +22,7 @@ Ids, numbers and numpy rows cross this boundary; arrays of the backend's own nev
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -107,12 +108,13 @@ class Tokenizer(Protocol):
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What a loaded model is, in plain values. `tokenizer` and `tool_parser` are in-process only.
 
-    `vocab_size` is the width of the logits, `context_length` the most tokens a row may hold, `stop_tokens` the ids that
-    end a turn (EOS and the template's end markers). `kv_bytes_per_token` and `kv_bytes_per_row` (state that does not
-    grow) estimate what a row costs, in places that grow by `kv_step` tokens; `kv_numbers_per_token` are the numbers of
-    a token that can be quantized, in groups of one of `kv_group_sizes` (none: they cannot be). With `context_span`
-    tokens before it, a token costs twice what the first one does. `prompt_chunk` is how many tokens of a prompt it is
-    worth to run at once, where nobody waits for the pass. `can_rotate` says whether a row's length can be bounded by
+    `vocab_size` is the width of the logits, `context_length` the most tokens a row may hold (None: nobody knows a
+    bound, and KV's budget is the only one), `stop_tokens` the ids that end a turn (EOS and the template's end markers).
+    `kv_bytes_per_token` and `kv_bytes_per_row` (state that does not grow) estimate what a row costs, in places that
+    grow by `kv_step` tokens; `kv_numbers_per_token` are the numbers of a token that can be quantized, in groups of one
+    of `kv_group_sizes` (none: they cannot be). With `context_span` tokens before it, a token costs twice what the first
+    one does. `prompt_chunk` is how many tokens of a prompt it is worth to run at once, where nobody waits for the pass.
+    `can_rotate` says whether a row's length can be bounded by
     `KvOptions.max_size`, `reuses_prefixes` whether an opened row may begin with the KV of a prompt that another row has
     run or runs. `dispatch_blocks` says that `sample` waits for most of the pass it submits (MLX on CPU), so results are
     delivered before it; `pipelines` that a pass is to be submitted before the last one is read. What the caches allow
@@ -121,7 +123,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     vocab_size: int
-    context_length: int
+    context_length: int | None
     stop_tokens: frozenset[int]
     kv_bytes_per_token: int
     kv_bytes_per_row: int
@@ -153,6 +155,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """The template's text, from which formats that mlx-lm does not know are told."""
     thinking: tuple[str, str] | None = None
     """The markers around the model's thinking, where the backend knows them."""
+    suggested_sampling: tuple[tuple[str, object], ...] = ()
+    """Names of parameters of a generation with the values that the model's authors give them, unchecked."""
 
     def kv_bytes(self, num_tokens: int, kv: KvOptions | None = None) -> int:
         """What a row of so many tokens holds."""
@@ -164,13 +168,14 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     def kv_tokens(self, nbytes: int, kv: KvOptions | None = None) -> int:
         """The most tokens that a row holds in so many bytes, at most `context_length`."""
+        longest = sys.maxsize if self.context_length is None else self.context_length
         room, plain = max(0, nbytes - self.kv_bytes_per_row), max(1, self.kv_bytes_per_token)
         most = room // plain
         if kv is not None and kv.max_size is not None and kv.max_size <= most:
-            most = self.context_length
+            most = longest
         elif kv is not None and kv.bits is not None and kv.start <= most:  # until then it is held as it is
             most = room // self._quantized_bytes(kv)
-        return min(most, self.context_length)
+        return min(most, longest)
 
     def _quantized_bytes(self, kv: KvOptions) -> int:
         """Of a token: its numbers in so many bits, and a scale and a bias for each group of them, of the plain type."""

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack, overload
+from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 from anyio import to_thread
 from typing_extensions import TypeForm
@@ -30,7 +30,16 @@ from greenroom.constraints.user_matcher import Matcher
 from greenroom.errors import InvalidParameter, NotSupported, RuntimeClosed
 from greenroom.generator.api import Context, Generator, Snapshot, buffer_of, lend_generator, new_context, open_context
 from greenroom.inputs import prompts
-from greenroom.inputs.parameters import GenerateParameters, ParameterOptions, merge_parameters, stop_ids, stop_strings
+from greenroom.inputs.parameters import (
+    DEFAULTS,
+    GenerateParameters,
+    ParameterOptions,
+    default_parameters,
+    integer,
+    merge_parameters,
+    stop_ids,
+    stop_strings,
+)
 from greenroom.inputs.prompts import Prompt
 from greenroom.inputs.tools import Toolbox, Tools
 from greenroom.options import GenerateOptions, RequestOptions
@@ -71,6 +80,11 @@ class Runtime:
     While streams decode, a step runs as much of prompts as takes it about `step_target` seconds, which is learned from
     the steps before, and else up to `max_step_tokens` of them (by default 2,048, on a CPU 512), the most in any case.
     With None for `step_target` prompts are cut by `max_step_tokens` alone, and so the same way on every machine.
+
+    `revision` is a branch, a tag or a commit of a hub name. `trust_remote_code` lets a model run the code that it
+    brings, and never without. `context_length`, the most tokens of a row, takes the place of what the model's files
+    say. `parameters` are those of every request that brings none, under what it gives by name: a `GenerateParameters`,
+    or "model" for the sampling that the model's authors suggest in its generation_config.json.
     """
 
     def __init__(
@@ -86,6 +100,10 @@ class Runtime:
         prefix_bytes: int | None = None,
         prefix_folder: str | Path | None = None,
         prefix_file_bytes: int | None = None,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        context_length: int | None = None,
+        parameters: GenerateParameters | Literal["model"] | None = None,
     ) -> None:
         if model is not None and backend is not None:
             raise InvalidParameter("backend", backend, "None where a model is named")
@@ -95,6 +113,7 @@ class Runtime:
             "prefix_file_bytes": prefix_file_bytes,
         }
         given = {name: value for name, value in prefixes.items() if value is not None}
+        given |= _loading(model, revision, context_length, trust_remote_code)
         for name, value in given.items():
             if backend is not None:
                 raise InvalidParameter(name, value, "None where a backend is given: it keeps its own")
@@ -113,6 +132,7 @@ class Runtime:
         self._make_backend = partial(_backend, backend, model, given)
         self._limits = partial(_limits, max_rows, max_step_tokens, step_target, kv_bytes)
         self._max_waiting = max_waiting
+        self._parameters = _defaults(parameters)
         self._session: Session | None = None
         self._is_entering = False
 
@@ -134,9 +154,15 @@ class Runtime:
             except BaseException:
                 finalizer.detach()
                 raise
+            try:
+                defaults = default_parameters(self._parameters, client.model)
+            except BaseException:
+                finalizer.detach()
+                await client.close()
+                raise
         finally:
             self._is_entering = False
-        self._session = Session(client)
+        self._session = Session(client, defaults)
         self._finalizer = finalizer
         current.enter(self)
         return self
@@ -294,7 +320,8 @@ class Runtime:
         progress: Progress | None = None,
         **overrides: Unpack[ParameterOptions],
     ) -> PendingRequest:
-        parameters = merge_parameters(parameters, overrides)
+        defaults = DEFAULTS if self._session is None else self._session.parameters
+        parameters = merge_parameters(parameters, overrides, defaults)
         if decoder is not None and stop_strings(parameters):
             raise NotSupported("a stop string over raw tokens", "it stops text: give an id, or use generate()")
         constraint = None if constrain is None else constraint_of(constrain)
@@ -466,14 +493,36 @@ def _limits(
     )
 
 
-def _backend(given: Backend | None, model: str | Path | None, prefixes: Mapping[str, Any]) -> Backend:
+def _loading(model: object, revision: object, context_length: object, trust_remote_code: object) -> dict[str, Any]:
+    """What was asked for of how the model is loaded. Raises `InvalidParameter`."""
+    if revision is not None and (not isinstance(revision, str) or not revision):
+        raise InvalidParameter("revision", revision, "None, or the name of a branch, a tag or a commit")
+    if revision is not None and model is None:
+        raise InvalidParameter("revision", revision, "None where no model is named")
+    if context_length is not None:
+        integer("context_length", context_length, 1, None, "None or an integer of at least 1")
+    if not isinstance(trust_remote_code, bool):
+        raise InvalidParameter("trust_remote_code", trust_remote_code, "a bool")
+    given = {"revision": revision, "context_length": context_length, "trust_remote_code": trust_remote_code or None}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _defaults(parameters: object) -> GenerateParameters | Literal["model"] | None:
+    if isinstance(parameters, str) and parameters == "model":
+        return "model"
+    if parameters is None or isinstance(parameters, GenerateParameters):
+        return parameters
+    raise InvalidParameter("parameters", parameters, "GenerateParameters, 'model' or None")
+
+
+def _backend(given: Backend | None, model: str | Path | None, options: Mapping[str, Any]) -> Backend:
     """The given one, or MLX's, on the engine thread: its import takes a while, and MLX ties its state to the thread."""
     if given is not None:
         return given
     from greenroom.backends import understudy
     from greenroom.backends.mlx.backend import MlxBackend
 
-    return MlxBackend(model if model is not None else understudy.path(), **prefixes)
+    return MlxBackend(model if model is not None else understudy.path(), **options)
 
 
 def _token_decoder(*, include_stop_token: bool) -> MakeDecoder:

@@ -229,6 +229,13 @@ def test_bounded_and_quantized_rows_count_by_what_they_hold(
     assert Limits(rows=1, step_tokens=8, kv_bytes=20_000).row_tokens(model(), kv) == most
 
 
+def test_without_a_context_length_the_bytes_are_the_only_bound() -> None:
+    """And a row whose KV is bounded has none."""
+    endless = model(context_length=None)
+    assert endless.kv_tokens(2_000_000) == 10_000
+    assert endless.kv_tokens(20_000, KvOptions(max_size=20)) > 1 << 60
+
+
 def test_bounded_and_quantized_rows_buy_capacity() -> None:
     """Three times as many run together where each holds a third."""
     for kv, together in ((None, 2), (KvOptions(max_size=20), 6)):

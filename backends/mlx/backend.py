@@ -60,6 +60,7 @@ from greenroom.backends.protocol import (  # noqa: E402
     Sampled,
     StepResult,
 )
+from greenroom.errors import InvalidParameter  # noqa: E402
 
 __all__ = ["MlxBackend"]
 
@@ -75,7 +76,10 @@ _TRIM_EVERY = 256
 
 
 class MlxBackend:
-    """Runs the model in a local folder, or by its name on the hub, on the default device.
+    """Runs the model in a local folder, or by its name (and `revision`) on the hub, on the default device.
+
+    Code that a model brings is run with `trust_remote_code` alone. `context_length` takes the place of what its files
+    say.
 
     `memory_bytes` overrides what KV may use by default, `prefix_bytes` what is kept of prompts that are over, for those
     that begin alike: by default an eighth of the former, 0 keeps nothing. What falls out of that, and what is held at
@@ -91,12 +95,20 @@ class MlxBackend:
         prefix_bytes: int | None = None,
         prefix_folder: str | Path | None = None,
         prefix_file_bytes: int = PREFIX_FILE_BYTES,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        context_length: int | None = None,
         device_profile: DeviceProfile | str | None = None,
     ) -> None:
+        if context_length is not None and context_length < 1:
+            raise InvalidParameter("context_length", context_length, "None or an integer of at least 1")
         self._prefix_bytes = prefix_bytes
         self._files = PrefixFiles(prefix_folder, prefix_file_bytes) if prefix_folder is not None else None
         self._name = str(model)
-        self._load: Callable[[], Loaded] = lambda: load_folder(model, self._device)
+        self._load: Callable[[], Loaded] = lambda: load_folder(
+            model, self._device, revision=revision, trust_remote_code=trust_remote_code
+        )
+        self._context_length = context_length
         self._memory_bytes = memory_bytes
         self._device = choose_profile(device_profile)
         self._reset()
@@ -111,6 +123,7 @@ class MlxBackend:
         prefix_bytes: int | None = None,
         prefix_folder: str | Path | None = None,
         prefix_file_bytes: int = PREFIX_FILE_BYTES,
+        context_length: int | None = None,
         device_profile: DeviceProfile | str | None = None,
     ) -> MlxBackend:
         """A backend for what `factory` builds: an mlx-lm model and a tokenizer, called in `load`, on the engine thread.
@@ -123,6 +136,7 @@ class MlxBackend:
             prefix_bytes=prefix_bytes,
             prefix_folder=prefix_folder,
             prefix_file_bytes=prefix_file_bytes,
+            context_length=context_length,
             device_profile=device_profile,
         )
         backend._load = lambda: wrap(*factory())
@@ -190,7 +204,13 @@ class MlxBackend:
             if self._device.mask == "kernel" and not kernel_works():
                 self._device = replace(self._device, mask="bools")
             self._profile = inspect(
-                loaded, self._name, self._device, memory, prefix_bytes=self._prefix_bytes, files=self._files
+                loaded,
+                self._name,
+                self._device,
+                memory,
+                prefix_bytes=self._prefix_bytes,
+                context_length=self._context_length,
+                files=self._files,
             )
             if self._memory_bytes is None:
                 info = self._profile.info

@@ -19,6 +19,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 from mlx_lm.models import cache as caches
 
+from greenroom.backends.mlx.context_length import find_context_length
 from greenroom.backends.mlx.depth_cost import context_span, count_experts
 from greenroom.backends.mlx.device import device_info, uses_cpu
 from greenroom.backends.mlx.device_profile import DeviceProfile
@@ -40,15 +41,6 @@ from greenroom.errors import ModelLoadFailed
 
 __all__ = ["ModelProfile", "inspect"]
 
-_LENGTH_KEYS = (
-    "max_position_embeddings",
-    "max_seq_len",
-    "max_sequence_length",
-    "model_max_length",
-    "n_positions",
-    "n_ctx",
-)
-_DEFAULT_CONTEXT = 4096
 _QUANTIZED_GROUPS = (32, 64, 128)
 _PREFIX_SHARE = 8
 """Of the memory for KV, this part may be kept prefixes."""
@@ -72,11 +64,13 @@ def inspect(
     memory: int,
     *,
     prefix_bytes: int | None,
+    context_length: int | None = None,
     files: PrefixFiles | None = None,
 ) -> ModelProfile:
     """Probe the model. Costs a few passes over a handful of tokens, on a GPU some more, and leaves no KV behind.
 
-    Raises `ModelLoadFailed` where the model cannot run: some need a device that is not here.
+    Raises `ModelLoadFailed` where the model cannot run (some need a device that is not here), `InvalidParameter` for a
+    `context_length` that it cannot have.
     """
     # 1. Run a token on the model's own caches: what the logits and the caches are.
     model = loaded.model
@@ -93,6 +87,7 @@ def inspect(
     except Exception as error:
         raise ModelLoadFailed(f"{name} cannot run a token here: {error}") from error
     cost = RowCost(probe)
+    length = find_context_length(loaded.config, model, probe, asked=context_length)
     plain = all(type(cache) is caches.KVCache for cache in probe)
     shapes = [_shape(cache) for cache in probe] if plain else []
     vocab_size = logits.shape[-1]
@@ -120,7 +115,7 @@ def inspect(
     info = ModelInfo(
         name=name,
         vocab_size=vocab_size,
-        context_length=_context_length(loaded.config),
+        context_length=length,
         stop_tokens=frozenset(token for token in stop_tokens(loaded) if 0 <= token < vocab_size),
         kv_bytes_per_token=cost.per_token,
         kv_bytes_per_row=cost.per_row,
@@ -145,6 +140,7 @@ def inspect(
         tool_parser=tool_parser(loaded),
         chat_template=chat_template(loaded),
         thinking=thinking(loaded),
+        suggested_sampling=loaded.files.suggested_sampling,
     )
     return ModelProfile(info, Stores(model, make_cache, store.make, cost, kept))
 
@@ -158,15 +154,6 @@ def _shape(cache: Any) -> LayerShape:
 
 def _is_plain(cache: Any) -> bool:
     return all(type(part) is caches.KVCache for part in getattr(cache, "caches", None) or (cache,))
-
-
-def _context_length(config: Mapping[str, Any]) -> int:
-    for part in (config, config.get("text_config") or {}, config.get("llm_config") or {}):
-        for key in _LENGTH_KEYS:
-            value = part.get(key)
-            if isinstance(value, int) and value > 0:
-                return value
-    return _DEFAULT_CONTEXT
 
 
 def _group_sizes(shapes: Sequence[LayerShape]) -> tuple[int, ...]:

@@ -7,9 +7,7 @@ goes wrong to errors that name the file. It knows no rows and no caches.
 from __future__ import annotations
 
 import importlib
-import json
-import reprlib
-import struct
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -18,24 +16,14 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 
 from greenroom.backends.mlx.device_profile import DeviceProfile
+from greenroom.backends.mlx.model_folder import ModelFiles, read_folder
 from greenroom.backends.mlx.parsers import LibraryParser
-from greenroom.backends.mlx.tensor_header import MAX_HEADER_BYTES, parse_header
-from greenroom.errors import ModelLoadFailed, ModelNotFound
-from greenroom.files.json_depth import check_json_depth
-from greenroom.files.regular import read_file
+from greenroom.errors import InvalidParameter, ModelLoadFailed, ModelNotFound
 
 __all__ = ["Loaded", "chat_template", "find_folder", "load_folder", "stop_tokens", "thinking", "tool_parser", "wrap"]
 
-_SETTINGS = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.json",
-)
-_LARGE = ("tokenizer.json", "vocab.json")
-"""Of tens of megabytes: their readers find all that is wrong but depth."""
+_log = logging.getLogger("greenroom")
+
 _END_MARKERS = (
     "<|im_end|>",
     "<|eot_id|>",
@@ -56,32 +44,64 @@ _END_MARKERS = (
 
 
 class Loaded(NamedTuple):
-    """A model on the device, its tokenizer (ours, and mlx-lm's where there is one) and its configuration."""
+    """A model on the device, its tokenizer (ours, and mlx-lm's where there is one) and its configuration.
+
+    `files` is what its folder says beside that, where it was loaded from one.
+    """
 
     model: Any
     tokenizer: Any
     wrapper: Any
     config: Mapping[str, Any]
+    files: ModelFiles = ModelFiles(frozenset(), (), None, "")
 
 
-def load_folder(model: str | Path, device: DeviceProfile) -> Loaded:
+def load_folder(
+    model: str | Path, device: DeviceProfile, *, revision: str | None = None, trust_remote_code: bool = False
+) -> Loaded:
     """Load from a folder, or by a name on the hub (from its cache where `HF_HUB_OFFLINE` is set).
 
-    Raises `ModelNotFound` where there is no such folder or name, `ModelLoadFailed` where what is there is no model.
+    `trust_remote_code` runs code that the model brings. Raises `ModelNotFound` where there is no such folder or name,
+    `ModelLoadFailed` where what is there is no model.
     """
-    folder = find_folder(model)
-    _check(folder)
+    folder = find_folder(model, revision=revision)
+    files = read_folder(folder, trust_remote_code=trust_remote_code)
     utils = importlib.import_module("mlx_lm.utils")
+    # Told nothing of trust, transformers asks on the terminal.
+    settings: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if files.template is not None:
+        settings["chat_template"] = files.template
     try:
-        network, wrapper, config = utils.load(str(folder), lazy=True, return_config=True)
+        network, wrapper, config = utils.load(
+            str(folder),
+            tokenizer_config=settings,
+            lazy=True,
+            return_config=True,
+            trust_remote_code=trust_remote_code,
+        )
         if device.computes_float32:
             _compute_in_float32(network)
         mx.eval(network.parameters())
     except SystemExit as error:  # what mlx-lm's file for OLMo answers to a missing import
         raise ModelLoadFailed(f"{folder} needs a package for its kind of model that is not installed") from error
     except Exception as error:
-        raise ModelLoadFailed(f"{folder} does not hold a model that mlx-lm can load: {error}") from error
-    return Loaded(network, _tokenizer(wrapper), wrapper, config)
+        raise ModelLoadFailed(
+            f"{folder} does not hold a model that mlx-lm can load: {type(error).__name__}: {error}"
+        ) from error
+    _log_template(folder, files, wrapper)
+    return Loaded(network, _tokenizer(wrapper), wrapper, config, files)
+
+
+def _log_template(folder: Path, files: ModelFiles, wrapper: Any) -> None:
+    if files.template_source or getattr(wrapper, "has_chat_template", False):
+        source = files.template_source or "mlx-lm's own for this kind of model"
+        _log.info("%s: the chat template is that of %s", folder, source)
+    else:
+        _log.warning(
+            "%s has no chat template: a str prompt is run as raw text, and messages are refused; where the model is "
+            "one for chats, put its chat_template.jinja into the folder",
+            folder,
+        )
 
 
 def wrap(model: Any, tokenizer: Any) -> Loaded:
@@ -95,6 +115,7 @@ def wrap(model: Any, tokenizer: Any) -> Loaded:
 def stop_tokens(loaded: Loaded) -> Iterator[int]:
     """Ids that end a turn: the tokenizer's, the configuration's, and end markers that the chat template writes."""
     wrapper = loaded.wrapper
+    yield from loaded.files.eos_tokens  # mlx-lm takes those of one file alone
     yield from getattr(wrapper, "eos_token_ids", None) or ()
     yield from getattr(wrapper, "stop_tokens", None) or ()
     eos = getattr(wrapper, "eos_token_id", None)
@@ -135,13 +156,18 @@ def tool_parser(loaded: Loaded) -> LibraryParser | None:
     return LibraryParser(wrapper.tool_call_start, wrapper.tool_call_end or "", wrapper.tool_parser)
 
 
-def find_folder(model: str | Path, *, is_local: bool = False) -> Path:
+def find_folder(model: str | Path, *, revision: str | None = None, is_local: bool = False) -> Path:
     """The folder, or that of a name on the hub; with `is_local` only what is here already, and no network is asked.
 
-    Raises `ModelNotFound`.
+    `revision` is a branch, a tag or a commit on the hub. Raises `ModelNotFound`, and `InvalidParameter` for a revision
+    of a folder, which has none.
     """
     path = Path(model).expanduser()
     if path.is_dir():
+        if revision is not None:
+            raise InvalidParameter(
+                "revision", revision, f"None: {model} is a folder, and only hub names have revisions"
+            )
         return path
     text = str(model)
     if isinstance(model, Path) or path.is_absolute() or text.startswith((".", "~")) or text.count("/") != 1:
@@ -149,55 +175,11 @@ def find_folder(model: str | Path, *, is_local: bool = False) -> Path:
     hub = importlib.import_module("huggingface_hub")
     patterns = importlib.import_module("mlx_lm.utils").DEFAULT_ALLOW_PATTERNS
     try:
-        return Path(hub.snapshot_download(text, allow_patterns=patterns, local_files_only=is_local))
+        return Path(hub.snapshot_download(text, revision=revision, allow_patterns=patterns, local_files_only=is_local))
     except Exception as error:
+        text = text if revision is None else f"{text} at revision {revision!r}"
         where = "is not in the hub's cache" if is_local else "could not be had from the hub"
         raise ModelNotFound(f"{text} is no folder, and {where}: {error}") from error
-
-
-def _check(folder: Path) -> None:
-    """Find what mlx-lm and transformers would report without naming the file, or would wait for, or recurse over."""
-    config = folder / "config.json"
-    if not config.exists():
-        raise ModelNotFound(f"{folder} holds no model: config.json is missing")
-    for path in folder.iterdir():
-        if path.exists() and not path.is_file() and not path.is_dir():
-            raise ModelLoadFailed(f"{path} is no regular file: who reads it would wait")
-    for name in (*_SETTINGS, *_LARGE):
-        if (folder / name).exists():
-            _check_settings(folder / name)
-    weights = sorted(folder.glob("model*.safetensors"))
-    if not weights:
-        raise ModelLoadFailed(f"{folder} holds no weights: no model*.safetensors")
-    for path in weights:
-        _check_weights(path)
-
-
-def _check_settings(path: Path) -> None:
-    """How deep a file of JSON is; and of settings, that they are an object."""
-    try:
-        data = read_file(path)
-        check_json_depth(data)
-        content = {} if path.name in _LARGE else json.loads(data.decode())
-    except (OSError, ValueError) as error:
-        raise ModelLoadFailed(f"{path} cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise ModelLoadFailed(f"{path} should be a JSON object, it is {reprlib.repr(content)}")
-
-
-def _check_weights(path: Path) -> None:
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            head = file.read(8)
-            (length,) = struct.unpack("<Q", head)
-            if length > size:
-                raise ModelLoadFailed(f"{path} is truncated: its header alone has {length} bytes, the file {size}")
-            if length > MAX_HEADER_BYTES:
-                raise ModelLoadFailed(f"{path} is no safetensors file: its header has {length} bytes")
-            parse_header(file.read(length), size - 8 - length)
-    except (OSError, ValueError, struct.error) as error:
-        raise ModelLoadFailed(f"{path} is no safetensors file, or not all of one: {error}") from error
 
 
 def _compute_in_float32(network: Any) -> None:

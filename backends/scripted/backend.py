@@ -54,7 +54,7 @@ class Scripted(Holding):
         replies: Answers = None,
         *,
         vocab_size: int = 320,
-        context_length: int = 4096,
+        context_length: int | None = 4096,
         kv_bytes_per_token: int = 16,
         kv_bytes_per_row: int = 0,
         memory_bytes: int = 1 << 30,

@@ -73,13 +73,13 @@ class ScriptedRow:
         self.num_prompt = num_prompt
         self.place = script.advance(0, self.tokens[num_prompt : self.length])
 
-    def check(self, ids: Sequence[int], limit: int) -> None:
+    def check(self, ids: Sequence[int], limit: int | None) -> None:
         """Raise `ProtocolViolation` if `ids` cannot be run here."""
         if self.error is not None:
             return
         if not ids and self.pending is None:
             raise ProtocolViolation(f"{self!r} was fed nothing and has no token pending")
-        if self.length + (len(ids) or 1) > limit:
+        if limit is not None and self.length + (len(ids) or 1) > limit:
             raise ProtocolViolation(f"{self!r} would hold more than {limit} tokens")
 
     def run(self, ids: Sequence[int]) -> None:

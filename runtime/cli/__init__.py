@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 import anyio
 
+from greenroom.cli import loading
+
 __all__ = ["main"]
 
 INTERRUPTED = 130
@@ -62,6 +64,6 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--quick", action="store_true", help="less of each: shows that it runs, not how fast")
     doctor.add_argument("--download", action="store_true", help="load the model's files from the hub, if need be")
     for command in (chat, demo, doctor, generate):
-        command.add_argument("--model", help="a folder or a hub name (default: the bundled understudy)")
+        loading.add_options(command)
         command.add_argument("--backend", choices=["asyncio", "trio"], default="asyncio", help="the event loop")
     return parser

@@ -28,10 +28,10 @@ from greenroom import (
     Info,
     Reasoning,
     RejectedToolCall,
-    Runtime,
     SnapshotMismatch,
     ToolCall,
 )
+from greenroom.cli.loading import make_runtime
 
 __all__ = ["run"]
 
@@ -44,7 +44,7 @@ async def run(options: argparse.Namespace) -> int:
     parameters = GenerateParameters(max_tokens=options.max_tokens, temperature=options.temperature, seed=options.seed)
     try:
         tools = [_tool(name) for name in options.tool]
-        async with Runtime(options.model) as runtime:
+        async with make_runtime(options) as runtime:
             session = ChatSession(
                 runtime,
                 instructions=options.instructions,

@@ -18,6 +18,7 @@ from rich.live import Live
 from rich.table import Table
 
 from greenroom import Chunk, GreenroomError, Info, Runtime
+from greenroom.cli.loading import make_runtime
 from greenroom.runtime import MAX_ROWS
 
 __all__ = ["run"]
@@ -91,7 +92,7 @@ async def run(options: argparse.Namespace) -> int:
     console = Console(highlight=False)
     try:
         with console.status("loading the model") if console.is_terminal else nullcontext():
-            runtime = await Runtime(options.model).__aenter__()
+            runtime = await make_runtime(options).__aenter__()
     except GreenroomError as error:
         console.print(f"{type(error).__name__}: {error}")
         return 1

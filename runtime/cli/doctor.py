@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from greenroom import GreenroomError, ModelNotFound
+from greenroom.cli.loading import loading_options
 from greenroom.doctor.examination import FULL, QUICK, Subject, examine
 
 __all__ = ["run"]
@@ -24,7 +25,7 @@ __all__ = ["run"]
 async def run(options: argparse.Namespace) -> int:
     """Check, and write the report where it was asked for. Exit code 1 where something is wrong."""
     try:
-        subject = await _find(options.model, may_download=options.download) if options.model else None
+        subject = await _find(options) if options.model else None
     except GreenroomError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return 1
@@ -48,31 +49,33 @@ async def run(options: argparse.Namespace) -> int:
     return 0 if report.is_right else 1
 
 
-async def _find(model: str, *, may_download: bool) -> Subject:
+async def _find(options: argparse.Namespace) -> Subject:
     """The model's files, and the name that a report gives it.
 
     Raises `ModelNotFound` where it is not here and may not be downloaded.
     """
     from greenroom.backends.mlx.load import find_folder
 
-    if (found := _find_here(model)) is not None:
+    model = options.model
+    if (found := _find_here(options)) is not None:
         return found
-    if not may_download and not await _agrees(model):
+    if not options.download and not await _agrees(model):
         raise ModelNotFound(
             f"{model} is neither a folder nor in the hub's cache, and nothing was downloaded: `greenroom doctor "
             f"--model {model} --download` does that first"
         )
-    return Subject(find_folder(model), model)
+    return Subject(find_folder(model, revision=options.revision), model, loading_options(options))
 
 
-def _find_here(model: str) -> Subject | None:
+def _find_here(options: argparse.Namespace) -> Subject | None:
     """A folder, whose name is its owner's own; a name on the hub where its files are in the cache; or None."""
     from greenroom.backends.mlx.load import find_folder
 
+    model, loading = options.model, loading_options(options)
     if Path(model).expanduser().is_dir():
-        return Subject(find_folder(model), "a model in a folder")
+        return Subject(find_folder(model, revision=options.revision), "a model in a folder", loading)
     try:
-        return Subject(find_folder(model, is_local=True), model)
+        return Subject(find_folder(model, revision=options.revision, is_local=True), model, loading)
     except ModelNotFound:
         return None
 

@@ -7,7 +7,8 @@ import sys
 
 import msgspec
 
-from greenroom import Chunk, Event, GreenroomError, Info, Runtime
+from greenroom import Chunk, Event, GreenroomError, Info
+from greenroom.cli.loading import make_runtime
 
 __all__ = ["run"]
 
@@ -16,7 +17,7 @@ async def run(options: argparse.Namespace) -> int:
     """Print the events as they come. A failure is one line (of JSON where asked for) and exit code 1."""
     try:
         async with (
-            Runtime(options.model) as runtime,
+            make_runtime(options) as runtime,
             runtime.generate(
                 options.prompt,
                 template=False if options.raw else None,

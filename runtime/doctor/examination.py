@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -36,10 +37,11 @@ _AFTER_LOAD = ("memory", "equality", "speed", "close", "launches")
 
 
 class Subject(NamedTuple):
-    """A model's folder, and the name under which a report may speak of it."""
+    """A model's folder, the name under which a report may speak of it, and how it is loaded: `MlxBackend`'s options."""
 
     folder: Path
     name: str
+    loading: Mapping[str, Any] = MappingProxyType({})
 
 
 async def examine(named: Subject | None, sizes: Sizes, progress: Progress) -> Report:
@@ -132,7 +134,7 @@ class ModelExamination:
         from greenroom.backends.mlx import MlxBackend
 
         began = time.perf_counter()
-        self._backend = MlxBackend(self._subject.folder)
+        self._backend = MlxBackend(self._subject.folder, **self._subject.loading)
         self._runtime = await Runtime(backend=self._backend).__aenter__()
         seconds = time.perf_counter() - began
         info, store = self._runtime.model, type(self._backend.store).__name__

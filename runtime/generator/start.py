@@ -75,7 +75,7 @@ def start(
     for name, value in refused.items():
         if value is not None:
             raise NotSupported(f"{name}=")
-    base = sampler.parameters if isinstance(sampler, Sampler) else sampler or GenerateParameters()
+    base = sampler.parameters if isinstance(sampler, Sampler) else sampler or buffer.session.parameters
     if not isinstance(base, GenerateParameters):
         raise InvalidParameter("sampler", sampler, "a Sampler or GenerateParameters")
     parameters = msgspec.structs.replace(base, **changes)

@@ -13,11 +13,14 @@ from typing import Any, Literal, TypedDict
 import msgspec
 
 from greenroom.backends.protocol import KvOptions, ModelInfo, Sampling
-from greenroom.errors import InvalidParameter, NotSupported
+from greenroom.errors import InvalidParameter, ModelLoadFailed, NotSupported
 
 __all__ = [
+    "DEFAULTS",
     "GenerateParameters",
     "ParameterOptions",
+    "bound_length",
+    "default_parameters",
     "integer",
     "kv_options",
     "merge_parameters",
@@ -38,13 +41,16 @@ _KV_BITS = (2, 3, 4, 5, 6, 8)
 MOST_LOGPROBS = 20
 """As in OpenAI's API; more per token is a distribution, which has a way of its own."""
 REASONING = ("events", "text", "drop")
+DEFAULT_MAX_TOKENS = 4096
+"""Where neither the request nor the model bounds the output: what held such a model before its bound was not known."""
 NOT_BUILT = ("prefill_step_size",)
 
 
 class GenerateParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a generation is drawn and when it ends. Integers are welcome where floats are expected.
 
-    `max_tokens` counts emitted tokens, not the stop token; None is up to the model's context. `temperature` 0 is
+    `max_tokens` counts emitted tokens, not the stop token; None is up to the model's context, or 4,096 where
+    that has no known length. `temperature` 0 is
     argmax. A penalty looks at the last `*_context_size` tokens of prompt and output. `seed` None draws one, which
     `Info.seed` reports. `stop` is a string, a token id, or a sequence of both: a stop string ends the text in front of
     it, a stop id ends it like EOS. `default_stops=False` leaves the model's own stop tokens out. Before `min_tokens`
@@ -137,9 +143,14 @@ class ParameterOptions(TypedDict, total=False):
 DEFAULTS = GenerateParameters()
 
 
-def merge_parameters(parameters: GenerateParameters | None, overrides: Mapping[str, Any]) -> GenerateParameters:
-    """`parameters` (None: the defaults) with `overrides` in their place; an unknown name is a `TypeError` naming it."""
-    base: object = DEFAULTS if parameters is None else parameters
+def merge_parameters(
+    parameters: GenerateParameters | None, overrides: Mapping[str, Any], defaults: GenerateParameters = DEFAULTS
+) -> GenerateParameters:
+    """`parameters` (None: `defaults`) with `overrides` in their place; an unknown name is a `TypeError` naming it.
+
+    `parameters` have a value for each field, so they take the place of all `defaults`; `overrides` hold what was given.
+    """
+    base: object = defaults if parameters is None else parameters
     if not isinstance(base, GenerateParameters):
         raise TypeError(f"parameters must be GenerateParameters or None, got {base!r}")
     for name in overrides:
@@ -148,6 +159,33 @@ def merge_parameters(parameters: GenerateParameters | None, overrides: Mapping[s
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise TypeError(f"{name!r} is not a generation parameter{hint}")
     return msgspec.structs.replace(base, **overrides) if overrides else base
+
+
+def default_parameters(asked: GenerateParameters | Literal["model"] | None, model: ModelInfo) -> GenerateParameters:
+    """What requests begin with: ours, those that were asked for, or ours with what the model's authors suggest.
+
+    Raises as `validate` and `validate_kv` do, and `ModelLoadFailed` for a suggestion that cannot work.
+    """
+    if asked is None:
+        return DEFAULTS
+    if isinstance(asked, GenerateParameters):
+        validate(asked, vocab_size=model.vocab_size)
+        validate_kv(asked, model)
+        return asked
+    suggested: dict[str, Any] = dict(model.suggested_sampling)
+    parameters = msgspec.structs.replace(DEFAULTS, **suggested)
+    try:
+        validate(parameters, vocab_size=model.vocab_size)
+    except InvalidParameter as error:
+        raise ModelLoadFailed(f"generation_config.json of {model.name} suggests what cannot work: {error}") from error
+    return parameters
+
+
+def bound_length(parameters: GenerateParameters, model: ModelInfo) -> GenerateParameters:
+    """With a `max_tokens` where neither the request nor the model's context has an end."""
+    if parameters.max_tokens is not None or model.context_length is not None:
+        return parameters
+    return msgspec.structs.replace(parameters, max_tokens=max(DEFAULT_MAX_TOKENS, parameters.min_tokens))
 
 
 def validate(parameters: GenerateParameters, *, vocab_size: int) -> None:

@@ -15,7 +15,15 @@ from greenroom.constraints.json_schemas.json_schema import AnyJson, JsonSchema
 from greenroom.constraints.kinds.all_of import All
 from greenroom.constraints.kinds.reasoning_budget import ReasoningBudget
 from greenroom.errors import InvalidPrompt, PromptTooLong
-from greenroom.inputs.parameters import GenerateParameters, kv_options, stop_ids, stop_strings, validate, validate_kv
+from greenroom.inputs.parameters import (
+    GenerateParameters,
+    bound_length,
+    kv_options,
+    stop_ids,
+    stop_strings,
+    validate,
+    validate_kv,
+)
 from greenroom.request.decoders import TextDecoder
 from greenroom.request.session import Client
 
@@ -78,7 +86,7 @@ class GenerationConfig:
         validate_kv(parameters, client.model)
         calling.check(constraint, client.model)
         calling.budget(parameters.thinking_tokens, client.model, ())
-        return GenerationConfig(client, parameters, constraint, calling=calling)
+        return GenerationConfig(client, bound_length(parameters, client.model), constraint, calling=calling)
 
     @staticmethod
     def plain(client: Client, *, default_stops: bool = True) -> GenerationConfig:
@@ -126,8 +134,9 @@ class GenerationConfig:
         """Raise `InvalidPrompt` or `PromptTooLong` for a prompt that cannot be run."""
         if not tokens:
             raise InvalidPrompt("the context has no tokens: fill it first")
-        if len(tokens) >= self.model.context_length:
-            raise PromptTooLong(len(tokens), self.model.context_length)
+        length = self.model.context_length
+        if length is not None and len(tokens) >= length:
+            raise PromptTooLong(len(tokens), length)
         if len(tokens) >= self.room:
             raise PromptTooLong(len(tokens), self.room, "the runtime's kv_bytes")
 

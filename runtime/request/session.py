@@ -12,6 +12,7 @@ from greenroom.actors.scheduler.statistics import Statistics
 from greenroom.backends.protocol import KvOptions, ModelInfo
 from greenroom.constraints.constraint import CompiledConstraint, Constraint
 from greenroom.errors import EngineFailed, NotSupported, UnknownContext
+from greenroom.inputs.parameters import DEFAULTS, GenerateParameters
 from greenroom.inputs.segments import BEGINNING, Checkpoint
 
 __all__ = ["EMPTY", "Client", "ContextRecord", "Session"]
@@ -74,10 +75,14 @@ EMPTY = ContextRecord((), BEGINNING)
 
 
 class Session:
-    """The engine's client, and what is kept until the runtime is left."""
+    """The engine's client, and what is kept until the runtime is left.
 
-    def __init__(self, client: Client) -> None:
+    `parameters` are those of requests that bring none.
+    """
+
+    def __init__(self, client: Client, parameters: GenerateParameters = DEFAULTS) -> None:
         self.client = client
+        self.parameters = parameters
         self._saved: dict[str, ContextRecord] = {}
         self._fingerprints: dict[str, str] | None = None
 

@@ -90,6 +90,7 @@ def test_the_model_says_what_it_is(loaded: Loaded) -> None:
     assert 0 < info.tokenizer.vocab_size <= info.vocab_size
     assert info.stop_tokens
     assert all(0 <= token < info.vocab_size for token in info.stop_tokens)
+    assert info.context_length is not None
     assert info.context_length > 0
     assert info.kv_bytes_per_token > 0
     assert info.kv_bytes_per_row >= 0
