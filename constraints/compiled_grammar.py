@@ -20,7 +20,7 @@ from greenroom.errors import InvalidConstraint
 
 __all__ = ["CompiledGrammar", "reason"]
 
-# A message without the parser's state and the tokens before; of lexer states, a fifth of what is usual, which is 100 MB.
+# A message without the parser's state and the tokens before; and a fifth of the usual lexer states, which are 100 MB.
 _QUIET = LLParserLimits(verbose_errors=False, max_lexer_states=50_000)
 _UNFORCED = '%llguidance {"no_forcing": true}\n'
 _MOST_TEXT = 1_000_000
@@ -100,11 +100,11 @@ def _check_end(matcher: LLMatcher, vocabulary: Vocabulary) -> None:
         tokens = np.flatnonzero(np.unpackbits(bits.view(np.uint8), bitorder="little")).tolist()
         if matcher.is_error() or matcher.is_accepting() or not 0 < len(tokens) < 256:
             return
-        words = sorted([vocabulary.bytes[token], token] for token in tokens)
-        longest, (shortest, token) = words[-1][0], words[0]
-        if not shortest or any(not longest.startswith(word) for word, _ in words):
+        words = [vocabulary.bytes[token] for token in tokens]
+        longest, shortest = max(words), min(words)
+        if not shortest or any(not longest.startswith(word) for word in words):
             return
-        if not matcher.consume_tokens([token]):
+        if not matcher.consume_tokens([tokens[words.index(shortest)]]):
             return
         text += shortest
     if not any(text[-1024:] == text[-1024 - period : -period] for period in range(1, 64)):

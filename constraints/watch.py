@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from greenroom.errors import CompilationTimeout, CompilersBusy, InvalidConstraint
 
@@ -26,7 +26,7 @@ MOST_ABANDONED = 8
 """Threads that are over the limit and still run, at most."""
 
 _LOCK = threading.Lock()
-_RUNNING: set[Watched[object]] = set()
+_RUNNING: set[Watched[Any]] = set()
 _HERE = threading.local()
 
 

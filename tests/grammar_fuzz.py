@@ -9,6 +9,7 @@ import json
 import random
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,9 @@ STEPS = 30
 def regex(draw: random.Random, depth: int = 3) -> str:
     """A regular expression over few letters, with loops."""
     if depth == 0:
-        return draw.choice(["a", "b", "ab", " ", "[ab]", "[a]", "[^b]", ".", r"\s", r"\d", "é", "a{2}", "(?:)", '"', "x"])
+        return draw.choice(
+            ["a", "b", "ab", " ", "[ab]", "[a]", "[^b]", ".", r"\s", r"\d", "é", "a{2}", "(?:)", '"', "x"]
+        )
     part = regex(draw, depth - 1)
     other = regex(draw, draw.randrange(depth))
     forms = [part + other, f"({part}|{other})", f"({part})*", f"({part})+", f"({part})?{other}", f"(?:{part}){{2,}}"]
@@ -44,7 +47,9 @@ def regex(draw: random.Random, depth: int = 3) -> str:
 def terminal(draw: random.Random, names: list[str]) -> str:
     """A terminal's body in Lark."""
     atoms = ['"a"', '"b"', '"ab"', '" "', '"a".."b"', f"/{regex(draw, 2)}/", *names]
-    parts = [draw.choice(atoms) + draw.choice(["", "", "+", "*", "?", "{2}", "{1,}"]) for _ in range(draw.randint(1, 3))]
+    parts = [
+        draw.choice(atoms) + draw.choice(["", "", "+", "*", "?", "{2}", "{1,}"]) for _ in range(draw.randint(1, 3))
+    ]
     joined = draw.choice([" ", " ", " | ", " & "]).join(parts)
     return draw.choice([joined, f"({joined})+", f"({joined})*"])
 
@@ -139,30 +144,36 @@ def chain(draw: random.Random) -> Constraint:
     return JsonSchema({"$ref": "#/$defs/d0", "$defs": {**definitions, f"d{length}": {"type": "integer"}}})
 
 
+def tag(draw: random.Random) -> Constraint:
+    """Terminals of three grammars beside each other."""
+    content = draw.choice([Regex(regex(draw)), Lark(lark(draw)), Gbnf(gbnf(draw))])
+    return StructTag(Tag(draw.choice(["<tool>", "aa", "("]), content, draw.choice(["", "a", "ab", " "])))
+
+
+def lazy(draw: random.Random) -> Constraint:
+    """Behind a trigger, anything."""
+    trigger = 258 if draw.random() < 0.3 else draw.choice(["a", "ab" * 50])
+    return Lazy(trigger, constraint(draw))
+
+
 def constraint(draw: random.Random) -> Constraint:
     """Any of them."""
-    kind = draw.randrange(8)
-    if kind == 0:
-        return Regex(regex(draw, 4))
-    if kind == 1:
-        return Gbnf(gbnf(draw))
-    if kind == 2:
-        return json_schema(draw)
-    if kind == 3:
-        content = draw.choice([Regex(regex(draw)), Lark(lark(draw)), Gbnf(gbnf(draw))])
-        return StructTag(Tag(draw.choice(["<tool>", "aa", "("]), content, draw.choice(["", "a", "ab", " "])))
-    if kind == 4:
-        return Lazy(draw.choice(["a", "ab" * 50, 258]), constraint(draw))
-    if kind == 5:
-        return All(Lark(lark(draw)), Regex(regex(draw)))
-    if kind == 6 and draw.random() < 0.1:
-        return chain(draw)
-    return Lark(lark(draw))
+    makers: list[Callable[[random.Random], Constraint]] = [
+        lambda draw: Regex(regex(draw, 4)),
+        lambda draw: Gbnf(gbnf(draw)),
+        json_schema,
+        tag,
+        lazy,
+        lambda draw: All(Lark(lark(draw)), Regex(regex(draw))),
+        lambda draw: chain(draw) if draw.random() < 0.1 else Lark(lark(draw)),
+        lambda draw: Lark(lark(draw)),
+    ]
+    return draw.choice(makers)(draw)
 
 
 def follow(compiler: ConstraintCompiler, seed: int) -> bool:
     """Compile the constraint of `seed` and draw from its masks; whether it compiled."""
-    draw = random.Random(seed)
+    draw = random.Random(seed)  # noqa: S311 - the same for each seed
     try:
         state = compiler.compile(constraint(draw)).start()
     except InvalidConstraint:
@@ -188,9 +199,9 @@ def main() -> None:
     compiler = ConstraintCompiler(BYTES)
     good = 0
     for seed in range(first, first + count):
-        print(seed, end=" ", flush=True)
+        print(seed, end=" ", flush=True)  # noqa: T201 - what was last there is to blame
         good += follow(compiler, seed)
-    print(f"\ncompiled {good} of {count}")
+    print(f"\ncompiled {good} of {count}")  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def longest_forced(grammar: str) -> float:
 
 def _whitespace(grammar: str) -> Iterator[str]:
     """The patterns of whitespace that JSON schemas in `grammar` bring; elsewhere their patterns end in a quote."""
-    for found in _WHITESPACE.finditer(grammar.replace('\\\\"', "'").replace('\\"', '"')):
+    for found in _WHITESPACE.finditer(grammar):
         try:
             yield str(json.loads(found[1]))
         except ValueError:
@@ -70,7 +70,7 @@ def _longest_in_lark(text: str) -> float:
     terminals = {rule.name: rule for rule in ours}
     if len(terminals) < len(ours):  # of two grammars, one in the other
         return inf
-    longest: float = 0
+    longest = max(map(_longest_loop, _whitespace(text)), default=0.0)
     try:
         for rule in rules:
             for part in rule.attributes + rule.body:

@@ -1,17 +1,17 @@
-"""llguidance's Lark read as far as its definitions: how deep rules name each other, and what its terminals match."""
+"""Lark and GBNF read as far as their definitions: how deep rules name each other, and what terminals match."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from greenroom.constraints.bounds.chains import MOST_LEVELS, longest_chain
 from greenroom.constraints.bounds.schema_bounds import check_nesting, check_schema
 from greenroom.errors import InvalidConstraint
 
-__all__ = ["Definition", "LarkToken", "check_lark", "definitions"]
+__all__ = ["Definition", "LarkToken", "check_gbnf", "check_lark", "definitions"]
 
 _TOKEN = re.compile(
     r"""
@@ -29,6 +29,13 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+_GBNF_TOKEN = re.compile(
+    r'#[^\n]*|"(?:[^"\\]|\\.)*"|\[(?:[^\]\\]|\\.)*\]|(?P<name>[\w-]+)(?P<is_head>\s*::=)?', re.DOTALL
+)
+MOST_GBNF_LEVELS = 200
+"""Rules of GBNF that name each other in a chain: their conversion takes time by the square of it, some seconds here."""
+MOST_GBNF_TEXT = 200_000
+"""Characters of GBNF."""
 _BLOCKS = ("%json", "%llguidance", "%regex")
 
 
@@ -77,16 +84,38 @@ def definitions(text: str) -> list[Definition]:
 def check_lark(text: str) -> None:
     """Raise `InvalidConstraint` where rules or terminals of `text` name each other in chains that are too long."""
     rules = definitions(text)
-    numbers = {rule.name: number for number, rule in enumerate(rules, 1)}
+    _check_chain(
+        [
+            (rule.name, [part.text.lstrip("!?") for part in rule.body if part.kind in ("rule", "terminal")])
+            for rule in rules
+        ],
+        MOST_LEVELS,
+    )
+
+
+def check_gbnf(text: str) -> None:
+    """The same for GBNF, and for a text that is too long."""
+    if len(text) > MOST_GBNF_TEXT:
+        raise InvalidConstraint(f"the GBNF has {len(text)} characters, at most {MOST_GBNF_TEXT} are possible")
+    rules: list[tuple[str, list[str]]] = []
+    for token in _GBNF_TOKEN.finditer(text):
+        if token["is_head"]:
+            rules.append((token["name"], []))
+        elif token["name"] and rules:
+            rules[-1][1].append(token["name"])
+    _check_chain(rules, MOST_GBNF_LEVELS)
+
+
+def _check_chain(rules: Sequence[tuple[str, Sequence[str]]], most: int) -> None:
+    """Raise `InvalidConstraint` where `rules`, each with the names in it, name each other in longer chains."""
+    numbers = {name: number for number, (name, _) in enumerate(rules, 1)}
     edges: list[list[int]] = [list(range(1, len(rules) + 1))]  # from whichever rule is the start
-    for rule in rules:
-        names = [part.text.lstrip("!?") for part in rule.body if part.kind in ("rule", "terminal")]
-        edges.append([numbers[name] for name in names if name in numbers])
+    edges += [[numbers[name] for name in names if name in numbers] for _, names in rules]
     length, last = longest_chain(edges)
-    if length - 1 > MOST_LEVELS:
+    if length - 1 > most:
         raise InvalidConstraint(
-            f"rules of the grammar name each other in a chain of {length - 1}, by way of {rules[last - 1].name!r}; "
-            f"at most {MOST_LEVELS} are possible: say it in fewer steps"
+            f"rules of the grammar name each other in a chain of {length - 1}, by way of {rules[last - 1][0]!r}; "
+            f"at most {most} are possible: say it in fewer steps"
         )
 
 

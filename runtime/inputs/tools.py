@@ -13,7 +13,7 @@ import msgspec
 from anyio import to_thread
 from jsonschema import Draft202012Validator, SchemaError
 from jsonschema.exceptions import best_match
-from jsonschema_specifications import REGISTRY
+from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]
 from referencing.exceptions import Unresolvable
 
 from greenroom.constraints.bounds.schema_bounds import check_schema
@@ -45,10 +45,11 @@ class Tool:
             raise InvalidParameter(f"the description of the tool {name!r}", description, "a string")
         self.name: str = name
         self.description = description
-        self.parameters = _checked_schema(name, {"type": "object", "properties": {}} if parameters is None else parameters)
+        given = {"type": "object", "properties": {}} if parameters is None else parameters
+        self.parameters = _checked_schema(name, given)
         self.function = function
         self._arguments: type[msgspec.Struct] | None = None
-        self._validator = Draft202012Validator(self.parameters, registry=REGISTRY)
+        self._validator = Draft202012Validator(self.parameters, registry=REGISTRY)  # nothing is fetched
 
     def __repr__(self) -> str:
         return f"<Tool {self.name}{'' if self.function is None else '()'}>"
