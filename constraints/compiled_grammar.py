@@ -13,7 +13,7 @@ import numpy as np
 from llguidance import LLMatcher, LLParserLimits
 
 from greenroom.constraints.bounds.forced_loops import longest_forced
-from greenroom.constraints.bounds.lark_text import check_lark
+from greenroom.constraints.bounds.rule_bounds import check_lark
 from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.constraints.watch import watched
 from greenroom.errors import InvalidConstraint

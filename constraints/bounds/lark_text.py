@@ -1,17 +1,12 @@
-"""Lark and GBNF read as far as their definitions: how deep rules name each other, and what terminals match."""
+"""llguidance's Lark read as far as its definitions."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from greenroom.constraints.bounds.chains import MOST_LEVELS, longest_chain
-from greenroom.constraints.bounds.schema_bounds import check_nesting, check_schema
-from greenroom.errors import InvalidConstraint
-
-__all__ = ["Definition", "LarkToken", "check_gbnf", "check_lark", "definitions"]
+__all__ = ["Definition", "LarkToken", "definitions"]
 
 _TOKEN = re.compile(
     r"""
@@ -29,19 +24,12 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-_GBNF_TOKEN = re.compile(
-    r'#[^\n]*|"(?:[^"\\]|\\.)*"|\[(?:[^\]\\]|\\.)*\]|(?P<name>[\w-]+)(?P<is_head>\s*::=)?', re.DOTALL
-)
-MOST_GBNF_LEVELS = 200
-"""Rules of GBNF that name each other in a chain: their conversion takes time by the square of it, some seconds here."""
-MOST_GBNF_TEXT = 200_000
-"""Characters of GBNF."""
 _BLOCKS = ("%json", "%llguidance", "%regex")
 
 
 @dataclass(frozen=True)
 class LarkToken:
-    """A piece of Lark: its kind, one of the groups of `_TOKEN`, and its text."""
+    """A piece of Lark: its kind, one of the groups of `_TOKEN` or "json", and its text."""
 
     kind: str
     text: str
@@ -81,46 +69,8 @@ def definitions(text: str) -> list[Definition]:
     return [Definition(name, tuple(attributes), tuple(body)) for name, attributes, body in found]
 
 
-def check_lark(text: str) -> None:
-    """Raise `InvalidConstraint` where rules or terminals of `text` name each other in chains that are too long."""
-    rules = definitions(text)
-    _check_chain(
-        [
-            (rule.name, [part.text.lstrip("!?") for part in rule.body if part.kind in ("rule", "terminal")])
-            for rule in rules
-        ],
-        MOST_LEVELS,
-    )
-
-
-def check_gbnf(text: str) -> None:
-    """The same for GBNF, and for a text that is too long."""
-    if len(text) > MOST_GBNF_TEXT:
-        raise InvalidConstraint(f"the GBNF has {len(text)} characters, at most {MOST_GBNF_TEXT} are possible")
-    rules: list[tuple[str, list[str]]] = []
-    for token in _GBNF_TOKEN.finditer(text):
-        if token["is_head"]:
-            rules.append((token["name"], []))
-        elif token["name"] and rules:
-            rules[-1][1].append(token["name"])
-    _check_chain(rules, MOST_GBNF_LEVELS)
-
-
-def _check_chain(rules: Sequence[tuple[str, Sequence[str]]], most: int) -> None:
-    """Raise `InvalidConstraint` where `rules`, each with the names in it, name each other in longer chains."""
-    numbers = {name: number for number, (name, _) in enumerate(rules, 1)}
-    edges: list[list[int]] = [list(range(1, len(rules) + 1))]  # from whichever rule is the start
-    edges += [[numbers[name] for name in names if name in numbers] for _, names in rules]
-    length, last = longest_chain(edges)
-    if length - 1 > most:
-        raise InvalidConstraint(
-            f"rules of the grammar name each other in a chain of {length - 1}, by way of {rules[last - 1][0]!r}; "
-            f"at most {most} are possible: say it in fewer steps"
-        )
-
-
 def _tokens(text: str) -> Iterator[LarkToken]:
-    """The tokens of `text` without comments; of JSON that stands in it only that there is some."""
+    """The tokens of `text` without comments; a schema that stands in it is one."""
     at = 0
     while at < len(text):
         found = _TOKEN.match(text, at)
@@ -131,25 +81,16 @@ def _tokens(text: str) -> Iterator[LarkToken]:
         if kind != "skip":
             yield LarkToken(kind, found[0])
         if found[0] in _BLOCKS:
-            at = _after_json(text, at, is_schema=found[0] == "%json")
-
-
-def _after_json(text: str, at: int, *, is_schema: bool) -> int:
-    """Where the JSON behind `at` ends; `at` where there is none."""
-    while text[at : at + 1].isspace():
-        at += 1
-    check_nesting(text[at : at + _json_length(text, at)])
-    try:
-        value, end = json.JSONDecoder().raw_decode(text, at)
-    except ValueError:
-        return at
-    if is_schema:
-        check_schema(value)
-    return end
+            start = at + len(text[at:]) - len(text[at:].lstrip())
+            at = start + _json_length(text, start)
+            if found[0] == "%json":
+                yield LarkToken("json", text[start:at])
 
 
 def _json_length(text: str, at: int) -> int:
-    """How long the object that begins at `at` is, by its brackets."""
+    """How long the object that begins at `at` is, by its brackets; 0 where none does."""
+    if text[at : at + 1] != "{":
+        return 0
     level = 0
     for mark in re.compile(r'"(?:[^"\\]|\\.)*"|[{}]', re.DOTALL).finditer(text, at):
         level += {"{": 1, "}": -1}.get(mark[0], 0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from llguidance import LLMatcher
 from llguidance.gbnf_to_lark import gbnf_to_lark
 
-from greenroom.constraints.bounds.lark_text import check_gbnf
+from greenroom.constraints.bounds.rule_bounds import check_gbnf
 from greenroom.constraints.constraint import GrammarConstraint
 from greenroom.constraints.grammar_text import literal
 from greenroom.constraints.vocabulary import Vocabulary
