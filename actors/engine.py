@@ -1,13 +1,17 @@
 """The engine thread: one thread that loads the model and runs every step of it, for its whole life.
 
 `EngineLoop.step` is the heart of greenroom. It takes what the inbox holds, lets the scheduler decide, and performs the
-decision in an order that keeps the device busy: the next pass is built on tokens that nobody has read yet, then the
-last pass is read, and only then the next one is sampled and submitted. Where many rows are constrained the last pass
-is read first: what it drew may force tokens, which then go into the next pass. Masks are filled last, while the device
-runs what it has of the pass. All messages of a step go to the event loop in one wake-up.
+decision in an order that keeps the device busy: the next pass is built on tokens that nobody has read yet. Masks are
+filled while the device runs what it has of the pass. All messages of a step go to the event loop in one wake-up.
 
-On a device whose submission does not block, text is decoded and delivered while the submitted pass computes. Where it
-blocks (MLX on CPU waits for most of the pass), delivery comes first, so nobody waits a step for a token that is there.
+What comes then is the device's to say. Where submission does not block and KV stays in place (`pipelines`), the next
+pass is submitted before the last one is read, and the device goes from one to the other without a pause. Masks that
+depend on what the last one drew are filled once that is read: the pass runs up to its logits meanwhile. Where KV would
+be copied for it, the last pass is read before the next is submitted. Either way, what was drawn is decoded and
+delivered while the next pass computes. Where submission blocks (MLX on CPU waits for most of the pass), delivery comes
+first, so nobody waits a step for a token that is there.
+
+Where drafts can be made, or forced tokens fed, only behind what the last pass drew, that is read before all else.
 
 This module does not know text, and nothing here waits for a consumer.
 """
@@ -19,6 +23,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from threading import Thread
+from typing import NamedTuple
 
 from greenroom.actors import engine_thread
 from greenroom.actors.bridge import Bridge
@@ -45,7 +50,7 @@ from greenroom.actors.messages import (
 from greenroom.actors.scheduler.admission import Limits
 from greenroom.actors.scheduler.scheduler import Scheduler
 from greenroom.actors.scheduler.statistics import Statistics, StepTimes
-from greenroom.backends.protocol import Backend, Feed, ForwardPlan, Masks, ModelInfo, PrefixExporter
+from greenroom.backends.protocol import Backend, Feed, ForwardPlan, Masks, ModelInfo, PrefixExporter, StepResult
 from greenroom.errors import EngineFailed
 from greenroom.events import Info
 
@@ -175,32 +180,34 @@ class EngineLoop:
         # 1. Take what has come. What a pass in flight drew may have to be known before the next is decided.
         self._take_messages()
         began = time.perf_counter()
-        is_reading = bool(self._passes_in_flight)
-        reads_first = scheduler.reads_first
-        deliveries = self._read() if is_reading and reads_first else ()
+        was_in_flight = bool(self._passes_in_flight)
+        last = _LastPass(self._read if was_in_flight else None, self._apply)
+        reads_first = scheduler.reads_first(self._spent.waiting_cost)
+        if reads_first:
+            last.apply()
         # 2. Decide, and edit the rows.
         plan = scheduler.plan(time.monotonic())
         if plan.edits:
             scheduler.record_edits(self._backend.edit(plan.edits))
         answers = self._answer_questions()
-        # 3. Build the next pass while the last one runs, then read that.
+        # 3. Build the next pass while the last one runs; read that, unless the next is to be submitted before.
         feeds = scheduler.build_batch(time.monotonic())
         is_built = bool(feeds) and self._build(feeds)
-        if is_reading and not reads_first:
-            deliveries = self._read()
+        delivers_first = scheduler.model.dispatch_blocks
+        if not (is_built and scheduler.model.pipelines):
+            last.read()
         # 4. Submit and deliver, in the order in which nobody waits for the other.
+        if is_built and not delivers_first:
+            self._submit(feeds, last)
+        last.apply()
         self._engine.statistics = scheduler.statistics(self._spent.times())
         messages: tuple[Outbound | Answer, ...]
-        messages = (deliveries + plan.messages if reads_first else plan.messages + deliveries) + answers
-        delivers_first = scheduler.model.dispatch_blocks
-        if delivers_first:
-            self._deliver(messages)
-        if is_built:
-            self._submit(feeds)
-        if not delivers_first:
-            self._deliver(messages)
-        self.is_idle = not (is_reading or feeds or plan.edits or plan.messages or scheduler.has_news)
-        self._spent.step += time.perf_counter() - began
+        messages = last.deliveries + plan.messages if reads_first else plan.messages + last.deliveries
+        self._deliver(messages + answers)
+        if is_built and delivers_first:
+            self._submit(feeds, last)
+        self.is_idle = not (was_in_flight or feeds or plan.edits or plan.messages or scheduler.has_news)
+        self._spent.end_step(time.perf_counter() - began, reads_first=reads_first)
 
     def _take_messages(self) -> None:
         deadline = self._scheduler.next_deadline() if self.is_idle else None
@@ -239,35 +246,52 @@ class EngineLoop:
         self._spent.forward += time.perf_counter() - began
         return True
 
-    def _submit(self, feeds: tuple[Feed, ...]) -> None:
-        fill = partial(self._fill_masks, feeds) if self._scheduler.is_masked(feeds) else None
-        began, masked = time.perf_counter(), self._spent.mask
+    def _submit(self, feeds: tuple[Feed, ...], last: _LastPass) -> None:
+        """Submit the pass, and take what the last one drew, if nobody has: it is counted before this one is."""
+        scheduler, spent = self._scheduler, self._spent
+        fill = partial(self._fill_masks, feeds, last) if scheduler.is_masked(feeds) else None
+        failure: Exception | None = None
+        began, filled = time.perf_counter(), spent.fill
         try:
             self._backend.sample(fill)
+            spent.sample += time.perf_counter() - began - (spent.fill - filled)
         except Exception as error:  # noqa: BLE001 - likewise
-            self._scheduler.fail(_rows(feeds), error, was_submitted=False)
+            failure = error
+        last.apply()
+        if failure is not None:  # of rows that go on: those that ended in the last pass have all that they asked for
+            scheduler.fail(_rows(feeds), failure, was_submitted=False)
             return
-        self._spent.sample += time.perf_counter() - began - (self._spent.mask - masked)
         self._passes_in_flight.append(_rows(feeds))
-        self._scheduler.mark_submitted(feeds)
+        scheduler.mark_submitted(feeds)
 
-    def _fill_masks(self, feeds: tuple[Feed, ...]) -> Masks | None:
+    def _fill_masks(self, feeds: tuple[Feed, ...], last: _LastPass) -> Masks | None:
         """Called by the backend, once the pass is running."""
         began = time.perf_counter()
+        if self._scheduler.awaits_draws(feeds):
+            last.apply()
+        asked = time.perf_counter()
         masks = self._scheduler.fill_grammar_masks(feeds)
-        self._spent.mask += time.perf_counter() - began
+        now = time.perf_counter()
+        self._spent.mask += now - asked
+        self._spent.fill += now - began
         return masks
 
-    def _read(self) -> tuple[Delivery, ...]:
+    def _read(self) -> _Numbers:
         rows = self._passes_in_flight.popleft()
         began = time.perf_counter()
         try:
-            result = self._backend.read()
+            result: StepResult | Exception = self._backend.read()
+            self._spent.read += time.perf_counter() - began
         except Exception as error:  # noqa: BLE001 - likewise
-            self._scheduler.fail(rows, error, was_submitted=True)
+            result = error
+        return _Numbers(rows, result, time.monotonic())
+
+    def _apply(self, numbers: _Numbers) -> tuple[Delivery, ...]:
+        rows, result, at = numbers
+        if isinstance(result, Exception):
+            self._scheduler.fail(rows, result, was_submitted=True)
             return ()
-        self._spent.read += time.perf_counter() - began
-        return self._scheduler.apply(rows, result, time.monotonic())
+        return self._scheduler.apply(rows, result, at)
 
     def _answer_questions(self) -> tuple[Answer, ...]:
         questions, self._questions = self._questions, []
@@ -303,13 +327,61 @@ class EngineLoop:
         self._post(tuple([Ended(request, info, _with_info(failure, info)) for request, info in infos]))
 
 
+class _Numbers(NamedTuple):
+    """What a pass that held `rows` drew, or why it failed, and when that was known."""
+
+    rows: tuple[int, ...]
+    result: StepResult | Exception
+    at: float
+
+
+class _LastPass:
+    """The pass in flight when a step begins, if there is one: waited for once and applied once, each when it suits."""
+
+    __slots__ = ("_apply", "_numbers", "_read", "deliveries")
+
+    def __init__(self, read: Callable[[], _Numbers] | None, apply: Callable[[_Numbers], tuple[Delivery, ...]]) -> None:
+        self._read = read
+        self._apply = apply
+        self._numbers: _Numbers | None = None
+        self.deliveries: tuple[Delivery, ...] = ()
+        """What it gave to consumers, once it is applied."""
+
+    def read(self) -> None:
+        """Wait for its numbers."""
+        if self._read is not None:
+            read, self._read = self._read, None
+            self._numbers = read()
+
+    def apply(self) -> None:
+        """Have the scheduler take its numbers."""
+        self.read()
+        if self._numbers is not None:
+            numbers, self._numbers = self._numbers, None
+            self.deliveries = self._apply(numbers)
+
+
 class _Spent:
     """Seconds by what they were spent on; a step's own include the others."""
 
-    __slots__ = ("forward", "mask", "read", "sample", "step")
+    __slots__ = ("_read_before", "fill", "forward", "mask", "read", "sample", "step", "waiting_cost")
 
     def __init__(self) -> None:
         self.forward = self.mask = self.read = self.sample = self.step = 0.0
+        self.fill = 0.0
+        """Inside of the function that fills masks: for the masks themselves, and for what they wait for."""
+        self._read_before = 0.0
+        self.waiting_cost = 1.0
+        """What it costs to read a pass before the next one is built, in passes: what a step does but wait, of late."""
+
+    def end_step(self, seconds: float, *, reads_first: bool) -> None:
+        """Count a step. One that reads first is a pass and then the rest; else the rest is done beside a pass."""
+        waited = self.read - self._read_before
+        self.step += seconds
+        self._read_before = self.read
+        if waited:
+            cost = (seconds - waited) / (waited if reads_first else seconds)
+            self.waiting_cost += (min(cost, 1.0) - self.waiting_cost) / 16
 
     def times(self) -> StepTimes:
         """As of the last step that is over."""

@@ -6,6 +6,7 @@ settles what still runs, gives weights and memory back and ends the thread. It m
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -47,8 +48,8 @@ __all__ = ["Runtime"]
 
 MAX_ROWS = 32
 """Rows that share a pass: past this, CPU and small GPUs gain little, and each row adds its KV."""
-MAX_STEP_TOKENS = 512
-"""Tokens of one pass: a longer prompt is run in pieces, so that others wait for at most one piece."""
+STEP_TARGET = 0.12
+"""Seconds of a step that runs prompts beside streams: eight tokens a second, about what a person reads."""
 MAX_WAITING = 1024
 """Requests in the queue: some thousand prompts of ids are tens of megabytes; more is a caller without a brake."""
 
@@ -65,6 +66,10 @@ class Runtime:
     over, for prompts that begin alike: by default an eighth of that, 0 keeps nothing. With `prefix_folder`, what falls
     out of it and what is held in the end is kept in files there, `prefix_file_bytes` of them at most (4 GiB by
     default), for later openings and other processes; they hold the tokens of prompts as they are.
+
+    While streams decode, a step runs as much of prompts as takes it about `step_target` seconds, which is learned from
+    the steps before, and else up to `max_step_tokens` of them (by default 2,048, on a CPU 512), the most in any case.
+    With None for `step_target` prompts are cut by `max_step_tokens` alone, and so the same way on every machine.
     """
 
     def __init__(
@@ -73,7 +78,8 @@ class Runtime:
         *,
         backend: Backend | None = None,
         max_rows: int = MAX_ROWS,
-        max_step_tokens: int = MAX_STEP_TOKENS,
+        max_step_tokens: int | None = None,
+        step_target: float | None = STEP_TARGET,
         max_waiting: int = MAX_WAITING,
         kv_bytes: int | None = None,
         prefix_bytes: int | None = None,
@@ -97,12 +103,14 @@ class Runtime:
         for name, bound in {**bounds, "kv_bytes": kv_bytes}.items():
             if bound is not None and bound < 1:
                 raise InvalidParameter(name, bound, "at least 1")
-        if max_step_tokens <= max_rows:
+        if step_target is not None and not 0 < step_target < math.inf:
+            raise InvalidParameter("step_target", step_target, "a number of seconds, or None for a fixed budget")
+        if max_step_tokens is not None and max_step_tokens <= max_rows:
             raise InvalidParameter("max_step_tokens", max_step_tokens, f"over max_rows ({max_rows}): a row takes one")
         self._model = model
         self._backend = backend
         self._make_backend = partial(_backend, backend, model, given)
-        self._limits = partial(_limits, max_rows, max_step_tokens, kv_bytes)
+        self._limits = partial(_limits, max_rows, max_step_tokens, step_target, kv_bytes)
         self._max_waiting = max_waiting
         self._session: Session | None = None
         self._is_entering = False
@@ -446,8 +454,15 @@ class Runtime:
 _DONE = object()
 
 
-def _limits(rows: int, step_tokens: int, kv_bytes: int | None, model: ModelInfo) -> Limits:
-    return Limits(rows=rows, step_tokens=step_tokens, kv_bytes=kv_bytes if kv_bytes is not None else model.memory_bytes)
+def _limits(
+    rows: int, step_tokens: int | None, step_target: float | None, kv_bytes: int | None, model: ModelInfo
+) -> Limits:
+    return Limits(
+        rows=rows,
+        step_tokens=step_tokens if step_tokens is not None else max(model.prompt_chunk, 2 * rows),
+        step_target=step_target,
+        kv_bytes=kv_bytes if kv_bytes is not None else model.memory_bytes,
+    )
 
 
 def _backend(given: Backend | None, model: str | Path | None, prefixes: Mapping[str, Any]) -> Backend:

@@ -249,17 +249,25 @@ MODELS: dict[str, Callable[[], tuple[Any, ByteTokenizer]]] = {
 class Driver:
     """Takes a backend's turns in the contract's order, and collects what each row was given."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, *, pipelines: bool = False) -> None:
+        """With `pipelines`, a pass is submitted before the one before it is read."""
         self.backend = backend
+        self._pipelines = pipelines
         self.sampled: dict[int, list[Sampled]] = {}
         self.results: list[StepResult] = []
         self._under_way = 0
 
     def open(
-        self, row: int, sampling: Sampling | None = None, *, expects: int = 0, kv: KvOptions | None = None
+        self,
+        row: int,
+        sampling: Sampling | None = None,
+        *,
+        expects: int = 0,
+        kv: KvOptions | None = None,
+        start: int | None = None,
     ) -> None:
         """Open a row."""
-        self.backend.edit([Open(row, sampling or Sampling(), expects, kv)])
+        self.backend.edit([Open(row, sampling or Sampling(), expects, kv, start=start)])
         self.sampled[row] = []
 
     def branch(
@@ -275,15 +283,17 @@ class Driver:
         return self.backend.edit(edits).kv_bytes
 
     def turn(self, *feeds: Feed, masks: Masks | FillMasks | None = None) -> None:
-        """One pass; the one before it is read between forward and sample."""
+        """One pass; the one before it is read between forward and sample, or behind both."""
         self.backend.forward(ForwardPlan(feeds))
-        self.read()
+        if not self._pipelines:
+            self.read()
         self.backend.sample(masks)
         self._under_way += 1
+        self.read(but=1)
 
-    def read(self) -> None:
-        """Read every step under way."""
-        while self._under_way:
+    def read(self, but: int = 0) -> None:
+        """Read every step under way, but for the last few."""
+        while self._under_way > but:
             self._under_way -= 1
             result = self.backend.read()
             self.results.append(result)

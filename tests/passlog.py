@@ -21,6 +21,8 @@ class PassLog:
         """The rows of each submitted pass, in the plan's order."""
         self.num_read = 0
         """How many of `passes` were read."""
+        self.most_in_flight = 0
+        """How many passes were submitted and not read, at the most."""
         self._built: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
@@ -47,6 +49,7 @@ class PassLog:
         """See `Backend.sample`."""
         self.backend.sample(masks)
         self.passes.append(self._built)
+        self.most_in_flight = max(self.most_in_flight, len(self.passes) - self.num_read)
 
     def read(self) -> StepResult:
         """See `Backend.read`. A step whose reading fails counts as read."""

@@ -22,6 +22,12 @@ from greenroom.runtime import Runtime
 NEIGHBOUR = "n" * 5
 PROMPT = "p" * 100
 STAGES = ("queued", "prefill", "between chunks", "decode", "finished")
+ORDERS: dict[str, dict[str, Any]] = {
+    "blocks": {"dispatch_blocks": True},
+    "reads": {},
+    "pipelines": {"pipelines": True},
+}
+"""What the double says of its device: whether a pass is submitted before the last one is read."""
 
 
 class Stage:
@@ -64,12 +70,12 @@ class Stage:
 
 
 @asynccontextmanager
-async def staged(stage: str, *, context_length: int = 4096) -> AsyncIterator[Stage]:
+async def staged(stage: str, order: str = "reads", *, context_length: int = 4096) -> AsyncIterator[Stage]:
     """A runtime over a logged double whose replies suit `stage`."""
     endless = Reply("abcdefghij", end=False, repeat=True)
     reply = Reply("a short answer") if stage == "finished" else endless
     said = {PROMPT: reply, NEIGHBOUR: Reply("the neighbour speaks on and on")}
-    backend = Scripted(said, context_length=context_length)
+    backend = Scripted(said, context_length=context_length, **ORDERS[order])
     log = PassLog(backend)
     async with Runtime(backend=log, max_rows=1 if stage == "queued" else 8, max_step_tokens=40) as runtime:
         try:
@@ -153,12 +159,13 @@ def after(log: PassLog, row: int, mark: int) -> int:
 
 
 @pytest.mark.uvloop
+@pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("way", WAYS)
-async def test_every_way_to_stop_settles_at_every_stage(way: str, stage: str) -> None:
+async def test_every_way_to_stop_settles_at_every_stage(way: str, stage: str, order: str) -> None:
     """One `Info`; at most one more pass with the row, none once awaited; KV bytes exactly back."""
     stop, detail = WAYS[way]
-    async with staged(stage) as s:
+    async with staged(stage, order) as s:
         stream = await s.begin(stage)
         before = stream.task.info
         mark = len(s.log.passes)
@@ -180,10 +187,11 @@ async def test_every_way_to_stop_settles_at_every_stage(way: str, stage: str) ->
 
 
 @pytest.mark.uvloop
+@pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("stage", STAGES[:-1])
-async def test_dropping_the_last_reference_cancels(stage: str) -> None:
+async def test_dropping_the_last_reference_cancels(stage: str, order: str) -> None:
     """A stream that nobody can read any more is cancelled, and its handle says so."""
-    async with staged(stage) as s:
+    async with staged(stage, order) as s:
         stream = await s.begin(stage)
         task: GenerationTask = stream.task
         del stream
@@ -217,10 +225,11 @@ async def test_a_loop_that_is_left_cancels_where_nobody_else_holds_the_stream(wa
         assert runtime.statistics().kv_bytes == 0
 
 
+@pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("stage", STAGES[:-1])
-async def test_closing_the_runtime_settles_what_runs(stage: str) -> None:
+async def test_closing_the_runtime_settles_what_runs(stage: str, order: str) -> None:
     """Leaving the runtime ends every request as a shutdown, with its `Info` on stream and handle."""
-    async with staged(stage) as s:
+    async with staged(stage, order) as s:
         stream = await s.begin(stage)
         s.backend.release_all()
     info = await stream.task
@@ -228,10 +237,11 @@ async def test_closing_the_runtime_settles_what_runs(stage: str) -> None:
     assert [event async for event in stream][-1] == info
 
 
+@pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("stage", ["queued", "decode"])
-async def test_a_timeout_ends_the_request_without_an_exception(stage: str) -> None:
+async def test_a_timeout_ends_the_request_without_an_exception(stage: str, order: str) -> None:
     """`timeout=` counts from submit, ends as cancelled, and comes with an `Info`."""
-    async with staged(stage, context_length=1 << 24) as s:
+    async with staged(stage, order, context_length=1 << 24) as s:
         stream = await s.begin(stage, timeout=1.0)  # longer than it takes to get to the stage, on a busy machine too
         s.backend.release_all()
         events = [event async for event in stream]
@@ -240,9 +250,10 @@ async def test_a_timeout_ends_the_request_without_an_exception(stage: str) -> No
         assert (info.stop_reason, info.stop_detail) == ("cancelled", "timeout")
 
 
-async def test_a_cancel_changes_no_neighbours_text() -> None:
+@pytest.mark.parametrize("order", ORDERS)
+async def test_a_cancel_changes_no_neighbours_text(order: str) -> None:
     """The neighbour says the same as alone while a row beside it is cancelled in mid-decode."""
-    async with staged("decode") as s:
+    async with staged("decode", order) as s:
         neighbour = s.runtime.generate(NEIGHBOUR, template=False)
         stream = await s.begin("decode")
         stream.task.cancel()
@@ -292,18 +303,20 @@ async def test_sixteen_consumers_that_never_read_delay_nobody() -> None:
         assert runtime.statistics().kv_bytes == 0
 
 
-async def test_a_paused_stream_goes_on_when_it_is_read() -> None:
+@pytest.mark.parametrize("order", ORDERS)
+async def test_a_paused_stream_goes_on_when_it_is_read(order: str) -> None:
     """Reading returns credit; the text is whole."""
-    backend = Scripted({"*": Reply("0123456789" * 100)})
+    backend = Scripted({"*": Reply("0123456789" * 100)}, **ORDERS[order])
     async with Runtime(backend=backend) as runtime:
         stream = runtime.generate("go")
         await paused(runtime, 1)
         assert await stream.text() == "0123456789" * 100
 
 
-async def test_rows_that_outgrow_the_budget_are_replayed() -> None:
+@pytest.mark.parametrize("order", ORDERS)
+async def test_rows_that_outgrow_the_budget_are_replayed(order: str) -> None:
     """With KV for one and a half rows, two long ones still finish with their whole texts."""
-    backend = Scripted({"a": Reply("a" * 900), "b": Reply("b" * 900)}, kv_bytes_per_token=1)
+    backend = Scripted({"a": Reply("a" * 900), "b": Reply("b" * 900)}, kv_bytes_per_token=1, **ORDERS[order])
     async with Runtime(backend=backend, kv_bytes=1400) as runtime:
         first, second = runtime.generate("a"), runtime.generate("b")
         texts: list[str] = []

@@ -1,66 +1,75 @@
 """A pass: which rows it holds, what each of them is fed, and which of its places draw.
 
 Every decoding row gets its pending token, with what a constraint forced behind it, and draft tokens where somebody
-makes them. What is left of the step's budget is shared among prompts (`prefill_budget`).
+makes them. Prompts share what they may cost (`step_budget`, `prefill_budget`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import msgspec
 
 from greenroom.actors.scheduler.draft_tokens import draft_tokens
 from greenroom.actors.scheduler.postprocess import callback_failed
-from greenroom.actors.scheduler.prefill_budget import chunks
+from greenroom.actors.scheduler.prefill_budget import UNIT, chunks, cost_of
 from greenroom.actors.scheduler.request import Endings, Request, RequestState
+from greenroom.actors.scheduler.step_budget import StepBudget
 from greenroom.backends.protocol import Feed, ModelInfo
 
-__all__ = ["build_batch"]
+__all__ = ["Batch", "build_batch"]
 
 
-def build_batch(
-    rows: Mapping[int, Request], step_tokens: int, model: ModelInfo, now: float
-) -> tuple[tuple[Feed, ...], Endings]:
-    """Build the next pass over `rows`, of at most `step_tokens` tokens; and the requests whose own code failed over it.
+class Batch(NamedTuple):
+    """What a pass is fed, the requests whose own code failed over it, and what was more than a token a row, as cost."""
 
-    What it feeds counts as computed from now on.
-    """
+    feeds: tuple[Feed, ...]
+    endings: Endings
+    cost: float
+
+
+def build_batch(rows: Mapping[int, Request], budget: StepBudget, model: ModelInfo, now: float) -> Batch:
+    """Build the next pass over `rows`, within `budget`. What it feeds counts as computed from now on."""
     feeds: list[Feed] = []
     endings: Endings = []
-    budget = step_tokens
-    # 1. One token, or what is forced, for each decoding row; draft tokens as far as the budget goes.
-    for row, request in rows.items():
-        if request.state is RequestState.DECODE and request.can_decode:
-            feed = _feed_decode(request, row, _piece_size(request, max(1, budget)))
-            feed = _add_draws(request, feed, model, budget, endings)
-            budget -= len(feed.ids) or 1
-            feeds.append(feed)
-    # 2. Chunks of prompts, oldest first, with what is left.
+    decoding = [(row, r) for row, r in rows.items() if r.state is RequestState.DECODE and r.can_decode]
     prompts = [(row, r) for row, r in rows.items() if r.state is RequestState.PREFILL and not r.progress.is_yielding]
-    sizes = chunks([(r.progress.num_computed, r.num_uncomputed) for _, r in prompts], budget, model.context_span)
-    for (row, request), size in zip(prompts, sizes, strict=True):
+    has_streams = any(request.state is RequestState.DECODE for request in rows.values())
+    cost = left = budget.cost(len(prompts), has_streams=has_streams)
+    # 1. One token, or what is forced, for each decoding row; draft tokens as far as there is room.
+    room = budget.most - len(decoding)
+    kept = min(UNIT, room - room // 2) if prompts else 0
+    for row, request in decoding:
+        most = 1 + max(0, room - kept)
+        start = request.progress.num_computed
+        feed = _feed_decode(request, row, _piece_size(request, min(most, 1 + max(0, int(left)))))
+        feed = _add_draws(request, feed, model, most, endings)
+        room -= max(0, len(feed.ids) - 1)
+        left -= cost_of(max(0, len(feed.ids) - 1), start, model.context_span)
+        feeds.append(feed)
+    # 2. Chunks of prompts with what is left.
+    lengths = [(request.progress.num_computed, request.num_uncomputed) for _, request in prompts]
+    sizes = chunks(lengths, left, room, model.context_span)
+    room -= sum(sizes)
+    for (row, request), (start, _), size in zip(prompts, lengths, sizes, strict=True):
         if size:
             feed = _feed_prompt(request, row, _piece_size(request, size), now)
-            feeds.append(_add_draws(request, feed, model, budget, endings))
-    return tuple(feeds), endings
+            feed = _add_draws(request, feed, model, len(feed.ids) + room, endings)
+            room -= feed.drafts
+            left -= cost_of(len(feed.ids), start, model.context_span)
+            feeds.append(feed)
+    return Batch(tuple(feeds), endings, cost - left)
 
 
 def _piece_size(request: Request, size: int) -> int:
-    """How many of the next `size` tokens may be run together, so that what is run again gives the KV that it gave.
+    """How many of the next `size` tokens may be run together.
 
-    A bounded or quantized row depends on how its tokens were cut: a prompt looks back on itself unchanged, and what is
-    drawn looks back on what is left of that.
+    In a bounded row, what was drawn is run again one by one, as it was drawn: each token is a forward of its own.
     """
     kv = request.submit.kv
-    if kv is None:
-        return size
-    num_computed, prompt_end = request.progress.num_computed, request.prompt_end
-    if num_computed < prompt_end:
-        return min(size, prompt_end - num_computed)
-    if kv.max_size is not None:
-        return 1
-    return min(size, kv.start - num_computed) if num_computed < kv.start else size
+    num_prompt = request.prompt_end - request.progress.num_computed
+    return size if kv is None or kv.max_size is None else min(size, max(1, num_prompt))
 
 
 def _feed_decode(request: Request, row: int, most: int) -> Feed:
@@ -101,7 +110,7 @@ def _add_draws(request: Request, feed: Feed, model: ModelInfo, budget: int, endi
     can_draft = model.can_draft and request.submit.kv is None and request.num_uncomputed == 0
     if can_draft and (drafts.drafter is not None or drafts.given):
         try:
-            tokens = draft_tokens(request, budget - len(feed.ids), model.vocab_size)
+            tokens = draft_tokens(request, budget - (len(feed.ids) or 1), model.vocab_size)
         except Exception as cause:  # noqa: BLE001 - a drafter may be the user's own
             endings.append((request, callback_failed("the speculator", cause)))
     if tokens:

@@ -312,13 +312,13 @@ class Request:
 
     @property
     def prompt_end(self) -> int:
-        """How many tokens come before what its context has generated, in the requests before it too."""
+        """How many tokens come before what is generated, by it and by its context in the requests before it."""
         return len(self.submit.prompt) - self.submit.num_generated_before
 
     @property
     def start(self) -> int | None:
-        """The same, for a backend; None without a context: behind the prompt."""
-        return None if self.submit.context_id is None else self.prompt_end
+        """The same, for a backend; None for a plain row without a context, which holds no prompt otherwise."""
+        return None if self.submit.context_id is None and self.submit.kv is None else self.prompt_end
 
     @property
     def output_tokens(self) -> tuple[int, ...]:

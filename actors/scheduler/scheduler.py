@@ -8,12 +8,13 @@ The policy, in the order in which `plan` and `build_batch` apply it:
 1. What ended and is in no pass in flight is closed and settled.
 2. Rows whose consumer lags 256 tokens behind are paused and give up their place; those that were read again resume,
    oldest first, before anybody new is admitted.
-3. Requests are admitted in the order of arrival while a row is free and their expected KV fits the budget. Under
-   pressure paused rows lose their KV first (the youngest first) and are run again from their tokens later.
-4. Every decoding row gets one token. What is left of the step's budget is shared among prompts.
+3. Requests are admitted in the order of arrival while a row is free and the KV that is held, and that they are expected
+   to need, fits the budget. Under pressure kept prefixes go first, then slack (`kv_budget`), then the KV of paused rows
+   (the youngest first), which are run again from their tokens later.
+4. Every decoding row gets one token. Prompts share what they may cost beside, so that the step takes its time.
 
-Points 2 and 3 are in `admission`, point 4 is in `batch` and `prefill_budget`; what a step's tokens mean is in
-`postprocess`.
+Points 2 and 3 are in `admission`, point 4 is in `batch`, `step_budget` and `prefill_budget`; what a step's tokens mean
+is in `postprocess`.
 """
 
 from __future__ import annotations
@@ -44,11 +45,15 @@ from greenroom.actors.scheduler.grammar_masks import fill_grammar_masks
 from greenroom.actors.scheduler.postprocess import callback_failed, check_output, process_prompt, process_samples
 from greenroom.actors.scheduler.request import Endings, Failure, Request, RequestState
 from greenroom.actors.scheduler.statistics import Statistics, StepTimes
+from greenroom.actors.scheduler.step_budget import StepBudget
 from greenroom.backends.protocol import Edit, EditResult, Feed, Masks, ModelInfo, StepResult
 from greenroom.errors import BackendFailed, GenerationFailed
 from greenroom.events import Finish, Info
 
 __all__ = ["Plan", "Scheduler"]
+
+_NEWEST = 1 / 64
+"""The weight of one draw in `_forced_share`: a few steps of a full batch, an object or two of one row."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -64,7 +69,9 @@ class Scheduler:
     def __init__(self, model: ModelInfo, limits: Limits) -> None:
         self.model = model
         """The model that the rows run on."""
-        self._step_tokens = limits.step_tokens
+        self._budget = StepBudget(limits.step_tokens, limits.step_target)
+        self._built = (0.0, 0.0)
+        """What the last pass that was built costs, and when that was."""
         self._admission = Admission(model, limits)
         self._requests: dict[int, Request] = {}
         self._arrivals = _Arrivals()
@@ -75,6 +82,8 @@ class Scheduler:
         self._timed: dict[int, Request] = {}
         """Those with a deadline."""
         self._totals = _Totals()
+        self._forced_share = 0.0
+        """Of the last draws under constraints that force, how many led to forced tokens."""
 
     def __repr__(self) -> str:
         return f"<Scheduler requests={len(self._requests)} {self._admission!r}>"
@@ -154,19 +163,23 @@ class Scheduler:
         """Take what the backend holds after a plan's edits, and which rows began with part of their prompt."""
         self._admission.record_edits(result)
         totals = self._totals
-        totals.prefix_bytes = result.prefix_bytes
         totals.prefix_hits += len(result.reused)
         totals.reused_tokens += sum(num_tokens for _, num_tokens in result.reused)
 
     def build_batch(self, now: float) -> tuple[Feed, ...]:
         """Build the step's pass, once its edits are done; empty where there is nothing to run."""
-        feeds, endings = build_batch(self._admission.by_row, self._step_tokens, self.model, now)
-        self._finish_all(endings)
-        return feeds
+        batch = build_batch(self._admission.by_row, self._budget, self.model, now)
+        self._built = (batch.cost, now)
+        self._finish_all(batch.endings)
+        return batch.feeds
 
     def is_masked(self, feeds: tuple[Feed, ...]) -> bool:
         """Whether rows of the pass are drawn under masks."""
         return bool(self._constrained(feeds))
+
+    def awaits_draws(self, feeds: tuple[Feed, ...]) -> bool:
+        """Whether the masks of the pass depend on what a pass in flight draws."""
+        return any(request.progress.num_in_flight for request in self._constrained(feeds))
 
     def fill_grammar_masks(self, feeds: tuple[Feed, ...]) -> Masks | None:
         """Fill the masks of the constrained rows of the pass; None without any. A row in a dead end has ended."""
@@ -175,7 +188,8 @@ class Scheduler:
         return masks
 
     def mark_submitted(self, feeds: tuple[Feed, ...]) -> None:
-        """Count the pass of `feeds` as in flight, and call the progress callbacks of its prompts."""
+        """Count the pass of `feeds`, the last one built, as in flight; call the progress callbacks of its prompts."""
+        self._budget.submit(*self._built)
         by_row = self._admission.by_row
         for feed in feeds:
             request = by_row[feed.row]
@@ -191,10 +205,14 @@ class Scheduler:
                 self._report_progress(request, request.submit.progress)
 
     def apply(self, rows: tuple[int, ...], result: StepResult, now: float) -> tuple[Delivery, ...]:
-        """Take the numbers of the pass that held `rows`; what they give to the consumers is returned."""
+        """Take the numbers of the oldest pass in flight, which held `rows`; returned is what consumers get of them.
+
+        `now`, in monotonic seconds, is when they came: by it the budget of a step is learned.
+        """
         # 1. The pass is no longer in flight; rows that failed in it end.
         self._mark_read(rows)
-        self._admission.kv_bytes = result.kv_bytes
+        self._budget.read(now)
+        self._admission.budget.record(result)
         self._totals.steps += 1
         for failure in result.failures:
             self._fail_row(failure.row, failure.error)
@@ -208,32 +226,42 @@ class Scheduler:
             progress = request.progress
             if progress.num_to_discard:
                 progress.num_to_discard -= 1
+                self._totals.discarded_draws += 1
                 continue
             progress.num_in_flight -= 1
-            if request.end is None:
-                deliveries += self._deliver(request, *process_samples(request, tuple(samples), now))
+            if request.end is not None:
+                self._totals.discarded_draws += 1
+                continue
+            num_forced_runs = request.output.num_forced_runs
+            deliveries += self._deliver(request, *process_samples(request, tuple(samples), now))
+            if request.constraint is not None and request.constraint.forces:
+                was_forced = request.output.num_forced_runs > num_forced_runs
+                self._forced_share += (was_forced - self._forced_share) * _NEWEST
         return tuple(deliveries)
 
     def fail(self, rows: tuple[int, ...], error: Exception, *, was_submitted: bool) -> None:
         """End the requests of a pass that failed."""
         if was_submitted:
             self._mark_read(rows)
+            self._budget.drop()
         for row in rows:
             self._fail_row(row, error)
 
     # What it says of itself.
 
-    @property
-    def reads_first(self) -> bool:
+    def reads_first(self, waiting_cost: float) -> bool:
         """Whether the next pass should wait for the last one's tokens: to see what they force, or to draft behind them.
 
         A pass that is built on tokens in flight keeps the device busy, but a row whose next tokens turn out to be
         forced was in it for nothing, and nothing can be drafted behind a token in flight. That is worth the wait where
-        at least half of the rows may be such.
+        at least half of the rows may be such. On a device that pipelines, `waiting_cost` is what the wait costs there,
+        in passes: forced tokens are worth it where more than that share of draws has led to some of late.
         """
         decoding = [r for r in self._admission.by_row.values() if r.state is RequestState.DECODE]
+        awaits_forced = not self.model.pipelines or self._forced_share > waiting_cost
         waiting = sum(
-            (r.constraint is not None and r.constraint.forces) or r.drafts.drafter is not None for r in decoding
+            (awaits_forced and r.constraint is not None and r.constraint.forces) or r.drafts.drafter is not None
+            for r in decoding
         )
         return waiting > 0 and 2 * waiting >= len(decoding)
 
@@ -254,19 +282,22 @@ class Scheduler:
 
     def statistics(self, times: StepTimes) -> Statistics:
         """A frozen picture of now."""
-        admission, totals = self._admission, self._totals
+        admission, totals, budget = self._admission, self._totals, self._admission.budget
         states = [request.state for request in admission.by_row.values()]
         return Statistics(
             running=states.count(RequestState.PREFILL) + states.count(RequestState.DECODE),
             waiting=len(admission.waiting),
             paused=states.count(RequestState.PAUSED),
-            kv_bytes=admission.kv_bytes,
-            prefix_bytes=totals.prefix_bytes,
-            reserved_bytes=admission.reserved_bytes,
+            kv_bytes=budget.kv_bytes,
+            prefix_bytes=budget.prefix_bytes,
+            allocated_bytes=budget.held_bytes,
+            reserved_bytes=budget.reserved_bytes,
             steps=totals.steps,
             generated_tokens=totals.generated_tokens,
+            discarded_draws=totals.discarded_draws,
             prefix_hits=totals.prefix_hits,
             reused_tokens=totals.reused_tokens,
+            prompt_budget=int(self._budget.beside_streams),
             times=times,
         )
 
@@ -395,9 +426,10 @@ class _Arrivals:
 
 
 class _Totals:
-    """Counts since the runtime was entered, and the bytes of prefixes now."""
+    """Counts since the runtime was entered."""
 
-    __slots__ = ("generated_tokens", "prefix_bytes", "prefix_hits", "reused_tokens", "steps")
+    __slots__ = ("discarded_draws", "generated_tokens", "prefix_hits", "reused_tokens", "steps")
 
     def __init__(self) -> None:
-        self.generated_tokens = self.prefix_bytes = self.prefix_hits = self.reused_tokens = self.steps = 0
+        self.discarded_draws = 0
+        self.generated_tokens = self.prefix_hits = self.reused_tokens = self.steps = 0

@@ -31,8 +31,12 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     """Counts of requests by state, bytes held, and totals since the runtime was entered.
 
     `running` requests have a row that prefills or decodes, `paused` ones a row whose reader lags behind. `kv_bytes` is
-    the KV of open rows, `reserved_bytes` what they are expected to need, `prefix_bytes` the KV kept of prompts that are
-    over. `prefix_hits` counts the rows that began with a part of their prompt, `reused_tokens` what they began with.
+    the KV of open rows' tokens, `reserved_bytes` what they are expected to need, `prefix_bytes` the KV kept of prompts
+    that are over, `allocated_bytes` all that is held for KV: places of rows, as long as they are, and those prefixes.
+    `discarded_draws` counts what passes drew for rows that had ended by then, or whose token was forced: the price of
+    building a pass before the last one is read. `prefix_hits` counts the rows that began with a part of their prompt,
+    `reused_tokens` what they began with. `prompt_budget` is how many tokens of prompts a step runs beside streams, as
+    far as its times are known.
     """
 
     running: int = 0
@@ -40,11 +44,14 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     paused: int = 0
     kv_bytes: int = 0
     prefix_bytes: int = 0
+    allocated_bytes: int = 0
     reserved_bytes: int = 0
     steps: int = 0
     generated_tokens: int = 0
+    discarded_draws: int = 0
     prefix_hits: int = 0
     reused_tokens: int = 0
+    prompt_budget: int = 0
     times: StepTimes = StepTimes()
 
     @property

@@ -1,7 +1,6 @@
-"""What a loaded model turns out to be: its logits, its caches, what a row costs, and which store its rows can use.
+"""What a loaded model turns out to be: its logits, its caches, what a row costs, and which store its rows are in.
 
-Facts are measured on passes of a few tokens rather than read from configuration files, which are wrong now and then.
-Rows share passes only where two rows of unequal length, run there together, give what mlx-lm gives for each alone. A
+Facts are measured on passes of a few tokens rather than read from configuration files, which are wrong now and then. A
 fingerprint tells one set of weights from another, for tokens and KV that outlive the process.
 """
 
@@ -10,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
@@ -20,21 +19,23 @@ import numpy as np
 from mlx.utils import tree_flatten
 from mlx_lm.models import cache as caches
 
+from greenroom.backends.mlx.depth_cost import context_span, count_experts
 from greenroom.backends.mlx.device import device_info, uses_cpu
 from greenroom.backends.mlx.device_profile import DeviceProfile
-from greenroom.backends.mlx.kv.batch_cache import BatchCacheStore
 from greenroom.backends.mlx.kv.cache_snapshots import can_snapshot
+from greenroom.backends.mlx.kv.grouping import round_up
+from greenroom.backends.mlx.kv.optioned import quantize
 from greenroom.backends.mlx.kv.packed import PackedStore
-from greenroom.backends.mlx.kv.padded import PaddedStore
 from greenroom.backends.mlx.kv.row_cost import RowCost
-from greenroom.backends.mlx.kv.stores import Store, Stores
-from greenroom.backends.mlx.kv.two_phase import SequentialStore, quantize
+from greenroom.backends.mlx.kv.stores import Stores
 from greenroom.backends.mlx.layer_shape import LayerShape
 from greenroom.backends.mlx.load import Loaded, chat_template, stop_tokens, thinking, tool_parser
+from greenroom.backends.mlx.pipeline_probe import stays_in_place
 from greenroom.backends.mlx.prefix_cache.files import PrefixFiles
 from greenroom.backends.mlx.prefix_cache.store import BLOCK, PrefixNamespace, PrefixStore
-from greenroom.backends.mlx.rows import Row, RowWork
-from greenroom.backends.protocol import KvOptions, ModelInfo, Sampling
+from greenroom.backends.mlx.store_choice import choose_store
+from greenroom.backends.mlx.warm_up import ROWS, TOKENS, warm_up
+from greenroom.backends.protocol import KvOptions, ModelInfo
 from greenroom.errors import ModelLoadFailed
 
 __all__ = ["ModelProfile", "inspect"]
@@ -50,10 +51,11 @@ _LENGTH_KEYS = (
 _DEFAULT_CONTEXT = 4096
 _QUANTIZED_GROUPS = (32, 64, 128)
 _PREFIX_SHARE = 8
-"""Of the memory for KV, this part may hold prefixes beside it."""
+"""Of the memory for KV, this part may be kept prefixes."""
+_SNAPSHOT_CHUNK = 512
+"""Tokens: of caches that cannot be cut a snapshot is kept after each chunk, and prompts reuse one or nothing."""
 _SAMPLES = 64
 """Numbers of a parameter that its fingerprint looks at."""
-_PROBES = ((1, 2, 3, 4, 5), (2, 1))
 
 
 class ModelProfile(NamedTuple):
@@ -72,7 +74,7 @@ def inspect(
     prefix_bytes: int | None,
     files: PrefixFiles | None = None,
 ) -> ModelProfile:
-    """Probe the model. Costs a few passes over a handful of tokens, and leaves no KV behind.
+    """Probe the model. Costs a few passes over a handful of tokens, on a GPU some more, and leaves no KV behind.
 
     Raises `ModelLoadFailed` where the model cannot run: some need a device that is not here.
     """
@@ -85,7 +87,8 @@ def inspect(
 
     try:
         probe = make_cache()
-        logits = model(mx.array([[0]]), cache=probe)
+        with count_experts(model) as used:
+            logits = model(mx.array([[0]]), cache=probe)
         mx.eval(logits)
     except Exception as error:
         raise ModelLoadFailed(f"{name} cannot run a token here: {error}") from error
@@ -98,12 +101,14 @@ def inspect(
         groups = ()
     del probe, logits
     # 2. Find the best store whose rows are given what mlx-lm gives each of them by itself.
-    kinds: tuple[Callable[[PrefixNamespace | None], Store], ...] = (
-        *(_plain_stores(model, make_cache, shapes, device) if plain else ()),
-        *(() if _cuts_blocks(model) else (partial(BatchCacheStore, model, make_cache),)),
-        partial(SequentialStore, model, make_cache, None),
-    )
-    store = next(kind for kind in kinds if kind is kinds[-1] or _agrees(kind, model, make_cache, vocab_size))
+    try:
+        store = choose_store(name, model, make_cache, shapes, device)
+    except Exception as error:
+        raise ModelLoadFailed(f"{name} cannot run a prompt here: {error}") from error
+    if device.compiles_late and ROWS * cost.per_row + TOKENS * cost.per_token <= memory:
+        eager = replace(device, shared_least=BLOCK)  # rows share what they begin with, however few they are
+        trial = PackedStore(model, shapes, eager) if store.name == "packed" else store.make(None)
+        warm_up(trial, vocab_size, device)
     # 3. Make room for what is kept of prompts that are over, where it can hold anything.
     weights = _fingerprint(model, loaded.config)
     budget = prefix_bytes if prefix_bytes is not None else memory // _PREFIX_SHARE
@@ -119,14 +124,20 @@ def inspect(
         stop_tokens=frozenset(token for token in stop_tokens(loaded) if 0 <= token < vocab_size),
         kv_bytes_per_token=cost.per_token,
         kv_bytes_per_row=cost.per_row,
-        context_span=_context_span(model, loaded.config, cost, device) if cost.per_token else math.inf,
+        context_span=context_span(model, loaded.config, used, cost.layers, device) if cost.per_token else math.inf,
+        prompt_chunk=device.prompt_chunk if plain else min(device.prompt_chunk, _SNAPSHOT_CHUNK),
+        kv_numbers_per_token=cost.numbers,
+        kv_step=round_up(1) if store.name == "packed" else caches.KVCache.step,
         kv_group_sizes=groups,
         can_rotate=plain and not hasattr(model, "make_cache"),
-        reuses_prefixes=plain and store is kinds[0],
+        reuses_prefixes=store.name == "packed",
         dispatch_blocks=device.dispatch_blocks,
+        pipelines=not device.dispatch_blocks and stays_in_place(store.make(None)),
         can_rewind=plain or all(_is_plain(cache) for cache in make_cache()),
         can_fork=True,
-        can_draft=plain and store is kinds[0],
+        can_draft=store.name == "packed",
+        store=store.name,
+        store_reason=store.reason,
         fingerprint=weights,
         device=_device_name(),
         memory_bytes=memory,
@@ -135,7 +146,7 @@ def inspect(
         chat_template=chat_template(loaded),
         thinking=thinking(loaded),
     )
-    return ModelProfile(info, Stores(model, make_cache, store, cost, kept))
+    return ModelProfile(info, Stores(model, make_cache, store.make, cost, kept))
 
 
 def _shape(cache: Any) -> LayerShape:
@@ -147,56 +158,6 @@ def _shape(cache: Any) -> LayerShape:
 
 def _is_plain(cache: Any) -> bool:
     return all(type(part) is caches.KVCache for part in getattr(cache, "caches", None) or (cache,))
-
-
-def _plain_stores(
-    model: Any, make_cache: Callable[[], list[Any]], shapes: list[LayerShape], device: DeviceProfile
-) -> tuple[Callable[[PrefixNamespace | None], Store], ...]:
-    """Stores for plain KV caches, the best one first."""
-    return (partial(PackedStore, model, shapes, device), partial(PaddedStore, model, make_cache, shapes))
-
-
-def _cuts_blocks(model: Any) -> bool:
-    """Whether attention picks blocks of keys, cut by their place in the cache: padding before a row would move them.
-
-    The probe cannot find out: blocks are picked only once there are more of them than are attended to.
-    """
-    return any(hasattr(part, "index_block_size") for part in model.modules())
-
-
-def _agrees(
-    make: Callable[[PrefixNamespace | None], Store], model: Any, make_cache: Callable[[], list[Any]], vocab_size: int
-) -> bool:
-    """Whether unequal rows in that store, prompts and single tokens in one pass, give mlx-lm's own logits."""
-    first, second = [tuple(token % vocab_size for token in probe) for probe in _PROBES]
-    expected = [_logits_behind(ids, model, make_cache()) for ids in (first, second)]
-    rows = Row(0, Sampling()), Row(1, Sampling())
-    try:
-        store = make(None)
-        mx.eval(store.run([_work(rows[0], first[:-1], sample=False)]).asked)
-        found = store.run([_work(rows[0], first[-1:]), _work(rows[1], second)])
-        if found.logits is None or found.failures:
-            return False
-        wanted = mx.concatenate([expected[site.row.id] for site in found.order])
-        spread = wanted.max() - wanted.min()
-        return bool((mx.abs(found.logits - wanted).max() <= 0.02 * spread + 1e-4).item())
-    except Exception:  # noqa: BLE001 - a model class that cannot take such a cache may fail in any way
-        return False
-
-
-def _logits_behind(ids: tuple[int, ...], model: Any, cache: list[Any]) -> mx.array:
-    """What mlx-lm draws from behind a prompt `[1, vocabulary]`: it runs all but the last token, and then that one.
-
-    In half precision one pass over the whole prompt rounds otherwise, more than a store that is right.
-    """
-    model(mx.array([ids[:-1]]), cache=cache)
-    found: mx.array = model(mx.array([ids[-1:]]), cache=cache)[:, -1]
-    return found
-
-
-def _work(row: Row, ids: tuple[int, ...], *, sample: bool = True) -> RowWork:
-    row.extend(ids)
-    return RowWork(row, ids, sample)
 
 
 def _context_length(config: Mapping[str, Any]) -> int:
@@ -223,19 +184,6 @@ def _takes_quantized(model: Any, probe: list[Any], group_size: int) -> bool:
     except Exception:  # noqa: BLE001 - it may fail in any way
         return False
     return True
-
-
-def _context_span(model: Any, config: Mapping[str, Any], cost: RowCost, device: DeviceProfile) -> float:
-    """How many tokens back double a token's cost: weights that it is multiplied with, against scores and their sums.
-
-    A score and its share in the sum are two multiplications a dimension; on CPU the exponential costs far more.
-    """
-    leaves: Any = tree_flatten(model.parameters())
-    weights = sum(part.size * (8 if part.dtype == mx.uint32 else 1) for _, part in leaves)
-    text = config.get("text_config") or config
-    size = text.get("head_dim") or max(1, text.get("hidden_size", 0) // max(1, text.get("num_attention_heads", 1)))
-    scores = cost.layers * max(1, text.get("num_attention_heads", 1))
-    return float(weights / (scores * (2 * size + device.exponential_cost)))
 
 
 def _device_name() -> str:

@@ -20,7 +20,7 @@ from greenroom.backends.mlx.device_profile import DeviceProfile
 from greenroom.backends.mlx.parsers import LibraryParser
 from greenroom.errors import ModelLoadFailed, ModelNotFound
 
-__all__ = ["Loaded", "chat_template", "load_folder", "stop_tokens", "thinking", "tool_parser", "wrap"]
+__all__ = ["Loaded", "chat_template", "find_folder", "load_folder", "stop_tokens", "thinking", "tool_parser", "wrap"]
 
 _END_MARKERS = (
     "<|im_end|>",
@@ -55,7 +55,7 @@ def load_folder(model: str | Path, device: DeviceProfile) -> Loaded:
 
     Raises `ModelNotFound` where there is no such folder or name, `ModelLoadFailed` where what is there is no model.
     """
-    folder = _folder(model)
+    folder = find_folder(model)
     _check(folder)
     utils = importlib.import_module("mlx_lm.utils")
     try:
@@ -121,7 +121,11 @@ def tool_parser(loaded: Loaded) -> LibraryParser | None:
     return LibraryParser(wrapper.tool_call_start, wrapper.tool_call_end or "", wrapper.tool_parser)
 
 
-def _folder(model: str | Path) -> Path:
+def find_folder(model: str | Path, *, is_local: bool = False) -> Path:
+    """The folder, or that of a name on the hub; with `is_local` only what is here already, and no network is asked.
+
+    Raises `ModelNotFound`.
+    """
     path = Path(model).expanduser()
     if path.is_dir():
         return path
@@ -131,9 +135,10 @@ def _folder(model: str | Path) -> Path:
     hub = importlib.import_module("huggingface_hub")
     patterns = importlib.import_module("mlx_lm.utils").DEFAULT_ALLOW_PATTERNS
     try:
-        return Path(hub.snapshot_download(text, allow_patterns=patterns))
+        return Path(hub.snapshot_download(text, allow_patterns=patterns, local_files_only=is_local))
     except Exception as error:
-        raise ModelNotFound(f"{text} is no folder, and could not be had from the hub: {error}") from error
+        where = "is not in the hub's cache" if is_local else "could not be had from the hub"
+        raise ModelNotFound(f"{text} is no folder, and {where}: {error}") from error
 
 
 def _check(folder: Path) -> None:

@@ -90,6 +90,8 @@ class Row:
     expects: int = 0
     """Tokens that it will soon hold, as far as its opener could tell."""
     kv: KvOptions | None = None
+    prompt_end: int = 0
+    """Where its output begins."""
     length: int = field(default=0, init=False)
     prompt: int = field(default=0, init=False)
     """Tokens of the prompt with which it was opened, where the store asked."""

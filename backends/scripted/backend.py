@@ -61,6 +61,7 @@ class Scripted(Holding):
         chat_template: bool = True,
         step_seconds: float = 0.0,
         dispatch_blocks: bool = False,
+        pipelines: bool = False,
         name: str = "scripted",
     ) -> None:
         super().__init__()
@@ -75,6 +76,7 @@ class Scripted(Holding):
             kv_bytes_per_token=kv_bytes_per_token,
             kv_bytes_per_row=kv_bytes_per_row,
             dispatch_blocks=dispatch_blocks,
+            pipelines=pipelines,
             can_rewind=True,
             can_fork=True,
             can_draft=True,

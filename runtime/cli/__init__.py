@@ -1,4 +1,4 @@
-"""The command line: `greenroom chat`, `greenroom demo`, `greenroom generate`, `greenroom --version`.
+"""The command line: `greenroom chat`, `demo`, `doctor` and `generate`, `greenroom --version`.
 
 It is an app like any other: it uses what the package exports and knows nothing of what is behind it.
 """
@@ -20,9 +20,10 @@ INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code: 0, 1 for a failure, 130 for Ctrl-C."""
     options = _parser().parse_args(arguments)
-    from greenroom.cli import chat, demo, generate
+    from greenroom.cli import chat, demo, doctor, generate
 
-    command = {"chat": chat.run, "demo": demo.run, "generate": generate.run}[options.command]
+    commands = {"chat": chat.run, "demo": demo.run, "doctor": doctor.run, "generate": generate.run}
+    command = commands[options.command]
     try:
         code: int = anyio.run(command, options, backend=options.backend)
     except BrokenPipeError:  # the reader of our output has left
@@ -55,7 +56,12 @@ def _parser() -> argparse.ArgumentParser:
     chat.add_argument("--max-tokens", type=int, default=1024, help="tokens an answer, at the most (default: 1024)")
     chat.add_argument("--temperature", type=float, default=0.6)
     chat.add_argument("--seed", type=int)
-    for command in (chat, demo, generate):
+    doctor = commands.add_parser("doctor", help="whether all is right on this machine, as a report to paste")
+    doctor.add_argument("--json", metavar="FILE", help="write the report as JSON; - is the output, in its place")
+    doctor.add_argument("--report", metavar="FILE", help="write it as Markdown (default: to the output)")
+    doctor.add_argument("--quick", action="store_true", help="less of each: shows that it runs, not how fast")
+    doctor.add_argument("--download", action="store_true", help="load the model's files from the hub, if need be")
+    for command in (chat, demo, doctor, generate):
         command.add_argument("--model", help="a folder or a hub name (default: the bundled understudy)")
         command.add_argument("--backend", choices=["asyncio", "trio"], default="asyncio", help="the event loop")
     return parser

@@ -115,7 +115,8 @@ class _Demo:
     async def run(self) -> int:
         model = self._runtime.model
         name = self._options.model or "the bundled understudy"
-        self._console.print(f"{len(self._lines)} streams of {name} on {model.device}")
+        store = f", in the store {model.store!r}" if model.store else ""
+        self._console.print(f"{len(self._lines)} streams of {name} on {model.device}{store}")
         kv_before = self._runtime.statistics().kv_bytes
         together, together_seconds = await self._together()
         kv_after = self._runtime.statistics().kv_bytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -37,25 +38,36 @@ class Loaded(NamedTuple):
     driver: Driver
 
 
-def scripted() -> Backend:
+def scripted(*, pipelines: bool = False) -> Backend:
     """The double, saying something else to each prompt, for ever."""
-    return Scripted(lambda said, _: Reply(f"{said} said who? ", repeat=True), kv_bytes_per_row=3)
+    return Scripted(_said_who, kv_bytes_per_row=3, pipelines=pipelines)
 
 
-def mlx() -> Backend:
+def _said_who(said: str, _: int) -> Reply:
+    return Reply(f"{said} said who? ", repeat=True)
+
+
+def mlx(profile: str = "cpu") -> Backend:
     """MLX over a small llama with random weights."""
-    return MlxBackend.from_model(llama, name="llama")
+    return MlxBackend.from_model(llama, name="llama", device_profile=profile)
 
 
-FACTORIES: dict[str, Callable[[], Backend]] = {"scripted": scripted, "mlx": mlx}
+FACTORIES: dict[str, Callable[[], Backend]] = {
+    "scripted": scripted,
+    "scripted-pipeline": partial(scripted, pipelines=True),
+    "mlx": mlx,
+    "mlx-pipeline": partial(mlx, "metal"),
+}
+"""Each as itself, and as one whose passes are submitted before the last is read."""
 
 
 @pytest.fixture(params=FACTORIES)
 def loaded(request: pytest.FixtureRequest) -> Iterator[Loaded]:
-    """Each backend, loaded, and closed at the end."""
+    """Each backend, loaded, and closed at the end; driven in its own order."""
     backend = FACTORIES[request.param]()
     info = backend.load()
-    yield Loaded(backend, info, Driver(backend))
+    assert info.pipelines == request.param.endswith("pipeline")
+    yield Loaded(backend, info, Driver(backend, pipelines=info.pipelines))
     backend.close()
 
 
@@ -267,6 +279,24 @@ def test_masks_that_are_filled_on_the_way_are_masks(loaded: Loaded) -> None:
     assert not asked
     assert driver.tokens(1) == expected
     assert driver.tokens(2)[0] == 77
+
+
+def test_a_function_that_fills_masks_may_read_the_step_before(loaded: Loaded) -> None:
+    """So that the mask of a draw can follow from the draw before it, though the pass was submitted before that."""
+    driver, backend = loaded.driver, loaded.backend
+    expected = alone(loaded, 10, FIRST, 2)
+    driver.edit(Open(1, Sampling()), Open(2, Sampling()))
+    backend.forward(ForwardPlan((Feed(1, FIRST), Feed(2, SECOND))))
+    backend.sample()
+
+    def fill() -> Masks:
+        drawn = {sampled.row: sampled.token for sampled in backend.read().sampled}
+        assert drawn[1] == expected[0]
+        return allowing(loaded, 2, drawn[1] + 1)
+
+    backend.forward(ForwardPlan((Feed(1), Feed(2))))
+    backend.sample(fill)
+    assert [sampled.token for sampled in backend.read().sampled] == [expected[1], expected[0] + 1]
 
 
 def test_banned_ids_are_drawn_only_once_the_row_is_long_enough(loaded: Loaded) -> None:

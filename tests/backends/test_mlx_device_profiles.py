@@ -114,23 +114,91 @@ def test_on_metal_rows_of_one_pool_are_one_call_however_unequal() -> None:
     assert calls["cpu"] > 1
 
 
-@pytest.mark.parametrize("min_p", [0.0, 0.01])
-def test_a_nucleus_is_the_same_with_and_without_a_wait(min_p: float) -> None:
-    """Rows whose candidates hold it, rows whose do not, and ties: drawn both ways in the graph, or by a second look."""
+def quantized(*, is_tied: bool) -> tuple[Any, Any]:
+    """A Llama in four bits; tied, its head is the embedding."""
+    from mlx.nn.layers.quantized import quantize
+
+    model, tokenizer = llama(tie_word_embeddings=is_tied)
+    quantize(model, group_size=32, bits=4)
+    mx.eval(model.parameters())
+    return model, tokenizer
+
+
+@pytest.mark.parametrize("is_tied", [True, False])
+def test_on_cuda_the_entries_of_a_pass_are_one_product_in_each_quantized_layer(
+    is_tied: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows are the entries, those of a chunk beside decoding rows too; tokens are as on any device."""
+    product = mx.quantized_matmul
+    shapes: list[tuple[int, ...]] = []
+
+    def record(x: Any, *arguments: Any, **options: Any) -> Any:
+        shapes.append(tuple(x.shape))
+        return product(x, *arguments, **options)
+
+    found = {}
+    for flattens in (True, False):
+        backend = MlxBackend.from_model(
+            partial(quantized, is_tied=is_tied), device_profile=replace(CPU, flattens_entries=flattens)
+        )
+        backend.load()
+        assert isinstance(backend.store, PackedStore)
+        driver = Driver(backend)
+        for row in range(3):
+            driver.open(row)
+            driver.turn(Feed(row, (5, 6, 7 + row)), *[Feed(other) for other in range(row)])
+        driver.open(3)
+        with monkeypatch.context() as patch:
+            patch.setattr(mx, "quantized_matmul", record)
+            driver.turn(*[Feed(row) for row in range(3)], Feed(3, (1, 2, 3, 4, 5)))
+        driver.read()
+        found[flattens] = [driver.tokens(row) for row in range(4)], shapes[:-1], shapes[-1]
+        shapes.clear()
+        if flattens:
+            with monkeypatch.context() as patch:
+                patch.setattr(mx, "quantized_matmul", record)
+                mx.eval(backend._model(mx.array([[1], [2]])))
+            assert {shape[:-1] for shape in shapes} == {(2, 1)}, "mlx-lm's own passes are as they were"
+            shapes.clear()
+        backend.close()
+    tokens, body, head = found[True]
+    assert tokens == found[False][0]
+    assert len(body) == 7 * 3
+    assert {shape[:-1] for shape in body} == {(8,)}
+    assert head[:-1] == (4,)
+    assert {shape[:-1] for shape in found[False][1]} == {(8, 1)}
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"top_p": 0.95},
+        {"top_p": 0.95, "min_p": 0.01},
+        {"top_k": 20},
+        {"top_k": 20, "top_p": 0.9, "min_p": 0.01},
+        {"top_k": 900},
+        {"top_k": 900, "top_p": 0.97},
+        {"min_p": 0.02},
+        {},
+    ],
+    ids=lambda asked: "-".join(asked) or "temperature",
+)
+def test_draws_laid_out_for_few_launches_are_the_same_draws(asked: dict[str, Any]) -> None:
+    """Narrow and wide nuclei, ties, both zeros and forbidden ids: chains fused and sorts, or bisection and a wait."""
     rng = np.random.default_rng(4)
-    width, rows = 3000, 12
+    width, rows = 3000, 24
     logits = rng.normal(size=(rows, width)).astype(np.float32)
     logits[::2] *= 6  # a narrow nucleus; in the others it is wider than the candidates
     logits[1, : width // 2] = 1.0
-    samplings = [Sampling(temperature=1.0, top_p=0.95, min_p=min_p, seed=row) for row in range(rows)]
-    group = methods.Group([*range(rows)], samplings, width, METAL)
-    uniform = rng.random((rows, 1), np.float32)
+    logits[3, 5:500:2], logits[3, 6:500:2] = 0.0, -0.0
+    logits[5:9, ::3] = -np.inf
+    samplings = [Sampling(temperature=1.0 + row / 40, **asked, seed=row) for row in range(rows)]
+    method = methods.method_of(samplings[0], width)
     found = []
-    for choose in (methods._redraw_missing, methods._choose_without_wait):
-        x = mx.array(logits)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(methods, "_choose_without_wait", choose)
-            found.append(methods.METHODS["nucleus"](x, group, uniform).tolist())
+    for profile in (METAL, replace(METAL, fuses_sampling=False)):
+        group = methods.Group([*range(rows)], samplings, width, profile)
+        draws = np.random.default_rng(5).random((20, rows, 1), np.float32)
+        found.append([methods.METHODS[method](mx.array(logits), group, uniform).tolist() for uniform in draws])
     assert found[0] == found[1]
 
 

@@ -22,11 +22,11 @@ from model_files import VOCAB, build, model_files
 from models import Driver, driven, mx  # before mlx_lm: behind the BLAS
 
 # isort: split
-from mlx import nn
 from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.utils import quantize_model
 
 from greenroom.backends.mlx import MlxBackend
-from greenroom.backends.protocol import Feed
+from greenroom.backends.protocol import Feed, ModelInfo
 from greenroom.errors import ModelLoadFailed
 
 TIE = 1e-4
@@ -47,6 +47,15 @@ ALONE = {
 }
 """Files whose rows run one by one, and why."""
 
+OWN_MASK = "makes a mask of its own, which slots without padding do not take"
+ALL_KEPT = "keeps all keys of its windows, which slots without padding do not cut"
+PADDED = {
+    **dict.fromkeys(("deepseek_v3", "glm4_moe_lite", "kimi_k25", "kimi_vl", "mistral4"), OWN_MASK),
+    **dict.fromkeys(("mistral3", "pixtral", "smollm3"), ALL_KEPT),
+    "plamo": "gives each group of heads all keys, in another order than attention does",
+}
+"""Files with plain keys and values whose rows are padded, and why."""
+
 METAL = ("bitnet", "muse_spark")
 REFUSED = {
     **dict.fromkeys(METAL, "computes in Metal kernels, which run on Apple's GPUs alone"),
@@ -66,6 +75,9 @@ KINDS = {
 }
 """Classes of a model's caches, and what `docs/models.md` calls them."""
 SEVERAL = "Keys and values of all tokens, several pairs a layer"
+
+UNQUANTIZED = {"afm7": "its layers cannot be quantized by this version of MLX"}
+"""Files that are tested in float32 alone, and why."""
 
 FILES = model_files()
 RUNNING = [name for name in FILES if name not in REFUSED]
@@ -134,12 +146,25 @@ def ties_of(ours: Sequence[int], theirs: Sequence[int], margins: Sequence[float]
     return 0
 
 
+def info_of(backend: MlxBackend) -> ModelInfo:
+    """What was found at load."""
+    assert backend._profile is not None
+    return backend._profile.info
+
+
 def kind_of(model: Any) -> str:
     """What `docs/models.md` calls the model's caches."""
     cache = make_prompt_cache(model)
     parts = [type(part).__name__ for layer in cache for part in getattr(layer, "caches", (layer,))]
     kind = KINDS[tuple(sorted(set(parts)))]
     return SEVERAL if kind == KINDS["KVCache",] and len(parts) > len(cache) else kind
+
+
+def store_of(name: str, kind: str) -> str:
+    """The store of a model of that file, whose caches are of that kind."""
+    if name in ALONE or name in PADDED:
+        return "sequential" if name in ALONE else "padded"
+    return "packed" if kind == KINDS["KVCache",] else "batch"
 
 
 def names_of_kind(kind: str) -> set[str]:
@@ -166,6 +191,7 @@ def test_rows_together_get_what_mlx_lm_gives_each_alone(name: str) -> None:
 
     given = prompts()
     with driven(builder, name) as (driver, backend):
+        info = info_of(backend)
         model: Any = backend._model
         step = play(driver, given, sizes)
         expected = [alone(model, prompt) for prompt in given]
@@ -175,16 +201,16 @@ def test_rows_together_get_what_mlx_lm_gives_each_alone(name: str) -> None:
     print(f"{name}: {ties} ties")  # noqa: T201 - ties are to be seen
     assert ties <= 1
     assert step == ([1] * len(given) if name in ALONE else [len(given)])
+    assert info.store == store_of(name, kind)
+    assert info.store_reason
     tokens = [tokens for tokens, _ in expected]
     assert len({token for row in tokens for token in row}) >= 8, "a model that repeats itself shows nothing"
     assert other != tokens[0][:6], "a model that does not look back shows nothing"
     assert name in names_of_kind(kind)
 
 
-@pytest.mark.parametrize(
-    "name", ["deepseek_v3", "granitemoehybrid", "kimi_linear", "llama", "longcat_flash", "nemotron_h", "qwen3"]
-)
-def test_a_quantized_model_runs_batched_as_in_float32(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name in RUNNING if name not in UNQUANTIZED])
+def test_a_quantized_model_runs_in_the_store_that_it_has_in_float32(name: str) -> None:
     """In 4 bits and bfloat16 the probe at load must not take another rounding for another result.
 
     mlx-lm runs a prompt but for its last token, and then that: a pass over the whole of it rounds otherwise. Logits of
@@ -195,24 +221,20 @@ def test_a_quantized_model_runs_batched_as_in_float32(name: str) -> None:
     def builder() -> tuple[Any, Any]:
         nonlocal sizes
         model, tokenizer = build(name)
-        nn.quantize(model, group_size=32, bits=4, class_predicate=_fits_groups)  # type: ignore[attr-defined]  # no stub
+        quantize_model(model, {}, 32, 4)
         model.set_dtype(mx.bfloat16)
         sizes = counted(model)
         return model, tokenizer
 
     given = prompts()
     with driven(builder, name) as (driver, backend):
+        assert info_of(backend).store == store_of(name, kind_of(backend._model))
         step = play(driver, given, sizes)
         expected = [alone(backend._model, prompt) for prompt in given]
         for row, (tokens, margins) in enumerate(expected):
             differing = [at for at, pair in enumerate(zip(driver.tokens(row), tokens, strict=True)) if len({*pair}) > 1]
             assert not differing or margins[differing[0]] < HALF_TIE
-    assert step == [len(given)]
-
-
-def _fits_groups(path: str, module: Any) -> bool:
-    del path
-    return hasattr(module, "to_quantized") and module.weight.shape[-1] % 32 == 0
+    assert step == ([1] * len(given) if name in ALONE else [len(given)])
 
 
 def test_the_comparison_notices_another_rows_tokens() -> None:
@@ -246,6 +268,6 @@ def test_the_page_on_models_names_each_file_once_with_its_reasons() -> None:
     """Every file stands in one row of caches or among the refusals; reasons are those of the tables here."""
     named = [name for kind in {SEVERAL, *KINDS.values()} for name in sorted(names_of_kind(kind))]
     assert sorted([*named, *REFUSED]) == sorted(FILES)
-    for table in (ALONE, REFUSED):
+    for table in (ALONE, PADDED, UNQUANTIZED, REFUSED):
         for name, reason in table.items():
             assert f"| `{name}` | {reason} |" in PAGE

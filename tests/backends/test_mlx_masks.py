@@ -6,18 +6,21 @@ import ctypes
 import logging
 import shutil
 import subprocess
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from models import mx
+from models import Driver, llama, mx
 
+from greenroom.backends.mlx import MlxBackend
 from greenroom.backends.mlx.rows import Row, ints
 from greenroom.backends.mlx.sampling import masks as bitmasks
 from greenroom.backends.mlx.sampling.sampler import BatchSampler
-from greenroom.backends.protocol import Masks, Sampling
+from greenroom.backends.protocol import Feed, Masks, Sampling
 
 VOCAB = 5000
 WORDS = -(-VOCAB // 32)
@@ -198,3 +201,57 @@ def test_a_kernel_that_does_not_run_is_said_once_at_load(caplog: pytest.LogCaptu
         assert not bitmasks.kernel_works()
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert "does not run here" in caplog.text
+
+
+@pytest.mark.parametrize("where", ["built", "dispatched"])
+def test_the_portable_way_serves_once_the_kernel_raises(
+    where: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In a running pass too: no row fails, each is given the tokens that it would be, and the log says so once."""
+    calls: list[int] = []
+    broken = [False]
+
+    def kernel(x: mx.array, bits: Any) -> mx.array:
+        calls.append(len(x))
+        if broken[0] and where == "built":
+            raise RuntimeError("no pipeline")
+        return bitmasks.by_bools(x, bits)
+
+    def dispatch(*given: Any) -> None:
+        if broken[0] and where == "dispatched":
+            broken[0] = False
+            raise RuntimeError("no pipeline")
+        plain(*given)
+
+    plain: Any = mx.async_eval
+    monkeypatch.setattr(bitmasks, "by_kernel", kernel)
+    monkeypatch.setattr(mx, "async_eval", dispatch)
+    rng = np.random.default_rng(8)
+    masks = [Masks((0, 1), packed([mask_of(rng, 2500), mask_of(rng, 2500)])) for _ in range(5)]
+    samplings = (
+        Sampling(temperature=1.0, seed=4, repetition_penalty=1.3),
+        Sampling(),
+        Sampling(temperature=0.7, seed=5),
+    )
+    drawn = []
+    for breaks_at in (None, 2):
+        backend = MlxBackend.from_model(partial(llama, vocab_size=VOCAB), device_profile="metal")
+        backend.load()
+        driver = Driver(backend)
+        for row, sampling in enumerate(samplings):
+            driver.open(row, sampling)
+        driver.turn(*[Feed(row, (1, 2, 3 + row)) for row in range(3)])
+        calls.clear()
+        with caplog.at_level(logging.WARNING, logger="greenroom"):
+            for turn, mask in enumerate(masks):
+                broken[0] = turn == breaks_at or (broken[0] and where == "built")
+                driver.turn(*[Feed(row) for row in range(3)], masks=mask)
+        driver.read()
+        drawn.append([driver.tokens(row) for row in range(3)])
+        assert len(calls) == (5 if breaks_at is None else 3)
+        broken[0] = False
+        backend.close()
+    assert drawn[0] == drawn[1]
+    assert [record.getMessage() for record in caplog.records] == [
+        "masks are laid by an array of bools from now on, since their kernel failed: no pipeline"
+    ]

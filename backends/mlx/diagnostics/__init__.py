@@ -1,1 +1,4 @@
-"""What a backend does on this machine, looked at from outside: counts of its graph."""
+"""A backend looked at from outside: what it stands on, what a step launches, and the same model run by mlx-lm itself.
+
+Nothing here is used by a running backend.
+"""

@@ -2,7 +2,7 @@
 
 They decode in mlx-lm's own batch caches, made by the caches' `merge` and `extend`; `filter` and `extract` copy the
 whole batch, so joining and leaving cost more than in slots. A row that is left out of a pass is extracted and kept by
-itself. One row alone runs on its own caches, and so does each row where mlx-lm cannot merge a kind of cache.
+itself. One row alone runs on its own caches.
 """
 
 from __future__ import annotations
@@ -19,18 +19,17 @@ __all__ = ["BatchCacheStore"]
 
 
 class BatchCacheStore(TwoPhaseStore):
-    """The rows of a model with any caches that mlx-lm makes."""
+    """The rows of a model whose caches mlx-lm can merge."""
 
     def __init__(self, model: Any, make_cache: Any, kept: PrefixNamespace | None = None) -> None:
         super().__init__(model, make_cache, kept)
         self._batch: list[Any] = []
         self._order: list[Row] = []
-        self._mergeable = all(hasattr(cache, "merge") for cache in make_cache())
         self.bytes_copied = 0
         """KV bytes that regrouping copied."""
 
     def __repr__(self) -> str:
-        return f"<BatchCacheStore rows={len(self._order)} mergeable={self._mergeable}>"
+        return f"<BatchCacheStore rows={len(self._order)}>"
 
     @property
     def nbytes(self) -> int:
@@ -39,7 +38,7 @@ class BatchCacheStore(TwoPhaseStore):
 
     def arrange(self, rows: list[Row]) -> list[Row]:
         """Regroup so that `rows` are the batch; return them in the batch's order."""
-        if len(rows) == 1 or not self._mergeable:
+        if len(rows) == 1:
             self._park(self._order)
             return super().arrange(rows)
         planned = {row.id for row in rows}

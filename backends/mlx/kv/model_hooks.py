@@ -1,17 +1,22 @@
-"""What a packed pass changes of an mlx-lm model: who answers for attention, and which entries reach the head."""
+"""What a packed pass changes of an mlx-lm model.
+
+Who answers for attention, which entries reach the head, and what shape they have in quantized layers.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
 from mlx.nn.layers.base import Module
+from mlx.nn.layers.quantized import QuantizedEmbedding, QuantizedLinear
 from mlx_lm.models import base
 
 from greenroom.backends.mlx.kv.packed_layout import PackedLayer, PackedLayout
 
-__all__ = ["hook_body", "route_attention"]
+__all__ = ["flatten_entries", "hook_body", "route_attention"]
 
 _BODIES = ("model", "language_model.model", "transformer", "backbone", "language_model")
 """Where model classes keep what is below the head."""
@@ -70,3 +75,37 @@ class _Body:
         part.__class__ = type(
             plain.__name__, (plain,), {"__call__": call, "__module__": plain.__module__, "_plain": plain}
         )
+
+
+def flatten_entries(model: Any, layout: PackedLayout) -> None:
+    """Give quantized layers the entries of a pass as `[n, size]`: views, and one product where `[n, 1, size]` is n.
+
+    Done again, they follow the newer layout.
+    """
+    for part in model.modules():
+        kind = _FLAT.get(type(part), type(part))
+        if kind in _FLAT.values():
+            part.__class__ = kind
+            part.layout = layout
+
+
+class _FlatLinear(QuantizedLinear):
+    layout: PackedLayout
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return _flat(super().__call__, x, self.layout)
+
+
+class _FlatEmbedding(QuantizedEmbedding):
+    layout: PackedLayout
+
+    def as_linear(self, x: mx.array) -> mx.array:
+        return _flat(super().as_linear, x, self.layout)
+
+
+_FLAT: dict[type, type] = {QuantizedLinear: _FlatLinear, QuantizedEmbedding: _FlatEmbedding}
+
+
+def _flat(product: Callable[[mx.array], mx.array], x: mx.array, layout: PackedLayout) -> mx.array:
+    is_entries = layout.is_running and x.ndim == 3 and x.shape[1] == 1
+    return product(x.squeeze(1))[:, None] if is_entries else product(x)

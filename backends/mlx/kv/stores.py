@@ -6,16 +6,14 @@ A pass over rows of several kinds is one forward a kind; their logits are sample
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from functools import partial
 from typing import Any, Protocol
 
 import mlx.core as mx
 import msgspec
-from mlx_lm.models import cache as caches
 
+from greenroom.backends.mlx.kv.optioned import OptionedStore, held_tokens, is_quantized, quantize
 from greenroom.backends.mlx.kv.passes import Pass
 from greenroom.backends.mlx.kv.row_cost import RowCost
-from greenroom.backends.mlx.kv.two_phase import SequentialStore, quantize
 from greenroom.backends.mlx.prefix_cache.store import PrefixNamespace
 from greenroom.backends.mlx.rows import Row, RowWork
 from greenroom.backends.protocol import KvOptions
@@ -50,6 +48,10 @@ class Store(Protocol):
     def rows(self) -> list[Row]:
         """The rows whose KV is in those arrays."""
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of those arrays, with room for tokens and rows to come."""
+
     def clear(self) -> None:
         """Drop those arrays; the rows that were in them have no KV."""
 
@@ -79,13 +81,9 @@ class Stores:
         return f"<Stores {self.main!r} {list(self._others.values())!r}>"
 
     def open(self, row: Row, prompt: tuple[int, ...]) -> int:
-        """A row has come: the first one of its kind brings its store. Returns how much of its prompt it begins with.
-
-        mlx-lm has no batch of quantized caches, and its batch of rotating ones forgets the first tokens, which rows
-        with a bounded length keep: rows with options run one by one.
-        """
+        """A row has come: the first one of its kind brings its store. Returns how much of its prompt it begins with."""
         if row.kv is not None and row.kv not in self._others:
-            self._others[row.kv] = SequentialStore(self._model, partial(self._make, row.kv), row.kv)
+            self._others[row.kv] = OptionedStore(self._model, self._make_cache, row.kv)
         return self.of(row).begin(row, prompt) if prompt else 0
 
     def of(self, row: Row) -> Store:
@@ -115,11 +113,25 @@ class Stores:
         """Bytes kept of prompts that are over."""
         return self.kept.store.nbytes if self.kept is not None else 0
 
+    def limit_prefixes(self, most: int) -> None:
+        """Keep at most so many of those bytes, until told otherwise."""
+        if self.kept is not None:
+            self.kept.store.limit(most)
+
+    def allocated_bytes(self, rows: Iterable[Row]) -> int:
+        """Bytes of all buffers in which rows are, or may come to be."""
+        own = sum([sum([cache.nbytes for cache in row.cache]) for row in rows if row.cache])
+        return own + self.main.nbytes + sum([store.nbytes for store in self._others.values()])
+
     def kv_bytes(self, rows: Collection[Row]) -> int:
         """Bytes that the rows' tokens hold; what several rows share counts once."""
         lengths: dict[KvOptions | None, list[int]] = {}
         for row in rows:
-            lengths.setdefault(row.kv, []).append(row.own_length)
+            kv, length = row.kv, row.own_length
+            if kv is not None:
+                length = held_tokens(kv, row.prompt_end, length)
+                kv = kv if is_quantized(kv, row.prompt_end, length) else None
+            lengths.setdefault(kv, []).append(length)
         return sum(self.row_bytes(kind, counts) for kind, counts in lengths.items()) + self.shared_bytes(rows)
 
     def shared_bytes(self, rows: Iterable[Row]) -> int:
@@ -128,12 +140,14 @@ class Stores:
         return self.row_bytes(None, list(lengths.values())) if lengths else 0
 
     def row_bytes(self, options: KvOptions | None, lengths: Sequence[int]) -> int:
-        """Bytes that rows of these lengths hold, opened with these options."""
-        if options is not None and options.bits is not None and options.start:
-            plain = msgspec.structs.replace(options, bits=None)
-            early = [length for length in lengths if length < options.start]
-            return self._cost(plain).of(early) + self._cost(options).of([n for n in lengths if n >= options.start])
-        return self._cost(options).of(lengths)
+        """Bytes that rows of these lengths hold: plain ones, or quantized with these options."""
+        kind = options and msgspec.structs.replace(options, start=0)  # however late they are
+        if kind is not None and kind not in self._costs:
+            probe = self._make_cache()
+            mx.eval(self._model(mx.array([[0]]), cache=probe))
+            quantize(probe, kind)
+            self._costs[kind] = RowCost(probe)
+        return self._costs[kind].of(lengths)
 
     def clear(self) -> None:
         """No row is left."""
@@ -154,21 +168,6 @@ class Stores:
                 for row in store.rows():
                     row.kv_lost = row.length > 0
                 store.clear()
-
-    def _make(self, options: KvOptions | None) -> list[Any]:
-        """Caches for a row with these options."""
-        if options is None or options.max_size is None:
-            return self._make_cache()
-        made: list[Any] = caches.make_prompt_cache(self._model, options.max_size)
-        return made
-
-    def _cost(self, options: KvOptions | None) -> RowCost:
-        if options not in self._costs:
-            probe = self._make(options)
-            mx.eval(self._model(mx.array([[0]]), cache=probe))
-            quantize(probe, options and msgspec.structs.replace(options, start=0))
-            self._costs[options] = RowCost(probe)
-        return self._costs[options]
 
 
 def _join(passes: list[Pass], works: Sequence[RowWork]) -> Pass:

@@ -16,9 +16,9 @@ from greenroom.backends.mlx.kv.cache_snapshots import restore_caches, snapshot_o
 from greenroom.backends.mlx.kv.passes import Pass, inputs_of
 from greenroom.backends.mlx.prefix_cache.store import BLOCK, PrefixNamespace
 from greenroom.backends.mlx.rows import DrawSite, Row, RowWork
-from greenroom.backends.protocol import KvOptions, RowFailure
+from greenroom.backends.protocol import RowFailure
 
-__all__ = ["SequentialStore", "TwoPhaseStore", "arrays_of", "quantize"]
+__all__ = ["SequentialStore", "TwoPhaseStore", "arrays_of"]
 
 
 def arrays_of(caches: list[Any]) -> list[mx.array]:
@@ -55,6 +55,11 @@ class TwoPhaseStore:
 
     def pack(self, *, tight: bool) -> None:
         """Nothing is held loosely here."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the decode batch."""
+        return 0
 
     def state(self) -> list[mx.array]:
         """Every array of the decode batch."""
@@ -156,35 +161,12 @@ class TwoPhaseStore:
         return stays
 
 
-def quantize(caches: list[Any], options: KvOptions | None) -> None:
-    """Replace each cache that holds enough tokens with a quantized one, in place, if that was asked for."""
-    if options is None or options.bits is None:
-        return
-    for index, cache in enumerate(caches):
-        if hasattr(cache, "to_quantized") and cache.offset >= options.start:
-            caches[index] = cache.to_quantized(group_size=options.group_size, bits=options.bits)
-
-
 class SequentialStore(TwoPhaseStore):
     """Rows that run one by one, each on its own caches.
 
     So run the rows of models that cannot be batched: whose attention takes no mask for several rows, or whose batch
-    does not give what mlx-lm gives for each row alone. And rows with quantized keys and values, of which mlx-lm has no
-    batch either: they are quantized as mlx-lm's own sequential loop does it, after a forward, once they hold `start`
-    tokens.
+    does not give what mlx-lm gives for each row alone.
     """
 
-    def __init__(
-        self, model: Any, make_cache: Any, options: KvOptions | None = None, kept: PrefixNamespace | None = None
-    ) -> None:
-        super().__init__(model, make_cache, kept)
-        self._options = options
-
     def __repr__(self) -> str:
-        return f"<SequentialStore {self._options!r}>"
-
-    def forward(self, row: Row, tokens: mx.array) -> mx.array:
-        """See `TwoPhaseStore`. Quantizes afterwards, as mlx-lm does."""
-        logits = super().forward(row, tokens)
-        quantize(row.cache or [], self._options)
-        return logits
+        return "<SequentialStore>"
