@@ -13,7 +13,9 @@ import numpy as np
 from llguidance import LLMatcher, LLParserLimits
 
 from greenroom.constraints.bounds.forced_loops import longest_forced
+from greenroom.constraints.bounds.lark_text import schemas_in
 from greenroom.constraints.bounds.rule_bounds import check_lark
+from greenroom.constraints.bounds.schema_bounds import check_schema_text
 from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.constraints.watch import watched
 from greenroom.errors import InvalidConstraint
@@ -83,12 +85,13 @@ def _check_bounds(grammar: str) -> None:
     """Raise `InvalidConstraint` for what llguidance would recurse over too deeply. Schemas are checked before."""
     if len(grammar) > _MOST_TEXT:
         raise InvalidConstraint(f"the grammar has {len(grammar)} characters, at most {_MOST_TEXT} are possible")
-    if not grammar.lstrip().startswith("{"):
-        check_lark(grammar)
-        return
-    for part in json.loads(grammar)["grammars"]:
-        if part.get("lark_grammar"):
-            check_lark(part["lark_grammar"])
+    texts = [grammar]
+    if grammar.lstrip().startswith("{"):
+        texts = [part["lark_grammar"] for part in json.loads(grammar)["grammars"] if part.get("lark_grammar")]
+    for text in texts:
+        check_lark(text)
+        for schema in schemas_in(text):
+            check_schema_text(schema)
 
 
 def _check_end(matcher: LLMatcher, vocabulary: Vocabulary) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["Definition", "LarkToken", "definitions"]
+__all__ = ["Definition", "LarkToken", "definitions", "schemas_in"]
 
 _TOKEN = re.compile(
     r"""
@@ -67,6 +67,11 @@ def definitions(text: str) -> list[Definition]:
         is_first = token.kind == "newline" or token.text == "{"
         at += 1
     return [Definition(name, tuple(attributes), tuple(body)) for name, attributes, body in found]
+
+
+def schemas_in(text: str) -> list[str]:
+    """The JSON schemas that stand in `text`."""
+    return [token.text for token in _tokens(text) if token.kind == "json"]
 
 
 def _tokens(text: str) -> Iterator[LarkToken]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 
 from greenroom.constraints.bounds.chains import MOST_LEVELS, longest_chain
 from greenroom.constraints.bounds.lark_text import definitions
-from greenroom.constraints.bounds.schema_bounds import check_nesting, check_schema
 from greenroom.errors import InvalidConstraint
 
 __all__ = ["check_gbnf", "check_lark"]
@@ -25,10 +23,6 @@ MOST_GBNF_TEXT = 200_000
 def check_lark(text: str) -> None:
     """Raise `InvalidConstraint` where rules or terminals of `text` name each other in chains that are too long."""
     rules = definitions(text)
-    for rule in rules:
-        for part in rule.body:
-            if part.kind == "json":
-                _check_json(part.text)
     _check_chain(
         [
             (rule.name, [part.text.lstrip("!?") for part in rule.body if part.kind in ("rule", "terminal")])
@@ -62,12 +56,3 @@ def _check_chain(rules: Sequence[tuple[str, Sequence[str]]], most: int) -> None:
             f"rules of the grammar name each other in a chain of {length - 1}, by way of {rules[last - 1][0]!r}; "
             f"at most {most} are possible: say it in fewer steps"
         )
-
-
-def _check_json(text: str) -> None:
-    check_nesting(text)
-    try:
-        schema = json.loads(text)
-    except ValueError:  # llguidance says what is wrong
-        return
-    check_schema(schema)

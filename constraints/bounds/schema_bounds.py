@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +12,7 @@ from greenroom.constraints.bounds.chains import MOST_LEVELS, longest_chain
 from greenroom.constraints.json_pointer import escape
 from greenroom.errors import InvalidConstraint
 
-__all__ = ["check_nesting", "check_schema"]
+__all__ = ["check_nesting", "check_schema", "check_schema_text"]
 
 MOST_NESTED = 100
 """Objects and lists in each other. The JSON parser of llguidance ends at 128."""
@@ -45,6 +46,16 @@ def check_schema(schema: Any) -> None:
             f"the schema's parts and references lead {length} levels deep, by way of {walk.pointer(last) or '/'}; "
             f"at most {MOST_LEVELS} are possible: refer in fewer steps"
         )
+
+
+def check_schema_text(text: str) -> None:
+    """The same for JSON text; of what is no JSON llguidance says what is wrong."""
+    check_nesting(text)
+    try:
+        schema = json.loads(text)
+    except ValueError:
+        return
+    check_schema(schema)
 
 
 class _Walk:
