@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from greenroom.constraints.constraint import CompiledConstraint, Compiler, Constraint
+from greenroom.constraints.constraint import MOST_NESTED, CompiledConstraint, Compiler, Constraint
 from greenroom.constraints.json_schemas.json_schema import JsonSchema
 from greenroom.constraints.kinds.all_of import All
 from greenroom.constraints.state import ConstraintState
@@ -24,12 +24,18 @@ def constraint_of(value: Any) -> Constraint:
     Raises `InvalidConstraint` for anything else, and as `JsonSchema` does. A schema that was checked before costs
     nothing, a new one a millisecond.
     """
+    return _constraint_of(value, 0)
+
+
+def _constraint_of(value: Any, level: int) -> Constraint:
     if isinstance(value, Constraint):
         return value
     if isinstance(value, ConstraintState):
         return _FromState(value)
     if isinstance(value, list | tuple):
-        parts = [constraint_of(part) for part in value]
+        if level == MOST_NESTED:
+            raise InvalidConstraint(f"lists of constraints are nested more than {MOST_NESTED} levels deep")
+        parts = [_constraint_of(part, level + 1) for part in value]
         return parts[0] if len(parts) == 1 else All(*parts)
     if value is None or isinstance(value, str | bytes | int | float):
         hint = (

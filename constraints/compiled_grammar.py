@@ -7,30 +7,49 @@ from __future__ import annotations
 
 import json
 import re
+from math import inf
 
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits
 
+from greenroom.constraints.bounds.forced_loops import longest_forced
+from greenroom.constraints.bounds.lark_text import schemas_in
+from greenroom.constraints.bounds.rule_bounds import check_lark
+from greenroom.constraints.bounds.schema_bounds import check_schema_text
 from greenroom.constraints.vocabulary import Vocabulary
+from greenroom.constraints.watch import watched
 from greenroom.errors import InvalidConstraint
 
 __all__ = ["CompiledGrammar", "reason"]
 
-_QUIET = LLParserLimits(verbose_errors=False)  # a message without the parser's state and the tokens before
+# A message without the parser's state and the tokens before; and a fifth of the usual lexer states, which are 100 MB.
+_QUIET = LLParserLimits(verbose_errors=False, max_lexer_states=50_000)
 _UNFORCED = '%llguidance {"no_forcing": true}\n'
+_MOST_TEXT = 1_000_000
+"""Characters of a grammar, or of a JSON schema in it."""
+_MOST_FORCED = 20_000
+"""Characters that a grammar may force in a step: llguidance writes them at once, a CPU in a tenth of a second."""
+_ENDLESS = 4096
+"""Bytes of one text, over and over, from which on a grammar is taken to leave no other for ever."""
 
 
 class CompiledGrammar:
     """A validated grammar in llguidance's own form (Lark text, or JSON with `grammars`). Gives the GIL away to compile.
 
-    Raises `InvalidConstraint` where the grammar does not compile, or no token of the vocabulary can begin its text.
+    Raises `InvalidConstraint` where the grammar does not compile, is too deep or too large for that, or asks for a text
+    without end, or for one that no token of the vocabulary can begin; `CompilationTimeout` where it takes too long.
     """
 
     def __init__(self, vocabulary: Vocabulary, grammar: str) -> None:
         self.vocabulary = vocabulary
+        _check_bounds(grammar)
+        length = longest_forced(grammar)
+        self._may_loop = length == inf
+        self.is_forcing = vocabulary.is_canonical and length <= _MOST_FORCED
+        """Whether what it leaves no choice of is written as the tokenizer would write it."""
         self._grammar = grammar
         self._unforced: LLMatcher | None = None
-        self._matcher = self._compile(grammar if vocabulary.is_canonical else without_forcing(grammar))
+        self._matcher = self._compile(grammar if self.is_forcing else without_forcing(grammar))
         self.warnings: tuple[str, ...] = tuple(self._matcher.get_grammar_warnings())
 
     def __repr__(self) -> str:
@@ -38,22 +57,63 @@ class CompiledGrammar:
 
     def copy(self, *, forcing: bool = True) -> LLMatcher:
         """A matcher at the start, for one owner. Without `forcing` its masks allow every spelling of a legal text."""
-        if forcing or not self.vocabulary.is_canonical:
+        if forcing or not self.is_forcing:
             return self._matcher.deep_copy()
         if self._unforced is None:
             self._unforced = self._compile(without_forcing(self._grammar))
         return self._unforced.deep_copy()
 
     def _compile(self, grammar: str) -> LLMatcher:
+        return watched(f"the grammar {self._grammar[:60]!r}", lambda: self._compile_here(grammar))
+
+    def _compile_here(self, grammar: str) -> LLMatcher:
+        """With the first mask, computed here once and known to every copy: so what it takes long for is met here."""
         matcher = LLMatcher(self.vocabulary.inner, grammar, log_level=0, limits=_QUIET)
         if not matcher.is_error():
-            first = np.zeros(self.vocabulary.words, np.uint32)  # computed here once, known to every copy
+            first = np.zeros(self.vocabulary.words, np.uint32)
             matcher.unsafe_compute_mask_ptr(first.ctypes.data, first.nbytes)
         if matcher.is_error():
             raise InvalidConstraint(
                 reason(matcher).replace("NoExtensionBias", "no token can begin the text it asks for")
             )
+        if self._may_loop:
+            _check_end(matcher.deep_copy(), self.vocabulary)
         return matcher
+
+
+def _check_bounds(grammar: str) -> None:
+    """Raise `InvalidConstraint` for what llguidance would recurse over too deeply. Schemas are checked before."""
+    if len(grammar) > _MOST_TEXT:
+        raise InvalidConstraint(f"the grammar has {len(grammar)} characters, at most {_MOST_TEXT} are possible")
+    texts = [grammar]
+    if grammar.lstrip().startswith("{"):
+        texts = [part["lark_grammar"] for part in json.loads(grammar)["grammars"] if part.get("lark_grammar")]
+    for text in texts:
+        check_lark(text)
+        for schema in schemas_in(text):
+            check_schema_text(schema)
+
+
+def _check_end(matcher: LLMatcher, vocabulary: Vocabulary) -> None:
+    """Raise `InvalidConstraint` where the grammar, from its start on, leaves one text only, and that without end."""
+    text = bytearray()
+    bits = np.zeros(vocabulary.words, np.uint32)
+    while len(text) < _ENDLESS:
+        matcher.unsafe_compute_mask_ptr(bits.ctypes.data, bits.nbytes)
+        tokens = np.flatnonzero(np.unpackbits(bits.view(np.uint8), bitorder="little")).tolist()
+        if matcher.is_error() or matcher.is_accepting() or not 0 < len(tokens) < 256:
+            return
+        words = [vocabulary.bytes[token] for token in tokens]
+        longest, shortest = max(words), min(words)
+        if not shortest or any(not longest.startswith(word) for word in words):
+            return
+        if not matcher.consume_tokens([tokens[words.index(shortest)]]):
+            return
+        text += shortest
+    if not any(text[-1024:] == text[-1024 - period : -period] for period in range(1, 64)):
+        return
+    shown = bytes(text[-20:]).decode(errors="replace")
+    raise InvalidConstraint(f"the grammar asks for a text without end: {shown!r}... can only go on the same way")
 
 
 def reason(matcher: LLMatcher) -> str:

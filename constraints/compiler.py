@@ -11,7 +11,7 @@ from greenroom.constraints.compiled_grammar import CompiledGrammar
 from greenroom.constraints.constraint import Check, CompiledConstraint, Constraint
 from greenroom.constraints.grammar_matcher import GrammarMatcher
 from greenroom.constraints.vocabulary import Vocabulary
-from greenroom.errors import InvalidConstraint
+from greenroom.errors import CompilersBusy, InvalidConstraint
 
 __all__ = ["ConstraintCompiler", "GrammarWarning"]
 
@@ -80,7 +80,7 @@ class ConstraintCompiler:
     def _compile(self, constraint: Constraint) -> CompiledConstraint:
         try:
             compiled = constraint.compile(self)
-        except InvalidConstraint:
+        except (CompilersBusy, InvalidConstraint):
             raise
         except Exception as error:
             raise InvalidConstraint(f"{constraint!r} does not compile: {error}") from error

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 from greenroom.constraints.state import ConstraintState
 from greenroom.constraints.vocabulary import Vocabulary
+from greenroom.errors import InvalidConstraint
 
-__all__ = ["Check", "CompiledConstraint", "Compiler", "Constraint", "GrammarConstraint"]
+__all__ = ["Check", "CompiledConstraint", "Compiler", "Constraint", "GrammarConstraint", "limit_nesting"]
 
+MOST_NESTED = 32
+"""Constraints in each other."""
+MOST_MEMBERS = 1000
+"""Constraints in one, each as often as it stands there."""
 
 Check = Callable[[Sequence[int]], str | None]
 """Why the tokens of a complete output fail what masks could not enforce; None where they are right."""
@@ -85,3 +90,15 @@ class Compiler(Protocol):
 
     def compile_grammar(self, grammar: str, *, check: Check | None = None) -> CompiledConstraint:
         """A grammar in llguidance's form for this vocabulary. Raises `InvalidConstraint`."""
+
+
+def limit_nesting(outer: Constraint, inner: Sequence[Constraint]) -> None:
+    """Have `outer` know how large it is with `inner`. Raises `InvalidConstraint` where that is too deep or too many."""
+    sizes = [cast("tuple[int, int]", getattr(part, "_size", (1, 1))) for part in inner]
+    depth, count = 1 + max(depth for depth, _ in sizes), 1 + sum(count for _, count in sizes)
+    if depth > MOST_NESTED or count > MOST_MEMBERS:
+        raise InvalidConstraint(
+            f"{type(outer).__name__} holds constraints {depth} levels deep, {count} in all: "
+            f"at most {MOST_NESTED} levels and {MOST_MEMBERS} are possible"
+        )
+    object.__setattr__(outer, "_size", (depth, count))

@@ -21,6 +21,7 @@ from llguidance import LLMatcher
 from greenroom.constraints.compiled_grammar import CompiledGrammar, reason
 from greenroom.constraints.state import Bits, ForcingState
 from greenroom.constraints.vocabulary import Vocabulary
+from greenroom.errors import CompilersBusy, InvalidConstraint
 
 __all__ = ["GrammarMatcher", "finish_masks"]
 
@@ -37,7 +38,7 @@ class GrammarMatcher(ForcingState):
         self._tokens: list[int] = []
         self._error: str | None = None
         self._dead = False
-        self._forcing = grammar.vocabulary.is_canonical
+        self._forcing = grammar.is_forcing
         self._free_at: int | None = None
         """How many tokens there were when it stopped forcing."""
         self._matcher: LLMatcher = grammar.copy(forcing=self._forcing)
@@ -173,7 +174,11 @@ class GrammarMatcher(ForcingState):
     def _replay(self, tokens: list[int]) -> None:
         """Replace the matcher by a new one that has consumed `tokens`."""
         self._dead = False
-        self._matcher = self._grammar.copy(forcing=self._forcing)
+        try:
+            self._matcher = self._grammar.copy(forcing=self._forcing)
+        except (InvalidConstraint, CompilersBusy) as error:  # compiled anew, without forcing
+            self._error = str(error)
+            return
         if tokens and not self._matcher.consume_tokens(tokens):
             self._error = reason(self._matcher)
 

@@ -17,6 +17,8 @@ __all__ = [
     "BackendFailed",
     "CallRejected",
     "CallbackFailed",
+    "CompilationTimeout",
+    "CompilersBusy",
     "ConstraintFailed",
     "ContextClosed",
     "ContextInUse",
@@ -79,6 +81,22 @@ class InvalidParameter(InvalidRequest):
 
 class InvalidConstraint(InvalidRequest):
     """The constraint does not compile, or does not fit the model's vocabulary: the message says where and why."""
+
+
+class CompilationTimeout(InvalidConstraint):
+    """The constraint was not compiled in the time that each has: make it simpler. Its compiling was given up."""
+
+    def __init__(self, what: str, limit: float) -> None:
+        super().__init__(f"{what} was not compiled within {limit:g} s and is given up: make it simpler")
+        self.limit = limit
+
+
+class CompilersBusy(GreenroomError):
+    """Constraints that were given up still compute, as many as may at once: try again later, or end the process."""
+
+    def __init__(self, abandoned: int) -> None:
+        super().__init__(f"{abandoned} constraints that were given up still compile: no new one until some have ended")
+        self.abandoned = abandoned
 
 
 class UnsupportedKeyword(InvalidConstraint):

@@ -9,10 +9,11 @@ from typing import Any
 
 from llguidance import LLMatcher
 
+from greenroom.constraints.bounds.schema_bounds import check_nesting, check_schema
 from greenroom.constraints.constraint import GrammarConstraint
 from greenroom.constraints.grammar_text import regex_escape
 from greenroom.constraints.json_schemas.python_types import ExportedType, export
-from greenroom.constraints.json_schemas.unsupported_keywords import validate
+from greenroom.constraints.json_schemas.unsupported_keywords import SchemaCheck, check_of
 from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.errors import InvalidConstraint
 
@@ -21,6 +22,8 @@ __all__ = ["AnyJson", "JsonSchema"]
 WHITESPACE = " |\\n[ \\t]{0,24}"
 """By default: what people and models write between the parts of JSON. Unbounded, small models write it for ever."""
 
+_PATIENCE = 0.5
+"""Seconds that making one waits for llguidance's verdict: it may be made on an event loop."""
 _COUNTS = frozenset(["minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties"])
 _VALUES = frozenset(["const", "enum", "default", "examples"])
 
@@ -40,7 +43,8 @@ class JsonSchema(GrammarConstraint):
     that cannot be enforced are left out with a `GrammarWarning`, and `oneOf` means `anyOf`.
 
     Raises `UnsupportedKeyword` for a keyword that cannot be enforced, `InvalidConstraint` for what is no schema, or
-    one that nothing fits. Checking takes about a millisecond, for a very large schema a hundred.
+    one that nothing fits, or one too deep or too large to compile. Checking takes about a millisecond; what is not
+    checked in half a second is left to compiling, which raises then.
     """
 
     text: str
@@ -58,7 +62,7 @@ class JsonSchema(GrammarConstraint):
         separators: tuple[str, str] | None = None,
         lenient: bool = False,
     ) -> None:
-        exported = None if isinstance(schema, Mapping | str | bool) else export(schema)
+        exported = None if isinstance(schema, Mapping | str | bool) else _export(schema)
         options: dict[str, Any] = {"lenient": True} if lenient else {}
         if exported is not None:
             options["coerce_one_of"] = True  # the alternatives of a Python union; decoding the text decides
@@ -66,7 +70,9 @@ class JsonSchema(GrammarConstraint):
         object.__setattr__(self, "options", json.dumps(options | _layout(whitespace, separators)))
         object.__setattr__(self, "source", schema if exported is not None else None)
         object.__setattr__(self, "_exported", exported)
-        validate(self.text, self.options)
+        check = self._check()
+        if check.wait(_PATIENCE):
+            check.result()
 
     def __repr__(self) -> str:
         shown = self.text if len(self.text) <= 80 else f"{self.text[:77]}..."
@@ -74,8 +80,12 @@ class JsonSchema(GrammarConstraint):
 
     def grammar(self, vocabulary: Vocabulary) -> str:  # noqa: ARG002 - the same for all
         """See `GrammarConstraint.grammar`."""
+        self._check().result()
         text: str = LLMatcher.grammar_from_json_schema(self.text, overrides=json.loads(self.options))
         return text
+
+    def _check(self) -> SchemaCheck:
+        return check_of(self.text, self.options)
 
     def check(self, text: str) -> str | None:
         """See `Constraint.check`; from a Python type, whether `text` decodes to it and its sets repeat nothing."""
@@ -95,16 +105,26 @@ class AnyJson(GrammarConstraint):
         return JsonSchema(True, whitespace=self.whitespace, separators=self.separators).grammar(vocabulary)
 
 
+def _export(source: Any) -> ExportedType:
+    try:
+        return export(source)
+    except RecursionError as error:
+        raise InvalidConstraint(f"{type(source).__name__} types are nested too deeply: {error}") from None
+
+
 def _schema_text(schema: Any) -> str:
     try:
+        if isinstance(schema, str):
+            check_nesting(schema)
         content = json.loads(schema) if isinstance(schema, str) else schema
         if not isinstance(content, Mapping | bool):
             raise InvalidConstraint(f"a JSON schema is an object or a boolean, got {schema!r}")
         if content is False:
             raise InvalidConstraint("nothing fits the schema `false`")
+        check_schema(content)
         # llguidance takes its options along with an object alone.
         return json.dumps({} if content is True else _with_whole_counts(dict(content)))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         if isinstance(error, InvalidConstraint):
             raise
         raise InvalidConstraint(f"the schema is not JSON: {error}") from error

@@ -51,9 +51,10 @@ class ExportedType:
         """Why `text` is not the type's; None where it is."""
         try:
             self._decode(text)
-        except ValueError as error:  # msgspec's and pydantic's errors, and those of JSON
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:  # msgspec's and pydantic's errors, and those of JSON
             return str(error)
-        twice = _first_duplicate(self._full, json.loads(text))
+        twice = _first_duplicate(self._full, value)
         return None if twice is None else f"the items at {twice or '/'} must differ from each other"
 
 

@@ -17,14 +17,17 @@ from urllib.parse import unquote
 from llguidance import LLMatcher
 
 from greenroom.constraints.json_pointer import escape, resolve
+from greenroom.constraints.watch import Watched
 from greenroom.errors import InvalidConstraint, UnsupportedKeyword
 
-__all__ = ["validate"]
+__all__ = ["SchemaCheck", "check_of"]
 
 _ONE = ("items", "additionalItems", "additionalProperties")
 _LISTS = ("items", "prefixItems", "allOf", "anyOf", "oneOf")
 _MAPS = ("properties", "patternProperties")
 _WHOLE = "#/$defs/whole"
+_MOST_ASKED = 100
+"""Parts that llguidance is asked about to find the one to blame; of a larger schema a part around it is named."""
 
 _KEYWORDS = (
     (r"Unknown format", ("format",)),
@@ -39,9 +42,17 @@ _KEYWORDS = (
 """What llguidance says, and the keywords that it may say it of; the first that is there is named."""
 
 
+SchemaCheck = Watched[None]
+"""Raises `UnsupportedKeyword` or `InvalidConstraint` for its result where llguidance does not take the schema."""
+
+
 @lru_cache(maxsize=256)
-def validate(schema: str, options: str) -> None:
-    """Raise `UnsupportedKeyword` or `InvalidConstraint` where llguidance does not take `schema` (JSON text)."""
+def check_of(schema: str, options: str) -> SchemaCheck:
+    """The check of `schema` (JSON text), begun when it is first asked for; the last ones are kept."""
+    return Watched(f"the JSON schema {schema[:60]}", lambda: _validate(schema, options))
+
+
+def _validate(schema: str, options: str) -> None:
     overrides = json.loads(options)
     content = json.loads(schema)
     message = _error(content, overrides)
@@ -65,21 +76,23 @@ def _deepest(schema: Mapping[str, Any], options: dict[str, Any], message: str) -
     """The JSON pointer of the deepest part that alone gives `message`."""
     whole = _relocate({keyword: part for keyword, part in schema.items() if keyword != "$id"})
     frame = {"$defs": {"whole": whole}} | {k: v for k, v in schema.items() if k in ("$schema", "x-guidance")}
-    seen = {""}
-
-    def search(pointer: str) -> str | None:
-        parts = list(_parts(schema, pointer))
-        leads_back = _target(resolve(schema, pointer)) in seen
-        for part in parts:
-            if part not in seen:
-                seen.add(part)
-                if _error({**frame, "$ref": _WHOLE + part}, options) == message:
-                    found = search(part)
-                    if found is not None:
-                        return found
-        return None if leads_back else pointer
-
-    return search("") or ""
+    seen: set[str] = {""}
+    way = [("", False, _parts(schema, ""))]
+    """Each part on the way down, whether it refers to one of them, and its own parts."""
+    while way:
+        pointer, leads_back, parts = way[-1]
+        part = next((part for part in parts if part not in seen), None)
+        if part is None and not leads_back:
+            return pointer
+        if part is None:
+            way.pop()
+            continue
+        if len(seen) > _MOST_ASKED:
+            return pointer
+        seen.add(part)
+        if _error({**frame, "$ref": _WHOLE + part}, options) == message:
+            way.append((part, _target(resolve(schema, part)) in seen, _parts(schema, part)))
+    return ""
 
 
 def _relocate(schema: Any) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from greenroom.constraints.constraint import CompiledConstraint, Compiler, Constraint
+from greenroom.constraints.constraint import CompiledConstraint, Compiler, Constraint, limit_nesting
 from greenroom.constraints.state import Bits, CompositeState, ConstraintState, parts, stop_forcing
 from greenroom.errors import InvalidConstraint
 
@@ -24,6 +24,7 @@ class All(Constraint):
         object.__setattr__(self, "parts", parts)
         if not parts or not all(isinstance(part, Constraint) for part in parts):
             raise InvalidConstraint(f"All needs constraints, got {parts!r}")
+        limit_nesting(self, parts)
 
     def compile(self, compiler: Compiler) -> CompiledConstraint:
         """See `Constraint.compile`."""

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from llguidance import LLMatcher
 from llguidance.gbnf_to_lark import gbnf_to_lark
 
+from greenroom.constraints.bounds.rule_bounds import check_gbnf
 from greenroom.constraints.constraint import GrammarConstraint
 from greenroom.constraints.grammar_text import literal
 from greenroom.constraints.vocabulary import Vocabulary
-from greenroom.errors import InvalidConstraint
+from greenroom.constraints.watch import watched
+from greenroom.errors import CompilersBusy, InvalidConstraint
 
 __all__ = ["Choice", "Gbnf", "Lark", "Regex"]
 
@@ -59,8 +61,11 @@ class Gbnf(GrammarConstraint):
 
     def grammar(self, vocabulary: Vocabulary) -> str:  # noqa: ARG002 - the same for all
         """See `GrammarConstraint.grammar`."""
+        check_gbnf(self.text)
         try:
-            text: str = gbnf_to_lark(self.text)
+            text: str = watched(f"the GBNF {self.text[:60]!r}", lambda: gbnf_to_lark(self.text))
+        except (CompilersBusy, InvalidConstraint):
+            raise
         except Exception as error:  # its errors have no base of their own
             raise InvalidConstraint(f"the GBNF grammar cannot be read: {error}") from error
         return text

@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from greenroom.constraints.constraint import CompiledConstraint, Compiler, Constraint
+from greenroom.constraints.constraint import CompiledConstraint, Compiler, Constraint, limit_nesting
 from greenroom.constraints.state import Bits, CompositeState, ConstraintState, parts
 from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.errors import InvalidConstraint
@@ -33,10 +33,14 @@ class Trigger:
         self._borders = _borders(self._text)
         self.end = len(self._text)
         """The position at which it has come."""
-        self._masks = self._build_masks() if self._token is None else [vocabulary.known] * self.end
+        self._anywhere = vocabulary.known
+        """The mask of each position that has none of its own."""
+        self._masks: dict[int, Bits] = {}
+        if self._token is None:
+            self._build_masks()
 
     def __repr__(self) -> str:
-        return f"<Trigger {self._text!r}>" if self._token is None else f"<Trigger token {self._token}>"
+        return f"<Trigger {self._text[:40]!r}>" if self._token is None else f"<Trigger token {self._token}>"
 
     def step(self, position: int, token: int) -> int:
         """The position after `token`; `CROSSES` where that token is not allowed."""
@@ -53,28 +57,35 @@ class Trigger:
 
     def mask(self, position: int) -> Bits:
         """The ids that may come at `position`, EOS among them. Do not write to it."""
-        return self._masks[position]
+        return self._masks.get(position, self._anywhere)
 
-    def _build_masks(self) -> list[Bits]:
+    def _build_masks(self) -> None:
+        """No token goes past the end from further away than it is long: the positions before share one mask."""
         crossing = self._crossing()
-        masks = []
-        for position in range(self.end):
-            mask = self.vocabulary.known.copy()
-            alignment = position
-            while alignment:
-                _clear(mask, crossing[alignment])
+        self._anywhere = self._without(self.vocabulary.known, [crossing.get(0, [])])
+        nearest = min((position for position in crossing if position), default=self.end)
+        for position in range(nearest, self.end):
+            alignment, found = position, []
+            while alignment >= nearest:
+                found.append(crossing[alignment])
                 alignment = self._borders[alignment]
-            _clear(mask, crossing[0])
-            mask.flags.writeable = False
-            masks.append(mask)
-        return masks
+            if any(found):
+                self._masks[position] = self._without(self._anywhere, found)
 
-    def _crossing(self) -> list[list[int]]:
+    def _without(self, mask: Bits, crossing: list[list[int]]) -> Bits:
+        smaller = mask.copy()
+        for tokens in crossing:
+            _clear(smaller, tokens)
+        smaller.flags.writeable = False
+        return smaller
+
+    def _crossing(self) -> dict[int, list[int]]:
         """For each position, the tokens that continue the string there, complete it and go on; at 0, that hold it."""
         words = sorted((word, token) for token, word in enumerate(self.vocabulary.bytes) if word)
         inside = [token for word, token in words if 0 <= word.find(self._text) < len(word) - self.end]
-        crossing = [inside]
-        for position in range(1, self.end):
+        crossing = {0: inside}
+        longest = max((len(word) for word, _ in words), default=0)
+        for position in range(max(1, self.end - longest + 1), self.end):
             rest = self._text[position:]
             first = bisect_left(words, (rest + b"\x00",))
             tokens = []
@@ -82,7 +93,7 @@ class Trigger:
                 if not word.startswith(rest):
                     break
                 tokens.append(token)
-            crossing.append(tokens)
+            crossing[position] = tokens
         return crossing
 
 
@@ -119,6 +130,7 @@ class Lazy(Constraint):
         trigger: object = self.trigger  # callers without a type checker
         if isinstance(trigger, bool) or not isinstance(trigger, str | int) or trigger == "":
             raise InvalidConstraint(f"a trigger is a string that is not empty, or a token's id; got {self.trigger!r}")
+        limit_nesting(self, [self.constraint])
 
     def compile(self, compiler: Compiler) -> CompiledConstraint:
         """See `Constraint.compile`."""

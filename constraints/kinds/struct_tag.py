@@ -82,7 +82,10 @@ class StructTag(GrammarConstraint):
 
     def check(self, text: str) -> str | None:
         """See `Constraint.check`; the calls whose content is a schema, each as the schema checks it."""
-        return next((problem for schema, part in self._calls(text) if (problem := schema.check(part))), None)
+        try:
+            return next((problem for schema, part in self._calls(text) if (problem := schema.check(part))), None)
+        except RecursionError as error:
+            return f"a call is nested too deeply to be checked: {error}"
 
     def _calls(self, text: str) -> Iterator[tuple[JsonSchema, str]]:
         """Each call in `text` whose content is JSON, and that content."""

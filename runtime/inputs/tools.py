@@ -13,8 +13,11 @@ import msgspec
 from anyio import to_thread
 from jsonschema import Draft202012Validator, SchemaError
 from jsonschema.exceptions import best_match
+from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]
+from referencing.exceptions import Unresolvable
 
-from greenroom.errors import InvalidParameter, NotSupported
+from greenroom.constraints.bounds.schema_bounds import check_schema
+from greenroom.errors import InvalidConstraint, InvalidParameter, NotSupported
 
 __all__ = ["Tool", "Toolbox", "Tools"]
 
@@ -39,22 +42,14 @@ class Tool:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise InvalidParameter("a tool's name", name, "letters, digits, '_', '-' and '.', at most 128")
         if not isinstance(description, str):
-            raise InvalidParameter(f"the description of the tool {name!r}", description, "text")
-        if parameters is not None and not isinstance(parameters, Mapping):
-            raise InvalidParameter(f"the parameters of the tool {name!r}", parameters, "a JSON schema, as an object")
+            raise InvalidParameter(f"the description of the tool {name!r}", description, "a string")
         self.name: str = name
         self.description = description
-        self.parameters = dict(parameters) if parameters is not None else {"type": "object", "properties": {}}
+        given = {"type": "object", "properties": {}} if parameters is None else parameters
+        self.parameters = _checked_schema(name, given)
         self.function = function
         self._arguments: type[msgspec.Struct] | None = None
-        try:
-            Draft202012Validator.check_schema(self.parameters)
-        except SchemaError as error:
-            place = "/".join(map(str, error.absolute_path))
-            raise InvalidParameter(
-                f"the schema of the tool {name!r} at /{place}", error.instance, error.message
-            ) from None
-        self._validator = Draft202012Validator(self.parameters)
+        self._validator = Draft202012Validator(self.parameters, registry=REGISTRY)  # nothing is fetched
 
     def __repr__(self) -> str:
         return f"<Tool {self.name}{'' if self.function is None else '()'}>"
@@ -103,7 +98,10 @@ class Tool:
 
     def problem(self, arguments: Mapping[str, Any]) -> str | None:
         """What is wrong with `arguments` by the schema, in one sentence; None where they fit."""
-        error = best_match(self._validator.iter_errors(dict(arguments)))
+        try:
+            error = best_match(self._validator.iter_errors(dict(arguments)))
+        except (RecursionError, Unresolvable) as failure:
+            return _unchecked(failure)
         if error is None:
             return None
         place = "/".join(map(str, error.absolute_path))
@@ -113,7 +111,10 @@ class Tool:
         """Whether `value` fits what the schema says of the argument `name`, as far as it says anything."""
         properties = self.parameters.get("properties")
         schema = properties.get(name, True) if isinstance(properties, Mapping) else True
-        return bool(self._validator.evolve(schema=schema).is_valid(value))
+        try:
+            return bool(self._validator.evolve(schema=schema).is_valid(value))
+        except (RecursionError, Unresolvable):
+            return False
 
     async def call(self, arguments: Mapping[str, Any]) -> Any:
         """Run the function. A sync one runs on a worker thread, which a cancellation leaves behind.
@@ -131,6 +132,34 @@ class Tool:
             return await self.function(**values)
         result = await to_thread.run_sync(partial(self.function, **values), abandon_on_cancel=True)
         return await result if inspect.isawaitable(result) else result
+
+
+def _checked_schema(name: str, schema: Any) -> dict[str, Any]:
+    """`schema` as a dict. Raises `InvalidParameter` where it is none, or too deep or too large to check."""
+    what = f"the schema of the tool {name!r}"
+    if not isinstance(schema, Mapping):
+        raise InvalidParameter(what, schema, "a JSON schema, as a dict")
+    try:
+        check_schema(schema)
+        Draft202012Validator.check_schema(schema)
+    except InvalidConstraint as error:
+        raise InvalidParameter(what, _clipped(schema), f"one that can be checked: {error}") from None
+    except RecursionError:
+        raise InvalidParameter(what, _clipped(schema), "nested less deeply: Python cannot check it") from None
+    except SchemaError as error:
+        place = "/".join(map(str, error.absolute_path))
+        raise InvalidParameter(f"{what} at /{place}", error.instance, error.message) from None
+    return dict(schema)
+
+
+def _clipped(schema: Mapping[str, Any]) -> str:
+    return f"one of the keys {', '.join(map(str, schema))[:60]}"
+
+
+def _unchecked(failure: Exception) -> str:
+    if isinstance(failure, RecursionError):
+        return "the arguments are nested too deeply to be checked"
+    return f"the tool's schema refers to what is not in it: {failure}"
 
 
 Tools = Sequence[Tool | Mapping[str, Any] | Callable[..., Any]]

@@ -49,7 +49,7 @@ def json_calls(raw: str, start: str, end: str = "") -> list[Written]:
     try:
         value, stop = _JSON.raw_decode(raw, place)
         trailing = raw[stop : len(raw) - (len(end) if raw.endswith(end) and end else 0)].strip(" \n;`")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return [Written(raw, None, str(error))]
     if trailing:
         return [Written(raw, None, f"text behind the value: {trailing[:40]!r}")]

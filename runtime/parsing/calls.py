@@ -93,7 +93,7 @@ def _object(arguments: object) -> dict[str, Any] | None:
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
     if arguments is None:
         return {}
@@ -105,7 +105,7 @@ def _retype(tool: Tool, key: str, value: Any) -> Any:
         return value
     try:
         decoded = json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return value
     return decoded if tool.takes(key, decoded) else value
 

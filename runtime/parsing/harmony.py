@@ -149,6 +149,6 @@ class HarmonyReader:
             return Written(raw, None, cut)
         try:
             arguments = json.loads(self._body, strict=False) if self._body.strip() else {}
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return Written(raw, None, str(error))
         return Written(raw, {"name": match["name"].removeprefix("functions."), "arguments": arguments})
