@@ -108,7 +108,9 @@ class EngineClient:
     def _on_loaded(self, outcome: ModelInfo | BaseException) -> None:
         self._outcome = outcome
         if isinstance(outcome, ModelInfo):
-            self.room = self._limits(outcome).row_tokens(outcome)
+            limits = self._limits(outcome)
+            self.room = limits.row_tokens(outcome)
+            self._dispatcher.rows = limits.rows
         self._loaded.set()
 
     def _on_closed(self, problem: BaseException | None) -> None:

@@ -40,6 +40,8 @@ class Dispatcher:
         """Why there are no answers any more."""
         self._next = 0
         self._queued = 0
+        self.rows = 0
+        """How many requests may run at once, once a model is loaded."""
 
     def __repr__(self) -> str:
         return f"<Dispatcher open={len(self._mailboxes)} queued={self._queued}>"
@@ -50,9 +52,14 @@ class Dispatcher:
         return self._queued
 
     def open(self) -> Mailbox:
-        """A mailbox for a new request. Raises `TooBusy` where as many wait as may."""
-        if self._queued >= self._max_waiting:
-            raise TooBusy(self._queued, self._max_waiting)
+        """A mailbox for a new request. Raises `TooBusy` where as many wait as may.
+
+        What the engine is about to start does not wait: of those that were announced, so many as rows are free.
+        """
+        num_free = max(0, self.rows - (len(self._mailboxes) - self._queued))
+        num_waiting = self._queued - num_free
+        if num_waiting >= self._max_waiting:
+            raise TooBusy(num_waiting, self._max_waiting)
         mailbox = Mailbox(self._take_number(), self._put)
         self._queued += 1
         self._mailboxes[mailbox.request] = mailbox

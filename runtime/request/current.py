@@ -18,7 +18,7 @@ class OpenRuntime(Protocol):
 
     @property
     def is_open(self) -> bool:
-        """Whether it is entered."""
+        """Whether requests can be made."""
 
     def _require_session(self) -> Session:
         """What is behind it. Raises `RuntimeClosed`, `EngineFailed`."""
@@ -56,6 +56,7 @@ def _find_entered() -> OpenRuntime:
     here = [other for on, other in _entered if on is loop]
     if not here:
         raise NoRuntime("no runtime is entered on this event loop: use `async with Runtime(...)`, or pass runtime=")
+    here = [other for other in here if other.is_open] or here[-1:]  # one that has failed says why
     if len(here) > 1:
         raise AmbiguousRuntime(f"{len(here)} runtimes are entered on this event loop: pass runtime=")
     return here[0]
