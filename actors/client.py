@@ -23,7 +23,7 @@ from greenroom.actors.mailbox import Mailbox, PendingRequest
 from greenroom.actors.messages import Inbound, Reject, Release, Shutdown, Submit, Trim
 from greenroom.actors.scheduler.admission import Limits
 from greenroom.actors.scheduler.statistics import Statistics
-from greenroom.backends.protocol import Backend, ModelInfo
+from greenroom.backends.protocol import Backend, KvOptions, ModelInfo
 from greenroom.constraints.compiler import ConstraintCompiler
 from greenroom.constraints.constraint import CompiledConstraint, Constraint
 from greenroom.constraints.vocabulary import Vocabulary
@@ -60,8 +60,6 @@ class EngineClient:
         self._context_ids = count()
         self._outgoing: deque[Inbound] = deque()
         """Messages that are put into the engine's inbox together."""
-        self.room = 0
-        """The most tokens whose KV the budget holds in one row."""
 
     async def open(self) -> None:
         """Load. Raises what the load raised; cancelled, it waits for the load and frees what it brought."""
@@ -128,12 +126,14 @@ class EngineClient:
             return self._compiler.compile(constraint)
         raise InvalidConstraint(f"this model's tokenizer takes no constraints: {self._compiler}") from self._compiler
 
+    def row_tokens(self, kv: KvOptions | None) -> int:
+        """The most tokens that one row may hold, by the model's context and by the memory for KV."""
+        return self._limits(self.model).row_tokens(self.model, kv)
+
     def _on_loaded(self, outcome: ModelInfo | BaseException) -> None:
         self._outcome = outcome
         if isinstance(outcome, ModelInfo):
-            limits = self._limits(outcome)
-            self.room = limits.row_tokens(outcome)
-            self._dispatcher.rows = limits.rows
+            self._dispatcher.rows = self._limits(outcome).rows
         self._loaded.set()
 
     def _on_closed(self, problem: BaseException | None) -> None:

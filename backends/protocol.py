@@ -38,9 +38,11 @@ __all__ = [
     "FillMasks",
     "ForwardPlan",
     "KvOptions",
+    "LimitPrefixes",
     "Masks",
     "ModelInfo",
     "Open",
+    "Pack",
     "PrefixExporter",
     "Rewind",
     "RowFailure",
@@ -107,13 +109,14 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     `vocab_size` is the width of the logits, `context_length` the most tokens a row may hold, `stop_tokens` the ids that
     end a turn (EOS and the template's end markers). `kv_bytes_per_token` and `kv_bytes_per_row` (state that does not
-    grow) estimate what a row costs. With `context_span` tokens before it, a token costs twice what the first one does.
-    `prompt_chunk` is how many tokens of a prompt it is worth to run at once, where nobody waits for the pass.
-    `kv_group_sizes` are the groups in which keys and values can be quantized (none: they cannot be), `can_rotate` says
-    whether a row's length can be bounded by `KvOptions.max_size`, `reuses_prefixes` whether an opened row may begin
-    with the KV of a prompt that another row has run or runs. `dispatch_blocks` says that `sample` waits for most of the
-    pass it submits (MLX on CPU), so results are delivered before it; `pipelines` that a pass is to be submitted before
-    the last one is read. `can_rewind`, `can_fork` and `can_draft` say what the model's caches allow.
+    grow) estimate what a row costs, in places that grow by `kv_step` tokens; `kv_numbers_per_token` are the numbers of
+    a token that can be quantized, in groups of one of `kv_group_sizes` (none: they cannot be). With `context_span`
+    tokens before it, a token costs twice what the first one does. `prompt_chunk` is how many tokens of a prompt it is
+    worth to run at once, where nobody waits for the pass. `can_rotate` says whether a row's length can be bounded by
+    `KvOptions.max_size`, `reuses_prefixes` whether an opened row may begin with the KV of a prompt that another row has
+    run or runs. `dispatch_blocks` says that `sample` waits for most of the pass it submits (MLX on CPU), so results are
+    delivered before it; `pipelines` that a pass is to be submitted before the last one is read. What the caches allow
+    say `can_rewind`, `can_fork` and `can_draft`.
     """
 
     name: str
@@ -122,6 +125,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     stop_tokens: frozenset[int]
     kv_bytes_per_token: int
     kv_bytes_per_row: int
+    kv_numbers_per_token: int = 0
+    kv_step: int = 1
     context_span: float = math.inf
     prompt_chunk: int = 2048
     kv_group_sizes: tuple[int, ...] = ()
@@ -148,6 +153,30 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """The template's text, from which formats that mlx-lm does not know are told."""
     thinking: tuple[str, str] | None = None
     """The markers around the model's thinking, where the backend knows them."""
+
+    def kv_bytes(self, num_tokens: int, kv: KvOptions | None = None) -> int:
+        """What a row of so many tokens holds."""
+        if kv is not None and kv.max_size is not None:
+            num_tokens = min(num_tokens, kv.max_size)
+        is_quantized = kv is not None and kv.bits is not None and num_tokens >= kv.start
+        per_token = self._quantized_bytes(kv) if is_quantized and kv is not None else self.kv_bytes_per_token
+        return num_tokens * per_token + self.kv_bytes_per_row
+
+    def kv_tokens(self, nbytes: int, kv: KvOptions | None = None) -> int:
+        """The most tokens that a row holds in so many bytes, at most `context_length`."""
+        room, plain = max(0, nbytes - self.kv_bytes_per_row), max(1, self.kv_bytes_per_token)
+        most = room // plain
+        if kv is not None and kv.max_size is not None and kv.max_size <= most:
+            most = self.context_length
+        elif kv is not None and kv.bits is not None and kv.start <= most:  # until then it is held as it is
+            most = room // self._quantized_bytes(kv)
+        return min(most, self.context_length)
+
+    def _quantized_bytes(self, kv: KvOptions) -> int:
+        """Of a token: its numbers in so many bits, and a scale and a bias for each group of them, of the plain type."""
+        if kv.bits is None or not self.kv_numbers_per_token:
+            return max(1, self.kv_bytes_per_token)
+        return self.kv_numbers_per_token * kv.bits // 8 + 2 * self.kv_bytes_per_token // kv.group_size
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):
@@ -230,7 +259,26 @@ class Rewind(msgspec.Struct, frozen=True):
     start: int | None = None
 
 
-Edit = Open | Close | Rewind
+class Pack(msgspec.Struct, frozen=True):
+    """Whether somebody waits for memory.
+
+    `tight`: rows are held in at most 1.35 times what they need, and the step in which places grow, now and from now on;
+    what they leave is given back. Else they are held as they are fastest to run, until told otherwise.
+    """
+
+    tight: bool
+
+
+class LimitPrefixes(msgspec.Struct, frozen=True):
+    """Kept prefixes of prompts that are over take at most `most` bytes, now and until told otherwise.
+
+    That is beside the bound of the backend's own: the lower one holds. The least recently used go first.
+    """
+
+    most: int
+
+
+Edit = Open | Close | Rewind | Pack | LimitPrefixes
 
 
 class Feed(msgspec.Struct, frozen=True):
@@ -252,12 +300,16 @@ class Feed(msgspec.Struct, frozen=True):
 class EditResult(msgspec.Struct, frozen=True, kw_only=True):
     """What is held after edits: bytes of open rows' KV and of kept prefixes, and what rows began with.
 
+    `kv_bytes` is what the tokens of open rows take, `allocated_bytes` what is held for them: with room for tokens to
+    come, and for rows. 0 where the backend holds no more than that.
+
     `reused` has (row, tokens) for each row that was opened with a prefix of its prompt. `shared` has (row, tokens) for
     every open row whose first tokens are held together with those of others, `shared_bytes` what these take, once; they
     are part of `kv_bytes`.
     """
 
     kv_bytes: int
+    allocated_bytes: int = 0
     prefix_bytes: int = 0
     reused: tuple[tuple[int, int], ...] = ()
     shared: tuple[tuple[int, int], ...] = ()
@@ -313,12 +365,18 @@ class RowFailure(msgspec.Struct, frozen=True):
 class StepResult(msgspec.Struct, frozen=True):
     """What one pass gave: a `Sampled` for each draw of rows that are still open, in the plan's order.
 
-    A pass in which nothing was sampled has a result too, with no tokens. `kv_bytes` is what open rows hold now.
+    A pass in which nothing was sampled has a result too, with no tokens. The bytes are those of `EditResult`, now.
+
+    `pressure` counts in how many looks in a row the device or the system was found short of memory although the backend
+    had given back what it keeps for later; 0 where the last look found none.
     """
 
     sampled: tuple[Sampled, ...]
     failures: tuple[RowFailure, ...] = ()
     kv_bytes: int = 0
+    allocated_bytes: int = 0
+    prefix_bytes: int = 0
+    pressure: int = 0
 
 
 class Backend(Protocol):

@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 
 import anyio
 from records import Record
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-__all__ = ["Bench", "Case", "Measure", "Peer", "Rounds", "arguments", "run"]
+__all__ = ["RATIO", "Bench", "Case", "Measure", "Peer", "Rounds", "View", "arguments", "run", "table"]
 
 Peer = Callable[[], Record | Awaitable[Record]]
 ROUNDS = 5
@@ -110,6 +110,9 @@ class Bench:
 Case = Callable[[Bench], Awaitable[None]]
 
 
+View = Callable[[str, Sequence[Measure]], RenderableType]
+
+
 async def _record(peer: Peer) -> Record:
     gc.collect()
     found = peer()
@@ -137,11 +140,11 @@ def _one_of(names: Sequence[str]) -> Callable[[str], str]:
     return known
 
 
-def run(title: str, cases: Mapping[str, Case], options: argparse.Namespace) -> int:
-    """Measure the cases that `options` names, print the table and write what was asked for. The exit status."""
+def run(title: str, cases: Mapping[str, Case], options: argparse.Namespace, view: View | None = None) -> int:
+    """Measure the cases that `options` names, print them and write what was asked for. The exit status."""
     chosen = getattr(options, "cases", None) or list(cases)
     bench = anyio.run(_measured, {name: cases[name] for name in chosen}, options)
-    Console(width=120).print(table(title, bench.measures))
+    Console(width=120).print((view or table)(title, bench.measures))
     for case, reason in bench.skipped.items():
         print(f"skipped: {case}: {reason}")
     if options.plot:

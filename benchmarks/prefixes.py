@@ -9,36 +9,19 @@ Counted as in `launches.py`, over as many layers: estimates, and the same on eve
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from functools import partial
 
 from harness import Bench, Case, arguments, run
-from launches import LAYERS, PROFILE, model
-from subjects import mx
+from sides import LAYERS, model_of
 
 from greenroom.backends.mlx import MlxBackend
+from greenroom.backends.mlx.device_profile import METAL
 from greenroom.backends.mlx.diagnostics.launches import Graph, counted, fused
+from greenroom.backends.mlx.diagnostics.waits import recorded
 from greenroom.backends.protocol import Close, Edit, Feed, ForwardPlan, Open, Sampling
 
 ROWS = 4
 TOKENS = 1024
-
-
-@contextmanager
-def waiting(found: list[str]) -> Iterator[None]:
-    """Every time the host waits for arrays meanwhile."""
-    kept = mx.eval
-
-    def evaluate(*arrays: Any) -> None:
-        found.append("eval")
-        kept(*arrays)
-
-    mx.eval = evaluate  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        mx.eval = kept
 
 
 class Rows:
@@ -53,10 +36,11 @@ class Rows:
     def edit(self, *edits: Edit) -> int:
         """Open and close rows; with how many tokens the last one that was opened begins."""
         graphs: list[Graph] = []
-        waits: list[str] = []
-        with waiting(waits), counted(graphs):
+        events: list[str] = []
+        with recorded(events), counted(graphs):
             held = self._backend.edit(edits)
-        self.launches, self.waits = sum(graph.launches for graph in graphs), len(waits)
+        self.launches = sum(graph.launches for graph in graphs)
+        self.waits = sum(name != "async_eval" for name in events)
         return held.reused[-1][1] if held.reused else 0
 
     def step(self, *feeds: Feed) -> None:
@@ -76,7 +60,8 @@ def prompt(row: int, tokens: int) -> tuple[int, ...]:
 
 async def _close_and_begin(bench: Bench) -> None:
     tokens = bench.sized(TOKENS, 130)
-    backend = MlxBackend.from_model(model, name="prefixes", device_profile=PROFILE, prefix_bytes=1 << 30)
+    factory = partial(model_of, "llama")
+    backend = MlxBackend.from_model(factory, name="prefixes", device_profile=METAL, prefix_bytes=1 << 30)
     backend.load()
     try:
         with fused():

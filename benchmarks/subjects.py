@@ -16,10 +16,10 @@ blas.prepare()
 
 import mlx.core as mx  # noqa: E402 - after the BLAS
 from mlx import nn  # noqa: E402
-from mlx_lm.generate import BatchGenerator, batch_generate  # noqa: E402
+from mlx_lm.generate import BatchGenerator, batch_generate, generate_step  # noqa: E402
 from mlx_lm.models.base import create_attention_mask, scaled_dot_product_attention  # noqa: E402
 from mlx_lm.models.cache import BatchKVCache, make_prompt_cache  # noqa: E402
-from mlx_lm.sample_utils import make_sampler  # noqa: E402
+from mlx_lm.sample_utils import make_logits_processors, make_sampler  # noqa: E402
 from weights import llama as weights_of_llama  # noqa: E402
 from weights import tokenizer  # noqa: E402
 
@@ -31,8 +31,10 @@ __all__ = [
     "Subject",
     "batch_generate",
     "create_attention_mask",
+    "generate_step",
     "llama",
     "llama_40m",
+    "make_logits_processors",
     "make_prompt_cache",
     "make_sampler",
     "mx",

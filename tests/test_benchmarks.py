@@ -28,7 +28,16 @@ QUESTION = {
 }
 SCRIPTS = {
     "steps.py": {"step ÷ BatchGenerator's", "step ÷ bare loop's"},
-    "launches.py": {"launches ÷ BatchGenerator's"},
+    "launches.py": {
+        "launches ÷ BatchGenerator's",
+        "launches ÷ generate_step's",
+        "launches ÷ plain rows'",
+        "launches of a draw ÷ mlx-lm's",
+        "graph built ÷ BatchGenerator's",
+        "casts of indices",
+        "early waits",
+    },
+    "device.py": {"step ÷ empty loop's", "host's work in a step"},
     "prefixes.py": {"launches, a row", "launches beside the pass"},
     "ragged.py": {"time ÷ BatchGenerator's", "time ÷ batch_generate's", "worst gap ÷ BatchGenerator's"},
     "arrivals.py": {

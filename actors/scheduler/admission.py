@@ -12,10 +12,19 @@ from collections.abc import Iterator
 import msgspec
 
 from greenroom.actors.messages import Release, Submit, Trim
+from greenroom.actors.scheduler.kv_budget import KvBudget
 from greenroom.actors.scheduler.request import Request, RequestState
 from greenroom.actors.scheduler.retained_rows import RetainedRows, Sharing
 from greenroom.backends.prefixes import common_prefix_length
-from greenroom.backends.protocol import Close, Edit, EditResult, ModelInfo, Open, Rewind
+from greenroom.backends.protocol import (
+    Close,
+    Edit,
+    EditResult,
+    KvOptions,
+    ModelInfo,
+    Open,
+    Rewind,
+)
 
 __all__ = ["Admission", "Limits"]
 
@@ -29,8 +38,9 @@ _SOON = 256
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """The scheduler's bounds. `rows` decode or prefill at once, a step runs `step_tokens`, KV holds `kv_bytes`.
+    """The scheduler's bounds: `rows` decode or prefill at once, a step runs `step_tokens`, `kv_bytes` are held.
 
+    The last with all that the backend holds for KV: places of rows, and prefixes of prompts that are over.
     With `step_target` a step that others wait for runs as much of prompts as is done in so many seconds, as learned;
     without it, as much as `step_tokens` allows, on every machine alike.
     """
@@ -40,9 +50,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     kv_bytes: int
     step_target: float | None = None
 
-    def row_tokens(self, model: ModelInfo) -> int:
+    def row_tokens(self, model: ModelInfo, kv: KvOptions | None = None) -> int:
         """The most tokens whose KV the budget holds in one row."""
-        return max(0, self.kv_bytes - model.kv_bytes_per_row) // max(1, model.kv_bytes_per_token)
+        return model.kv_tokens(self.kv_bytes, kv)
 
 
 class Admission:
@@ -59,17 +69,15 @@ class Admission:
         self._pending_edits: list[Edit] = []
         """Of rows that were given back between two plans."""
         self._next_row = 0
-        self.kv_bytes = 0
-        """Of open rows, as the backend counts them."""
-        self.reserved_bytes = 0
-        """What the rows of requests are expected to need."""
+        self.budget = KvBudget(limits.kv_bytes)
+        """What is held, against what may be."""
 
     def __repr__(self) -> str:
         return f"<Admission rows={len(self.by_row)} waiting={len(self.waiting)} {self._retained!r}>"
 
     def enqueue(self, message: Submit) -> Request:
         """Put a new request at the end of the queue."""
-        limit = min(self._model.context_length, self._limits.row_tokens(self._model))
+        limit = self._limits.row_tokens(self._model, message.kv)
         request = Request(message, limit=limit)
         self.waiting.append(request)
         return request
@@ -77,7 +85,9 @@ class Admission:
     def remove(self, request: Request, edits: list[Edit]) -> None:
         """Close the row of a request that is over and in no pass, or retain it for its context."""
         if request.row is not None:
-            edits += self._retained.retain(request, request.row)
+            nbytes, found = self._held_bytes(request), self._retained.retain(request, request.row)
+            self.budget.end_row(nbytes if any(isinstance(edit, Close) for edit in found) else 0)
+            edits += found
             del self.by_row[request.row]
         elif request.submit.context_id is not None:
             self._retained.discard(request.submit.context_id)
@@ -94,6 +104,8 @@ class Admission:
     def take_edits(self) -> list[Edit]:
         """The edits of `give_back`, once."""
         edits, self._pending_edits = self._pending_edits, []
+        if edits:
+            self.budget.end_row(0)
         return edits
 
     def arrange(self, edits: list[Edit]) -> list[Request]:
@@ -101,11 +113,13 @@ class Admission:
         self._rewind(edits)
         self._pause_and_resume()
         self._shrink(edits)
-        return self._admit(edits) if self.waiting or edits else []
+        admitted = self._admit(edits) if self.waiting or edits else []
+        self.budget.adjust(edits)
+        return admitted
 
     def record_edits(self, result: EditResult) -> None:
         """Take what the backend holds after the edits, and which rows began with part of their prompt."""
-        self.kv_bytes = result.kv_bytes
+        self.budget.record(result)
         self._sharing.update(result)
         for row, num_tokens in result.reused:
             self.by_row[row].begin_row(num_tokens)
@@ -138,65 +152,98 @@ class Admission:
                 request.move(RequestState.DECODE)
                 num_free -= 1
 
-    def _row_bytes(self, num_tokens: int, row: int | None) -> int:
-        """What a row of so many tokens costs for itself, without what it shares."""
-        num_unshared = self._sharing.num_unshared(num_tokens, row)
-        return num_unshared * self._model.kv_bytes_per_token + self._model.kv_bytes_per_row
+    def _bytes_of(self, request: Request, num_tokens: int) -> int:
+        """What its row takes for itself with so many tokens, without what it shares: places grow in steps."""
+        own, step = self._sharing.num_unshared(num_tokens, request.row), self._model.kv_step
+        return self._model.kv_bytes(-(-own // step) * step, request.submit.kv)
+
+    def _held_bytes(self, request: Request) -> int:
+        return self._bytes_of(request, request.progress.num_computed)
 
     def _expected_bytes(self, request: Request) -> int:
-        return self._row_bytes(request.expected_length(_HORIZON), request.row)
+        return self._bytes_of(request, request.expected_length(_HORIZON))
 
     def _shrink(self, edits: list[Edit]) -> None:
-        """Give KV back where the rows that are open have outgrown the budget; at least one row goes on."""
-        # 1. The next step adds a token to every row.
+        """Give memory back where what is held has outgrown the budget; at least one row goes on."""
+        # 1. The next step adds a token to every row. First goes what is kept of prompts that are over.
+        budget = self.budget
         rows = [r for r in self.by_row.values() if r.state is not RequestState.ENDING]
-        excess = self.kv_bytes + len(rows) * self._model.kv_bytes_per_token - self._limits.kv_bytes
-        # 2. First what no request uses.
+        going = sum(self._held_bytes(r) for r in self.by_row.values() if r.state is RequestState.ENDING)
+        coming = len(rows) * self._model.kv_bytes_per_token - going
+        excess = budget.excess(coming)
+        excess -= budget.drop_prefixes(excess, edits)
+        # 2. Then what rows leave empty: how much that is, shows in the next plan.
+        if excess > 0 and not budget.is_tight:
+            budget.pack(edits)
+            excess = budget.token_excess(coming)
+        if budget.owes_row:
+            excess = max(excess, 1)
+        # 3. Then what no request uses.
         if excess > 0:
-            before = self._retained.nbytes
-            edits += self._retained.shrink(before - excess)
-            excess -= before - self._retained.nbytes
-        if excess <= 0 and not any(request.progress.is_yielding for request in rows):
+            excess -= self._close_retained(self._retained.nbytes - excess, edits)
+        if not rows or (excess <= 0 and not any(request.progress.is_yielding for request in rows)):
             return
-        # 3. Then paused rows, then the youngest, each once no pass holds it.
-        for victim in sorted(rows, key=_eviction_order, reverse=True)[:-1]:
+        # 4. Then paused rows, then the youngest, each once no pass holds it. Who was chosen and is not needed goes on.
+        *others, oldest = sorted(rows, key=_eviction_order, reverse=True)
+        oldest.progress.is_yielding = False
+        for victim in others:
             progress = victim.progress
-            if not progress.is_yielding:
-                if excess <= 0:
-                    continue
-                excess -= self._row_bytes(progress.num_computed, victim.row)
-                progress.is_yielding = True
-            if progress.passes_in_flight == 0:
-                self._evict(victim, edits)
+            progress.is_yielding = excess > 0
+            if excess > 0:
+                excess -= self._held_bytes(victim)
+                if progress.passes_in_flight == 0:
+                    self._evict(victim, edits)
+                    budget.is_full = True
+
+    def _close_retained(self, most: int, edits: list[Edit], *, kept: int | None = None) -> int:
+        """Close retained rows until they take at most `most` bytes; how many they give."""
+        before = self._retained.nbytes
+        edits += self._retained.shrink(most, kept=kept)
+        given = before - self._retained.nbytes
+        if given:
+            self.budget.end_row(given)
+        return given
 
     def _admit(self, edits: list[Edit]) -> list[Request]:
-        """Give rows to those who wait, in their order, while rows are free and their expected KV fits the budget."""
+        """Give rows to those who wait, in their order, while rows are free and what they need fits the budget."""
         admitted: list[Request] = []
-        num_free, budget = self._num_free(), self._limits.kv_bytes
-        self.reserved_bytes = self._sharing.nbytes + sum(self._expected_bytes(r) for r in self.by_row.values())
+        budget, num_free = self.budget, self._num_free()
+        rows = self.by_row.values()
+        budget.reserved_bytes = self._sharing.nbytes + sum(self._expected_bytes(r) for r in rows)
+        budget.placed_bytes = self._sharing.nbytes + sum(self._held_bytes(r) for r in rows)
         for request in [r for r in self.waiting if r.has_credit]:
             if num_free == 0:
                 break
             if self._model.reuses_prefixes and self._is_being_run(request):
                 continue
-            # 1. What does not fit takes the place of retained rows, then of paused ones.
-            need = self._expected_bytes(request)
-            if self.reserved_bytes + self._retained.nbytes + need > budget:
-                edits += self._retained.shrink(budget - self.reserved_bytes - need, kept=request.submit.context_id)
-            for paused in sorted(self._paused(), key=_eviction_order, reverse=True):
-                if self.reserved_bytes + need <= budget:
-                    break
-                self.reserved_bytes -= self._expected_bytes(paused)
-                self._evict(paused, edits, to_front=False)
+            # 1. What does not fit takes the place of what nobody uses, and of slack.
+            need, own = self._expected_bytes(request), self._retained.nbytes_of(request.submit.context_id)
+            self._make_room(request, need, own, edits)
             # 2. Who is alone is admitted in any case; else nobody overtakes one that does not fit.
-            if self.by_row and self.reserved_bytes + need > budget:
+            if self.by_row and not budget.fits(need, self._retained.nbytes, own):
+                budget.is_blocked = True
                 break
             self.waiting.remove(request)
             self._open(request, edits)
             admitted.append(request)
             num_free -= 1
-            self.reserved_bytes += need
+            budget.open_row(need, own)
         return admitted
+
+    def _make_room(self, request: Request, need: int, own: int, edits: list[Edit]) -> None:
+        """Have others give way to a request: kept prefixes, slack, retained rows and paused ones, as far as need be."""
+        budget = self.budget
+        budget.drop_prefixes(budget.excess(need - own), edits)
+        if not budget.is_tight and budget.is_near(need - own):
+            budget.pack(edits)  # how much that gives, shows in the next plan
+        missing = budget.shortage(need - own, self._retained.nbytes)
+        if missing > 0:
+            self._close_retained(self._retained.nbytes - missing, edits, kept=request.submit.context_id)
+        for paused in sorted(self._paused(), key=_eviction_order, reverse=True):
+            if budget.fits(need, self._retained.nbytes, own):
+                break
+            budget.reserved_bytes -= self._expected_bytes(paused)
+            self._evict(paused, edits, to_front=False)
 
     def _is_being_run(self, request: Request) -> bool:
         """Whether another prompt's next chunks will run what this one begins with: then it waits, and reuses them."""
@@ -228,6 +275,7 @@ class Admission:
         if request.row is None:
             return
         edits.append(Close(request.row))
+        self.budget.end_row(self._held_bytes(request))
         del self.by_row[request.row]
         request.forget_row()
         request.move(RequestState.WAITING)

@@ -67,9 +67,14 @@ class RetainedRows:
         """Bytes of all of them, without what they share."""
         return sum(self._bytes_of(retained) for retained in self._rows.values())
 
+    def nbytes_of(self, context_id: int | None) -> int:
+        """Bytes of the one of that context; 0 where there is none."""
+        retained = None if context_id is None else self._rows.get(context_id)
+        return 0 if retained is None else self._bytes_of(retained)
+
     def _bytes_of(self, retained: RetainedRow) -> int:
         num_tokens = self._sharing.num_unshared(len(retained.tokens), retained.row)
-        return num_tokens * self._model.kv_bytes_per_token + self._model.kv_bytes_per_row
+        return self._model.kv_bytes(num_tokens, retained.kv)
 
     def release(self, context_id: int) -> Close | None:
         """The context is gone: close its row, now or when its request is over."""

@@ -8,8 +8,9 @@ The policy, in the order in which `plan` and `build_batch` apply it:
 1. What ended and is in no pass in flight is closed and settled.
 2. Rows whose consumer lags 256 tokens behind are paused and give up their place; those that were read again resume,
    oldest first, before anybody new is admitted.
-3. Requests are admitted in the order of arrival while a row is free and their expected KV fits the budget. Under
-   pressure paused rows lose their KV first (the youngest first) and are run again from their tokens later.
+3. Requests are admitted in the order of arrival while a row is free and the KV that is held, and that they are expected
+   to need, fits the budget. Under pressure kept prefixes go first, then slack (`kv_budget`), then the KV of paused rows
+   (the youngest first), which are run again from their tokens later.
 4. Every decoding row gets one token. Prompts share what they may cost beside, so that the step takes its time.
 
 Points 2 and 3 are in `admission`, point 4 is in `batch`, `step_budget` and `prefill_budget`; what a step's tokens mean
@@ -162,7 +163,6 @@ class Scheduler:
         """Take what the backend holds after a plan's edits, and which rows began with part of their prompt."""
         self._admission.record_edits(result)
         totals = self._totals
-        totals.prefix_bytes = result.prefix_bytes
         totals.prefix_hits += len(result.reused)
         totals.reused_tokens += sum(num_tokens for _, num_tokens in result.reused)
 
@@ -212,7 +212,7 @@ class Scheduler:
         # 1. The pass is no longer in flight; rows that failed in it end.
         self._mark_read(rows)
         self._budget.read(now)
-        self._admission.kv_bytes = result.kv_bytes
+        self._admission.budget.record(result)
         self._totals.steps += 1
         for failure in result.failures:
             self._fail_row(failure.row, failure.error)
@@ -282,15 +282,16 @@ class Scheduler:
 
     def statistics(self, times: StepTimes) -> Statistics:
         """A frozen picture of now."""
-        admission, totals = self._admission, self._totals
+        admission, totals, budget = self._admission, self._totals, self._admission.budget
         states = [request.state for request in admission.by_row.values()]
         return Statistics(
             running=states.count(RequestState.PREFILL) + states.count(RequestState.DECODE),
             waiting=len(admission.waiting),
             paused=states.count(RequestState.PAUSED),
-            kv_bytes=admission.kv_bytes,
-            prefix_bytes=totals.prefix_bytes,
-            reserved_bytes=admission.reserved_bytes,
+            kv_bytes=budget.kv_bytes,
+            prefix_bytes=budget.prefix_bytes,
+            allocated_bytes=budget.held_bytes,
+            reserved_bytes=budget.reserved_bytes,
             steps=totals.steps,
             generated_tokens=totals.generated_tokens,
             discarded_draws=totals.discarded_draws,
@@ -425,10 +426,10 @@ class _Arrivals:
 
 
 class _Totals:
-    """Counts since the runtime was entered, and the bytes of prefixes now."""
+    """Counts since the runtime was entered."""
 
-    __slots__ = ("discarded_draws", "generated_tokens", "prefix_bytes", "prefix_hits", "reused_tokens", "steps")
+    __slots__ = ("discarded_draws", "generated_tokens", "prefix_hits", "reused_tokens", "steps")
 
     def __init__(self) -> None:
-        self.generated_tokens = self.prefix_bytes = self.prefix_hits = self.reused_tokens = self.steps = 0
         self.discarded_draws = 0
+        self.generated_tokens = self.prefix_hits = self.reused_tokens = self.steps = 0

@@ -29,12 +29,14 @@ imports.prepare()
 import mlx.core as mx  # noqa: E402 - once what its import does is arranged
 import numpy as np  # noqa: E402
 
-from greenroom.backends.mlx.device import DeviceLimits, ThreadStreams, check_room, default_kv_bytes  # noqa: E402
+from greenroom.backends.mlx.device import DeviceLimits, ThreadStreams  # noqa: E402
 from greenroom.backends.mlx.device_profile import DeviceProfile, choose_profile  # noqa: E402
 from greenroom.backends.mlx.inspection import ModelProfile, inspect  # noqa: E402
 from greenroom.backends.mlx.kv.passes import Pass  # noqa: E402
 from greenroom.backends.mlx.kv.stores import Store, Stores  # noqa: E402
 from greenroom.backends.mlx.load import Loaded, load_folder, wrap  # noqa: E402
+from greenroom.backends.mlx.memory_plan import check_room, device_memory, plan_memory  # noqa: E402
+from greenroom.backends.mlx.memory_pressure import MemoryPressure, most_to_hold  # noqa: E402
 from greenroom.backends.mlx.prefix_cache.export import export_prefix, import_prefix  # noqa: E402
 from greenroom.backends.mlx.prefix_cache.files import PREFIX_FILE_BYTES, PrefixFiles  # noqa: E402
 from greenroom.backends.mlx.prefix_cache.store import PrefixNamespace, PrefixStore  # noqa: E402
@@ -48,9 +50,11 @@ from greenroom.backends.protocol import (  # noqa: E402
     Feed,
     FillMasks,
     ForwardPlan,
+    LimitPrefixes,
     Masks,
     ModelInfo,
     Open,
+    Pack,
     Rewind,
     RowFailure,
     Sampled,
@@ -65,6 +69,9 @@ Factory = Callable[[], tuple[Any, Any]]
 
 _LEAST_ROOM = 512
 """Tokens: where not even so many fit beside the weights, every request would be told that its prompt is too long."""
+
+_TRIM_EVERY = 256
+"""Passes after which freed buffers are given back, as in mlx-lm's own loop: many are of sizes that do not return."""
 
 
 class MlxBackend:
@@ -131,6 +138,8 @@ class MlxBackend:
         self._pass: Pass | None = None
         self._sampler: tuple[tuple[int, ...], BatchSampler] | None = None
         self._vocab_size = 0
+        self._pressure = MemoryPressure(None)
+        self._num_read = 0
 
     def __repr__(self) -> str:
         stores = self._profile.stores if self._profile is not None else None
@@ -168,8 +177,11 @@ class MlxBackend:
             self._streams = ThreadStreams()
             loaded = self._load()
             self._model = loaded.model
-            memory = self._memory_bytes if self._memory_bytes is not None else default_kv_bytes()
-            self._limits = DeviceLimits(memory)
+            mx.clear_cache()
+            device, weights = device_memory(), mx.get_active_memory()
+            plan = plan_memory(device, weights)
+            memory = self._memory_bytes if self._memory_bytes is not None else plan.kv
+            self._limits, self._pressure = DeviceLimits(plan.cache), MemoryPressure(most_to_hold(device))
             if self._device.mask == "kernel" and not kernel_works():
                 self._device = replace(self._device, mask="bools")
             self._profile = inspect(
@@ -177,7 +189,7 @@ class MlxBackend:
             )
             if self._memory_bytes is None:
                 info = self._profile.info
-                check_room(self._name, memory, _LEAST_ROOM * info.kv_bytes_per_token + info.kv_bytes_per_row)
+                check_room(self._name, device, weights, _LEAST_ROOM * info.kv_bytes_per_token + info.kv_bytes_per_row)
         except BaseException:
             self.close()
             raise
@@ -200,9 +212,14 @@ class MlxBackend:
                     if sampling is not None:
                         self._rows[row].sampling = sampling
                         self._sampler = None
+                case Pack(tight=tight):
+                    self._require_stores().pack(tight=tight)
+                case LimitPrefixes(most=most):
+                    self._require_stores().limit_prefixes(most)
         stores = self._require_stores()
         return EditResult(
             kv_bytes=self._kv_bytes(),
+            allocated_bytes=stores.allocated_bytes(self._rows.values()),
             prefix_bytes=stores.prefix_bytes,
             reused=tuple(reused),
             shared=tuple([(row.id, row.shared_length) for row in self._rows.values() if row.shared_length]),
@@ -302,7 +319,7 @@ class MlxBackend:
 
     def _draw_and_dispatch(self, current: Pass, masks: Masks | None) -> SubmittedPass:
         step = self._draw(current, masks) if current.sampled else SubmittedPass()
-        mx.async_eval([*current.asked, *step.arrays()])
+        self._dispatch([*current.asked, *step.arrays()])
         return step
 
     def _start(self, current: Pass) -> None:
@@ -310,10 +327,14 @@ class MlxBackend:
         if current.logits is None:
             return
         try:
-            mx.async_eval([current.logits, *current.state])
+            self._dispatch([current.logits, *current.state])
         except Exception:
             self._require_stores().recover()
             raise
+
+    def _dispatch(self, arrays: list[mx.array]) -> None:
+        """Hand what `arrays` need to the device."""
+        mx.async_eval(arrays)
 
     def _draw(self, current: Pass, masks: Masks | None) -> SubmittedPass:
         # 1. Where each row's draws are among the logits.
@@ -365,7 +386,25 @@ class MlxBackend:
                     logprob, top = extras.get(i, (None, ()))
                     sampled.append(Sampled(row, values[i], logprob, top, logits.get(i)))
         failures = tuple([failure for failure in step.failures if failure.row in rows])
-        return StepResult(tuple(sampled), failures, self._kv_bytes())
+        self._trim()
+        stores = self._require_stores()
+        return StepResult(
+            tuple(sampled),
+            failures,
+            kv_bytes=self._kv_bytes(),
+            allocated_bytes=stores.allocated_bytes(rows.values()),
+            prefix_bytes=stores.prefix_bytes,
+            pressure=self._pressure.count,
+        )
+
+    def _trim(self) -> None:
+        """Give back what is only kept for later: freed buffers now and then, prefixes too where memory is short."""
+        self._num_read += 1
+        is_short = self._pressure.look()
+        if is_short and self._kept is not None:
+            self._kept.store.release()
+        if is_short or self._num_read % _TRIM_EVERY == 0:
+            mx.clear_cache()
 
     def export_prefix(self, tokens: Sequence[int]) -> bytes | None:
         """See `PrefixExporter.export_prefix`."""

@@ -1,28 +1,15 @@
-"""How much memory KV may use by default, and MLX's limits and streams while a model is loaded."""
+"""The device that MLX computes on, and MLX's limits and streams while a model is loaded."""
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar
 
 import mlx.core as mx
 
-from greenroom.errors import ModelLoadFailed
-
-__all__ = ["DeviceLimits", "ThreadStreams", "check_room", "default_kv_bytes", "device_info", "uses_cpu"]
-
-_HOST_SHARE = 0.25
-"""Of the memory that a CPU host says is available: the rest belongs to the app and to what a pass needs."""
-_DEVICE_SHARE = 0.85
-"""Of what a GPU has left beside the weights: the rest is for what a pass needs and for growing buffers."""
-_UNKNOWN = 1 << 30
-_CACHE_SHARE = 4
-"""Of the memory for KV, this part may be buffers that a pass needs and the next one takes again."""
-_LEAST_CACHE = 512 << 20
+__all__ = ["DeviceLimits", "ThreadStreams", "device_info", "uses_cpu"]
 
 
 def uses_cpu() -> bool:
@@ -38,45 +25,6 @@ def device_info() -> dict[str, Any]:
         return {}
 
 
-def default_kv_bytes() -> int:
-    """Bytes for KV, once the weights are loaded."""
-    if uses_cpu():
-        return int(_available_host_bytes() * _HOST_SHARE)
-    info = device_info()
-    total = info.get("max_recommended_working_set_size") or info.get("total_memory") or info.get("memory_size")
-    if not total:
-        return _UNKNOWN
-    return max(0, int((int(total) - mx.get_active_memory()) * _DEVICE_SHARE))
-
-
-def check_room(name: str, kv_bytes: int, needed: int) -> None:
-    """Raise `ModelLoadFailed` where the weights leave no room for `needed` bytes, a row of some hundred tokens."""
-    if kv_bytes >= needed:
-        return
-    held = mx.get_active_memory()
-    advice = "take a smaller model or one in fewer bits, or close what else is in memory"
-    if mx.metal.is_available():
-        advice += "; `sudo sysctl iogpu.wired_limit_mb=<megabytes>` lets Metal use more of it"
-    raise ModelLoadFailed(
-        f"{name} takes {held / 1e9:.2f} GB, which leaves {kv_bytes / 1e9:.3f} GB for keys and values, and a short "
-        f"conversation takes {needed / 1e9:.3f} GB: {advice}"
-    )
-
-
-def _available_host_bytes() -> int:
-    try:
-        with Path("/proc/meminfo").open(encoding="ascii") as lines:
-            for line in lines:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    except (ValueError, OSError):
-        return 4 * _UNKNOWN
-
-
 class DeviceLimits:
     """What MLX may wire and keep of freed buffers, while models are loaded.
 
@@ -90,11 +38,11 @@ class DeviceLimits:
     """What each open one allows to be cached."""
     _before: ClassVar[list[Callable[[], object]]] = []
 
-    def __init__(self, kv_bytes: int) -> None:
-        self._cache = max(_LEAST_CACHE, kv_bytes // _CACHE_SHARE)
+    def __init__(self, cache_bytes: int) -> None:
+        self._cache = cache_bytes
         with self._lock:
             first = not self._open
-            self._open[id(self)] = self._cache
+            self._open[id(self)] = cache_bytes
             cached = mx.set_cache_limit(max(self._open.values()))
             if not first:
                 return

@@ -43,6 +43,8 @@ class DeviceProfile:
     """Multiplications of a matrix product that take as long as one exponential."""
     draws_on_host: bool
     """Whether exponentials over the vocabulary, and the draw from them, are taken in numpy."""
+    fuses_sampling: bool
+    """Whether sampling is laid out for few launches: elementwise chains are compiled, and vocabularies sorted."""
     flattens_entries: bool
     """Whether entries of a packed pass are rows of one matrix to quantized layers: else they are n products there."""
     mask: Literal["caps", "kernel", "bools"]
@@ -61,6 +63,7 @@ CPU = DeviceProfile(
     computes_float32=True,  # half-precision products do not use the BLAS
     exponential_cost=600,  # measured: 25 ns, at about 50 GFLOP/s
     draws_on_host=True,  # measured: MLX's exp takes 13 to 25 ns there, numpy's 1
+    fuses_sampling=False,  # there a launch is a call, and sorting a vocabulary takes longer than thirty sweeps over it
     flattens_entries=False,
     mask="caps",  # measured: choosing by bools takes 4 ns a logit, the smaller of two numbers less than one
     compiles_late=False,
@@ -75,6 +78,7 @@ METAL = DeviceProfile(
     computes_float32=False,
     exponential_cost=0,
     draws_on_host=False,
+    fuses_sampling=True,  # counted: `benchmarks/launches.py`, a launch being 3 µs
     flattens_entries=False,  # read in MLX's source: it does so itself
     mask="kernel",
     compiles_late=True,  # read in MLX's source: a pipeline is made at the first launch of a kernel, some from source
@@ -89,6 +93,7 @@ CUDA = DeviceProfile(
     computes_float32=False,
     exponential_cost=0,
     draws_on_host=False,
+    fuses_sampling=True,  # as on Metal: not measured
     flattens_entries=True,  # read in MLX's source: a product's rows are the last axis but one alone
     mask="bools",
     compiles_late=True,  # read in MLX's source: modules are compiled, and graphs made, at the first launch

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
@@ -22,7 +23,9 @@ from greenroom.backends.mlx.depth_cost import context_span, count_experts
 from greenroom.backends.mlx.device import device_info, uses_cpu
 from greenroom.backends.mlx.device_profile import DeviceProfile
 from greenroom.backends.mlx.kv.cache_snapshots import can_snapshot
+from greenroom.backends.mlx.kv.grouping import round_up
 from greenroom.backends.mlx.kv.optioned import quantize
+from greenroom.backends.mlx.kv.packed import PackedStore
 from greenroom.backends.mlx.kv.row_cost import RowCost
 from greenroom.backends.mlx.kv.stores import Stores
 from greenroom.backends.mlx.layer_shape import LayerShape
@@ -48,7 +51,7 @@ _LENGTH_KEYS = (
 _DEFAULT_CONTEXT = 4096
 _QUANTIZED_GROUPS = (32, 64, 128)
 _PREFIX_SHARE = 8
-"""Of the memory for KV, this part may hold prefixes beside it."""
+"""Of the memory for KV, this part may be kept prefixes."""
 _SNAPSHOT_CHUNK = 512
 """Tokens: of caches that cannot be cut a snapshot is kept after each chunk, and prompts reuse one or nothing."""
 _SAMPLES = 64
@@ -103,7 +106,9 @@ def inspect(
     except Exception as error:
         raise ModelLoadFailed(f"{name} cannot run a prompt here: {error}") from error
     if device.compiles_late and ROWS * cost.per_row + TOKENS * cost.per_token <= memory:
-        warm_up(store.make(None), vocab_size, device)
+        eager = replace(device, shared_least=BLOCK)  # rows share what they begin with, however few they are
+        trial = PackedStore(model, shapes, eager) if store.name == "packed" else store.make(None)
+        warm_up(trial, vocab_size, device)
     # 3. Make room for what is kept of prompts that are over, where it can hold anything.
     weights = _fingerprint(model, loaded.config)
     budget = prefix_bytes if prefix_bytes is not None else memory // _PREFIX_SHARE
@@ -121,6 +126,8 @@ def inspect(
         kv_bytes_per_row=cost.per_row,
         context_span=context_span(model, loaded.config, used, cost.layers, device) if cost.per_token else math.inf,
         prompt_chunk=device.prompt_chunk if plain else min(device.prompt_chunk, _SNAPSHOT_CHUNK),
+        kv_numbers_per_token=cost.numbers,
+        kv_step=round_up(1) if store.name == "packed" else caches.KVCache.step,
         kv_group_sizes=groups,
         can_rotate=plain and not hasattr(model, "make_cache"),
         reuses_prefixes=store.name == "packed",

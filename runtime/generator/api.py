@@ -78,8 +78,7 @@ class Context(Closing):
     @property
     def kv_bytes(self) -> int:
         """About what its tokens' KV takes once they have been run."""
-        model = self._buffer.client.model
-        return len(self._buffer.tokens) * model.kv_bytes_per_token + model.kv_bytes_per_row
+        return self._buffer.client.model.kv_bytes(len(self._buffer.tokens))
 
     def fill(self, content: str | Sequence[int]) -> Self:
         """Add raw text, or ids as they are. Raises `InvalidPrompt` for anything else."""
@@ -329,8 +328,8 @@ class Generator(Closing):
     @property
     def kv_bytes(self) -> int:
         """About what its row takes, or would take once it is run: what a fork adds."""
-        model = self._cursor.config.model
-        return len(self.all_tokens) * model.kv_bytes_per_token + model.kv_bytes_per_row
+        config = self._cursor.config
+        return config.model.kv_bytes(len(self.all_tokens), config.kv)
 
     @property
     def info(self) -> Info:

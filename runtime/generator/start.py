@@ -17,7 +17,7 @@ from greenroom.generator.cursor import Cursor
 from greenroom.generator.draft_model import ModelDrafter
 from greenroom.generator.speculation import Speculation
 from greenroom.generator.speculator import Speculator
-from greenroom.inputs.parameters import GenerateParameters, kv_options
+from greenroom.inputs.parameters import GenerateParameters
 from greenroom.inputs.samplers import Sampler
 from greenroom.request.config import GenerationConfig
 from greenroom.request.context_buffer import ContextBuffer
@@ -81,6 +81,6 @@ def start(
     parameters = msgspec.structs.replace(base, **changes)
     constraint = None if constrain is None else constraint_of(constrain)
     config = GenerationConfig.of(buffer.client, parameters, constraint, calling)
-    speculation = guessing.choose(config.model, kv_options(config.parameters))
+    speculation = guessing.choose(config.model, config.kv)
     seed = config.parameters.seed if config.parameters.seed is not None else secrets.randbits(63)
     return Cursor(buffer, (config, seed), speculation)

@@ -9,13 +9,13 @@ from typing import Protocol
 import msgspec
 
 from greenroom.actors.decoder import Decoder
-from greenroom.backends.protocol import ModelInfo
+from greenroom.backends.protocol import KvOptions, ModelInfo
 from greenroom.constraints.constraint import CompiledConstraint, Constraint
 from greenroom.constraints.json_schemas.json_schema import AnyJson, JsonSchema
 from greenroom.constraints.kinds.all_of import All
 from greenroom.constraints.kinds.reasoning_budget import ReasoningBudget
 from greenroom.errors import InvalidPrompt, PromptTooLong
-from greenroom.inputs.parameters import GenerateParameters, stop_ids, stop_strings, validate, validate_kv
+from greenroom.inputs.parameters import GenerateParameters, kv_options, stop_ids, stop_strings, validate, validate_kv
 from greenroom.request.decoders import TextDecoder
 from greenroom.request.session import Client
 
@@ -93,7 +93,12 @@ class GenerationConfig:
     @property
     def room(self) -> int:
         """The most tokens, prompt and output, that a row may hold."""
-        return min(self.model.context_length, self.client.room)
+        return self.client.row_tokens(self.kv)
+
+    @property
+    def kv(self) -> KvOptions | None:
+        """How a row holds its KV; None as the model does."""
+        return kv_options(self.parameters)
 
     @property
     def is_constrained(self) -> bool:
@@ -123,8 +128,8 @@ class GenerationConfig:
             raise InvalidPrompt("the context has no tokens: fill it first")
         if len(tokens) >= self.model.context_length:
             raise PromptTooLong(len(tokens), self.model.context_length)
-        if len(tokens) >= self.client.room:
-            raise PromptTooLong(len(tokens), self.client.room, "the runtime's kv_bytes")
+        if len(tokens) >= self.room:
+            raise PromptTooLong(len(tokens), self.room, "the runtime's kv_bytes")
 
     def with_parameters(self, **changes: object) -> GenerationConfig:
         """Another way to go on from the same tokens."""

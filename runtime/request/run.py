@@ -17,7 +17,7 @@ from greenroom.constraints.constraint import CompiledConstraint
 from greenroom.constraints.state import ConstraintState
 from greenroom.errors import RuntimeClosed
 from greenroom.events import Finish, Info
-from greenroom.inputs.parameters import GenerateParameters, kv_options, sampling, stop_ids
+from greenroom.inputs.parameters import GenerateParameters, sampling, stop_ids
 from greenroom.request.generation import Generation
 from greenroom.request.recorder import LogitsCollector, RecordedToken, RecordingDecoder
 
@@ -94,7 +94,7 @@ def build_submit(
         decoder=decoder,
         reported_seed=seed,
         progress=options.progress,
-        kv=kv_options(parameters),
+        kv=config.kv,
         constraint=constraint,
         check=None if config.compiled is None or not options.draws else _check(config.compiled, generation.output),
         force_tokens=parameters.force_tokens and options.draws,

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 from greenroom.actors.mailbox import Mailbox, PendingRequest
 from greenroom.actors.messages import Submit
 from greenroom.actors.scheduler.statistics import Statistics
-from greenroom.backends.protocol import ModelInfo
+from greenroom.backends.protocol import KvOptions, ModelInfo
 from greenroom.constraints.constraint import CompiledConstraint, Constraint
 from greenroom.errors import EngineFailed, NotSupported, UnknownContext
 from greenroom.inputs.segments import BEGINNING, Checkpoint
@@ -19,8 +19,6 @@ __all__ = ["EMPTY", "Client", "ContextRecord", "Session"]
 
 class Client(Protocol):
     """What is asked of `EngineClient`, which has the contracts: threads and loops are its own business."""
-
-    room: int
 
     @property
     def model(self) -> ModelInfo:
@@ -38,6 +36,9 @@ class Client(Protocol):
 
     async def close(self) -> None:
         """Settle all, and give everything back."""
+
+    def row_tokens(self, kv: KvOptions | None) -> int:
+        """The most tokens that one row may hold."""
 
     def compile(self, constraint: Constraint) -> CompiledConstraint:
         """Compile for the model's vocabulary; not on the event loop."""

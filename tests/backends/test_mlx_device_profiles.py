@@ -169,23 +169,36 @@ def test_on_cuda_the_entries_of_a_pass_are_one_product_in_each_quantized_layer(
     assert {shape[:-1] for shape in found[False][1]} == {(8, 1)}
 
 
-@pytest.mark.parametrize("min_p", [0.0, 0.01])
-def test_a_nucleus_is_the_same_with_and_without_a_wait(min_p: float) -> None:
-    """Rows whose candidates hold it, rows whose do not, and ties: drawn both ways in the graph, or by a second look."""
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"top_p": 0.95},
+        {"top_p": 0.95, "min_p": 0.01},
+        {"top_k": 20},
+        {"top_k": 20, "top_p": 0.9, "min_p": 0.01},
+        {"top_k": 900},
+        {"top_k": 900, "top_p": 0.97},
+        {"min_p": 0.02},
+        {},
+    ],
+    ids=lambda asked: "-".join(asked) or "temperature",
+)
+def test_draws_laid_out_for_few_launches_are_the_same_draws(asked: dict[str, Any]) -> None:
+    """Narrow and wide nuclei, ties, both zeros and forbidden ids: chains fused and sorts, or bisection and a wait."""
     rng = np.random.default_rng(4)
-    width, rows = 3000, 12
+    width, rows = 3000, 24
     logits = rng.normal(size=(rows, width)).astype(np.float32)
     logits[::2] *= 6  # a narrow nucleus; in the others it is wider than the candidates
     logits[1, : width // 2] = 1.0
-    samplings = [Sampling(temperature=1.0, top_p=0.95, min_p=min_p, seed=row) for row in range(rows)]
-    group = methods.Group([*range(rows)], samplings, width, METAL)
-    uniform = rng.random((rows, 1), np.float32)
+    logits[3, 5:500:2], logits[3, 6:500:2] = 0.0, -0.0
+    logits[5:9, ::3] = -np.inf
+    samplings = [Sampling(temperature=1.0 + row / 40, **asked, seed=row) for row in range(rows)]
+    method = methods.method_of(samplings[0], width)
     found = []
-    for choose in (methods._redraw_missing, methods._choose_without_wait):
-        x = mx.array(logits)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(methods, "_choose_without_wait", choose)
-            found.append(methods.METHODS["nucleus"](x, group, uniform).tolist())
+    for profile in (METAL, replace(METAL, fuses_sampling=False)):
+        group = methods.Group([*range(rows)], samplings, width, profile)
+        draws = np.random.default_rng(5).random((20, rows, 1), np.float32)
+        found.append([methods.METHODS[method](mx.array(logits), group, uniform).tolist() for uniform in draws])
     assert found[0] == found[1]
 
 

@@ -16,6 +16,7 @@ from greenroom.backends import understudy
 from greenroom.backends.mlx import MlxBackend
 from greenroom.backends.mlx import backend as backend_module
 from greenroom.backends.mlx.device import DeviceLimits
+from greenroom.backends.mlx.memory_plan import DeviceMemory
 from greenroom.backends.protocol import Feed, ForwardPlan, Open, Sampling
 from greenroom.errors import ModelLoadFailed, ModelNotFound
 
@@ -142,7 +143,7 @@ def test_limits_of_the_process_come_back_with_the_last_model() -> None:
     """Two models share them, in whatever order they leave."""
     before = mx.set_cache_limit(123 << 20)
     try:
-        one, two = DeviceLimits(8 << 30), DeviceLimits(16 << 30)
+        one, two = DeviceLimits(2 << 30), DeviceLimits(4 << 30)
         assert mx.set_cache_limit(4 << 30) == 4 << 30
         two.restore()
         two.restore()
@@ -155,9 +156,9 @@ def test_limits_of_the_process_come_back_with_the_last_model() -> None:
 
 def test_weights_that_leave_no_room_fail_at_load(monkeypatch: pytest.MonkeyPatch) -> None:
     """By a typed error with the sizes and what to do; not request by request, as prompts that are too long."""
-    monkeypatch.setattr(backend_module, "default_kv_bytes", lambda: 1000)
+    monkeypatch.setattr(backend_module, "device_memory", lambda: DeviceMemory("metal", 16 << 30, 10 << 20))
     backend = MlxBackend(understudy.path())
-    with pytest.raises(ModelLoadFailed, match=r"takes 0\.\d+ GB, which leaves 0\.000 GB .* fewer bits"):
+    with pytest.raises(ModelLoadFailed, match=r"takes 0\.\d+ GB of the 0\.\d+ GB .* leaves 0\.000 GB .* fewer bits"):
         backend.load()
     assert backend.store is None
     given = MlxBackend(understudy.path(), memory_bytes=1000)  # who says how much, means it

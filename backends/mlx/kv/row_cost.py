@@ -16,6 +16,8 @@ class RowCost:
     def __init__(self, caches: Iterable[Any]) -> None:
         self.per_token = 0
         self.fixed = 0
+        self.numbers = 0
+        """Of keys and values, in a token of those layers that can be quantized."""
         self.layers = 0
         """Those whose attention looks back on everything."""
         self.windows: list[tuple[int, int]] = []
@@ -39,6 +41,7 @@ class RowCost:
             self.windows.append((window, size))
         else:
             self.per_token += size
+            self.numbers += (keys.size + values.size) // keys.shape[2]
             self.layers += 1
 
     @property

@@ -48,6 +48,10 @@ class Store(Protocol):
     def rows(self) -> list[Row]:
         """The rows whose KV is in those arrays."""
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of those arrays, with room for tokens and rows to come."""
+
     def clear(self) -> None:
         """Drop those arrays; the rows that were in them have no KV."""
 
@@ -108,6 +112,16 @@ class Stores:
     def prefix_bytes(self) -> int:
         """Bytes kept of prompts that are over."""
         return self.kept.store.nbytes if self.kept is not None else 0
+
+    def limit_prefixes(self, most: int) -> None:
+        """Keep at most so many of those bytes, until told otherwise."""
+        if self.kept is not None:
+            self.kept.store.limit(most)
+
+    def allocated_bytes(self, rows: Iterable[Row]) -> int:
+        """Bytes of all buffers in which rows are, or may come to be."""
+        own = sum([sum([cache.nbytes for cache in row.cache]) for row in rows if row.cache])
+        return own + self.main.nbytes + sum([store.nbytes for store in self._others.values()])
 
     def kv_bytes(self, rows: Collection[Row]) -> int:
         """Bytes that the rows' tokens hold; what several rows share counts once."""

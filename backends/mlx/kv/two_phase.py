@@ -56,6 +56,11 @@ class TwoPhaseStore:
     def pack(self, *, tight: bool) -> None:
         """Nothing is held loosely here."""
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the decode batch."""
+        return 0
+
     def state(self) -> list[mx.array]:
         """Every array of the decode batch."""
         return []

@@ -123,7 +123,7 @@ class PrefixStore:
     """
 
     def __init__(self, budget: int, shapes: Sequence[LayerShape], files: PrefixFiles | None = None) -> None:
-        self._budget = budget
+        self._budget = self._largest = budget
         self.shapes = tuple(shapes)
         """Of the layers; none where snapshots are held."""
         self.stacking = Stacking(self.shapes)
@@ -252,6 +252,15 @@ class PrefixStore:
             mx.eval(copies)
         except Exception:  # noqa: BLE001 - whatever the device says, nothing was kept
             self.clear()
+
+    def limit(self, most: int) -> None:
+        """Hold at most `most` bytes until told otherwise, and never more than the budget; the rest goes to files."""
+        self._budget = min(self._largest, most)
+        self._make_room(0)
+
+    def release(self) -> None:
+        """Drop everything; what files can hold goes there."""
+        self._make_room(self._budget)
 
     def flush(self) -> None:
         """Write everything that files can hold, the least recently used first; it stays here too."""

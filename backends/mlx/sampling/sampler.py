@@ -173,7 +173,7 @@ class BatchSampler:
         count = min(max(self._asked), self._vocab_size)
         if not count:
             return TokenLogprobs(self._asking, self._asked, drawn, None, None)
-        values, ids = largest(logits, count)
+        values, ids = largest(logits, count, is_fused=self._device.fuses_sampling)
         return TokenLogprobs(self._asking, self._asked, drawn, values - total, ids)
 
 
