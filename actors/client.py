@@ -176,7 +176,11 @@ class EngineClient:
         if self._engine.failure is not None:
             raise self._engine.failure
         mailbox = self._dispatcher.open()
-        self._send(make(mailbox.request))
+        try:
+            self._send(make(mailbox.request))
+        except Exception as problem:
+            self._send(Reject(mailbox.request, problem))  # its number and its place are not lost
+            raise
         return mailbox
 
     def require_loop(self) -> None:
