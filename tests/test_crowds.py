@@ -15,6 +15,7 @@ from greenroom.actors.messages import Credit, Delivery, Ended, Inbound, Submit
 from greenroom.actors.scheduler import overlaps
 from greenroom.actors.scheduler.admission import Limits
 from greenroom.actors.scheduler.scheduler import Scheduler
+from greenroom.backends.prefixes import common_prefix_length
 from greenroom.backends.protocol import Feed, ForwardPlan, ModelInfo, Sampled, Sampling
 from greenroom.events import Chunk
 from greenroom.request.current import session_of
@@ -75,11 +76,10 @@ class Bench:
 def test_a_step_compares_a_bounded_number_of_prompts(num_waiting: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many wait: those in front, each pair once. All of them are served."""
     compared: list[tuple[int, int]] = []
-    plain = overlaps.common_prefix_length
 
     def counted(one: list[int], other: list[int], most: int) -> int:
         compared.append((one[-1] + 320 * one[-2], other[-1] + 320 * other[-2]))
-        return plain(one, other, most)
+        return common_prefix_length(one, other, most)
 
     monkeypatch.setattr(overlaps, "common_prefix_length", counted)
     bench = Bench(Limits(rows=4, step_tokens=300, kv_bytes=1 << 30), reuses_prefixes=True)

@@ -35,7 +35,7 @@ from greenroom import (
 from greenroom.request import current
 from greenroom.request.current import session_of
 
-KINDS = {"asyncio": ("asyncio", {}), "trio": ("trio", {})}
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {"asyncio": ("asyncio", {}), "trio": ("trio", {})}
 if HAS_UVLOOP:
     KINDS["uvloop"] = ("asyncio", {"use_uvloop": True})
 
