@@ -55,6 +55,7 @@ __all__ = [
     "UnknownContext",
     "UnsupportedKeyword",
     "UnsupportedType",
+    "UnusablePath",
     "WrongEventLoop",
 ]
 
@@ -204,6 +205,14 @@ class InvalidSnapshot(GreenroomError, ValueError):
 
 class SnapshotMismatch(GreenroomError, ValueError):
     """A snapshot was taken with another model or tokenizer: open it with the one that it names."""
+
+
+class UnusablePath(GreenroomError, OSError):
+    """A path leads to what cannot be read or written as a file, or to a folder that cannot be written: give another."""
+
+    def __init__(self, path: object, why: str) -> None:
+        super().__init__(f"{path} {why}")
+        self.path = path
 
 
 class StepPending(GreenroomError, RuntimeError):

@@ -65,7 +65,8 @@ class Runtime:
     in use, on Linux a quarter of the available memory. `prefix_bytes` bounds the KV that is kept of prompts that are
     over, for prompts that begin alike: by default an eighth of that, 0 keeps nothing. With `prefix_folder`, what falls
     out of it and what is held in the end is kept in files there, `prefix_file_bytes` of them at most (4 GiB by
-    default), for later openings and other processes; they hold the tokens of prompts as they are.
+    default), for later openings and other processes; they hold the tokens of prompts as they are. A folder that cannot
+    be written raises `UnusablePath` on entry.
 
     While streams decode, a step runs as much of prompts as takes it about `step_target` seconds, which is learned from
     the steps before, and else up to `max_step_tokens` of them (by default 2,048, on a CPU 512), the most in any case.

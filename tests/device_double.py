@@ -36,9 +36,11 @@ from greenroom.backends.protocol import (
     EditResult,
     FillMasks,
     ForwardPlan,
+    LimitPrefixes,
     Masks,
     ModelInfo,
     Open,
+    Pack,
     Rewind,
     StepResult,
 )
@@ -240,6 +242,8 @@ class DeviceDouble(MlxBackend):
                     if start is not None:
                         seed = (sampling or self._rows[row].sampling).seed
                         self._writers[row] = self._writers[row].restart(self._texts[seed % len(self._texts)], start)
+                case Pack() | LimitPrefixes():
+                    pass
         return super().edit(edits)
 
     def forward(self, plan: ForwardPlan) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
+import os
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,9 @@ import anyio
 import anyio.lowlevel
 import msgspec
 import pytest
+from hostile_json import altered, deep, text_of
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from greenroom import (
     CallRejected,
@@ -26,7 +31,7 @@ from greenroom import (
     SessionBusy,
     ToolCall,
 )
-from greenroom.errors import BackendFailed, InvalidParameter, InvalidPrompt
+from greenroom.errors import BackendFailed, InvalidParameter, InvalidPrompt, UnusablePath
 
 
 def call(name: str = "get_weather", **arguments: Any) -> str:
@@ -432,6 +437,148 @@ async def test_a_transcript_is_saved_and_loaded(tmp_path: Path) -> None:
     (tmp_path / "wrong.json").write_text('{"history": 1}')
     with pytest.raises(InvalidPrompt, match=r"wrong\.json"):
         await other.load(tmp_path / "wrong.json")
+
+
+CALL = {"id": "a", "type": "function", "function": {"name": "get_weather", "arguments": {}}}
+
+
+def called(**changes: Any) -> dict[str, Any]:
+    """An assistant's message with one call."""
+    return {"role": "assistant", "content": "", "tool_calls": [{**CALL, **changes}]}
+
+
+MALFORMED: dict[str, tuple[object, str]] = {
+    "no object": (7, "item 1|object"),
+    "no role": ({"content": "x"}, "message 1"),
+    "calls are text": ({"role": "assistant", "tool_calls": "get_weather"}, "message 1 must have a list"),
+    "calls are an object": ({"role": "assistant", "tool_calls": CALL}, "message 1 must have a list"),
+    "call is null": ({"role": "assistant", "tool_calls": [None]}, "call 0 of message 1"),
+    "call is empty": ({"role": "assistant", "tool_calls": [CALL, {}]}, "call 1 of message 1"),
+    "no function": (called(function=None), "function with a name"),
+    "function is text": (called(function="get_weather"), "function with a name"),
+    "no name": (called(function={"arguments": {}}), "function with a name"),
+    "name is a number": (called(function={"name": 7}), "function with a name"),
+    "arguments are a list": (called(function={"name": "x", "arguments": [1]}), "an object, or its JSON"),
+    "arguments are no JSON": (called(function={"name": "x", "arguments": "{"}), "call 0 of message 1 .* JSON object"),
+    "arguments are deep": (called(function={"name": "x", "arguments": "[" * 99_000}), "nest deeper than 128 levels"),
+    "id is null": (called(id=None), "must have an id"),
+    "id is a number": (called(id=1), "must have an id"),
+    "answers a number": ({"role": "tool", "tool_call_id": 1, "content": "x"}, "tool_call_id"),
+    "content is a number": ({"role": "user", "content": 7}, "content"),
+    "content is an object": ({"role": "user", "content": {"a": 1}}, "content"),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+async def test_a_malformed_message_is_found_where_it_comes_in(name: str, tmp_path: Path) -> None:
+    """In a file, in `history=` and in a question: named with its place, and nothing has changed."""
+    wrong, named = MALFORMED[name]
+    history: list[Any] = [{"role": "user", "content": "hello"}, wrong]
+    (tmp_path / "chat.json").write_text(json.dumps({"instructions": None, "history": history}))
+    async with Runtime(backend=Scripted("fine")) as runtime:
+        session = ChatSession(runtime)
+        await session.respond("before")
+        with pytest.raises(InvalidPrompt, match=rf"chat\.json.*({named})"):
+            await session.load(tmp_path / "chat.json")
+        with pytest.raises(InvalidPrompt, match=named):
+            ChatSession(runtime, history=history)
+        with pytest.raises(InvalidPrompt, match=named):
+            await session.respond(history)
+        assert [message["content"] for message in session.history] == ["before", "fine"]
+        assert await session.respond("after") == "fine"
+
+
+async def test_a_deep_file_is_no_transcript(tmp_path: Path) -> None:
+    """Wherever it nests; what would be so deep is not saved, nor is what JSON has no words for."""
+    path = tmp_path / "chat.json"
+    async with Runtime(backend=Scripted("fine")) as runtime:
+        session = ChatSession(runtime)
+        for text in ("[" * 99_000, '{"history": ' * 99_000, '{"instructions": null, "history": [{"a": ' + "[" * 99_000):
+            path.write_text(text)
+            with pytest.raises(
+                InvalidPrompt, match=r"chat\.json holds no transcript: .* deeper than 128 levels at byte"
+            ):
+                await session.load(path)
+        path.unlink()
+        circle: list[Any] = []
+        circle.append({"again": circle})
+        for extra in (deep(), deep(5000), circle):
+            with pytest.raises(InvalidPrompt, match="message 0 nests deeper than 128 levels"):
+                ChatSession(runtime, history=[{"role": "user", "content": "x", "extra": extra}])
+        for extra in (object(), "\ud800"):
+            session = ChatSession(runtime, history=[{"role": "user", "content": "x", "extra": extra}])
+            with pytest.raises(InvalidPrompt, match="transcript cannot be a file"):
+                await session.save(path, cache=False)
+        assert os.listdir(tmp_path) == []  # noqa: PTH208 - nothing blocks for long
+
+
+async def test_a_session_goes_where_a_file_may_be(tmp_path: Path) -> None:
+    """A pipe, a folder, in the place of the transcript or of its KV: neither file is touched, and none is read."""
+    os.mkfifo(tmp_path / "pipe")
+    os.mkfifo(tmp_path / "beside.kv")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder.kv").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("real")
+    async with Runtime(backend=Scripted("fine")) as runtime:
+        session = ChatSession(runtime)
+        await session.respond("x")
+        for name in ("pipe", "beside", "folder"):
+            with pytest.raises(UnusablePath, match="not a regular file"):
+                await session.save(tmp_path / name)
+        assert (tmp_path / "folder.kv").read_bytes() == b"old"
+        assert not (tmp_path / "beside").exists()
+        await session.save(tmp_path / "link")
+        await ChatSession(runtime).load(tmp_path / "real")
+        (tmp_path / "link.kv").symlink_to("pipe")
+        for name in ("pipe", "folder", "link"):
+            with pytest.raises(UnusablePath, match="not a regular file"):
+                await ChatSession(runtime).load(tmp_path / name)
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_whatever_a_transcript_says_is_loaded_or_a_typed_error(tmp_path: Path) -> None:
+    """Any value in the place of any other, any byte: what loads is answered, or refused by the template, and saved."""
+    path = tmp_path / "chat.json"
+    written: dict[str, Any] = {
+        "instructions": "Be brief.",
+        "history": [
+            {"role": "user", "content": "Weather?"},
+            {**called(), "reasoning_content": "Hm."},
+            {"role": "tool", "tool_call_id": "a", "name": "get_weather", "content": "Clear."},
+            {"role": "assistant", "content": [{"type": "text", "text": "Clear."}]},
+            called(id="b", function={"name": "x", "arguments": '{"city": "Oslo"}'}),
+        ],
+        "version": 1,
+    }
+    outcomes: dict[str, int] = defaultdict(int)
+
+    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(altered(written), st.integers(0, 10**4), st.integers(0, 255))
+    def load(changed: Any, place: int, flips: int) -> None:
+        data = bytearray(text_of(changed).encode())
+        if flips % 4 == 0:
+            data[place % len(data)] ^= flips
+        path.write_bytes(data)
+
+        async def run() -> str:
+            async with Runtime(backend=Scripted("fine")) as runtime:
+                session = ChatSession(runtime)
+                try:
+                    await session.load(path)
+                except InvalidPrompt:
+                    assert (session.history, session.instructions) == ([], None)
+                    return "refused"
+                try:
+                    await session.respond("and?")
+                    await session.fork().save(path)
+                except InvalidPrompt:
+                    return "failed"
+                return "loaded"
+
+        outcomes[anyio.run(run)] += 1
+
+    load()
+    assert min(outcomes["refused"], outcomes["loaded"]) > 0
 
 
 async def test_a_fork_goes_its_own_way() -> None:

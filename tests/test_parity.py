@@ -193,7 +193,7 @@ def test_a_mix_whose_passes_are_submitted_before_the_last_is_read_equals_mlx_lm(
     [
         ("llama", 40, 256),
         ("llama", 40, 64),
-        ("llama", 11, 64),
+        ("llama", 16, 64),
         ("deepseek_v3", 14, 256),
         ("gemma3", 28, 256),  # its caches grow by 256 tokens, and kept prefixes need room too
         ("mamba2", 40, 256),

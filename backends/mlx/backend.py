@@ -170,9 +170,14 @@ class MlxBackend:
         return self._profile.stores.kept if self._profile is not None else None
 
     def load(self) -> ModelInfo:
-        """See `Backend.load`. Loading twice is an error of the caller's."""
+        """See `Backend.load`. Raises `UnusablePath` for a `prefix_folder` that cannot be written.
+
+        Loading twice is an error of the caller's.
+        """
         if self._model is not None:
             raise RuntimeError(f"{self!r} is loaded already")
+        if self._files is not None:
+            self._files.prepare()
         try:
             self._streams = ThreadStreams()
             loaded = self._load()
@@ -213,7 +218,7 @@ class MlxBackend:
                         self._rows[row].sampling = sampling
                         self._sampler = None
                 case Pack(tight=tight):
-                    self._require_stores().pack(tight=tight)
+                    self._pack(tight=tight)
                 case LimitPrefixes(most=most):
                     self._require_stores().limit_prefixes(most)
         stores = self._require_stores()
@@ -233,26 +238,48 @@ class MlxBackend:
         start = edit.start if edit.start is not None else len(edit.prompt)
         row = Row(edit.row, edit.sampling, edit.expects, edit.kv, start)
         self._rows[edit.row] = row
-        return self._require_stores().open(row, edit.prompt)
+        stores = self._require_stores()
+        try:
+            return stores.open(row, edit.prompt)
+        except Exception:  # noqa: BLE001 - no room for a copy of what is held: all of the prompt is run
+            stores.abandon([row])
+            row.begin_with(())
+            return 0
 
     def forward(self, plan: ForwardPlan) -> None:
         """See `Backend.forward`. Builds the graph; `sample` dispatches it."""
         self._pass = None
         with suppress(Exception):  # rows that it has cost their KV say so, and are run again below
             self._require_stores().tidy()
-        works = [self._work(feed) for feed in plan.feeds]
         try:
-            self._pass = self._require_stores().run(works)
-        except Exception:
-            is_lost = any(work.row.kv_lost for work in works)
-            if is_lost:
-                works = [self._work(feed) for feed in plan.feeds]
-            innocent, failures = self._find_failing(works)
-            if not innocent or not (failures or is_lost):
+            self._pass = self._run(plan.feeds)
+        except Exception as error:
+            if _is_allocation(error):
+                self._give_back()
+            innocent, failures = self._find_failing(plan.feeds)
+            if not innocent:
                 raise
-            self._pass = self._require_stores().run(innocent)
+            self._pass = self._run(innocent)
             self._pass.failures += failures
-        self._pass.wanted = {work.row.id: work.logits for work in works if work.logits}
+        self._pass.wanted = {feed.row: feed.logits for feed in plan.feeds if feed.logits}
+
+    def _run(self, feeds: Sequence[Feed]) -> Pass:
+        """Build a pass. Where that fails, the rows are as before, or have lost their KV and say so."""
+        before = self._note(feeds)
+        try:
+            return self._require_stores().run([self._work(feed) for feed in feeds])
+        except Exception:
+            self._undo(before)
+            raise
+
+    def _note(self, feeds: Sequence[Feed]) -> list[tuple[Row, int, bool]]:
+        rows = [self._rows[feed.row] for feed in feeds]
+        return [(row, row.length, row.kv_lost) for row in rows]
+
+    def _undo(self, before: list[tuple[Row, int, bool]]) -> None:
+        for row, length, was_lost in before:
+            row.length, row.kv_lost = length, was_lost or (row.kv_lost and length > 0)
+        self._require_stores().abandon([row for row, _, _ in before])
 
     def _work(self, feed: Feed) -> RowWork:
         row = self._rows[feed.row]
@@ -268,20 +295,20 @@ class MlxBackend:
             raise RuntimeError(f"{row!r} has no token to run")
         return RowWork(row, ids, feed.sample, feed.drafts, feed.logits)
 
-    def _find_failing(self, works: list[RowWork]) -> tuple[list[RowWork], list[RowFailure]]:
+    def _find_failing(self, feeds: Sequence[Feed]) -> tuple[list[Feed], list[RowFailure]]:
         """After a pass could not be built: which rows with several tokens are to blame, tried one by one."""
-        innocent: list[RowWork] = []
+        innocent: list[Feed] = []
         failures: list[RowFailure] = []
-        for work in works:
-            length = work.row.length
+        for feed in feeds:
+            before = self._note([feed])
             try:
-                if len(work.ids) > 1:
-                    self._require_stores().run([work])
+                if len(feed.ids) > 1 or self._rows[feed.row].kv_lost:
+                    self._run([feed])
+                    self._undo(before)
             except Exception as error:  # noqa: BLE001 - the edge where a row's failure is told from the others'
-                failures.append(RowFailure(work.row.id, error))
+                failures.append(RowFailure(feed.row, error))
             else:
-                innocent.append(work)
-            work.row.length = length
+                innocent.append(feed)
         return innocent, failures
 
     def sample(self, masks: Masks | FillMasks | None = None) -> None:
@@ -289,16 +316,22 @@ class MlxBackend:
         current, self._pass = self._pass, None
         if current is None:
             raise RuntimeError("sample() without a forward()")
-        if self._kept is not None:  # while rows that left are still copied from their buffers, none is written in place
-            self._kept.store.settle()
-        # 1. Where masks have to be filled first, let the pass run meanwhile.
-        if callable(masks):
-            self._start(current)
-            masks = masks()
-        # 2. Draw, and dispatch all of it.
-        step = self._submit(current, masks)
-        step.failures, step.done = tuple(current.failures), current.done
-        # 3. What each row drew last, of several draws, is its pending token.
+        try:
+            # 1. While rows that left are still copied from their buffers, none is written in place.
+            if self._kept is not None:
+                self._kept.store.settle()
+            # 2. Where masks have to be filled first, let the pass run meanwhile.
+            if callable(masks):
+                if current.logits is not None:
+                    self._dispatch([current.logits, *current.state])
+                masks = masks()
+            # 3. Draw, and dispatch all of it.
+            step = self._submit(current, masks)
+            step.failures, step.done = tuple(current.failures), current.done
+        except Exception:
+            self._require_stores().recover()  # some methods to draw wait for the pass, which may have failed
+            raise
+        # 4. What each row drew last, of several draws, is its pending token.
         last = dict(step.report)
         for number, place in last.items():
             self._rows[number].push(TokenRef(step, place))
@@ -322,16 +355,6 @@ class MlxBackend:
         self._dispatch([*current.asked, *step.arrays()])
         return step
 
-    def _start(self, current: Pass) -> None:
-        """Let the pass run up to its logits."""
-        if current.logits is None:
-            return
-        try:
-            self._dispatch([current.logits, *current.state])
-        except Exception:
-            self._require_stores().recover()
-            raise
-
     def _dispatch(self, arrays: list[mx.array]) -> None:
         """Hand what `arrays` need to the device."""
         mx.async_eval(arrays)
@@ -346,12 +369,8 @@ class MlxBackend:
         report = tuple([(row, place) for row in current.sampled for place in places[row]])
         wanted = tuple([places[row][n] for row, numbers in current.wanted.items() if row in places for n in numbers])
         # 2. Draw for all of them.
-        try:
-            sampler = self._sampler_for([site.row for site in sites])
-            drawn = sampler.draw(logits, fed, masks, positions, keeps=bool(wanted))
-        except Exception:
-            self._require_stores().recover()  # some methods to draw wait for the pass, which may have failed
-            raise
+        sampler = self._sampler_for([site.row for site in sites])
+        drawn = sampler.draw(logits, fed, masks, positions, keeps=bool(wanted))
         # 3. Copy the logits that were asked for.
         kept = (wanted, logits[mx.array(wanted)].astype(mx.float32)) if wanted else None
         return SubmittedPass(report, drawn.tokens, drawn.logprobs, kept)
@@ -400,11 +419,15 @@ class MlxBackend:
     def _trim(self) -> None:
         """Give back what is only kept for later: freed buffers now and then, prefixes too where memory is short."""
         self._num_read += 1
-        is_short = self._pressure.look()
-        if is_short and self._kept is not None:
-            self._kept.store.release()
-        if is_short or self._num_read % _TRIM_EVERY == 0:
+        if self._pressure.look():
+            self._give_back()
+        elif self._num_read % _TRIM_EVERY == 0:
             mx.clear_cache()
+
+    def _give_back(self) -> None:
+        if self._kept is not None:
+            self._kept.store.release()
+        mx.clear_cache()
 
     def export_prefix(self, tokens: Sequence[int]) -> bytes | None:
         """See `PrefixExporter.export_prefix`."""
@@ -431,7 +454,10 @@ class MlxBackend:
 
     def _close_row(self, number: int) -> None:
         row = self._rows.pop(number)
-        self._require_stores().of(row).leave(row)
+        try:
+            self._require_stores().of(row).leave(row)
+        except Exception:  # noqa: BLE001 - no room to take it out of a batch
+            self._require_stores().abandon([row])
         row.cache = None
         self._sampler = None
         if not self._rows:
@@ -439,11 +465,21 @@ class MlxBackend:
             if self._limits is not None:
                 self._limits.keep_freed(keeps=False)
 
+    def _pack(self, *, tight: bool) -> None:
+        stores = self._require_stores()
+        try:
+            stores.pack(tight=tight)
+        except Exception:  # noqa: BLE001 - no room to move rows: those that have lost their KV say so
+            stores.abandon(())
+
     def _rewind(self, row: Row, length: int) -> None:
         if not 0 <= length <= row.length:
             raise ValueError(f"{row!r} cannot be rewound to {length}")
         if length < row.length:
-            self._require_stores().of(row).rewind(row, length)
+            try:
+                self._require_stores().of(row).rewind(row, length)
+            except Exception:  # noqa: BLE001 - what cannot be cut is run again
+                self._require_stores().abandon([row])
         row.rewind(length)
 
     def _kv_bytes(self) -> int:
@@ -453,3 +489,9 @@ class MlxBackend:
         if self._profile is None:
             raise RuntimeError(f"{self!r} is not loaded")
         return self._profile.stores
+
+
+def _is_allocation(error: Exception) -> bool:
+    """Whether a device, or MLX, had no memory to give: they raise no type of their own."""
+    text = str(error).lower()
+    return "alloc" in text or "memory" in text

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import reprlib
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
@@ -18,10 +19,23 @@ import mlx.core as mx
 
 from greenroom.backends.mlx.device_profile import DeviceProfile
 from greenroom.backends.mlx.parsers import LibraryParser
+from greenroom.backends.mlx.tensor_header import MAX_HEADER_BYTES, parse_header
 from greenroom.errors import ModelLoadFailed, ModelNotFound
+from greenroom.files.json_depth import check_json_depth
+from greenroom.files.regular import read_file
 
 __all__ = ["Loaded", "chat_template", "find_folder", "load_folder", "stop_tokens", "thinking", "tool_parser", "wrap"]
 
+_SETTINGS = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.json",
+)
+_LARGE = ("tokenizer.json", "vocab.json")
+"""Of tens of megabytes: their readers find all that is wrong but depth."""
 _END_MARKERS = (
     "<|im_end|>",
     "<|eot_id|>",
@@ -142,19 +156,33 @@ def find_folder(model: str | Path, *, is_local: bool = False) -> Path:
 
 
 def _check(folder: Path) -> None:
-    """Find what mlx-lm would report without naming the file."""
+    """Find what mlx-lm and transformers would report without naming the file, or would wait for, or recurse over."""
     config = folder / "config.json"
-    if not config.is_file():
+    if not config.exists():
         raise ModelNotFound(f"{folder} holds no model: config.json is missing")
-    try:
-        json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelLoadFailed(f"{config} cannot be read: {error}") from error
+    for path in folder.iterdir():
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise ModelLoadFailed(f"{path} is no regular file: who reads it would wait")
+    for name in (*_SETTINGS, *_LARGE):
+        if (folder / name).exists():
+            _check_settings(folder / name)
     weights = sorted(folder.glob("model*.safetensors"))
     if not weights:
         raise ModelLoadFailed(f"{folder} holds no weights: no model*.safetensors")
     for path in weights:
         _check_weights(path)
+
+
+def _check_settings(path: Path) -> None:
+    """How deep a file of JSON is; and of settings, that they are an object."""
+    try:
+        data = read_file(path)
+        check_json_depth(data)
+        content = {} if path.name in _LARGE else json.loads(data.decode())
+    except (OSError, ValueError) as error:
+        raise ModelLoadFailed(f"{path} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise ModelLoadFailed(f"{path} should be a JSON object, it is {reprlib.repr(content)}")
 
 
 def _check_weights(path: Path) -> None:
@@ -165,12 +193,11 @@ def _check_weights(path: Path) -> None:
             (length,) = struct.unpack("<Q", head)
             if length > size:
                 raise ModelLoadFailed(f"{path} is truncated: its header alone has {length} bytes, the file {size}")
-            header = json.loads(file.read(length))
-        end = max([entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"], default=0)
-    except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError) as error:
-        raise ModelLoadFailed(f"{path} is no safetensors file: {error}") from error
-    if 8 + length + end > size:
-        raise ModelLoadFailed(f"{path} is truncated: it should have {8 + length + end} bytes, it has {size}")
+            if length > MAX_HEADER_BYTES:
+                raise ModelLoadFailed(f"{path} is no safetensors file: its header has {length} bytes")
+            parse_header(file.read(length), size - 8 - length)
+    except (OSError, ValueError, struct.error) as error:
+        raise ModelLoadFailed(f"{path} is no safetensors file, or not all of one: {error}") from error
 
 
 def _compute_in_float32(network: Any) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from greenroom.constraints.constraint import CompiledConstraint, Compiler, Constraint
 from greenroom.constraints.state import Bits, ConstraintState
 from greenroom.constraints.vocabulary import Vocabulary
+from greenroom.errors import InvalidConstraint
 
 __all__ = ["ReasoningBudget"]
 
@@ -25,7 +26,13 @@ class ReasoningBudget(Constraint):
     is_open: bool = False
 
     def compile(self, compiler: Compiler) -> CompiledConstraint:
-        """See `Constraint.compile`."""
+        """See `Constraint.compile`. Raises `InvalidConstraint` for markers that the vocabulary cannot spell."""
+        num_tokens = compiler.vocabulary.n_vocab
+        for marker in (self.start, self.end):
+            if not marker or not all(0 <= token < num_tokens for token in marker):
+                raise InvalidConstraint(f"a thought's marker should be token ids below {num_tokens}, not {marker}")
+        if self.most < 0:
+            raise InvalidConstraint(f"a thought should have at least 0 tokens, not {self.most}")
         return CompiledConstraint(_State(self, compiler.vocabulary))
 
 

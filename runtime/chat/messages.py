@@ -11,13 +11,15 @@ import msgspec
 
 from greenroom.errors import InvalidPrompt
 from greenroom.events import ToolCall
-from greenroom.files import replace_file
+from greenroom.files.json_depth import MAX_JSON_DEPTH, check_json_depth
+from greenroom.files.regular import find_target, read_file, replace_file
 from greenroom.inputs import prompts
 
 __all__ = [
     "Message",
     "SavedTranscript",
     "assistant_message",
+    "check_messages",
     "read",
     "tool_message",
     "user_messages",
@@ -27,6 +29,10 @@ __all__ = [
 
 Message = dict[str, Any]
 _VERSION = 1
+_DEPTH_OF_MESSAGES = 2
+"""Levels of a file around a message."""
+_MAX_BYTES = 1 << 30
+"""Of a transcript: more than any context holds."""
 _NOT_RUN = "The call was not run."
 
 
@@ -38,6 +44,47 @@ class SavedTranscript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: int = _VERSION
 
 
+def check_messages(messages: Sequence[Any]) -> None:
+    """Raise `InvalidPrompt` for messages that no turn could follow on; it names the message and what was expected.
+
+    Beyond what a prompt's messages must be: calls have ids, by which results are found, and arguments that are JSON.
+    """
+    prompts.check(messages)
+    for place, message in enumerate(messages):
+        if _nests_deeper(message, MAX_JSON_DEPTH - _DEPTH_OF_MESSAGES):
+            raise InvalidPrompt(f"message {place} nests deeper than {MAX_JSON_DEPTH} levels: flatten it")
+        if not isinstance(content := message.get("content"), str | Sequence | None):
+            raise InvalidPrompt(f"message {place} must have a text or a list of parts as its content, got {content!r}")
+        for number, call in enumerate(message.get("tool_calls") or ()):
+            where = f"call {number} of message {place}"
+            if not isinstance(call.get("id"), str):
+                raise InvalidPrompt(f"{where} must have an id, which is text, got {call.get('id')!r}")
+            if isinstance(arguments := call["function"].get("arguments"), str):
+                _check_arguments(where, arguments)
+        if not isinstance(answered := message.get("tool_call_id"), str | None):
+            raise InvalidPrompt(f"message {place} must have text as its tool_call_id, got {answered!r}")
+
+
+def _nests_deeper(value: object, most: int) -> bool:
+    """Whether mappings and lists stand in more than `most` others; found without recursion, in a circle too."""
+    layer, depth = [value], 0
+    while layer := [each for each in layer if isinstance(each, Mapping | list | tuple)]:
+        depth += 1
+        if depth > most:
+            return True
+        layer = [part for each in layer for part in (each.values() if isinstance(each, Mapping) else each)]
+    return False
+
+
+def _check_arguments(where: str, arguments: str) -> None:
+    try:
+        text = arguments.encode()
+        check_json_depth(text)
+        msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+    except ValueError as error:
+        raise InvalidPrompt(f"the arguments of {where} must be a JSON object: {error}") from error
+
+
 def user_messages(prompt: str | Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[Message]:
     """What a user says: a text, a message, or several (results of tools, say). Raises `InvalidPrompt`."""
     if isinstance(prompt, str):
@@ -46,7 +93,7 @@ def user_messages(prompt: str | Mapping[str, Any] | Sequence[Mapping[str, Any]])
     messages: Any = [prompt] if isinstance(prompt, Mapping) else prompt
     if isinstance(messages, Sequence) and messages and not isinstance(messages[0], Mapping):
         raise InvalidPrompt("a session takes a text, a message or a list of messages: its transcript is no list of ids")
-    prompts.check(messages)
+    check_messages(messages)
     return [dict(message) for message in messages]
 
 
@@ -95,14 +142,28 @@ def with_results(history: Sequence[Message], new: Sequence[Message]) -> list[Mes
 def write(path: str | Path, saved: SavedTranscript, kv: bytes | None = None) -> None:
     """The transcript as JSON and its KV beside it, each in one move, so that a crash leaves the old file.
 
-    KV that goes with another transcript does no harm: it is used as far as the tokens are the same.
+    KV that goes with another transcript does no harm: it is used as far as the tokens are the same. Raises
+    `InvalidPrompt` for what no file can hold, `UnusablePath` and `OSError`; then nothing has changed.
     """
     target, beside = Path(path), _beside(path)
+    text = _text(saved)
+    for each in (target, beside):
+        find_target(each)
     if kv is None:
         beside.unlink(missing_ok=True)
     else:
         replace_file(beside, kv)
-    replace_file(target, msgspec.json.format(msgspec.json.encode(saved), indent=1))
+    replace_file(target, text)
+
+
+def _text(saved: SavedTranscript) -> bytes:
+    """Raises `InvalidPrompt` for what JSON has no words for, or what `read` would refuse."""
+    try:
+        text = msgspec.json.encode(saved)
+        check_json_depth(text)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidPrompt(f"the transcript cannot be a file: {error}") from error
+    return msgspec.json.format(text, indent=1)
 
 
 def _beside(path: str | Path) -> Path:
@@ -110,18 +171,20 @@ def _beside(path: str | Path) -> Path:
 
 
 def read(path: str | Path, with_kv: bool) -> tuple[SavedTranscript, bytes | None]:
-    """What `write` wrote. Raises `InvalidPrompt` for a file that holds no transcript, `OSError` for one not there."""
-    saved = _transcript(path)
+    """What `write` wrote. Raises `InvalidPrompt` for a file that holds no transcript, `UnusablePath`, `OSError`."""
+    saved = _transcript(Path(path))
     beside = _beside(path)
-    return saved, beside.read_bytes() if with_kv and beside.exists() else None
+    return saved, read_file(beside) if with_kv and beside.exists() else None
 
 
-def _transcript(path: str | Path) -> SavedTranscript:
+def _transcript(path: Path) -> SavedTranscript:
+    data = read_file(path, _MAX_BYTES)
     try:
-        saved = msgspec.json.decode(Path(path).read_bytes(), type=SavedTranscript)
+        check_json_depth(data)
+        saved = msgspec.json.decode(data, type=SavedTranscript)
         if saved.history:
-            prompts.check(saved.history)
-    except (msgspec.MsgspecError, ValueError) as error:
+            check_messages(saved.history)
+    except ValueError as error:
         raise InvalidPrompt(f"{path} holds no transcript: {error}") from error
     if saved.version != _VERSION:
         raise InvalidPrompt(f"{path} is a transcript of version {saved.version}, this is {_VERSION}")

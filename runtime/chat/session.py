@@ -12,11 +12,18 @@ from anyio import to_thread
 
 from greenroom.chat.conversation import MAX_ROUNDS, Conversation, OnCancel, Settings, WhenBusy
 from greenroom.chat.dispatch import Dispatch, OnToolError
-from greenroom.chat.messages import Message, SavedTranscript, read, user_messages, with_results, write
+from greenroom.chat.messages import (
+    Message,
+    SavedTranscript,
+    check_messages,
+    read,
+    user_messages,
+    with_results,
+    write,
+)
 from greenroom.chat.streams import EventTurn, TextTurn
 from greenroom.chat.turn import Turn
 from greenroom.inputs.parameters import GenerateParameters
-from greenroom.inputs.prompts import check
 from greenroom.inputs.tools import Tools
 from greenroom.options import TurnOptions
 from greenroom.request.current import find, session_of
@@ -71,7 +78,7 @@ class ChatSession:
             when_busy=when_busy,
         )
         if history:
-            check(history)
+            check_messages(history)
         self.instructions = instructions
         self.parameters = parameters
         self._runtime = runtime
@@ -125,9 +132,10 @@ class ChatSession:
         """Write instructions and transcript as JSON and, beside it, what the runtime holds of their KV.
 
         The KV goes to the same name with ".kv" at its end; without `cache`, or where the runtime holds none of it,
-        there is no such file. Each file is replaced in one move. Raises `OSError`, and with a `cache` `RuntimeClosed`.
+        there is no such file. Each file is replaced in one move. Raises `InvalidPrompt` for a transcript that JSON has
+        no words for, `UnusablePath` for what is no regular file, `OSError`, and with a `cache` `RuntimeClosed`.
         """
-        saved = SavedTranscript(self.instructions, self.history)
+        saved = SavedTranscript(self.instructions, [dict(message) for message in self._conversation.transcript])
         kv = await self._held_kv() if cache and saved.history else None
         await to_thread.run_sync(write, path, saved, kv)
 
@@ -135,9 +143,9 @@ class ChatSession:
         """Take instructions and transcript from a file, and hold the KV that was saved with them.
 
         The next turn then runs only what is new, in another process too. Raises `InvalidPrompt` for what is no
-        transcript, `InvalidSnapshot` for KV that is truncated or something else, `SnapshotMismatch` for that of other
-        weights or another version of MLX, `OSError` and `SessionBusy`; then nothing has changed. Without `cache`, the
-        KV is not looked at.
+        transcript (it names the message), `InvalidSnapshot` for KV that is truncated or something else,
+        `SnapshotMismatch` for that of other weights or another version of MLX, `UnusablePath` for what is no regular
+        file, `OSError` and `SessionBusy`; then nothing has changed. Without `cache`, the KV is not looked at.
         """
         self._conversation.require_idle()
         saved, kv = await to_thread.run_sync(read, path, cache)

@@ -492,7 +492,7 @@ class Snapshot:
 
         Of a generation that is everything that `restore` gives, except a `speculator` of the user's and a draft model:
         they change no token, and the generation goes on without them. Raises `NotSupported` for a constraint that is
-        code, which it names; and `OSError` as writing does.
+        code, which it names; `UnusablePath` for what is no regular file, and `OSError` as writing does.
         """
         saved = SavedSnapshot(self._record, None if self._cursor is None else SavedGeneration.of(self._cursor))
         await to_thread.run_sync(snapshot_files.write, Path(path), self._session, saved)
@@ -501,8 +501,8 @@ class Snapshot:
     async def load(cls, path: str | Path, runtime: OpenRuntime | None = None) -> Self:
         """Read a file for `runtime`, or the one that a module-level `generate` would use.
 
-        Raises `InvalidSnapshot` for a file that is truncated or something else, `SnapshotMismatch` where another model
-        or tokenizer wrote it, and `OSError` as reading does.
+        Raises `InvalidSnapshot` for a file that is damaged, truncated or something else, `SnapshotMismatch` where
+        another model or tokenizer wrote it, `UnusablePath` for what is no regular file, and `OSError` as reading does.
         """
         session = session_of(runtime)
         saved = await to_thread.run_sync(snapshot_files.read, Path(path), session)

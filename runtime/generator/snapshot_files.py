@@ -3,25 +3,30 @@
 A file has no KV: who opens it runs the tokens again, or takes what the prefix store has of them. It is a safetensors
 file, whose metadata name the model and the tokenizer, so that tokens never meet a vocabulary that gives them another
 meaning. A matcher and a decoder are in it by what they were made of; they are fed the tokens when it is read.
+
+All of it is under a checksum, and is checked once, when it is read: what a file says beyond that is not trusted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors import numpy as tensors
 
 from greenroom.actors.scheduler.ngram_drafter import NgramDrafter
 from greenroom.backends.protocol import Sampled
-from greenroom.errors import GreenroomError, InvalidRequest, InvalidSnapshot, NotSupported, SnapshotMismatch
-from greenroom.events import Event, Finish, Info, Token
-from greenroom.files import replace_file
+from greenroom.errors import InvalidRequest, InvalidSnapshot, NotSupported, SnapshotMismatch
+from greenroom.events import Chunk, Event, Finish, Info, Token
+from greenroom.files.json_depth import check_json_depth
+from greenroom.files.regular import read_file, replace_file
 from greenroom.generator.cursor import Cursor, EventQueue
 from greenroom.generator.speculation import Speculation
 from greenroom.inputs.parameters import GenerateParameters, validate, validate_kv
@@ -36,7 +41,10 @@ from greenroom.request.tool_calling import ToolCalling
 
 __all__ = ["SavedGeneration", "SavedSnapshot", "read", "write"]
 
-_FORMAT = "greenroom snapshot 3"
+_FORMAT = "greenroom snapshot 4"
+_MAX_BYTES = 1 << 30
+"""Of a file: the tokens of a long context are some megabytes."""
+_CHECKSUM = "checksum"
 
 
 class SavedGeneration(NamedTuple):
@@ -99,20 +107,49 @@ class _Generation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     calls: _Calls | None
 
 
+class _Header(msgspec.Struct, frozen=True):
+    """What is read of a safetensors header."""
+
+    metadata: dict[str, str] = msgspec.field(name="__metadata__")
+
+
+_Decoded = TypeVar("_Decoded")
+_Tokens = npt.NDArray[np.int64]
+_HEADER = msgspec.json.Decoder(_Header)
 _GENERATION = msgspec.json.Decoder(_Generation | None)
 _CHECKPOINTS = msgspec.json.Decoder(tuple[Checkpoint, ...])
 
 
 def write(path: Path, session: Session, saved: SavedSnapshot) -> None:
-    """Write a file; an older one is replaced once all is written. Raises `NotSupported` for what is code."""
-    generation = None if saved.generation is None else _describe(saved.generation)
+    """Write a file; an older one is replaced once all is written.
+
+    Raises `NotSupported` for what is code, or nests deeper than a file may; `UnusablePath`, `OSError`.
+    """
+    tokens = np.array(saved.context.tokens, np.int64)
     metadata = {
         "format": _FORMAT,
         "marks": msgspec.json.encode(saved.context.checkpoints).decode(),
-        "generation": msgspec.json.encode(generation).decode(),
+        "generation": _generation_text(saved.generation),
         **session.fingerprints(),
     }
-    replace_file(path, tensors.save({"tokens": np.array(saved.context.tokens, np.int64)}, metadata))
+    replace_file(path, tensors.save({"tokens": tokens}, {**metadata, _CHECKSUM: checksum(tokens, metadata)}))
+
+
+def checksum(tokens: _Tokens, metadata: Mapping[str, str]) -> str:
+    """Of the tokens and of all else that a file says."""
+    said = {name: text for name, text in metadata.items() if name != _CHECKSUM}
+    digest = hashlib.blake2b(msgspec.json.encode(said, order="sorted"), digest_size=32)
+    digest.update(tokens.astype("<i8").tobytes())
+    return digest.hexdigest()
+
+
+def _generation_text(saved: SavedGeneration | None) -> str:
+    try:
+        text = msgspec.json.encode(None if saved is None else _describe(saved))
+        check_json_depth(text)
+    except (RecursionError, ValueError) as cause:
+        raise NotSupported("a file of this generation", f"its constraint, its tools or their calls: {cause}") from cause
+    return text.decode()
 
 
 def _describe(saved: SavedGeneration) -> _Generation:
@@ -146,33 +183,60 @@ def read(path: Path, session: Session) -> SavedSnapshot:
 
     Raises `InvalidSnapshot`, `SnapshotMismatch`, `OSError`.
     """
-    data = path.read_bytes()
-    try:
-        tokens = tuple(tensors.load(data)["tokens"].tolist())
-        length = int.from_bytes(data[:8], "little")
-        metadata = msgspec.json.decode(data[8 : 8 + length]).get("__metadata__", {})
-        if metadata.get("format") != _FORMAT:
-            raise InvalidSnapshot(f"{path} is a safetensors file of {metadata.get('format')!r}, not of {_FORMAT!r}")
-        _compare(path, metadata, session.fingerprints())
-        checkpoints = _CHECKPOINTS.decode(metadata["marks"])
-        described = _GENERATION.decode(metadata["generation"])
-    except GreenroomError:
-        raise
-    except (SafetensorError, msgspec.MsgspecError, KeyError, ValueError, TypeError, AttributeError) as cause:
-        raise InvalidSnapshot(f"{path} is no snapshot, or not all of one: {cause}") from cause
-    if any(not 0 <= token < session.client.model.vocab_size for token in tokens):
-        raise InvalidSnapshot(f"{path} has token ids that the model does not have")
-    if not checkpoints or any(not 0 <= place <= len(tokens) for place, _ in checkpoints):
-        raise InvalidSnapshot(f"{path} has notes about tokens that are not there")
+    array, metadata = _open(path, read_file(path, _MAX_BYTES))
+    _compare(path, metadata, session.fingerprints())
+    checkpoints = _decode(path, metadata, "marks", _CHECKPOINTS)
+    described = _decode(path, metadata, "generation", _GENERATION)
+    vocab_size = session.client.model.vocab_size
+    if array.size and not 0 <= array.min() <= array.max() < vocab_size:
+        raise InvalidSnapshot(f"{path}: tokens from {array.min()} to {array.max()}, the model's are below {vocab_size}")
+    tokens = tuple(array.tolist())
+    places = [place for place, _ in checkpoints]
+    if not places or places != sorted(places) or not 0 <= places[0] <= places[-1] <= len(tokens):
+        raise InvalidSnapshot(f"{path}: marks should be places among {len(tokens)} tokens in their order, not {places}")
     generation = None if described is None else _restore(path, session.client, described, tokens)
     return SavedSnapshot(ContextRecord(tokens, checkpoints), generation)
+
+
+def _open(path: Path, data: bytes) -> tuple[_Tokens, dict[str, str]]:
+    """The tokens and the metadata, as they were written."""
+    try:
+        found = tensors.load(data)
+        header = data[8 : 8 + int.from_bytes(data[:8], "little")]
+        check_json_depth(header)
+        metadata = _HEADER.decode(header).metadata
+    except (SafetensorError, ValueError, KeyError, TypeError, ImportError) as cause:
+        raise InvalidSnapshot(f"{path} is no snapshot, or not all of one: {cause}") from cause
+    if metadata.get("format") != _FORMAT:
+        raise InvalidSnapshot(f"{path} is a safetensors file of {metadata.get('format')!r}, not of {_FORMAT!r}")
+    tokens = found.get("tokens")
+    if tokens is None or tokens.dtype != np.int64 or tokens.ndim != 1:
+        what = "missing" if tokens is None else f"{tokens.dtype} of the shape {tokens.shape}"
+        raise InvalidSnapshot(f"{path}: tokens should be one row of int64, they are {what}")
+    if metadata.get(_CHECKSUM) != checksum(tokens, metadata):
+        raise InvalidSnapshot(f"{path} is damaged: its checksum is wrong")
+    return tokens, metadata
+
+
+def _decode(path: Path, metadata: Mapping[str, str], name: str, decoder: msgspec.json.Decoder[_Decoded]) -> _Decoded:
+    try:
+        text = metadata[name].encode()
+        check_json_depth(text)
+        return decoder.decode(text)
+    except (ValueError, KeyError) as cause:
+        raise InvalidSnapshot(f"{path}: {name} cannot be used: {cause}") from cause
 
 
 def _restore(path: Path, client: Client, described: _Generation, tokens: tuple[int, ...]) -> SavedGeneration:
     """The generation, its matcher and its decoder fed with the tokens."""
     start, seed = described.start, described.seed
-    if not 0 < start <= len(tokens) or seed < 0 or described.forks < 0:
+    if not 0 < start <= len(tokens):
         raise InvalidSnapshot(f"{path} begins its generation at token {start} of {len(tokens)}")
+    for name, number in (("seed", seed), ("forks", described.forks)):
+        if not 0 <= number < 2**64:
+            raise InvalidSnapshot(f"{path}: {name} should be from 0 to 2**64 - 1, it is {number}")
+    for what, wrong in _misfits(described, client.model.vocab_size):
+        raise InvalidSnapshot(f"{path} has {wrong!r} for {what} in its events, which no generation of this model has")
     try:
         validate(described.parameters, vocab_size=client.model.vocab_size)
         validate_kv(described.parameters, client.model)
@@ -183,7 +247,7 @@ def _restore(path: Path, client: Client, described: _Generation, tokens: tuple[i
         config = GenerationConfig(client, described.parameters, constraint, calling=calling, budget=budget)
         decoder = config.decoder(tokens[:start], seed)
         config = config.compile()
-    except (InvalidRequest, NotSupported) as cause:
+    except (InvalidRequest, NotSupported, RecursionError) as cause:
         raise InvalidSnapshot(f"{path} has a generation that cannot go on here: {cause}") from cause
     matcher = None if config.compiled is None else config.compiled.start()
     generation = Generation(config, tokens[:start], start, seed, decoder, matcher)
@@ -194,6 +258,20 @@ def _restore(path: Path, client: Client, described: _Generation, tokens: tuple[i
         raise InvalidSnapshot(f"{path} has tokens that its constraint does not allow: {matcher.error}")
     generation = replace(generation, ending=described.ending, counts=described.counts, forks=described.forks)
     return SavedGeneration(generation, described.unread, described.has_told_end, described.guesses)
+
+
+def _misfits(described: _Generation, vocab_size: int) -> Iterator[tuple[str, int]]:
+    """Ids and counts of what its reader has had, or is yet to have, that no generation gives."""
+    events = described.unread
+    tokens = [*described.held, *[token for event in events if isinstance(event, Chunk) for token in event.tokens]]
+    for token in tokens:
+        for id_ in (token.id, *[top.id for top in token.top_logprobs]):
+            if not 0 <= id_ < vocab_size:
+                yield "a token", id_
+    for info in (described.counts, *[event for event in events if isinstance(event, Info)]):
+        for name, value in msgspec.structs.asdict(info).items():
+            if isinstance(value, int) and not 0 <= value < 2**64:
+                yield name, value
 
 
 def _compare(path: Path, saved: Mapping[str, Any], ours: Mapping[str, str]) -> None:

@@ -6,6 +6,7 @@ loop.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,8 +23,8 @@ Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
 def check(prompt: Prompt) -> None:
     """Raise `InvalidPrompt` for what no tokenizer could make good.
 
-    That is: another type, no content, a mixture of ids and messages, an id below 0, a message without a role, a str
-    that is not Unicode text (a lone surrogate).
+    That is: another type, no content, a mixture of ids and messages, an id below 0, a message without a role, calls in
+    one that are none, a str that is not Unicode text (a lone surrogate).
     """
     _kind(prompt)
 
@@ -117,6 +118,21 @@ def _check_messages(prompt: Sequence[Any]) -> None:
         role = message.get("role")
         if not isinstance(role, str) or not role:
             raise InvalidPrompt(f"message {place} must have a role, such as 'user'")
+        if (calls := message.get("tool_calls")) is not None:
+            _check_calls(f"message {place}", calls)
+
+
+def _check_calls(where: str, calls: Any) -> None:
+    if not isinstance(calls, Sequence) or isinstance(calls, str | bytes):
+        raise InvalidPrompt(f"{where} must have a list as its tool_calls, got {reprlib.repr(calls)}")
+    for number, call in enumerate(calls):
+        function = call.get("function") if isinstance(call, Mapping) else None
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+            raise InvalidPrompt(f"call {number} of {where} must have a function with a name, got {reprlib.repr(call)}")
+        arguments = function.get("arguments")
+        if arguments is not None and not isinstance(arguments, str | Mapping):
+            expected = "an object, or its JSON"
+            raise InvalidPrompt(f"the arguments of call {number} of {where} must be {expected}, got {arguments!r}")
 
 
 def render(

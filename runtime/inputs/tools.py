@@ -32,12 +32,16 @@ class Tool:
     def __init__(
         self,
         name: Any,
-        description: str = "",
-        parameters: Mapping[str, Any] | None = None,
+        description: Any = "",
+        parameters: Any = None,
         function: Callable[..., Any] | None = None,
     ) -> None:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise InvalidParameter("a tool's name", name, "letters, digits, '_', '-' and '.', at most 128")
+        if not isinstance(description, str):
+            raise InvalidParameter(f"the description of the tool {name!r}", description, "text")
+        if parameters is not None and not isinstance(parameters, Mapping):
+            raise InvalidParameter(f"the parameters of the tool {name!r}", parameters, "a JSON schema, as an object")
         self.name: str = name
         self.description = description
         self.parameters = dict(parameters) if parameters is not None else {"type": "object", "properties": {}}

@@ -21,6 +21,7 @@ from greenroom.constraints.kinds.reasoning_budget import ReasoningBudget
 from greenroom.constraints.kinds.struct_tag import StructTag, Tag
 from greenroom.constraints.state import ConstraintState
 from greenroom.errors import InvalidConstraint, NotSupported
+from greenroom.files.json_depth import check_json_depth
 from greenroom.parsing.forced import ForcedCalls, JsonCall, NativeCall
 from greenroom.parsing.spelling import SPELLINGS
 from greenroom.parsing.thinking import Thinking
@@ -215,12 +216,19 @@ def _call_from(call: _JsonCall | _NativeCall) -> JsonCall | NativeCall:
         return JsonCall(call.begin, _schema_from(call.arguments), call.end)
     if call.tool_format not in SPELLINGS:
         raise InvalidConstraint(f"{call.tool_format!r} is no format of calls that we can spell")
+    try:
+        check_json_depth(call.schema.encode())
+        msgspec.json.decode(call.schema, type=dict[str, msgspec.Raw])
+    except ValueError as cause:
+        raise InvalidConstraint(f"the schema of the call {call.name!r} is no JSON object: {cause}") from cause
     return NativeCall(call.tool_format, call.name, call.schema, call.opened)
 
 
 def _schema_from(source: _Schema) -> JsonSchema:
     """The schema that `source` was made of: what its options give as arguments must come to the same text again."""
     try:
+        check_json_depth(source.text.encode())
+        check_json_depth(source.options.encode())
         options = json.loads(source.options)
         separators = (options["item_separator"], options["key_separator"]) if "item_separator" in options else None
         made = JsonSchema(
@@ -229,8 +237,8 @@ def _schema_from(source: _Schema) -> JsonSchema:
             separators=None if separators is None else (regex_unescape(separators[0]), regex_unescape(separators[1])),
             lenient=options.get("lenient", False),
         )
-    except (ValueError, TypeError, AttributeError, KeyError) as cause:
-        raise InvalidConstraint(f"{source.options!r} are no options of a JSON schema") from cause
+    except (ValueError, TypeError, AttributeError, LookupError) as cause:
+        raise InvalidConstraint(f"{source.options[:200]!r} are no options of a JSON schema of ours: {cause}") from cause
     if (made.text, made.options) != (source.text, source.options):
         raise InvalidConstraint(f"{source!r} is no JSON schema of ours")
     return made

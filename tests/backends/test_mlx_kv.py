@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
+from mlx_lm.generate import generate_step
 from models import MODELS, Driver, driven, llama, mx, qwen3, sequential
 
-from greenroom import Runtime, Token
+from greenroom import GenerateParameters, Runtime, Token
 from greenroom.backends.mlx import MlxBackend
 from greenroom.backends.mlx.kv import optioned
 from greenroom.backends.protocol import Close, Feed, KvOptions
@@ -230,3 +233,11 @@ def test_the_model_says_what_its_caches_allow(name: str, groups: tuple[int, ...]
         assert backend._profile is not None
         info = backend._profile.info
         assert (info.kv_group_sizes, info.can_rotate) == (groups, rotates)
+
+
+def test_the_page_on_memory_says_where_mlx_lms_default_is_another() -> None:
+    """Ours and theirs, as both are."""
+    theirs = inspect.signature(generate_step).parameters["quantized_kv_start"].default
+    page = (Path(__file__).resolve().parents[2] / "docs" / "memory.md").read_text()
+    assert f"`quantized_kv_start={theirs}`" in page
+    assert f"(`quantized_kv_start={GenerateParameters().quantized_kv_start}`)" in page

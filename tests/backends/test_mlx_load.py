@@ -10,10 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from hostile_json import deep
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from models import mx
 
 from greenroom.backends import understudy
-from greenroom.backends.mlx import MlxBackend
+from greenroom.backends.mlx import MlxBackend, load
 from greenroom.backends.mlx import backend as backend_module
 from greenroom.backends.mlx.device import DeviceLimits
 from greenroom.backends.mlx.memory_plan import DeviceMemory
@@ -116,6 +119,66 @@ def test_a_broken_file_of_settings_is_named(folder: Path) -> None:
     path.write_text(path.read_text()[:50])
     with pytest.raises(ModelLoadFailed, match=r"config\.json"):
         MlxBackend(folder).load()
+
+
+def tiny(tmp_path: Path) -> Path:
+    """A copy of the bundled model's folder, to be spoiled."""
+    copy = tmp_path / "tiny"
+    shutil.copytree(understudy.path(), copy, copy_function=shutil.copyfile)
+    copy.chmod(0o755)
+    return copy
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[" * 99_000, '{"a": ' * 99_000, '{"a": ' * 300 + "1" + "}" * 300, "{", "", "[]", "7", "null", '"text"', "\xff"],
+    ids=["deep", "deeper", "closed", "half", "empty", "list", "number", "null", "text", "latin"],
+)
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer_config.json"])
+def test_settings_that_are_no_object_or_nest_too_deep_are_named(tmp_path: Path, name: str, content: str) -> None:
+    """Before mlx-lm or transformers read them: a typed error with the file."""
+    path = tiny(tmp_path) / name
+    path.write_text(content, encoding="latin-1")
+    with pytest.raises(ModelLoadFailed, match=f"{path} (cannot be read|should be a JSON object)"):
+        MlxBackend(path.parent).load()
+
+
+def test_a_tokenizer_that_nests_too_deep_is_named(tmp_path: Path) -> None:
+    """It is looked at for that alone."""
+    path = tiny(tmp_path) / "tokenizer.json"
+    path.write_text('{"a": ' * 99_000)
+    with pytest.raises(ModelLoadFailed, match=f"{path} cannot be read: .* deeper than 128 levels at byte 768"):
+        MlxBackend(path.parent).load()
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "chat_template.jinja", "merges.txt"])
+def test_a_pipe_in_a_models_folder_is_named_and_not_waited_for(tmp_path: Path, name: str) -> None:
+    """Whatever would read it."""
+    path = tiny(tmp_path) / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    with pytest.raises(ModelLoadFailed, match=f"{path} is no regular file"):
+        MlxBackend(path.parent).load()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_whatever_the_header_of_weights_says_is_a_typed_error(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Any value in the place of any other, or a deep one: it is found before MLX reads lazily what is not there."""
+    path = tmp_path_factory.mktemp("weights") / "model.safetensors"
+    mx.save_safetensors(str(path), {"a": mx.zeros((2, 3))}, {"format": "mlx"})
+    whole = path.read_bytes()
+    length = int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8 : 8 + length])
+    key = data.draw(st.sampled_from(["dtype", "shape", "data_offsets"]))
+    values = [None, 0, -1, 1.5, [], {}, [2, 2**40], [-1, -6], [0, 10**9], [8, 0], ["a", "b"], deep(), [2**62, 8]]
+    header["a"][key] = data.draw(st.sampled_from(values))
+    changed = json.dumps(header).encode()
+    path.write_bytes(len(changed).to_bytes(8, "little") + changed + whole[8 + length :])
+    with pytest.raises(ModelLoadFailed, match=r"model\.safetensors"):
+        load._check_weights(path)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the BLAS is a matter of Linux")

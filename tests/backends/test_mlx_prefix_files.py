@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import stat
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import mx
+from models import llama, mamba2, mx
 
+from greenroom import Runtime
+from greenroom.backends.mlx import MlxBackend
+from greenroom.backends.mlx.layer_shape import LayerShape
 from greenroom.backends.mlx.prefix_cache import file_format as prefix_format
 from greenroom.backends.mlx.prefix_cache import files as prefix_files
+from greenroom.backends.mlx.prefix_cache.export import export_prefix, import_prefix
 from greenroom.backends.mlx.prefix_cache.files import PrefixFiles, PrefixFileWarning
+from greenroom.backends.mlx.prefix_cache.layers import CacheSnapshot
+from greenroom.backends.mlx.prefix_cache.store import PrefixNamespace, PrefixStore
+from greenroom.backends.mlx.tensor_header import parse_header
+from greenroom.backends.protocol import Close, Feed, ForwardPlan, Open, Sampling
+from greenroom.errors import InvalidSnapshot, ModelError, SnapshotMismatch, UnusablePath
 
 TOKENS = (5, 6, 7, 300_000)
 ARRAYS = {"keys.0": (1, 2, 4, 3), "values.0": (1, 2, 4, 5)}
@@ -219,9 +231,9 @@ def test_a_failing_save_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         raise RuntimeError("no space left")
 
     monkeypatch.setattr(mx, "save_safetensors", fail)
-    for tokens in (TOKENS, TOKENS[:2]):
-        with pytest.warns(PrefixFileWarning, match="no space left"):
-            assert not files.save("block", "model", tokens, arrays_of())
+    with pytest.warns(PrefixFileWarning, match="no space left"):
+        assert not files.save("block", "model", TOKENS, arrays_of())
+    assert not files.save("block", "model", TOKENS[:2], arrays_of())  # said once, not for every block
     assert only_file(tmp_path).read_bytes() == b"damaged"
 
 
@@ -350,3 +362,214 @@ def test_a_type_that_files_do_not_hold_is_the_callers_error(tmp_path: Path) -> N
     with pytest.raises(TypeError, match="'state' has the type"):
         PrefixFiles(tmp_path, MUCH).save("snapshot", "model", TOKENS, {"state": array})
     assert not list(tmp_path.iterdir())
+
+
+def entry(dtype: str = "F32", shape: object = (0,), offsets: object = (0, 0)) -> str:
+    """Of one array, in a header."""
+    return json.dumps({"dtype": dtype, "shape": shape, "data_offsets": offsets})
+
+
+HEADERS = {
+    "deep": '{"a": ' + "[" * 99_000,
+    "deep metadata": '{"__metadata__": ' + '{"a": ' * 99_000,
+    "deep shape": '{"a": ' + entry(shape=[[[[1]]]]) + "}",
+    "wide": '{"a": ' + entry(shape=[0, 2**40]) + "}",
+    "wider": '{"a": ' + entry(shape=[0, 2**70]) + "}",
+    "product": '{"a": ' + entry(shape=[0, 2**30, 2**30, 2**30]) + "}",
+    "many": '{"a": ' + entry(shape=[0] * 5000) + "}",
+    "negative": '{"a": ' + entry(shape=[-1, 0]) + "}",
+    "turned": '{"a": ' + entry(offsets=[4, 0]) + "}",
+    "before": '{"a": ' + entry(shape=[1], offsets=[-4, 0]) + "}",
+    "behind": '{"a": ' + entry(shape=[2**20], offsets=[0, 2**22]) + "}",
+    "short": '{"a": ' + entry(shape=[2], offsets=[0, 4]) + "}",
+    "float": '{"a": ' + entry(shape=[1.0]) + "}",
+    "null": '{"a": null}',
+    "list": "[]",
+    "text": '"{}"',
+    "nothing": "",
+}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_a_hostile_header_is_a_warning(tmp_path: Path, name: str) -> None:
+    """In a file of the right name: whatever nests, whatever does not fit its bytes. What can be named is."""
+    header = HEADERS[name].encode()
+    path = saved(tmp_path)
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(16))
+    with pytest.warns(PrefixFileWarning, match="is ignored"):
+        assert PrefixFiles(tmp_path, MUCH).load("block", "model", TOKENS) is None
+    with pytest.raises(ValueError, match="'a'" if '"dtype"' in HEADERS[name] and name != "deep shape" else "."):
+        parse_header(header, 16)
+
+
+HOSTILE: st.SearchStrategy[object] = st.sampled_from(
+    [None, True, -1, 0, 2**31, 2**40, 2**70, 1.5, "", "x", "F32", "F64", [], {}, [0, 2**40], [[[]]], [-1], {"a": []}]
+)
+
+
+def signed(header: dict[str, Any], body: memoryview) -> bytes:
+    """A file with this header, and the checksum that goes with it where there can be one."""
+    metadata = header["__metadata__"]
+    with suppress(TypeError, KeyError):
+        arrays = {name: each for name, each in header.items() if name != "__metadata__"}
+        described = {name: (each["dtype"], tuple(each["shape"])) for name, each in arrays.items()}
+        parts = {name: body[slice(*each["data_offsets"])] for name, each in arrays.items()}
+        metadata["arrays"] = prefix_format._describe(described)
+        metadata["checksum"] = prefix_format._checksum(prefix_format.Metadata(**metadata), parts)
+    changed = json.dumps(header).encode()
+    return len(changed).to_bytes(8, "little") + changed + bytes(body)
+
+
+def opened(data: bytes) -> tuple[dict[str, Any], memoryview]:
+    """The header and what is behind it."""
+    length = int.from_bytes(data[:8], "little")
+    return json.loads(data[8 : 8 + length]), memoryview(data)[8 + length :]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_a_lie_under_a_right_checksum_is_a_warning_or_what_it_says(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Any value in the header in the place of any other, signed anew: nothing else is raised, and nothing dies."""
+    folder = tmp_path_factory.mktemp("signed")
+    path = saved(folder)
+    header, body = opened(path.read_bytes())
+    part = header[data.draw(st.sampled_from(sorted(header)))]
+    part[data.draw(st.sampled_from(sorted(part)))] = data.draw(HOSTILE)
+    path.write_bytes(signed(header, body))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = PrefixFiles(folder, MUCH).load("block", "model", TOKENS)
+    assert (found is None) == ([warning.category for warning in caught] == [PrefixFileWarning])
+
+
+def test_where_warnings_are_errors_a_damaged_file_is_a_line_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Loading and saving are on the thread of all requests: nothing may be raised there."""
+    path = saved(tmp_path)
+    path.write_bytes(path.read_bytes()[:-1])
+    files = PrefixFiles(tmp_path, MUCH)
+    (tmp_path / "file").write_bytes(b"")
+    with warnings.catch_warnings(), caplog.at_level(logging.WARNING, "greenroom"):
+        warnings.simplefilter("error")
+        assert files.load("block", "model", TOKENS) is None
+        assert not PrefixFiles(tmp_path / "file", MUCH).save("block", "model", TOKENS, arrays_of())
+    assert [f"{path} is ignored" in caplog.text, "cannot be written" in caplog.text] == [True, True]
+
+
+def test_what_is_no_regular_file_is_neither_read_nor_replaced_nor_counted(tmp_path: Path) -> None:
+    """A pipe in the place of a file would keep the thread of all requests waiting; a folder could not be deleted."""
+    path = saved(tmp_path)
+    size = path.stat().st_size
+    path.unlink()
+    os.mkfifo(path)
+    files = PrefixFiles(tmp_path, size)
+    (tmp_path / path.name.replace("block", "other")).mkdir()
+    with pytest.warns(PrefixFileWarning, match="is a pipe"):
+        assert files.load("block", "model", TOKENS) is None
+    with pytest.warns(PrefixFileWarning, match="is a pipe"):
+        assert not files.save("block", "model", TOKENS, arrays_of(), "a note")
+    assert stat.S_ISFIFO(path.stat().st_mode)
+    assert files.nbytes == 0
+    assert files.save("block", "model", TOKENS[::-1], arrays_of(), "a note")
+
+
+def test_a_file_larger_than_all_may_be_is_not_read(tmp_path: Path) -> None:
+    """It is not one of ours."""
+    path = saved(tmp_path)
+    os.truncate(path, 1 << 40)
+    with pytest.warns(PrefixFileWarning, match="at most 1048576 are read"):
+        assert PrefixFiles(tmp_path, MUCH).load("block", "model", TOKENS) is None
+
+
+def test_a_failing_folder_is_named_again_once_it_had_been_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One warning for each time that it begins to fail, whatever the number of blocks."""
+    files = PrefixFiles(tmp_path, MUCH)
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    for base in (0, 100):
+        with monkeypatch.context() as patch, warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            patch.setattr(mx, "save_safetensors", fail)
+            assert not any(files.save("block", "model", (base + n,), arrays_of()) for n in range(9))
+            assert len(caught) == 1
+        assert files.save("block", "model", (base,), arrays_of())
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "a\0b", "read only"])
+async def test_a_prefix_folder_that_cannot_be_written_is_an_error_at_entry(
+    tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Named with what was given, before any model is loaded; the same runtime's files are then nowhere."""
+    (tmp_path / "file").write_bytes(b"")
+    if place == "read only":
+
+        def refuse(*_: object) -> None:
+            raise PermissionError("read-only file system")
+
+        monkeypatch.setattr(prefix_files, "part_of", refuse)
+    runtime = Runtime(backend=MlxBackend.from_model(llama, prefix_folder=tmp_path / place))
+    with pytest.raises(UnusablePath, match="was given as prefix_folder and cannot be written"):
+        async with runtime:
+            pass
+    assert not issubclass(UnusablePath, ModelError)
+    monkeypatch.undo()
+    async with Runtime(backend=MlxBackend.from_model(llama, prefix_folder=tmp_path / "a" / "b")) as fine:
+        assert (tmp_path / "a" / "b").is_dir()
+        assert list((tmp_path / "a" / "b").iterdir()) == []
+        assert fine.is_open
+
+
+@pytest.mark.parametrize("shapes", [[LayerShape(1, 3, 5, mx.float32, mx.float32)], []], ids=["kv", "caches"])
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_imported_kv_under_a_right_checksum_is_held_or_refused(shapes: list[LayerShape], data: st.DataObject) -> None:
+    """Any value in its header in the place of any other: a typed error, after which nothing is held."""
+    tokens = list(range(70))
+
+    def store() -> PrefixNamespace:
+        return PrefixNamespace(PrefixStore(MUCH, shapes), "model")
+
+    one = store()
+    if shapes:
+        one.store.put("model", tokens, [(mx.zeros((1, 1, 70, 3)), mx.zeros((1, 1, 70, 5)))])
+    else:
+        one.store.put_snapshot("model", tokens, CacheSnapshot({"0/0": mx.zeros((2, 3))}, "[{}]"))
+    one.store.settle()
+    kv = export_prefix(one, tokens)
+    assert kv is not None
+    assert import_prefix(store(), kv) == len(tokens)
+    header, body = opened(kv)
+    part = header[data.draw(st.sampled_from(sorted(header)))]
+    key = data.draw(st.sampled_from(sorted(part)))
+    part[key] = data.draw(HOSTILE | st.sampled_from(["AAAA", "AAAAAA==", "/////w==", "é"]))
+    other = store()
+    try:
+        held = import_prefix(other, signed(header, body))
+    except (InvalidSnapshot, SnapshotMismatch):
+        assert other.store.nbytes == 0
+    else:
+        assert 0 <= held <= len(tokens)
+
+
+def test_caches_of_another_version_are_run_again(caplog: pytest.LogCaptureFixture) -> None:
+    """A file may hold what this mlx-lm cannot take back: that costs the prompt's passes, and a line in the log."""
+    backend = MlxBackend.from_model(mamba2, prefix_bytes=1 << 26)
+    backend.load()
+    kept = backend._kept
+    assert kept is not None
+    for note in ("[]", "{", "[" * 5000, '[{"a": 1}, 7]', "null"):
+        kept.store.put_snapshot(kept.namespace, TOKENS[:3], CacheSnapshot({"0/0": mx.zeros((2, 3))}, note))
+        with caplog.at_level(logging.WARNING, "greenroom"):
+            assert backend.edit([Open(1, Sampling(), prompt=(*TOKENS[:3], 9))]).reused in ((), ((1, 0),))
+        backend.forward(ForwardPlan((Feed(1, (*TOKENS[:3], 9)),)))
+        backend.sample()
+        assert len(backend.read().sampled) == 1
+        backend.edit([Close(1)])
+        assert "cannot be used, so they are run" in caplog.text
+        caplog.clear()
+    backend.close()

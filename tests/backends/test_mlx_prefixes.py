@@ -21,8 +21,8 @@ from greenroom.backends.mlx.kv.packed import PackedStore
 from greenroom.backends.mlx.layer_shape import LayerShape
 from greenroom.backends.mlx.prefix_cache import store as prefix_store
 from greenroom.backends.mlx.prefix_cache.files import PrefixFiles, PrefixFileWarning
-from greenroom.backends.mlx.prefix_cache.layers import Layers
-from greenroom.backends.mlx.prefix_cache.store import BLOCK, CacheSnapshot, PrefixStore
+from greenroom.backends.mlx.prefix_cache.layers import CacheSnapshot, Layers
+from greenroom.backends.mlx.prefix_cache.store import BLOCK, PrefixStore
 from greenroom.backends.protocol import Close, Feed, Open, Sampling
 
 LONG = tuple((7 * i + i * i) % 300 for i in range(3 * BLOCK))

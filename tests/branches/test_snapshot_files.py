@@ -5,15 +5,22 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import anyio
 import msgspec
+import numpy as np
 import pytest
 from anyio import create_task_group
 from branch_models import opened
+from hostile_json import altered, deep, text_of
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors import numpy as tensors
 
 from greenroom import (
@@ -43,7 +50,17 @@ from greenroom.constraints import All, CompiledConstraint, Constraint
 from greenroom.constraints.constraint import Compiler, GrammarConstraint
 from greenroom.constraints.kinds.reasoning_budget import ReasoningBudget
 from greenroom.constraints.vocabulary import Vocabulary
-from greenroom.errors import InvalidConstraint, InvalidSnapshot, NotSupported, SnapshotMismatch
+from greenroom.errors import (
+    GreenroomError,
+    InvalidConstraint,
+    InvalidSnapshot,
+    NotSupported,
+    SnapshotMismatch,
+    UnusablePath,
+)
+from greenroom.files.json_depth import MAX_JSON_DEPTH
+from greenroom.generator import snapshot_files
+from greenroom.generator.snapshot_files import SavedGeneration, SavedSnapshot
 from greenroom.parsing.forced import forced_calls
 from greenroom.parsing.thinking import Thinking
 from greenroom.request.codec import Source, constraint_from, source_of
@@ -287,16 +304,25 @@ async def test_guesses_change_nothing_in_a_file(kind: str, tmp_path: Path) -> No
         assert loaded.info.drafted_tokens == drafted < g.info.drafted_tokens
 
 
+def signed(tokens: Any, metadata: dict[str, str]) -> bytes:
+    """A file of these, with the checksum that goes with them."""
+    return tensors.save({"tokens": tokens}, {**metadata, "checksum": snapshot_files.checksum(tokens, metadata)})
+
+
+def contents(data: bytes) -> tuple[Any, dict[str, str]]:
+    """The tokens and the metadata of a file."""
+    length = int.from_bytes(data[:8], "little")
+    return tensors.load(data)["tokens"], json.loads(data[8 : 8 + length])["__metadata__"]
+
+
 @contextmanager
 def changed(path: Path, change: Callable[[dict[str, Any]], object], **meta: str) -> Iterator[None]:
     """The file with another generation in it."""
     whole = path.read_bytes()
-    length = int.from_bytes(whole[:8], "little")
-    metadata = json.loads(whole[8 : 8 + length])["__metadata__"]
+    tokens, metadata = contents(whole)
     generation = json.loads(metadata["generation"])
     change(generation)
-    metadata |= {"generation": json.dumps(generation)} | meta
-    path.write_bytes(tensors.save(tensors.load(whole), metadata))
+    path.write_bytes(signed(tokens, {**metadata, "generation": json.dumps(generation), **meta}))
     yield
     path.write_bytes(whole)
 
@@ -328,6 +354,27 @@ async def test_a_file_of_something_else_is_a_typed_error(tmp_path: Path) -> None
             lambda g: g["constraint"].update(text='{"const": 1}'),
             lambda g: g.update(ending=["stop", "boredom", None]),
             lambda g: g.update(unread=[{"type": "rumour"}]),
+            lambda g: g.update(unread=[{"type": "chunk", "text": "x", "tokens": [{"type": "token", "id": 10**9}]}]),
+            lambda g: g.update(held=[{"type": "token", "id": -1}]),
+            lambda g: g["counts"].update(prompt_tokens=-1),
+            lambda g: g["counts"].update(forced_runs=2**70),
+            lambda g: g.update(seed=2**64),
+            lambda g: g.update(forks=2**70),
+            lambda g: g.update(budget={"kind": "thought_budget", "start": [], "end": [1], "most": 1, "is_open": False}),
+            lambda g: g.update(budget={"kind": "thought_budget", "start": [1], "end": [], "most": 1, "is_open": False}),
+            lambda g: g.update(
+                budget={"kind": "thought_budget", "start": [1], "end": [-1], "most": 1, "is_open": True}
+            ),
+            lambda g: g.update(
+                budget={"kind": "thought_budget", "start": [1], "end": [1], "most": -1, "is_open": True}
+            ),
+            lambda g: g.update(
+                calls={"tools": [{"name": "x", "parameters": True}], "choice": "auto", "tool_format": None}
+            ),
+            lambda g: g.update(
+                calls={"tools": [{"name": "x", "description": 7}], "choice": "auto", "tool_format": None}
+            ),
+            lambda g: g.update(calls={"tools": [{"name": deep()}], "choice": "auto", "tool_format": None}),
         ]
         for change in changes:
             with changed(path, change), pytest.raises(InvalidSnapshot):
@@ -362,3 +409,143 @@ async def test_a_copied_context_is_cut_like_the_original(kind: str, tmp_path: Pa
         for each in copies:
             assert each.assistant("Go on.").user("Well?").cue().tokens == ctx.tokens
         await runtime.delete_context("told")
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        np.array([1.0, 2.0]),
+        np.array([[1, 2], [3, 4]]),
+        np.array(5),
+        np.array([1, 2], np.int32),
+        np.array([1, 2], np.uint64),
+        np.array([True, False]),
+        np.array([-1]),
+        np.array([2**62]),
+    ],
+    ids=lambda tokens: f"{tokens.dtype}{tokens.shape}",
+)
+async def test_tokens_of_another_type_shape_or_range_are_an_invalid_snapshot(tokens: Any, tmp_path: Path) -> None:
+    """Under a right checksum; the error names the file and says what tokens should be."""
+    path = tmp_path / "g"
+    async with opened("scripted") as runtime, runtime.context() as ctx:
+        await (await ctx.fill("A place:").snapshot()).save(path)
+        _, metadata = contents(path.read_bytes())
+        path.write_bytes(signed(tokens, metadata))
+        with pytest.raises(InvalidSnapshot, match=f"{path}: tokens"):
+            await Snapshot.load(path)
+        path.write_bytes(tensors.save({"other": np.array([1])}, metadata))
+        with pytest.raises(InvalidSnapshot, match="they are missing"):
+            await Snapshot.load(path)
+
+
+async def test_no_flipped_bit_goes_unnoticed(tmp_path: Path) -> None:
+    """Of the tokens and of what is said of them; where it changes nothing that is read, it loads as it was saved."""
+    path = tmp_path / "g"
+    async with opened("scripted") as runtime:
+        g = runtime.context().fill("A place:").generate(Sampler.greedy(), constrain=PLACE)
+        await pulled(g, 5)
+        snapshot = await g.snapshot()
+        await snapshot.save(path)
+        whole = path.read_bytes()
+        refused = 0
+        for place in range(0, len(whole), 7):
+            damaged = bytearray(whole)
+            damaged[place] ^= 1 << place % 7
+            path.write_bytes(damaged)
+            try:
+                loaded = await Snapshot.load(path)
+            except (InvalidSnapshot, SnapshotMismatch):
+                refused += 1
+            else:
+                assert loaded.tokens == snapshot.tokens
+        assert refused > 0.9 * len(range(0, len(whole), 7))
+        tokens, metadata = contents(whole)
+        tokens = tokens.copy()
+        tokens[-1] ^= 1
+        path.write_bytes(tensors.save({"tokens": tokens}, metadata))
+        with pytest.raises(InvalidSnapshot, match="checksum"):
+            await Snapshot.load(path)
+
+
+async def test_what_is_no_regular_file_is_no_snapshot_and_is_not_replaced(tmp_path: Path) -> None:
+    """A pipe that nobody writes to, a folder; a link is followed."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("real")
+    async with opened("scripted") as runtime, runtime.context() as ctx:
+        snapshot = await ctx.fill("A place:").snapshot()
+        for path in (tmp_path / "pipe", tmp_path):
+            with pytest.raises(UnusablePath, match="not a regular file"):
+                await snapshot.save(path)
+            with pytest.raises(UnusablePath, match="not a regular file"):
+                await Snapshot.load(path)
+        await snapshot.save(tmp_path / "link")
+        assert (tmp_path / "link").is_symlink()
+        assert (await Snapshot.load(tmp_path / "real")).tokens == snapshot.tokens
+
+
+async def test_a_generation_that_nests_too_deep_for_a_file_is_refused_at_the_save(tmp_path: Path) -> None:
+    """Rather than at the load, when it is too late."""
+    constraint: Constraint = Regex("a+")
+    for _ in range(MAX_JSON_DEPTH):
+        constraint = Lazy("x", constraint)
+    async with opened("scripted") as runtime, runtime.context() as ctx:
+        snapshot = await ctx.fill("A place:").generate(Sampler.greedy(), constrain=PLACE).snapshot()
+        saved = SavedGeneration.of(snapshot._cursor) if snapshot._cursor is not None else None
+        assert saved is not None
+        config = replace(saved.generation.config, constraint=constraint)
+        nested = saved._replace(generation=replace(saved.generation, config=config))
+        record = SavedSnapshot(snapshot._record, nested)
+        with pytest.raises(NotSupported, match="nest deeper than 128 levels"):
+            snapshot_files.write(tmp_path / "g", session_of(runtime), record)
+        assert os.listdir(tmp_path) == []  # noqa: PTH208 - nothing blocks for long
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("name", ["schema", "calls", "tags", "lazy", "spelt calls"])
+def test_whatever_a_file_says_is_loaded_or_a_typed_error(name: str, tmp_path: Path) -> None:
+    """Any value in the place of any other, signed anew; what loads goes on, or fails as any generation may."""
+    path = tmp_path / "g"
+
+    async def begin() -> None:
+        async with opened("scripted") as runtime:
+            options: dict[str, Any] = {"tools": [WEATHER]} if "calls" in name else {"constrain": PLACE}
+            parameters = GenerateParameters(temperature=0.0, max_tokens=12, logprobs=1, stop=["STOP"])
+            g = runtime.context().fill("A place:").generate(parameters, **options)
+            await pulled(g, 4)
+            await (await g.snapshot()).save(path)
+
+    anyio.run(begin)
+    tokens, metadata = contents(path.read_bytes())
+    generation = json.loads(metadata["generation"])
+    if name != "schema":
+        generation["constraint"] = json.loads(msgspec.json.encode(source_of(CONSTRAINTS[name]())))
+    outcomes: dict[str, int] = defaultdict(int)
+
+    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(altered(generation), altered(json.loads(metadata["marks"])), st.booleans())
+    def load(generation: Any, marks: Any, changes_marks: bool) -> None:
+        said = {**metadata, "generation": text_of(generation)}
+        if changes_marks:
+            said["marks"] = text_of(marks)
+        path.write_bytes(signed(tokens, said))
+
+        async def run() -> str:
+            async with opened("scripted") as runtime:
+                try:
+                    loaded = await Snapshot.load(path)
+                except (InvalidSnapshot, SnapshotMismatch):
+                    return "refused"
+                try:
+                    if loaded._cursor is not None:
+                        await (await loaded.restore()).collect_text()
+                except GreenroomError:
+                    return "failed"
+                assert runtime.is_open
+                assert (await runtime.generate("x", max_tokens=1).collect()).info is not None
+                return "loaded"
+
+        outcomes[anyio.run(run)] += 1
+
+    load()
+    assert outcomes["refused"] > 0

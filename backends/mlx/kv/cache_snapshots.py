@@ -13,7 +13,7 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_unflatten
 
-from greenroom.backends.mlx.prefix_cache.store import CacheSnapshot
+from greenroom.backends.mlx.prefix_cache.layers import CacheSnapshot
 
 __all__ = ["can_snapshot", "restore_caches", "snapshot_of"]
 

@@ -88,6 +88,10 @@ class PackedStore:
         """See `Pools.pack`."""
         self.pools.pack(tight=tight)
 
+    def abandon(self, rows: Sequence[Row]) -> None:  # noqa: ARG002 - see `Store.abandon`
+        """What a row holds is certain: a pass writes behind it, and who moved and is not there has lost its KV."""
+        self.pools.drop_empty()
+
     def run(self, works: Sequence[RowWork]) -> Pass:
         """Build one forward over all of `works`."""
         # 1. Give every row a slot in which its new tokens fit.

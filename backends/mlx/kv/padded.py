@@ -14,6 +14,7 @@ mlx-lm's model classes as caches; they know no tokens and no sampling.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import mlx.core as mx
@@ -132,10 +133,10 @@ class PaddedStore(TwoPhaseStore):
         if row.slot is None:
             return
         if self._kept is not None and not row.kv_lost:
-            known = row.known_tokens()
-            self._kept.store.put(
-                self._kept.namespace, known, [layer.view(row.slot, len(known)) for layer in self._layers]
-            )
+            with suppress(Exception):  # a pass under way failed, or there is no room for a copy: nothing is kept
+                known = row.known_tokens()
+                layers = [layer.view(row.slot, len(known)) for layer in self._layers]
+                self._kept.store.put(self._kept.namespace, known, layers)
         self._order[row.slot] = None
         row.slot = None
         while self._order and self._order[-1] is None:

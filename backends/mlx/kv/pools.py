@@ -233,6 +233,10 @@ class Pools:
         if not pool.count:
             self._pools.remove(pool)
 
+    def drop_empty(self) -> None:
+        """Drop pools that were made for rows which did not come, as something failed on the way."""
+        self._pools = [pool for pool in self._pools if pool.count]
+
     def clear(self) -> None:
         """Drop everything; the rows have no KV."""
         for row in self.rows():

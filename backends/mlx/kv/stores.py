@@ -48,6 +48,9 @@ class Store(Protocol):
     def rows(self) -> list[Row]:
         """The rows whose KV is in those arrays."""
 
+    def abandon(self, rows: Sequence[Row]) -> None:
+        """Something over these rows was broken off: whose KV is not certain any more has lost it, and says so."""
+
     @property
     def nbytes(self) -> int:
         """Bytes of those arrays, with room for tokens and rows to come."""
@@ -144,8 +147,11 @@ class Stores:
         kind = options and msgspec.structs.replace(options, start=0)  # however late they are
         if kind is not None and kind not in self._costs:
             probe = self._make_cache()
-            mx.eval(self._model(mx.array([[0]]), cache=probe))
-            quantize(probe, kind)
+            try:
+                mx.eval(self._model(mx.array([[0]]), cache=probe))
+                quantize(probe, kind)
+            except Exception:  # noqa: BLE001 - no room now: counted as plain until there is
+                return self._costs[None].of(lengths)
             self._costs[kind] = RowCost(probe)
         return self._costs[kind].of(lengths)
 
@@ -158,6 +164,11 @@ class Stores:
         """Write kept prefixes to their files, where there are any."""
         if self.kept is not None:
             self.kept.store.flush()
+
+    def abandon(self, rows: Sequence[Row]) -> None:
+        """See `Store.abandon`."""
+        for store in (self.main, *self._others.values()):
+            store.abandon([row for row in rows if self.of(row) is store])
 
     def recover(self) -> None:
         """After a failed pass: rows whose KV is part of what failed are run again from their tokens when next fed."""

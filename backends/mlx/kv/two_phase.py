@@ -6,7 +6,9 @@ logits, and a row's first token comes the way all others do.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import mlx.core as mx
@@ -19,6 +21,8 @@ from greenroom.backends.mlx.rows import DrawSite, Row, RowWork
 from greenroom.backends.protocol import RowFailure
 
 __all__ = ["SequentialStore", "TwoPhaseStore", "arrays_of"]
+
+_log = logging.getLogger("greenroom")
 
 
 def arrays_of(caches: list[Any]) -> list[mx.array]:
@@ -56,6 +60,12 @@ class TwoPhaseStore:
     def pack(self, *, tight: bool) -> None:
         """Nothing is held loosely here."""
 
+    def abandon(self, rows: Sequence[Row]) -> None:
+        """The rows' own caches, and the batch, may hold some layers more than others: they go."""
+        for row in (*rows, *self.rows()):
+            row.cache, row.kv_lost = None, row.length > 0
+        self.clear()
+
     @property
     def nbytes(self) -> int:
         """Bytes of the decode batch."""
@@ -74,7 +84,8 @@ class TwoPhaseStore:
 
     def leave(self, row: Row) -> None:
         """What the row held is kept for prompts that go on from there."""
-        self.keep(row)
+        with suppress(Exception):  # a pass under way failed, or there is no room for a copy: nothing is kept
+            self.keep(row)
 
     def extend(self, row: Row, ids: tuple[int, ...]) -> list[mx.array]:
         """Run `ids` behind the row's tokens, here on its own caches; returns what must be evaluated."""
@@ -95,7 +106,11 @@ class TwoPhaseStore:
         hit = self._kept.store.find_snapshot(self._kept.namespace, prompt[:-1])
         if hit is None:
             return 0
-        row.cache = restore_caches(hit.snapshot, self._make_cache)
+        try:
+            row.cache = restore_caches(hit.snapshot, self._make_cache)
+        except Exception as error:  # noqa: BLE001 - a file's caches may be another version's, and fail in any way
+            _log.warning("what is kept of %d tokens cannot be used, so they are run: %s", hit.length, error)
+            return 0
         return row.begin_with(prompt[: hit.length])
 
     def keep(self, row: Row) -> None:
@@ -117,9 +132,13 @@ class TwoPhaseStore:
         result = Pass()
         decode: list[Row] = []
         for work in works:
+            in_batch = work.row.slot is not None
             try:
                 stays = self._chunk(work, result)
-            except Exception as error:  # noqa: BLE001 - the edge where a row's failure is told from the others'
+            except Exception as error:
+                if in_batch:
+                    raise
+                work.row.cache, work.row.kv_lost = None, work.row.length > 0
                 result.failures.append(RowFailure(work.row.id, error))
                 continue
             if stays:

@@ -27,8 +27,8 @@ from greenroom.backends.mlx.prefix_cache.file_format import (
     sign,
     token_bytes,
 )
-from greenroom.backends.mlx.prefix_cache.layers import arrays_of
-from greenroom.backends.mlx.prefix_cache.store import CacheSnapshot, PrefixNamespace
+from greenroom.backends.mlx.prefix_cache.layers import CacheSnapshot, arrays_of
+from greenroom.backends.mlx.prefix_cache.store import PrefixNamespace
 from greenroom.errors import InvalidSnapshot, SnapshotMismatch
 
 __all__ = ["export_prefix", "import_prefix"]

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import mlx.core as mx
 import msgspec
 import numpy as np
+
+from greenroom.backends.mlx.tensor_header import MAX_HEADER_BYTES, TensorEntry, parse_header
 
 __all__ = [
     "FORMAT",
@@ -63,14 +64,6 @@ class SavedArrays(NamedTuple):
 
 class Unusable(Exception):
     """Why a file is not what was asked for."""
-
-
-class _Tensor(msgspec.Struct, frozen=True):
-    """A safetensors header's entry for one array."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    data_offsets: tuple[int, int]
 
 
 class Metadata(msgspec.Struct, frozen=True):
@@ -150,24 +143,23 @@ def parse(data: bytes, wanted: Metadata, form: Form | None) -> SavedArrays:
     return SavedArrays(arrays, metadata.note)
 
 
-def read_header(data: bytes) -> tuple[dict[str, _Tensor], Metadata, memoryview]:
-    """A safetensors file's entries by name, its metadata and the bytes behind its header."""
+def read_header(data: bytes) -> tuple[dict[str, TensorEntry], Metadata, memoryview]:
+    """A safetensors file's entries by name, its metadata and the bytes behind its header. Raises `Unusable`."""
     start = 8 + int.from_bytes(data[:8], "little")
-    if not 8 < start <= len(data):
+    if not 8 < start <= min(len(data), 8 + MAX_HEADER_BYTES):
         raise Unusable("it is cut off, or no safetensors file")
     try:
-        entries = msgspec.json.decode(data[8:start], type=dict[str, msgspec.Raw])
-        metadata = msgspec.json.decode(entries.pop("__metadata__", b"{}"), type=Metadata)
-        tensors = {name: msgspec.json.decode(entry, type=_Tensor) for name, entry in entries.items()}
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        tensors, raw = parse_header(data[8:start], len(data) - start)
+        metadata = msgspec.json.decode(raw, type=Metadata)
+    except ValueError as error:
         raise Unusable(f"its header is not ours ({error})") from error
     return tensors, metadata, memoryview(data)[start:]
 
 
-def _array(tensor: _Tensor, part: memoryview) -> mx.array:
+def _array(tensor: TensorEntry, part: memoryview) -> mx.array:
     dtype = _TYPES.get(tensor.dtype)
-    if dtype is None or min(tensor.shape, default=0) < 0 or len(part) != math.prod(tensor.shape) * dtype.size:
-        raise Unusable(f"an array of type {tensor.dtype} and shape {tensor.shape} does not have {len(part)} bytes")
+    if dtype is None:
+        raise Unusable(f"it has an array of type {tensor.dtype}")
     if not part:
         return mx.zeros(tensor.shape, dtype)
     return mx.array(np.frombuffer(part, np.uint8)).view(dtype).reshape(tensor.shape)

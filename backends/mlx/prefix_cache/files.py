@@ -13,8 +13,10 @@ the tokens of prompts as they are: they, and the folder where it is made here, a
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
+import stat
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -35,12 +37,14 @@ from greenroom.backends.mlx.prefix_cache.file_format import (
     sign,
     token_bytes,
 )
-from greenroom.files import part_of
+from greenroom.errors import UnusablePath
+from greenroom.files.regular import find_target, part_of, read_file
 
 __all__ = ["PREFIX_FILE_BYTES", "Form", "Kind", "PrefixFileWarning", "PrefixFiles", "SavedArrays"]
 
 PREFIX_FILE_BYTES = 4 << 30
 """Of all files in a folder: some tens of thousands of tokens of a model of eight billion parameters."""
+_log = logging.getLogger("greenroom")
 _NAME = re.compile(r"(?P<about>[0-9a-f]{16}-[a-z]+)-(?P<length>\d+)-[0-9a-f]{32}(?P<part>\.\w+\.part)?\.safetensors")
 
 
@@ -60,9 +64,21 @@ class PrefixFiles:
         self._budget = budget
         self._unusable: set[str] = set()
         """Names of files that were read and were not what their names say: not read again, but written over."""
+        self._is_failing = False
+        """Whether the last file could not be written."""
 
     def __repr__(self) -> str:
         return f"<PrefixFiles {str(self._folder)!r} bytes={self.nbytes} of {self._budget}>"
+
+    def prepare(self) -> None:
+        """Make the folder, and prove that it can be written. Raises `UnusablePath`."""
+        try:
+            self._make_folder()
+            with part_of(self._folder / "probe") as probe:
+                probe.write_bytes(b"x")
+        except (OSError, ValueError) as cause:
+            why = f"was given as prefix_folder and cannot be written ({cause}): give a folder that can, or none"
+            raise UnusablePath(self._folder, why) from cause
 
     @property
     def nbytes(self) -> int:
@@ -85,7 +101,7 @@ class PrefixFiles:
         if path.name in self._unusable:
             return None
         try:
-            data = path.read_bytes()
+            data = read_file(path, self._budget)
             saved = parse(data, Metadata(FORMAT, kind, namespace, base64_of(ids), "", ""), form)
         except FileNotFoundError:
             return None
@@ -113,19 +129,26 @@ class PrefixFiles:
         try:
             is_there = self._write(path, arrays, metadata)
         except (OSError, RuntimeError) as error:  # MLX raises the latter when it cannot write
-            _warn(f"{path} cannot be written: {error}")
+            if not self._is_failing:
+                _warn(f"{path} cannot be written, nor may others be until one is: {error}")
+            self._is_failing = True
             return False
+        self._is_failing = False
         self._unusable.discard(path.name)
         return is_there
 
     def _write(self, path: Path, arrays: Mapping[str, mx.array], metadata: Metadata) -> bool:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with part_of(path) as part:
+        self._make_folder()
+        target = find_target(path)
+        with part_of(target) as part:
             mx.save_safetensors(str(part), dict(arrays), msgspec.to_builtins(metadata))
             if not self._make_room(part, path):
                 return False
-            part.replace(path)
+            part.replace(target)
             return True
+
+    def _make_folder(self) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def _make_room(self, part: Path, path: Path) -> bool:
         """Delete what was used longest ago until there is room for `part` in the place of `path`."""
@@ -147,7 +170,9 @@ class PrefixFiles:
             for entry in entries:
                 if _NAME.fullmatch(entry.name):
                     with suppress(FileNotFoundError):
-                        yield Path(entry.path), entry.stat()
+                        status = entry.stat()
+                        if stat.S_ISREG(status.st_mode):
+                            yield Path(entry.path), status
 
     def _path(self, kind: Kind, namespace: str, ids: bytes, length: int) -> Path:
         tokens = hashlib.blake2b(ids, digest_size=16).hexdigest()
@@ -168,4 +193,8 @@ def _touch(path: Path) -> bool:
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, PrefixFileWarning, stacklevel=3)
+    """Where warnings are errors, a line in the log: nobody could catch one on the thread of all requests."""
+    try:
+        warnings.warn(message, PrefixFileWarning, stacklevel=3)
+    except PrefixFileWarning:
+        _log.warning("%s", message)

@@ -14,12 +14,19 @@ import mlx.core as mx
 from greenroom.backends.mlx.layer_shape import LayerShape
 from greenroom.backends.mlx.prefix_cache.file_format import Form
 
-__all__ = ["Layers", "Stacking", "Stacks", "arrays_of", "cut_stacks", "join_stacks"]
+__all__ = ["CacheSnapshot", "Layers", "Stacking", "Stacks", "arrays_of", "cut_stacks", "join_stacks"]
 
 Layers = Sequence[tuple[mx.array, mx.array]]
 """Keys and values of every layer, `[1, heads, tokens, size]`."""
 Stacks = tuple[mx.array, ...]
 """The same, as a `Stacking` makes it."""
+
+
+class CacheSnapshot(NamedTuple):
+    """Caches that are used as a whole: their arrays by name, and a text in which the caller keeps all else."""
+
+    arrays: Mapping[str, mx.array]
+    note: str = ""
 
 
 class _Plane(NamedTuple):

@@ -27,10 +27,18 @@ import mlx.core as mx
 
 from greenroom.backends.mlx.layer_shape import LayerShape
 from greenroom.backends.mlx.prefix_cache.files import PrefixFiles
-from greenroom.backends.mlx.prefix_cache.layers import Layers, Stacking, Stacks, arrays_of, cut_stacks, join_stacks
+from greenroom.backends.mlx.prefix_cache.layers import (
+    CacheSnapshot,
+    Layers,
+    Stacking,
+    Stacks,
+    arrays_of,
+    cut_stacks,
+    join_stacks,
+)
 from greenroom.backends.prefixes import common_prefix_length
 
-__all__ = ["BLOCK", "CacheSnapshot", "Hit", "PrefixNamespace", "PrefixStore", "SnapshotHit"]
+__all__ = ["BLOCK", "Hit", "PrefixNamespace", "PrefixStore", "SnapshotHit"]
 
 BLOCK = 64
 """Tokens of a block: few enough that little is lost where entries part, enough that blocks are few."""
@@ -50,13 +58,6 @@ class Hit(NamedTuple):
     def layers(self) -> Layers:
         """Keys and values layer by layer."""
         return self.stacking.layers_of(self.stacks)
-
-
-class CacheSnapshot(NamedTuple):
-    """Caches that are used as a whole: their arrays by name, and a text in which the caller keeps all else."""
-
-    arrays: Mapping[str, mx.array]
-    note: str = ""
 
 
 class SnapshotHit(NamedTuple):
