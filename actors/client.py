@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import count
+from threading import Thread
 from typing import Any
 
 from anyio import Event, get_cancelled_exc_class
@@ -27,7 +28,7 @@ from greenroom.constraints.compiler import ConstraintCompiler
 from greenroom.constraints.constraint import CompiledConstraint, Constraint
 from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.errors import EngineFailed, InvalidConstraint, RuntimeClosed
-from greenroom.lifetimes import wait_shielded
+from greenroom.lifetimes import HomeLoop, running_loop, wait_shielded
 
 __all__ = ["EngineClient", "LoopPoster", "loop_poster"]
 
@@ -49,6 +50,9 @@ class EngineClient:
         self._dispatcher = Dispatcher(self._engine.put, max_waiting=max_waiting)
         self._preparer = ThreadPoolExecutor(1, thread_name_prefix="greenroom-prepare")
         self._bridge: Bridge | None = None
+        self._home = HomeLoop()
+        self._is_left = False
+        """Closed from a loop that is not its own, which may never hear of it."""
         self._outcome: ModelInfo | BaseException | None = None
         """Of the load, once it has one."""
         self._loaded = Event()
@@ -59,6 +63,7 @@ class EngineClient:
 
     async def open(self) -> None:
         """Load. Raises what the load raised; cancelled, it waits for the load and frees what it brought."""
+        self._home = HomeLoop(running_loop())
         self._bridge = Bridge()
         self._engine.start(self._bridge, self._on_loaded, self._dispatcher.deliver, self._on_closed)
         try:
@@ -73,10 +78,16 @@ class EngineClient:
             raise outcome
 
     async def close(self) -> None:
-        """Cancel and settle all, give everything back. Not to be interrupted: a cancellation is raised afterwards."""
+        """Cancel and settle all, give everything back. Not to be interrupted: a cancellation is raised afterwards.
+
+        On any loop: its own may be over.
+        """
         self._preparer.shutdown(wait=False, cancel_futures=True)
         self.shut_down()
-        await self._wait_closed()
+        if self._home.is_here():
+            await self._wait_closed()
+        else:
+            await self._wait_elsewhere()
 
     def shut_down(self) -> None:
         """Have the engine cancel all and end, without waiting for it. Any thread."""
@@ -87,6 +98,18 @@ class EngineClient:
             await wait_shielded(self._closed, self._closed.is_set)
         finally:
             self._preparer.shutdown(wait=False, cancel_futures=True)
+
+    async def _wait_elsewhere(self) -> None:
+        """Return once the engine's thread is over; its own loop hears of it where that still runs."""
+        over, post = Event(), Bridge().post
+
+        def wait() -> None:
+            self._engine.wait()
+            post(lambda event: event.set(), over)
+
+        Thread(target=wait, name="greenroom-leave", daemon=True).start()
+        await wait_shielded(over, over.is_set)
+        self._is_left = True
 
     def _build_compiler(self, model: ModelInfo) -> None:
         """On the engine thread: it takes up to a second, in which Python does nothing else, so it is done here."""
@@ -109,6 +132,8 @@ class EngineClient:
 
     def _on_loaded(self, outcome: ModelInfo | BaseException) -> None:
         self._outcome = outcome
+        if isinstance(outcome, ModelInfo):
+            self._dispatcher.rows = self._limits(outcome).rows
         self._loaded.set()
 
     def _on_closed(self, problem: BaseException | None) -> None:
@@ -151,8 +176,17 @@ class EngineClient:
         if self._engine.failure is not None:
             raise self._engine.failure
         mailbox = self._dispatcher.open()
-        self._send(make(mailbox.request))
+        try:
+            self._send(make(mailbox.request))
+        except Exception as problem:
+            self._send(Reject(mailbox.request, problem))  # its number and its place are not lost
+            raise
         return mailbox
+
+    def require_loop(self) -> None:
+        """Raise `WrongEventLoop` unless this runs on the loop on which the runtime was entered, or that is closed."""
+        if not self._is_closed:
+            self._home.require("this runtime")
 
     async def export_kv(self, tokens: Sequence[int]) -> bytes | None:
         """The KV that is held of the longest prefix of `tokens`, as bytes for a file; None where there is none.
@@ -184,10 +218,15 @@ class EngineClient:
         self._send(Trim(context_id, length))
 
     def _open_bridge(self) -> Bridge:
-        """The bridge to the loop that opened the client. Raises `RuntimeClosed`."""
-        if self._closed.is_set() or self._bridge is None:
+        """The bridge to the loop that opened the client. Raises `RuntimeClosed`, and `WrongEventLoop` on another."""
+        if self._is_closed or self._bridge is None:
             raise RuntimeClosed("the runtime is not open")
+        self._home.require("this runtime")
         return self._bridge
+
+    @property
+    def _is_closed(self) -> bool:
+        return self._is_left or self._closed.is_set()
 
     def _send(self, message: Inbound) -> None:
         self._outgoing.append(message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 
 from anyio import Event
 
@@ -38,8 +39,12 @@ class Dispatcher:
         self._questions: dict[int, _Question] = {}
         self._failure: Exception | None = None
         """Why there are no answers any more."""
-        self._next = 0
+        self._numbers = count()
+        """Of requests alone: the engine looks for one that is missing among them."""
+        self._question_numbers = count()
         self._queued = 0
+        self.rows = 0
+        """How many requests may run at once, once a model is loaded."""
 
     def __repr__(self) -> str:
         return f"<Dispatcher open={len(self._mailboxes)} queued={self._queued}>"
@@ -50,27 +55,28 @@ class Dispatcher:
         return self._queued
 
     def open(self) -> Mailbox:
-        """A mailbox for a new request. Raises `TooBusy` where as many wait as may."""
-        if self._queued >= self._max_waiting:
-            raise TooBusy(self._queued, self._max_waiting)
-        mailbox = Mailbox(self._take_number(), self._put)
+        """A mailbox for a new request. Raises `TooBusy` where as many wait as may.
+
+        What the engine is about to start does not wait: of those that were announced, so many as rows are free.
+        """
+        num_free = max(0, self.rows - (len(self._mailboxes) - self._queued))
+        num_waiting = self._queued - num_free
+        if num_waiting >= self._max_waiting:
+            raise TooBusy(num_waiting, self._max_waiting)
+        mailbox = Mailbox(next(self._numbers), self._put)
         self._queued += 1
         self._mailboxes[mailbox.request] = mailbox
         return mailbox
 
     async def export_kv(self, tokens: tuple[int, ...]) -> bytes | None:
         """The engine's KV of the longest prefix of `tokens`, as bytes; None where it holds none."""
-        answer = await self._ask(ExportKv(self._take_number(), tokens))
+        answer = await self._ask(ExportKv(next(self._question_numbers), tokens))
         return answer.data if isinstance(answer, KvExported) else None
 
     async def import_kv(self, data: bytes) -> int:
         """Have the engine hold the KV of an export; how many tokens it holds. Raises what is wrong with it."""
-        answer = await self._ask(ImportKv(self._take_number(), data))
+        answer = await self._ask(ImportKv(next(self._question_numbers), data))
         return answer.tokens if isinstance(answer, KvImported) else 0
-
-    def _take_number(self) -> int:
-        self._next += 1
-        return self._next - 1
 
     async def _ask(self, message: ExportKv | ImportKv) -> Answer:
         if self._failure is not None:

@@ -127,9 +127,16 @@ class Engine:
 
     def join(self) -> None:
         """Wait for the thread, which has posted `closed` and is over in a moment. Any other thread."""
-        if self._thread is not None:
-            engine_thread.join(self._thread)
-            self._thread = None
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            engine_thread.join(thread)
+
+    def wait(self) -> None:
+        """Wait for the thread, however long that takes. Any other thread but the event loop's."""
+        thread = self._thread
+        if thread is not None:
+            thread.join()
+            engine_thread.join(thread)
 
     def put(self, message: Inbound) -> None:
         """Hand a message to the engine. Any thread; never blocks, never raises."""

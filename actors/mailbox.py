@@ -17,7 +17,7 @@ from greenroom.actors.decoder import Payload
 from greenroom.actors.messages import Awaited, Cancel, Credit, Delivery, Ended, Inbound, Outbound, Started
 from greenroom.errors import StreamInUse
 from greenroom.events import Info, StopDetail
-from greenroom.lifetimes import wait_shielded
+from greenroom.lifetimes import HomeLoop, running_loop, wait_shielded
 
 __all__ = ["Mailbox", "PendingRequest", "Status"]
 
@@ -42,6 +42,7 @@ class Mailbox:
         self._has_reader = False
         self._news = Event()
         self._settled = Event()
+        self._home = HomeLoop(running_loop())
         self._is_closed = False
         """Nobody will read any more: closed or dropped."""
 
@@ -97,10 +98,11 @@ class Mailbox:
     # Readers.
 
     async def receive(self) -> Payload | Info:
-        """The next event. Raises `EndOfStream` behind the last one, or the request's error, once.
+        """The next event. Raises `EndOfStream` behind the last one, or the request's error, once; `WrongEventLoop`.
 
         Cancelled while it waits, it cancels the request, waits until it is settled, and lets the cancellation go on.
         """
+        self._home.require("this stream")
         if self._has_reader:
             raise StreamInUse("two tasks read one stream at once: give each a stream of its own")
         self._has_reader = True
@@ -136,7 +138,13 @@ class Mailbox:
             self._unreturned = 0
 
     async def close(self, detail: StopDetail) -> None:
-        """Cancel, forget what was not read, and return once settled."""
+        """Cancel, forget what was not read, and return once settled.
+
+        On another loop, which never hears of that, it raises `WrongEventLoop` once it has cancelled.
+        """
+        if not self.is_settled and not self._home.is_here():
+            self.cancel(detail)
+            self._home.require("this stream")
         self._is_closed = True
         self._events.clear()
         self.cancel(detail)
@@ -150,7 +158,8 @@ class Mailbox:
         await wait_shielded(self._settled, self._settled.is_set)
 
     async def wait(self) -> Info:
-        """The closing event, or the request's error; any number of times, by any number of tasks."""
+        """The closing event, or the request's error; any number of times, by any number of tasks of its loop."""
+        self._home.require("this request")
         if self.info is None:
             self._put(Awaited(self.request, on=True))
             try:

@@ -58,6 +58,7 @@ __all__ = [
     "UnsupportedKeyword",
     "UnsupportedType",
     "UnusablePath",
+    "WrongEventLoop",
 ]
 
 
@@ -171,6 +172,22 @@ class AmbiguousRuntime(GreenroomError, LookupError):
 
 class RuntimeClosed(GreenroomError, RuntimeError):
     """The runtime is not entered, or is leaving: use it inside its `async with` block."""
+
+
+class WrongEventLoop(GreenroomError, RuntimeError):
+    """A runtime, or something made with it, was used from another event loop than its own: enter one on this loop.
+
+    Its own is the one on which it was entered, or the thing first used. Where that still runs, a call can be handed
+    to it instead: `asyncio.run_coroutine_threadsafe(call, loop)`.
+    """
+
+    def __init__(self, what: str, here: object = None) -> None:
+        where = "no event loop runs here" if here is None else f"this is {here!r}"
+        super().__init__(
+            f"{what} belongs to another event loop, and {where}: enter a runtime on the loop that uses it, or hand the "
+            "call to the one that it belongs to (asyncio.run_coroutine_threadsafe, anyio.from_thread.run)"
+        )
+        self.what = what
 
 
 class SessionBusy(GreenroomError, RuntimeError):

@@ -1,14 +1,18 @@
-"""What is closed by leaving `async with`, and what must be over before a cancellation may go on."""
+"""What is closed by leaving `async with`, what must be over before a cancellation goes on, whose loop something is."""
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from anyio import CancelScope, get_cancelled_exc_class
 
-__all__ = ["Closing", "wait_shielded"]
+from greenroom.errors import WrongEventLoop
+
+__all__ = ["Closing", "HomeLoop", "running_loop", "wait_shielded"]
 
 
 class Closing:
@@ -48,3 +52,40 @@ async def wait_shielded(event: _Event, is_over: Callable[[], bool]) -> None:
             interruption = error
     if interruption is not None:
         raise interruption
+
+
+def running_loop() -> object | None:
+    """The loop of asyncio or the token of trio that this runs on, in a task or a callback; None where there is none.
+
+    In a task of trio's it is trio's, though a loop of asyncio may run around it.
+    """
+    trio: Any = getattr(sys.modules.get("trio"), "lowlevel", None)
+    if trio is not None and trio.in_trio_task():
+        token: object = trio.current_trio_token()
+        return token
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return trio.current_trio_token() if trio is not None and trio.in_trio_run() else None
+
+
+class HomeLoop:
+    """The event loop that something belongs to: on another one a wait for it would never end."""
+
+    __slots__ = ("_loop",)
+
+    def __init__(self, loop: object | None = None) -> None:
+        """Without a `loop` it is the first that is asked about."""
+        self._loop = loop
+
+    def is_here(self) -> bool:
+        """Whether it belongs to the loop that is running."""
+        here = running_loop()
+        if self._loop is None:
+            self._loop = here
+        return here is self._loop and here is not None
+
+    def require(self, what: str) -> None:
+        """Raise `WrongEventLoop`, which names `what` it is, unless it belongs to the loop that is running."""
+        if not self.is_here():
+            raise WrongEventLoop(what, running_loop())

@@ -138,7 +138,8 @@ class Runtime:
 
     def __repr__(self) -> str:
         name = repr(self._backend) if self._backend is not None else str(self._model or "understudy")
-        return f"<Runtime {name} {'open' if self.is_open else 'closed'}>"
+        state = "open" if self.is_open else "closed" if self._session is None else "failed"
+        return f"<Runtime {name} {state}>"
 
     # Lifetime.
 
@@ -186,8 +187,8 @@ class Runtime:
 
     @property
     def is_open(self) -> bool:
-        """Whether the runtime is entered."""
-        return self._session is not None
+        """Whether requests can be made: it is entered, and its engine has not failed."""
+        return self._session is not None and self._session.client.failure is None
 
     @property
     def model(self) -> ModelInfo:

@@ -162,7 +162,10 @@ async def test_a_dead_engine_fails_everything_at_once() -> None:
                 pass
         with pytest.raises(EngineFailed):
             runtime.generate("later")
+        assert [runtime.is_open, repr(runtime)[-7:]] == [False, "failed>"]
+    assert [runtime.is_open, repr(runtime)[-7:]] == [False, "closed>"]
     async with runtime:
+        assert [runtime.is_open, repr(runtime)[-5:]] == [True, "open>"]
         assert (await runtime.generate("again", max_tokens=5).collect()).info.stop_reason == "length"
 
 
@@ -223,6 +226,24 @@ async def test_a_full_queue_is_too_busy_at_once() -> None:
         assert [await stream.text() for stream in (first, *waiting)] == ["done"] * 3
 
 
+@pytest.mark.parametrize(("rows", "waiting", "num_running"), [(8, 4, 0), (8, 4, 3), (3, 1, 3), (1, 5, 0), (2, 2, 1)])
+async def test_who_finds_a_free_row_does_not_wait(rows: int, waiting: int, num_running: int) -> None:
+    """Of calls in one turn of the loop, as many are taken as rows are free and may wait; the next one is refused."""
+    backend = Scripted({"a": Reply("on and on", repeat=True), "*": "done"})
+    async with Runtime(backend=backend, max_rows=rows, max_waiting=waiting) as runtime:
+        running = [runtime.generate("a") for _ in range(num_running)]
+        for stream in running:
+            await anext(stream)
+        taken = [runtime.generate("b") for _ in range(rows - num_running + waiting)]
+        with pytest.raises(TooBusy, match=f"{waiting} requests wait already, and max_waiting is {waiting}"):
+            runtime.generate("c")
+        for stream in running:
+            await stream.aclose()
+        assert [await stream.text() for stream in taken] == ["done"] * len(taken)
+        again = [runtime.generate("d") for _ in range(rows + waiting)]
+        assert [await stream.text() for stream in again] == ["done"] * (rows + waiting)
+
+
 async def test_two_readers_of_one_stream_are_told() -> None:
     """The second gets an error, the first its event."""
     backend = Scripted({"*": "hello"})
@@ -263,6 +284,22 @@ async def test_which_runtime_a_function_means() -> None:
             with pytest.raises(AmbiguousRuntime):
                 generate("x")
         assert await generate("x").text() == "one"
+
+
+async def test_a_runtime_that_has_failed_is_not_meant_beside_one_that_serves() -> None:
+    """Not as the context's, nor as one of several; alone it says why it serves nobody."""
+    backend = Scripted({"*": Reply("on and on", repeat=True)})
+    async with Runtime(backend=Scripted("fine")) as fine, Runtime(backend=backend) as broken:
+        stream = broken.generate("hello")
+        await anext(stream)
+        backend.fail_next("edit", RuntimeError("broken"))
+        with pytest.raises(EngineFailed, match="broken"):
+            await broken.generate("another").text()
+        assert [fine.is_open, broken.is_open] == [True, False]
+        assert await generate("x").text() == "fine"
+        await fine.__aexit__(None, None, None)
+        with pytest.raises(EngineFailed, match="broken"):
+            generate("x")
 
 
 async def test_an_exception_from_the_body_leaves_as_itself() -> None:

@@ -13,9 +13,9 @@ import msgspec
 
 from greenroom.actors.messages import Release, Submit, Trim
 from greenroom.actors.scheduler.kv_budget import KvBudget
+from greenroom.actors.scheduler.overlaps import Overlaps
 from greenroom.actors.scheduler.request import Request, RequestState
 from greenroom.actors.scheduler.retained_rows import RetainedRows, Sharing
-from greenroom.backends.prefixes import common_prefix_length
 from greenroom.backends.protocol import (
     Close,
     Edit,
@@ -31,8 +31,8 @@ __all__ = ["Admission", "Limits"]
 _HORIZON = 1024
 """Output tokens expected of a request at admission, at the most; who writes more is covered by replay."""
 
-_WORTH_WAITING = 64
-"""Tokens: less of a common prefix is run twice rather than waited for."""
+_MOST_PASSED_OVER = 32
+"""Requests that a step passes over, because another prompt runs what they begin with: who is behind them waits too."""
 _SOON = 256
 """Output tokens of a request for which a row is given room from the start."""
 
@@ -65,6 +65,7 @@ class Admission:
         """Not admitted yet, or to be replayed: those stand in front."""
         self.by_row: dict[int, Request] = {}
         self._sharing = Sharing()
+        self._overlaps = Overlaps()
         self._retained = RetainedRows(model, self._sharing)
         self._pending_edits: list[Edit] = []
         """Of rows that were given back between two plans."""
@@ -84,6 +85,7 @@ class Admission:
 
     def remove(self, request: Request, edits: list[Edit]) -> None:
         """Close the row of a request that is over and in no pass, or retain it for its context."""
+        self._overlaps.forget(request)
         if request.row is not None:
             nbytes, found = self._held_bytes(request), self._retained.retain(request, request.row)
             self.budget.end_row(nbytes if any(isinstance(edit, Close) for edit in found) else 0)
@@ -128,6 +130,7 @@ class Admission:
         """Forget everybody: the engine is dying."""
         self.waiting.clear()
         self.by_row.clear()
+        self._overlaps.clear()
 
     def _rewind(self, edits: list[Edit]) -> None:
         """Take wrong draft tokens out of rows that go on."""
@@ -211,10 +214,14 @@ class Admission:
         rows = self.by_row.values()
         budget.reserved_bytes = self._sharing.nbytes + sum(self._expected_bytes(r) for r in rows)
         budget.placed_bytes = self._sharing.nbytes + sum(self._held_bytes(r) for r in rows)
-        for request in [r for r in self.waiting if r.has_credit]:
-            if num_free == 0:
+        num_passed_over = 0
+        for request in tuple(self.waiting) if num_free > 0 else ():
+            if num_free == 0 or num_passed_over == _MOST_PASSED_OVER:
                 break
-            if self._model.reuses_prefixes and self._is_being_run(request):
+            if not request.is_due:
+                continue
+            if self._model.reuses_prefixes and self._overlaps.is_being_run(request, rows):
+                num_passed_over += 1
                 continue
             # 1. What does not fit takes the place of what nobody uses, and of slack.
             need, own = self._expected_bytes(request), self._retained.nbytes_of(request.submit.context_id)
@@ -245,17 +252,6 @@ class Admission:
             budget.reserved_bytes -= self._expected_bytes(paused)
             self._evict(paused, edits, to_front=False)
 
-    def _is_being_run(self, request: Request) -> bool:
-        """Whether another prompt's next chunks will run what this one begins with: then it waits, and reuses them."""
-        if request.submit.kv is not None:
-            return False
-        for other in self.by_row.values():
-            if other.state is RequestState.PREFILL and other.submit.kv is None:
-                shared = common_prefix_length(request.tokens, other.tokens, len(request.tokens) - 1)
-                if shared >= other.progress.num_computed + _WORTH_WAITING:
-                    return True
-        return False
-
     def _paused(self) -> Iterator[Request]:
         return (r for r in self.by_row.values() if r.state is RequestState.PAUSED and r.progress.passes_in_flight == 0)
 
@@ -269,6 +265,7 @@ class Admission:
             expected = request.expected_length(_SOON)
             edits.append(Open(request.row, submit.sampling, expected, submit.kv, first, request.start))
         self.by_row[request.row] = request
+        self._overlaps.forget(request)
         request.move(RequestState.PREFILL)
 
     def _evict(self, request: Request, edits: list[Edit], *, to_front: bool = True) -> None:

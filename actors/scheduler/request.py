@@ -36,7 +36,16 @@ __all__ = [
 ]
 
 CREDIT = 256
-"""Tokens a stream may be ahead of its reader: about ten seconds of text at reading speed, some tens of kilobytes."""
+"""Tokens a stream may be ahead of its reader: about ten seconds of text at reading speed, some tens of kilobytes.
+
+"""
+_REPLAY_CREDIT = 4
+"""How far ahead one that lost its KV may be, in lengths of what is run again: else that is more than what it gains.
+
+Its events take about a hundredth of what its KV does.
+"""
+_CAUGHT_UP = CREDIT // 4
+"""Unread tokens behind which a request is run again: its reader gives credit back in lumps of as many."""
 
 
 class RequestState(Enum):
@@ -137,6 +146,7 @@ class Output:
     """What a request has generated, and what of it its consumer has."""
 
     __slots__ = (
+        "credit",
         "has_end_token",
         "num_awaiting",
         "num_buffered",
@@ -162,6 +172,8 @@ class Output:
         """Tokens whose events the decoder still holds. They cost no credit: nobody can read what is held back."""
         self.num_undelivered = 0
         """Tokens' worth of events that the consumer has not read."""
+        self.credit = CREDIT
+        """How many that may be."""
         self.num_awaiting = 0
         """Who awaits the request's end: while somebody does, it needs no credit."""
 
@@ -281,7 +293,14 @@ class Request:
     def has_credit(self) -> bool:
         """Whether one more token may be drawn before the consumer reads."""
         output = self.output
-        return output.num_awaiting > 0 or output.num_undelivered + self.progress.num_in_flight < CREDIT
+        return output.num_awaiting > 0 or output.num_undelivered + self.progress.num_in_flight < output.credit
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is worth a row, while it waits: to run one again for a few tokens is not, before they are read."""
+        output = self.output
+        is_replay = self.timing.first_token is not None
+        return not is_replay or output.num_awaiting > 0 or output.num_undelivered <= _CAUGHT_UP
 
     @property
     def can_decode(self) -> bool:
@@ -344,6 +363,7 @@ class Request:
 
     def forget_row(self) -> None:
         """Its KV is gone; the tokens stay, to be run again."""
+        self.output.credit = max(CREDIT, _REPLAY_CREDIT * len(self.tokens))
         self.row = None
         self.progress.num_computed = 0
         self.progress.is_yielding = False

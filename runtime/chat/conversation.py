@@ -12,6 +12,7 @@ from greenroom.chat.dispatch import Dispatch, OnToolError
 from greenroom.chat.messages import Message
 from greenroom.errors import InvalidParameter, SessionBusy
 from greenroom.inputs.tools import Toolbox, Tools
+from greenroom.lifetimes import HomeLoop
 from greenroom.request.current import OpenRuntime, session_of
 
 __all__ = ["MAX_ROUNDS", "Conversation", "OnCancel", "RunningTurn", "Settings", "WhenBusy"]
@@ -55,6 +56,10 @@ class RunningTurn(Protocol):
     @property
     def is_abandoned(self) -> bool:
         """Whether nobody will read it any more, and nobody has closed it."""
+
+    @property
+    def home(self) -> HomeLoop:
+        """The loop that it is read on."""
 
     @property
     def ended(self) -> anyio.Event:
@@ -103,6 +108,7 @@ class Conversation:
     async def claim(self, turn: RunningTurn) -> None:
         """Wait until no other turn runs, then this one does. Raises `SessionBusy` as configured."""
         while (other := self.turn) is not None:
+            other.home.require("the turn that runs in this session")
             if other.is_abandoned:
                 await other.close()
             elif self.settings.when_busy == "raise":

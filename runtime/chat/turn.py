@@ -22,6 +22,7 @@ from greenroom.chat.messages import Message, assistant_message, with_results
 from greenroom.errors import GreenroomError
 from greenroom.events import Chunk, Info, Reasoning, RejectedToolCall, ToolCall
 from greenroom.events import Event as AnyEvent
+from greenroom.lifetimes import HomeLoop
 from greenroom.request.streams import EventStream
 
 __all__ = ["Turn"]
@@ -44,6 +45,7 @@ class Turn:
         self._scope: CancelScope | None = None
         self._output = _Output()
         self.ended = Event()
+        self.home = HomeLoop()
         self.is_over = False
         self.was_stopped = False
         self.is_abandoned = False
@@ -53,6 +55,7 @@ class Turn:
 
     async def next(self) -> AnyEvent | None:
         """The next event; None behind the last one. Any failure or cancellation ends the turn, settled."""
+        self.home.require("this turn")
         if self.is_over and not self._has_unread:
             return None
         try:
@@ -153,6 +156,8 @@ class Turn:
 
     async def close(self) -> None:
         """End it, and return once settled."""
+        if not self.is_over:
+            self.home.require("this turn")
         self._has_unread = False
         self.stop()
         await self._break_off()

@@ -201,8 +201,12 @@ class Cursor:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """For one task. Raises `StreamInUse` for a second one, `ContextClosed` where nobody may, or may any more."""
+        """For one task. Raises `StreamInUse` for a second one, `ContextClosed` where nobody may, or may any more.
+
+        On another loop than the runtime's it raises `WrongEventLoop`, and changes nothing.
+        """
         self.require_open()
+        self.buffer.client.require_loop()
         with self._use.entered():
             yield
         self.require_open()
@@ -292,6 +296,8 @@ class Cursor:
 
     async def aclose(self) -> None:
         """Settle what runs, leave the buffer its tokens, and close a buffer of its own. Again is nothing."""
+        if self.is_live:
+            self.buffer.client.require_loop()
         try:
             await self._close()
         finally:  # even where a native cancel of asyncio came in the wait

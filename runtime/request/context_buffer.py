@@ -75,6 +75,8 @@ class ContextBuffer:
         if self._is_closed:
             return
         occupant = self._occupant()
+        if occupant is not None and occupant.is_live:
+            self.client.require_loop()
         try:
             if occupant is not None:
                 await occupant.evict()

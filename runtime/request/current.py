@@ -5,9 +5,8 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Protocol, TypeVar, cast
 
-from anyio.lowlevel import current_token
-
 from greenroom.errors import AmbiguousRuntime, NoRuntime
+from greenroom.lifetimes import running_loop
 from greenroom.request.session import Session
 
 __all__ = ["OpenRuntime", "enter", "find", "leave", "session_of"]
@@ -18,7 +17,7 @@ class OpenRuntime(Protocol):
 
     @property
     def is_open(self) -> bool:
-        """Whether it is entered."""
+        """Whether requests can be made."""
 
     def _require_session(self) -> Session:
         """What is behind it. Raises `RuntimeClosed`, `EngineFailed`."""
@@ -27,12 +26,12 @@ class OpenRuntime(Protocol):
 R = TypeVar("R", bound=OpenRuntime)
 
 _context: ContextVar[OpenRuntime | None] = ContextVar("greenroom_runtime", default=None)
-_entered: list[tuple[object, OpenRuntime]] = []
+_entered: list[tuple[object | None, OpenRuntime]] = []
 
 
 def enter(runtime: OpenRuntime) -> None:
     """Note that `runtime` is open on the running loop from now on, and the current one of this context."""
-    _entered.append((current_token().native_token, runtime))
+    _entered.append((running_loop(), runtime))
     _context.set(runtime)
 
 
@@ -49,13 +48,13 @@ def find(runtime: R | None) -> R:
 
 
 def _find_entered() -> OpenRuntime:
-    current = _context.get()
-    if current is not None and current.is_open:
-        return current
-    loop = current_token().native_token
+    current, loop = _context.get(), running_loop()
     here = [other for on, other in _entered if on is loop]
+    if current is not None and current.is_open and (current in here or not here):
+        return current  # one of another loop, which a thread inherited, says so
     if not here:
         raise NoRuntime("no runtime is entered on this event loop: use `async with Runtime(...)`, or pass runtime=")
+    here = [other for other in here if other.is_open] or here[-1:]  # one that has failed says why
     if len(here) > 1:
         raise AmbiguousRuntime(f"{len(here)} runtimes are entered on this event loop: pass runtime=")
     return here[0]

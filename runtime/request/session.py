@@ -32,6 +32,9 @@ class Client(Protocol):
     def statistics(self) -> Statistics:
         """The engine's counts."""
 
+    def require_loop(self) -> None:
+        """Raise `WrongEventLoop` off the loop that it was opened on."""
+
     async def close(self) -> None:
         """Settle all, and give everything back."""
 

@@ -17,7 +17,7 @@ from greenroom.actors.client import LoopPoster, loop_poster
 from greenroom.constraints.structures import MISSING, Missing, Path, Snapshots, Validate
 from greenroom.errors import InvalidParameter, StreamInUse, TruncatedJson
 from greenroom.events import Info
-from greenroom.lifetimes import Closing
+from greenroom.lifetimes import Closing, HomeLoop
 from greenroom.structured.background_task import Background
 from greenroom.structured.reader import Structure, StructureFeed, close
 
@@ -46,6 +46,7 @@ class Structures(Closing, Generic[T]):
         self._marks = truncated == "mark"
         self._task: Background | None = None
         self._post: LoopPoster | None = None
+        self._home = HomeLoop()
         self._latest: Structure[T] | None = None
         self._is_ended = False
         self._has_reader = False
@@ -98,6 +99,7 @@ class Structures(Closing, Generic[T]):
 
         `with_marks`: where the text ended early and that is a mark, the last one comes even if only its mark is new.
         """
+        self._home.require("this stream of structures")
         if self._has_reader:
             raise StreamInUse("two tasks read one stream of structures at once: give each a stream of its own")
         self._has_reader = True
@@ -141,9 +143,15 @@ class Structures(Closing, Generic[T]):
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
-        """End the source and return once it has ended. What was not read is dropped."""
+        """End the source and return once it has ended. What was not read is dropped.
+
+        On another loop than the one that read, it raises `WrongEventLoop` once it has asked for the end.
+        """
         self._is_ended = True
         if self._task is not None:
+            if self._post is not None and not self._home.is_here():
+                self._post(Background.cancel, self._task)
+                self._home.require("this stream of structures")
             self._task.cancel()
             await self._task.wait()
         else:
