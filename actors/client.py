@@ -179,7 +179,8 @@ class EngineClient:
         try:
             self._send(make(mailbox.request))
         except Exception as problem:
-            self._send(Reject(mailbox.request, problem))  # its number and its place are not lost
+            self._dispatcher.withdraw(mailbox)
+            self._send(Reject(mailbox.request, problem))  # its number has come
             raise
         return mailbox
 

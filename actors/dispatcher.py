@@ -68,6 +68,11 @@ class Dispatcher:
         self._mailboxes[mailbox.request] = mailbox
         return mailbox
 
+    def withdraw(self, mailbox: Mailbox) -> None:
+        """Nothing will be asked of a mailbox that was opened just now: its place is free."""
+        del self._mailboxes[mailbox.request]
+        self._queued -= 1
+
     async def export_kv(self, tokens: tuple[int, ...]) -> bytes | None:
         """The engine's KV of the longest prefix of `tokens`, as bytes; None where it holds none."""
         answer = await self._ask(ExportKv(next(self._question_numbers), tokens))
