@@ -484,8 +484,11 @@ async def test_what_is_no_regular_file_is_no_snapshot_and_is_not_replaced(tmp_pa
         assert (await Snapshot.load(tmp_path / "real")).tokens == snapshot.tokens
 
 
-async def test_a_generation_that_nests_too_deep_for_a_file_is_refused_at_the_save(tmp_path: Path) -> None:
-    """Rather than at the load, when it is too late."""
+async def test_a_generation_that_nests_too_deep_for_a_file_is_refused_at_the_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rather than at the load, when it is too late: whatever constraints may hold, a file holds less."""
+    monkeypatch.setattr("greenroom.constraints.constraint.MOST_NESTED", 2 * MAX_JSON_DEPTH)
     constraint: Constraint = Regex("a+")
     for _ in range(MAX_JSON_DEPTH):
         constraint = Lazy("x", constraint)
