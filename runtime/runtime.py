@@ -69,10 +69,10 @@ class Runtime:
     """A model, open for many concurrent generations on one event loop.
 
     `model` is a folder with an mlx-lm model or a hub name; none means the bundled understudy. `backend` takes the place
-    of the model, for tests (`Scripted`) or other engines. `kv_bytes` bounds the KV of all rows; by default it is
-    derived from the device's memory after the weights are loaded: on Apple silicon what Metal recommends less what is
-    in use, on Linux a quarter of the available memory. `prefix_bytes` bounds the KV that is kept of prompts that are
-    over, for prompts that begin alike: by default an eighth of that, 0 keeps nothing. With `prefix_folder`, what falls
+    of the model, for tests (`Scripted`) or other engines. `kv_bytes` bounds all that is held for KV; by default it
+    is derived from the device's memory after the weights are loaded: on Apple silicon from what Metal recommends, on
+    Linux a quarter of the available memory. `prefix_bytes` bounds what of it is kept of prompts that are over, for
+    prompts that begin alike: by default an eighth, 0 keeps nothing. With `prefix_folder`, what falls
     out of it and what is held in the end is kept in files there, `prefix_file_bytes` of them at most (4 GiB by
     default), for later openings and other processes; they hold the tokens of prompts as they are. A folder that cannot
     be written raises `UnusablePath` on entry.
