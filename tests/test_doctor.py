@@ -96,7 +96,7 @@ def test_the_report_goes_to_the_output_as_markdown(
 
 def fails(*_: object, **__: object) -> Any:
     """What breaks, and says where it lives."""
-    raise RuntimeError("it broke at /home/somebody/models")
+    raise RuntimeError(f"it broke at {Path('/', 'home', 'somebody', 'models')}")
 
 
 def other(theirs: Callable[..., list[tuple[int, Any]]], *arguments: Any) -> list[tuple[int, Any]]:
@@ -295,10 +295,11 @@ def test_slower_than_mlx_lm_is_a_note_and_never_wrong() -> None:
 
 def test_an_error_is_told_without_who_met_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Paths, the model's folder, names and values of the environment; a name on the hub stays."""
-    for name, value in {**MARKED, "HOME": "/Users/marked home"}.items():
+    home = str(Path("/", "Users", "marked home"))
+    for name, value in {**MARKED, "HOME": home}.items():
         monkeypatch.setenv(name, value)
     message = (
-        f"mlx-community/Qwen3-4B-4bit at /Users/marked home/x.json and models/marked-folder of marked-user on "
+        f"mlx-community/Qwen3-4B-4bit at {home}/x.json and models/marked-folder of marked-user on "
         f"{platform.node()}: marked-value"
     )
     told = describe_error(ValueError(message), private=("models/marked-folder",))

@@ -9,12 +9,12 @@ Plain calls on plain numbers, so that any device can be asked about on any machi
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import mlx.core as mx
 
+from greenroom.backends.host import physical_memory
 from greenroom.backends.mlx.device import device_info, uses_cpu
 from greenroom.errors import ModelLoadFailed
 
@@ -108,10 +108,7 @@ def _limit(device: DeviceMemory) -> int:
 
 
 def _host_bytes() -> int:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError):
-        return 8 * _GIB
+    return physical_memory() or 8 * _GIB
 
 
 def _available_host_bytes() -> int:

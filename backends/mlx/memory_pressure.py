@@ -6,13 +6,12 @@ that takes the rest.
 
 from __future__ import annotations
 
-import ctypes
-import platform
 import time
 from collections.abc import Callable
 
 import mlx.core as mx
 
+from greenroom.backends.host import sysctl
 from greenroom.backends.mlx.memory_plan import DeviceMemory
 
 __all__ = ["MemoryPressure", "most_to_hold", "system_pressure"]
@@ -22,7 +21,7 @@ _EVERY = 1.0
 _NEAR = 0.95
 _WARNING = 2
 """1 is normal, 2 a warning, 4 critical."""
-_LEVEL = b"kern.memorystatus_vm_pressure_level"
+_LEVEL = "kern.memorystatus_vm_pressure_level"
 
 
 def most_to_hold(device: DeviceMemory) -> int | None:
@@ -36,11 +35,7 @@ def most_to_hold(device: DeviceMemory) -> int | None:
 
 def system_pressure() -> int:
     """What macOS says of the memory of the whole system; 1 elsewhere."""
-    if platform.system() != "Darwin":
-        return 1
-    level, size = ctypes.c_int(1), ctypes.c_size_t(ctypes.sizeof(ctypes.c_int))
-    failed = ctypes.CDLL(None).sysctlbyname(_LEVEL, ctypes.byref(level), ctypes.byref(size), None, 0)
-    return 1 if failed else level.value
+    return sysctl(_LEVEL) or 1
 
 
 def _held() -> int:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
-import ctypes.util
 import importlib.metadata
 import os
 import platform
 
+from greenroom.backends.host import is_mac, physical_memory, sysctl
 from greenroom.doctor.findings import Figure, Finding
 
-__all__ = ["check_device", "check_machine", "check_masks", "physical_memory", "sysctl"]
+__all__ = ["check_device", "check_machine", "check_masks"]
 
 _PACKAGES = ("greenroom", "mlx", "mlx-metal", "mlx-cuda-13", "mlx-cuda-12", "mlx-lm", "transformers", "numpy")
 _PACKAGES_BESIDE = ("llguidance", "anyio", "trio")
@@ -37,11 +36,6 @@ def check_machine() -> Finding:
     if problem := _problem(is_translated=is_translated):
         return Finding(check="machine", status="wrong", summary=f"{problem} ({summary})", figures=figures)
     return Finding(check="machine", status="ok", summary=summary, figures=figures)
-
-
-def is_mac() -> bool:
-    """Whether this is macOS, asked while running: type checkers take `sys.platform` for their own."""
-    return platform.system() == "Darwin"
 
 
 def _problem(*, is_translated: bool) -> str | None:
@@ -110,21 +104,3 @@ def check_masks() -> Finding:
         widths = ", ".join(map(str, wrong))
         return Finding(check="masks", status="wrong", summary=f"Metal's kernel is wrong at a vocabulary of {widths}")
     return Finding(check="masks", status="ok", summary="Metal's kernel lays masks as the portable way does")
-
-
-def physical_memory() -> int | None:
-    """Bytes; None where the system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError):
-        return None
-
-
-def sysctl(name: str) -> int | None:
-    """A whole number that macOS's kernel tells under that name; None elsewhere, and where it tells none."""
-    if not is_mac():
-        return None
-    library = ctypes.CDLL(ctypes.util.find_library("c"))
-    value, size = ctypes.c_int64(0), ctypes.c_size_t(ctypes.sizeof(ctypes.c_int64))
-    failed = library.sysctlbyname(name.encode(), ctypes.byref(value), ctypes.byref(size), None, 0)
-    return None if failed else value.value

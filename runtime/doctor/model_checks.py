@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from itertools import cycle, islice
 from typing import Any, NamedTuple
 
+from greenroom.backends.host import physical_memory
 from greenroom.backends.protocol import ModelInfo, Tokenizer
 from greenroom.doctor.equality import compare, judge
 from greenroom.doctor.findings import Figure, Finding
-from greenroom.doctor.machine import physical_memory
 from greenroom.doctor.speed import OURS, Run, Times, judge_speed, measure, rows_named, time_ours
 from greenroom.events import Token
 from greenroom.request.streams import TokenStream
