@@ -79,7 +79,7 @@ async def check_memory(opened: Opened) -> Finding:
     summary = f"{held.precision} weights of {held.weights / 1e9:.2f} GB leave {held.kv / 1e9:.2f} GB for KV"
     if held.kv_per_token:
         summary += f" ({held.kv // held.kv_per_token:,} tokens)"
-    summary += f"; with prefixes and freed buffers at most {held.total / 1e9:.2f} GB"
+    summary += f"; with KV and freed buffers at most {held.total / 1e9:.2f} GB"
     status: Any = "ok"
     for name, limit, found in (("Metal recommends", hardware.recommended, "note"), ("there are", physical, "wrong")):
         if limit and held.total > limit:
