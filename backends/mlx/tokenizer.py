@@ -4,15 +4,21 @@ Everything that runs beside the engine goes straight to the Rust tokenizer where
 `encode` sets truncation on it each time, which fails when two threads meet there. The two decoders that nearly all
 models have, byte-level BPE and SentencePiece with byte fallback, are streamed by tables that the tokenizer is asked for
 once; any other decoder by decoding a short window again. This module knows no models.
+
+Whether a vocabulary is of bytes is for what writes it to say, the pre-tokenizer: the files of some models (Mistral's
+tekken, as exported) have SentencePiece's decoder beside a byte-level vocabulary, which then spells `Ġ` for a space. The
+right decoder is put in its place before anybody decodes, llguidance included.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
+from tokenizers.decoders import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
 from greenroom.backends.byte_stream import ByteStream
@@ -21,6 +27,8 @@ from greenroom.backends.protocol import TextStream
 from greenroom.errors import NotSupported
 
 __all__ = ["MlxTokenizer"]
+
+_log = logging.getLogger("greenroom")
 
 _SPACE_MARK = {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}
 _STRIP = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
@@ -33,6 +41,7 @@ class MlxTokenizer:
         self.wrapped = wrapped
         """The tokenizer as mlx-lm or transformers gave it, for those who need its files' details."""
         inner = wrapped._tokenizer if isinstance(wrapped, TokenizerWrapper) else wrapped  # noqa: SLF001 - no public name
+        _mend_decoder(inner)
         self._rust = _rust(inner)
         self._inner = inner
         self._stream = self._streams()
@@ -113,6 +122,27 @@ class MlxTokenizer:
                 strips = bool(steps[3:])
                 return lambda: PieceStream(pieces, strips)
         return lambda: WindowStream(self.decode)
+
+
+def _mend_decoder(inner: Any) -> None:
+    """Give a vocabulary of bytes the decoder of bytes, where it has another."""
+    rust = getattr(inner, "backend_tokenizer", None)
+    if rust is None or not (_is_of_bytes(rust.pre_tokenizer) or _is_of_bytes(rust.normalizer)):
+        return
+    if not _is_of_bytes(rust.decoder):
+        _log.info("the vocabulary is byte-level, its decoder is not: %s", rust.decoder)
+        rust.decoder = ByteLevel()
+
+
+def _is_of_bytes(part: Any) -> bool:
+    """Whether a pre-tokenizer, a normalizer or a decoder is the byte-level one, or has it among its steps."""
+    if part is None:
+        return False
+    content = json.loads(part.__getstate__())
+    steps = [content]
+    for name in ("pretokenizers", "normalizers", "decoders"):
+        steps += content.get(name, [])
+    return any(step.get("type") == "ByteLevel" for step in steps)
 
 
 def _rust(inner: Any) -> Any:

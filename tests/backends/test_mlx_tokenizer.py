@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from models import blas  # first: it puts the BLAS under MLX, which mlx_lm loads
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers.models import BPE
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from greenroom.backends.byte_stream import ByteStream
 from greenroom.backends.mlx.detokenizer import PieceStream, WindowStream
 from greenroom.backends.mlx.tokenizer import MlxTokenizer
+from greenroom.constraints import Regex
+from greenroom.constraints.compiler import ConstraintCompiler
+from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.errors import NotSupported
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "assets"
@@ -146,3 +153,76 @@ def test_grammars_get_the_tokenizers_json() -> None:
 
     with pytest.raises(NotSupported, match="Slow is not a fast tokenizer"):
         MlxTokenizer(Slow()).vocabulary()
+
+
+END = "<end>"
+SENTENCEPIECE = (decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse())
+DECODERS: dict[str, Callable[[], Any]] = {
+    "none": lambda: None,
+    "byte level": decoders.ByteLevel,
+    "SentencePiece": lambda: decoders.Sequence([*SENTENCEPIECE, decoders.Strip(" ", 1, 0)]),
+    "SentencePiece, unstripped": lambda: decoders.Sequence(list(SENTENCEPIECE)),
+    "metaspace": decoders.Metaspace,
+    "byte level, fused": lambda: decoders.Sequence([decoders.ByteLevel(), decoders.Fuse()]),
+    "BPE's": decoders.BPEDecoder,
+}
+SPLIT = pre_tokenizers.Split(" ", "isolated")
+BYTES_FIRST = {
+    "alone": (None, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)),
+    "behind a split": (
+        None,
+        pre_tokenizers.Sequence([SPLIT, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]),
+    ),
+    "normalizer": (normalizers.ByteLevel(), None),
+    "normalizer in a sequence": (normalizers.Sequence([normalizers.NFC(), normalizers.ByteLevel()]), None),
+}
+
+
+def byte_level(writes: str, decoder: str) -> MlxTokenizer:
+    """A vocabulary of bytes with a few merges, and a decoder that may not be for it."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = ["Ġt", "he", "Ġthe", "Ã©"]
+    vocabulary = {piece: number for number, piece in enumerate([*letters, *words])}
+    made = Tokenizer(BPE(vocabulary, [("Ġ", "t"), ("h", "e"), ("Ġt", "he"), ("Ã", "©")]))
+    made.normalizer, made.pre_tokenizer = BYTES_FIRST[writes]
+    made.decoder = DECODERS[decoder]()
+    made.add_special_tokens([END])
+    return MlxTokenizer(PreTrainedTokenizerFast(tokenizer_object=made, eos_token=END))
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("writes", BYTES_FIRST)
+def test_a_vocabulary_of_bytes_is_decoded_as_one_whatever_decoder_is_beside_it(writes: str, decoder: str) -> None:
+    """What writes the ids says what they are: text comes back as it was, whole and piece by piece."""
+    model = byte_level(writes, decoder)
+    for text in ("over the the hill", " été\n日本語 👩‍👧", "<0x41>▁a"):
+        ids = model.encode(text)
+        assert model.decode(ids) == text
+        assert streamed(model, ids) == text
+    every = list(range(model.vocab_size))
+    assert streamed(model, every) == model.decode(every)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_grammar_reads_a_vocabulary_of_bytes_as_it_is_written(decoder: str) -> None:
+    """The piece for a space and `the` may follow where the grammar wants that."""
+    model = byte_level("alone", decoder)
+    end = model.encode(END)[0]
+    vocabulary = Vocabulary.from_json(model.vocabulary(), model.vocab_size, [end])
+    state = ConstraintCompiler(vocabulary).compile(Regex("over the")).start()
+    state.consume(model.encode("over the"))
+    assert state.error is None
+    assert state.is_accepting
+
+
+@pytest.mark.parametrize("decoder", ["SentencePiece", "SentencePiece, unstripped", "metaspace"])
+def test_a_vocabulary_of_pieces_keeps_its_decoder(decoder: str) -> None:
+    """A mark for spaces is no byte."""
+    vocabulary = {piece: number for number, piece in enumerate(["▁", "a", "b", "Ġ", "▁a", "<0xC3>", "<0xA9>"])}
+    made = Tokenizer(BPE(vocabulary, [("▁", "a")]))
+    made.pre_tokenizer = pre_tokenizers.Metaspace()
+    made.decoder = DECODERS[decoder]()
+    model = MlxTokenizer(PreTrainedTokenizerFast(tokenizer_object=made))
+    ids = [*model.encode("a b"), 3]
+    assert model.decode(ids).lstrip() == "a bĠ"
+    assert streamed(model, ids) == model.decode(ids)
