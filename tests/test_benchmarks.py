@@ -60,6 +60,7 @@ SCRIPTS = {
     "peers.py": {"greenroom: time ÷ mlx-lm here"},
     "branches.py": {"tokens/s ÷ BatchGenerator's", "tokens/s ÷ without guesses", "time ÷ by itself"},
     "forced_calls.py": {"schemas that compile", "calls that fit", "runs that end in a complete call"},
+    "endurance.py": {"slope behind the first quarter", "held at the end", "read", "refused"},
     "cbison.py": {"mask: native ÷ direct", "mask: callbacks ÷ direct", "consume: native"},
 }
 
