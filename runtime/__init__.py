@@ -46,7 +46,9 @@ if TYPE_CHECKING:
         Token,
         TokenEvent,
         ToolCall,
+        ToolResult,
         TopLogprob,
+        TurnEvent,
     )
     from greenroom.functions import (
         generate,
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     from greenroom.generator.iterators import PulledToken
     from greenroom.generator.speculator import Drafting, Speculator
     from greenroom.generator.steps import Step, StepOutput
+    from greenroom.inputs.mcp_tools import tools_of
     from greenroom.inputs.parameters import GenerateParameters
     from greenroom.inputs.samplers import Sampler
     from greenroom.inputs.tools import Tool
@@ -137,7 +140,9 @@ __all__ = [
     "Tool",
     "ToolCall",
     "ToolParser",
+    "ToolResult",
     "TopLogprob",
+    "TurnEvent",
     "generate",
     "generate_task",
     "generate_token_task",
@@ -149,11 +154,15 @@ __all__ = [
     "parse_openai_stream",
     "structures",
     "testing",
+    "tools_of",
 ]
 __all__ += errors.__all__
 
 _CBISON = (
     "Cbison CbisonExport CbisonFactory CbisonMatcher CbisonTokenizer CbisonTokenizerProvider llguidance_cbison_factory"
+)
+_EVENTS = (
+    "Chunk Event Function Info Reasoning RejectedToolCall Token TokenEvent ToolCall ToolResult TopLogprob TurnEvent"
 )
 _HOMES = {
     "greenroom.actors.scheduler.statistics": "Statistics",
@@ -170,7 +179,7 @@ _HOMES = {
     "greenroom.constraints.json_schemas.json_schema": "AnyJson JsonSchema",
     "greenroom.constraints.kinds.lazy": "Lazy",
     "greenroom.constraints.kinds.struct_tag": "StructTag Tag",
-    "greenroom.events": "Chunk Event Function Info Reasoning RejectedToolCall Token TokenEvent ToolCall TopLogprob",
+    "greenroom.events": _EVENTS,
     "greenroom.functions": "generate generate_task generate_token_task generate_tokens generate_tokens_task",
     "greenroom.generator.api": "Context Generator Snapshot",
     "greenroom.structured.structures": "Structures structures",
@@ -186,6 +195,7 @@ _HOMES = {
     "greenroom.generator.speculator": "Drafting Speculator",
     "greenroom.generator.steps": "Step StepOutput",
     "greenroom.request.streams": "EventStream Result Stream TokenStream",
+    "greenroom.inputs.mcp_tools": "tools_of",
     "greenroom.inputs.tools": "Tool",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}

@@ -44,6 +44,7 @@ __all__ = [
     "NoRuntime",
     "NotSupported",
     "PromptTooLong",
+    "RoundsExhausted",
     "RuntimeClosed",
     "SessionBusy",
     "SnapshotMismatch",
@@ -53,6 +54,7 @@ __all__ = [
     "StructureFailed",
     "TokenRefused",
     "TooBusy",
+    "ToolFailed",
     "TruncatedJson",
     "UnknownContext",
     "UnsupportedKeyword",
@@ -294,6 +296,21 @@ class CallRejected(GenerationFailed):
         named = f" of {event.name!r}" if event.name else ""
         super().__init__(f"the call{named} could not be used, {event.reason}: {event.detail}", info=info)
         self.event = event
+
+
+class RoundsExhausted(GenerationFailed):
+    """A turn ended with calls that were not run: its `max_rounds` were over. `text` is what the last round said.
+
+    Raised where only text is asked for; a stream of events ends in an `Info` that says so.
+    """
+
+    def __init__(self, text: str, *, rounds: int, info: Info | None = None) -> None:
+        super().__init__(f"after {rounds} rounds the model calls tools still: raise max_rounds", info=info)
+        self.text = text
+
+
+class ToolFailed(GreenroomError):
+    """Raised in a tool: the model is told this text as it is. Of other exceptions it is told no more than the type."""
 
 
 class ConstraintFailed(GenerationFailed):

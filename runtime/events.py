@@ -23,7 +23,9 @@ __all__ = [
     "Token",
     "TokenEvent",
     "ToolCall",
+    "ToolResult",
     "TopLogprob",
+    "TurnEvent",
 ]
 
 StopReason = Literal["stop", "length", "cancelled"]
@@ -33,6 +35,7 @@ StopDetail = Literal[
     "stop_string",
     "constraint",
     "max_tokens",
+    "max_rounds",
     "context",
     "handle",
     "stream_closed",
@@ -104,6 +107,16 @@ class RejectedToolCall(msgspec.Struct, frozen=True, tag_field="type", tag="rejec
     raw: str
     name: str | None = None
     detail: str = ""
+
+
+class ToolResult(msgspec.Struct, frozen=True, tag_field="type", tag="tool_result"):
+    """What a call gave that a session ran: the text that the model is told, as `result` or as `error`; seconds."""
+
+    id: str
+    name: str
+    result: str | None = None
+    error: str | None = None
+    seconds: float = 0.0
 
 
 class Info(msgspec.Struct, frozen=True, tag_field="type", tag="info", kw_only=True):
@@ -184,3 +197,5 @@ _BEGINNING = (*_PROMPT, "seed", "rounds")
 
 Event = Chunk | Reasoning | ToolCall | RejectedToolCall | Info
 TokenEvent = Token | Info
+TurnEvent = Event | ToolResult
+"""What a session's turn yields: its events, and what its tools gave, each round's in the order of its calls."""

@@ -21,17 +21,20 @@ from greenroom import (
     CallRejected,
     ChatSession,
     Chunk,
-    Event,
     Info,
     Reasoning,
     RejectedToolCall,
     Reply,
+    RoundsExhausted,
     Runtime,
     Scripted,
     SessionBusy,
     ToolCall,
+    ToolFailed,
+    ToolResult,
+    TurnEvent,
 )
-from greenroom.errors import BackendFailed, InvalidParameter, InvalidPrompt, UnusablePath
+from greenroom.errors import BackendFailed, CallbackFailed, InvalidParameter, InvalidPrompt, UnusablePath
 
 
 def call(name: str = "get_weather", **arguments: Any) -> str:
@@ -49,7 +52,7 @@ def roles(session: ChatSession) -> list[str]:
     return [message["role"] for message in session.history]
 
 
-async def events(session: ChatSession, prompt: Any, **options: Any) -> list[Event]:
+async def events(session: ChatSession, prompt: Any, **options: Any) -> list[TurnEvent]:
     """One turn, read to its end."""
     async with session.stream_events(prompt, **options) as turn:
         return [event async for event in turn]
@@ -89,7 +92,7 @@ async def test_a_function_is_run_and_the_model_asked_again() -> None:
         session = ChatSession(runtime, tools=[get_weather])
         told = await events(session, "Weather in Oslo?")
     assert "".join([event.text for event in told if isinstance(event, Chunk)]) == "I look. It is clear."
-    assert list(dict.fromkeys(map(type, told))) == [Reasoning, Chunk, ToolCall, Info]
+    assert list(dict.fromkeys(map(type, told))) == [Reasoning, Chunk, ToolCall, ToolResult, Info]
     info = told[-1]
     assert isinstance(info, Info)
     assert info.rounds == 2
@@ -110,7 +113,7 @@ async def test_a_forced_call_is_forced_once() -> None:
     async with Runtime(backend=Scripted(replies)) as runtime:
         session = ChatSession(runtime, tools=[get_weather])
         told = await events(session, "Weather?", tool_choice="get_weather", max_tokens=200)
-        assert [type(event) for event in told if not isinstance(event, Chunk)] == [ToolCall, Info]
+        assert [type(event) for event in told if not isinstance(event, Chunk)] == [ToolCall, ToolResult, Info]
         assert session.history[-1]["content"] == "It is clear."
         assert await session.respond("And?", tool_choice="none") == "Never mind."
 
@@ -157,7 +160,7 @@ async def test_a_tool_that_fails_is_told_to_the_model_or_raised() -> None:
     async with Runtime(backend=Scripted(replies)) as runtime:
         session = ChatSession(runtime, tools=[broken])
         assert await session.respond("go") == "I could not."
-        assert session.history[2]["content"] == "OSError: no network"
+        assert session.history[2]["content"] == "OSError: the tool failed"
         strict = ChatSession(runtime, tools=[broken], on_tool_error="raise")
         with pytest.raises(OSError, match="no network"):
             await strict.respond("go")
@@ -202,8 +205,105 @@ async def test_rounds_are_bounded() -> None:
         info = told[-1]
         assert isinstance(info, Info)
         assert info.rounds == 3
+        assert (info.stop_reason, info.stop_detail) == ("length", "max_rounds")
         ids = [event.id for event in told if isinstance(event, ToolCall)]
         assert len(set(ids)) == 3
+        assert [event.id for event in told if isinstance(event, ToolResult)] == ids[:2]
+
+
+async def test_text_alone_says_that_the_rounds_are_over() -> None:
+    """With what there is; the next question finds the calls told as not run."""
+    rounds = ("One. " + call(city="Oslo"), "Two. " + call(city="Rome"), "Fine.")
+    async with Runtime(backend=Scripted(Weather(*rounds))) as runtime:
+        session = ChatSession(runtime, tools=[get_weather], max_rounds=2)
+        with pytest.raises(RoundsExhausted, match="after 2 rounds") as caught:
+            await session.respond("Weather?")
+        assert caught.value.text == "Two. "
+        assert caught.value.info is not None
+        assert caught.value.info.rounds == 2
+        assert await session.respond("Never mind.") == "Fine."
+        assert roles(session)[-4:] == ["assistant", "tool", "user", "assistant"]
+
+
+async def test_what_tools_gave_is_told_beside_what_the_model_said() -> None:
+    """In the order of the calls, before the next round says anything; as the model is told it."""
+
+    def broken() -> str:
+        raise ToolFailed("there is no such city")
+
+    replies = Weather(call(city="Oslo") + call("broken"), "It is clear.")
+    async with Runtime(backend=Scripted(replies)) as runtime:
+        session = ChatSession(runtime, tools=[get_weather, broken])
+        told = await events(session, "Weather?")
+        kinds = [type(event) for event in told if not isinstance(event, Chunk)]
+        assert kinds == [ToolCall, ToolCall, ToolResult, ToolResult, Info]
+        first, second = [event for event in told if isinstance(event, ToolResult)]
+        assert told.index(second) < min(place for place, each in enumerate(told) if isinstance(each, Chunk))
+        assert (first.name, first.error, second.name, second.result) == ("get_weather", None, "broken", None)
+        assert [first.result, second.error] == [m["content"] for m in session.history if m["role"] == "tool"]
+        assert second.error == "there is no such city"
+        assert 0 <= first.seconds < 60
+
+
+async def test_an_exception_of_a_tool_is_logged_whole_and_told_in_the_apps_words(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What it says stays on this side, unless the app says otherwise."""
+
+    def broken() -> str:
+        raise OSError("password=hunter2")
+
+    def words(tool_call: ToolCall, error: Exception) -> str:
+        return f"{tool_call.function.name} is down ({type(error).__name__})"
+
+    async with Runtime(backend=Scripted(Weather(call("broken"), "Sorry.", call("broken"), "Sorry."))) as runtime:
+        silent = ChatSession(runtime, tools=[broken])
+        told = await events(silent, "go")
+        assert "hunter2" not in f"{told}{silent.history}"
+        assert "hunter2" in caplog.text
+        assert "Traceback" in caplog.text
+        session = ChatSession(runtime, tools=[broken], on_tool_error=words)
+        await session.respond("go")
+        assert session.history[2]["content"] == "broken is down (OSError)"
+
+
+@pytest.mark.parametrize("answer", [ZeroDivisionError("x"), 7, None])
+async def test_an_app_without_words_for_a_failure_ends_the_turn(answer: object) -> None:
+    """The session is free again, and keeps nothing of it."""
+
+    def broken() -> str:
+        raise OSError("no network")
+
+    def words(tool_call: ToolCall, error: Exception) -> Any:
+        del tool_call, error
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async with Runtime(backend=Scripted(Weather(call("broken"), "Fine."))) as runtime:
+        session = ChatSession(runtime, tools=[broken], on_tool_error=words)
+        with pytest.raises(CallbackFailed, match="on_tool_error"):
+            await session.respond("go")
+        assert session.history == []
+        assert await session.respond("And?") == "Fine."
+
+
+async def test_a_turn_that_is_stopped_among_its_tools_tells_which_were_through() -> None:
+    """What has been done has been done."""
+    async with Runtime(backend=Scripted(Weather(call(city="Oslo") + call("wait")))) as runtime:
+
+        async def wait() -> None:
+            turn.stop()
+            await anyio.sleep_forever()
+
+        session = ChatSession(runtime, tools=[get_weather, wait])
+        async with session.stream_events("go") as turn:
+            told = [event async for event in turn]
+    through = [event.name for event in told if isinstance(event, ToolResult)]
+    assert through in ([], ["get_weather"])  # a thread may be late
+    info = told[-1]
+    assert isinstance(info, Info)
+    assert info.stop_reason == "cancelled"
 
 
 async def test_a_rejected_call_runs_nothing_of_its_round_and_is_not_lost() -> None:
@@ -336,7 +436,7 @@ async def test_a_turn_is_stopped_while_its_tools_run() -> None:
 
     async with Runtime(backend=Scripted(Weather(call("slow", city="Oslo")))) as runtime:
         session = ChatSession(runtime, tools=[slow])
-        told: list[Event] = []
+        told: list[TurnEvent] = []
 
         async def read() -> None:
             told.extend(await events(session, "go"))
@@ -364,7 +464,7 @@ async def test_stop_and_ask_again_while_tools_run() -> None:
 
     async with Runtime(backend=Scripted(Weather(call("slow", city="Oslo"), "fine"))) as runtime:
         session = ChatSession(runtime, tools=[slow], when_busy="stop")
-        told: list[Event] = []
+        told: list[TurnEvent] = []
 
         async def read() -> None:
             told.extend(await events(session, "go"))
@@ -599,7 +699,9 @@ async def test_a_session_finds_the_current_runtime() -> None:
         assert await ChatSession().respond("x") == "hello"
 
 
-@pytest.mark.parametrize("options", [{"max_rounds": 0}, {"on_cancel": "x"}, {"when_busy": "x"}, {"tools": "x"}])
+@pytest.mark.parametrize(
+    "options", [{"max_rounds": 0}, {"on_cancel": "x"}, {"when_busy": "x"}, {"tools": "x"}, {"on_tool_error": "x"}]
+)
 def test_bad_settings_are_named(options: dict[str, Any]) -> None:
     """At once."""
     with pytest.raises(InvalidParameter, match=next(iter(options))):
@@ -618,4 +720,4 @@ async def test_events_of_a_session_are_a_wire_format() -> None:
     async with Runtime(backend=Scripted(Weather(call(city="Oslo"), "Clear."))) as runtime:
         told = await events(ChatSession(runtime, tools=[get_weather]), "Weather?")
     lines = [msgspec.json.encode(event) for event in told]
-    assert [msgspec.json.decode(line, type=Event) for line in lines] == told
+    assert [msgspec.json.decode(line, type=TurnEvent) for line in lines] == told

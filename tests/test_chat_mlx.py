@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 
-from greenroom import ChatSession, Event, GenerateParameters, Info, Reasoning, Runtime, Token, ToolCall
+from greenroom import ChatSession, GenerateParameters, Info, Reasoning, Runtime, Token, ToolCall, TurnEvent
 
 GREEDY = GenerateParameters(temperature=0.0, max_tokens=40)
 QUESTIONS = ("Hello! Who are you?", "Tell me a short story about a fox.", "Thank you!", "What can you do?", "Hi!")
@@ -20,7 +20,7 @@ def common(one: Sequence[int], other: Sequence[int]) -> int:
     )
 
 
-async def asked(session: ChatSession, question: str) -> tuple[list[Event], Info]:
+async def asked(session: ChatSession, question: str) -> tuple[list[TurnEvent], Info]:
     """One turn, and its end."""
     async with session.stream_events(question) as turn:
         events = [event async for event in turn]

@@ -23,7 +23,6 @@ MAX_ROUNDS = 8
 OnCancel = Literal["rollback", "keep_partial"]
 WhenBusy = Literal["wait", "raise", "stop"]
 _CHOICES = {
-    "on_tool_error": ("tell", "raise"),
     "on_cancel": ("rollback", "keep_partial"),
     "when_busy": ("wait", "raise", "stop"),
 }
@@ -45,6 +44,8 @@ class Settings(msgspec.Struct, kw_only=True):
         """Check the choices."""
         if self.max_rounds < 1:
             raise InvalidParameter("max_rounds", self.max_rounds, "at least 1")
+        if self.on_tool_error not in ("tell", "raise") and not callable(self.on_tool_error):
+            raise InvalidParameter("on_tool_error", self.on_tool_error, "'tell', 'raise' or a function")
         for name, choices in _CHOICES.items():
             if (value := getattr(self, name)) not in choices:
                 raise InvalidParameter(name, value, " or ".join(map(repr, choices)))

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import inspect
+import logging
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
 from anyio import create_task_group, to_thread
 
-from greenroom.chat.messages import Message, tool_message
-from greenroom.events import ToolCall
+from greenroom.chat.messages import tool_text
+from greenroom.errors import CallbackFailed, ToolFailed
+from greenroom.events import ToolCall, ToolResult
 from greenroom.inputs.tools import Toolbox
 
 __all__ = ["Dispatch", "OnToolError", "can_run", "run"]
 
+_log = logging.getLogger("greenroom")
+
 Dispatch = Callable[[ToolCall], Any]
 """What runs a call in place of the tool's own function, sync (on a worker thread) or async."""
-OnToolError = Literal["tell", "raise"]
+OnToolError = Literal["tell", "raise"] | Callable[[ToolCall, Exception], str]
+"""What becomes of a tool's exception; a function says what the model is told of it."""
 
 
 def can_run(calls: Sequence[ToolCall], tools: Toolbox | None, dispatch: Dispatch | None) -> bool:
@@ -29,30 +35,56 @@ def can_run(calls: Sequence[ToolCall], tools: Toolbox | None, dispatch: Dispatch
 
 
 async def run(
-    calls: Sequence[ToolCall], tools: Toolbox | None, dispatch: Dispatch | None, on_error: OnToolError
-) -> list[Message]:
-    """The results, in the order of the calls.
+    calls: Sequence[ToolCall],
+    tools: Toolbox | None,
+    dispatch: Dispatch | None,
+    on_error: OnToolError,
+    results: dict[int, ToolResult],
+) -> None:
+    """Fill `results`, by the place of the call. Cancelled on the way, it holds those that were through.
 
-    An exception of a tool becomes its result ("tell"), or ends the others and is raised ("raise").
+    An exception of a tool is logged, and becomes its result, or ends the others and is raised ("raise").
     """
-    results: dict[int, Message] = {}
     failures: list[Exception] = []
 
     async def one(place: int, call: ToolCall) -> None:
+        name, began = call.function.name, time.perf_counter()
+        text = error = None
         try:
-            results[place] = tool_message(call, await _call_tool(call, tools, dispatch))
-        except Exception as error:  # noqa: BLE001 - a user's code: told to the model, or raised below
-            if on_error == "raise":
-                failures.append(error)
+            text = tool_text(await _call_tool(call, tools, dispatch))
+        except Exception as failure:  # noqa: BLE001 - a user's code: told to the model, or raised below
+            _log.warning("the tool %s failed", name, exc_info=failure)
+            try:
+                error = _told(call, failure, on_error)
+            except Exception as raised:  # noqa: BLE001 - likewise
+                failures.append(raised)
                 group.cancel_scope.cancel()
-            results[place] = tool_message(call, f"{type(error).__name__}: {error}")
+                return
+        results[place] = ToolResult(call.id, name, text, error, time.perf_counter() - began)
 
     async with create_task_group() as group:
         for place, call in enumerate(calls):
             group.start_soon(one, place, call)
     if failures:
         raise failures[0]
-    return [results[place] for place in range(len(calls))]
+
+
+def _told(call: ToolCall, failure: Exception, on_error: OnToolError) -> str:
+    """What the model is told of a failure. Raises it where nothing is to be told.
+
+    An exception's own text may hold what no model should see: only a `ToolFailed` is told in its words.
+    """
+    if on_error == "raise":
+        raise failure
+    if on_error == "tell":
+        return str(failure) if isinstance(failure, ToolFailed) else f"{type(failure).__name__}: the tool failed"
+    try:
+        text = on_error(call, failure)
+    except Exception as cause:
+        raise CallbackFailed(f"on_tool_error raised {type(cause).__name__}: {cause}") from cause
+    if not isinstance(text, str):
+        raise CallbackFailed(f"on_tool_error must return what the model is told, a text, got {text!r}")
+    return text
 
 
 async def _call_tool(call: ToolCall, tools: Toolbox | None, dispatch: Dispatch | None) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from greenroom.errors import InvalidPrompt
-from greenroom.events import ToolCall
+from greenroom.events import ToolCall, ToolResult
 from greenroom.files.json_depth import MAX_JSON_DEPTH, check_json_depth
 from greenroom.files.regular import find_target, read_file, replace_file
 from greenroom.inputs import prompts
@@ -22,6 +22,7 @@ __all__ = [
     "check_messages",
     "read",
     "tool_message",
+    "tool_text",
     "user_messages",
     "with_results",
     "write",
@@ -114,12 +115,17 @@ def assistant_message(text: str, thought: str, calls: Sequence[ToolCall], though
     return message
 
 
-def tool_message(call: ToolCall, value: Any) -> Message:
-    """What a tool gave: a str as it is, anything else as JSON, spaced as in most training data."""
-    content = value
-    if not isinstance(value, str):
-        content = json.dumps(msgspec.to_builtins(value, str_keys=True, enc_hook=str), ensure_ascii=False)
-    return {"role": "tool", "tool_call_id": call.id, "name": call.function.name, "content": content}
+def tool_text(value: Any) -> str:
+    """What a tool gave as a model reads it: a str as it is, anything else as JSON, spaced as in most training data."""
+    if isinstance(value, str):
+        return value
+    return json.dumps(msgspec.to_builtins(value, str_keys=True, enc_hook=str), ensure_ascii=False)
+
+
+def tool_message(result: ToolResult) -> Message:
+    """The message that tells a model what a call gave."""
+    content = result.error if result.result is None else result.result
+    return {"role": "tool", "tool_call_id": result.id, "name": result.name, "content": content}
 
 
 def with_results(history: Sequence[Message], new: Sequence[Message]) -> list[Message]:

@@ -46,7 +46,9 @@ class ChatSession:
     `max_rounds` times a turn. `tool_dispatch` (sync or async, of a `ToolCall`) runs calls in their place. Where neither
     can, the turn ends with the calls, and the next question may be their results, as messages of the role "tool".
 
-    `on_tool_error`: an exception of a tool is told to the model ("tell") or raised. `on_cancel`: of a turn that was
+    `on_tool_error`: an exception of a tool is told to the model ("tell": its type's name alone, but for `ToolFailed`,
+    whose text is meant for it), raised ("raise"), or told as a function of the call and the exception says. It is
+    logged with its traceback in any case. `on_cancel`: of a turn that was
     cut, nothing is kept ("rollback") or what was said ("keep_partial"). A question while a turn runs waits, fails with
     `SessionBusy` ("raise"), or stops that turn ("stop"), as `when_busy` says. Raises `InvalidParameter`.
     """
@@ -90,7 +92,11 @@ class ChatSession:
     # Turns.
 
     async def respond(self, prompt: Question, **overrides: Unpack[TurnOptions]) -> str:
-        """The answer's text, once it is complete. Raises what the generation raises, and `CallRejected`."""
+        """The answer's text, once it is complete.
+
+        Raises what the generation raises, `CallRejected`, and `RoundsExhausted` where the model calls tools still
+        after `max_rounds`: nothing of that round was run.
+        """
         async with self.stream_response(prompt, **overrides) as stream:
             return "".join([text async for text in stream])
 
@@ -99,7 +105,7 @@ class ChatSession:
         return TextTurn(self._turn(prompt, overrides))
 
     def stream_events(self, prompt: Question, **overrides: Unpack[TurnOptions]) -> EventTurn:
-        """Every event of every round, then one `Info` with their sums and `rounds`.
+        """Every event of every round, with a `ToolResult` for each call that was run, then one `Info` with their sums.
 
         A `tool_choice` that forces calls forces them in the first round: the others answer what these gave. A rejected
         call ends the turn: no call of its round is run, and the text of all is kept in the transcript.

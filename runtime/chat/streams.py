@@ -6,8 +6,8 @@ from typing import Generic, Self, TypeVar
 
 from greenroom.actors.client import LoopPoster, loop_poster
 from greenroom.chat.turn import Turn
-from greenroom.errors import CallRejected
-from greenroom.events import Chunk, Event
+from greenroom.errors import CallRejected, RoundsExhausted
+from greenroom.events import Chunk, TurnEvent
 from greenroom.lifetimes import Closing
 
 __all__ = ["EventTurn", "TextTurn"]
@@ -41,16 +41,16 @@ class _Turn(Closing, Generic[T]):
         """End the turn if it still runs, and return once it is settled."""
         await self._turn.close()
 
-    async def _next(self) -> Event | None:
+    async def _next(self) -> TurnEvent | None:
         if self._post is None:
             self._post = loop_poster()
         return await self._turn.next()
 
 
-class EventTurn(_Turn[Event]):
-    """`(Chunk | Reasoning | ToolCall | RejectedToolCall)* Info`, over all rounds of the turn."""
+class EventTurn(_Turn[TurnEvent]):
+    """`((Chunk | Reasoning | ToolCall | RejectedToolCall)* ToolResult*)* Info`, over all rounds of the turn."""
 
-    async def __anext__(self) -> Event:
+    async def __anext__(self) -> TurnEvent:
         event = await self._next()
         if event is None:
             raise StopAsyncIteration
@@ -58,7 +58,10 @@ class EventTurn(_Turn[Event]):
 
 
 class TextTurn(_Turn[str]):
-    """The answer's text, piece by piece. Raises `CallRejected` at the end where a call could not be used."""
+    """The answer's text, piece by piece.
+
+    Raises `CallRejected` at the end where a call could not be used, `RoundsExhausted` where calls were left over.
+    """
 
     async def __anext__(self) -> str:
         while (event := await self._next()) is not None:
@@ -67,4 +70,7 @@ class TextTurn(_Turn[str]):
         rejected = self._turn.rejected
         if rejected is not None:
             raise CallRejected(rejected, info=self._turn.info)
+        if self._turn.is_exhausted:
+            info = self._turn.info
+            raise RoundsExhausted(self._turn.text, rounds=info.rounds, info=info)
         raise StopAsyncIteration

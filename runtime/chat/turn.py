@@ -8,6 +8,7 @@ the session is free only once the generation is settled.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import reduce
@@ -18,9 +19,9 @@ from anyio import CancelScope, Event, get_cancelled_exc_class
 
 from greenroom.chat import dispatch
 from greenroom.chat.conversation import Conversation
-from greenroom.chat.messages import Message, assistant_message, with_results
+from greenroom.chat.messages import Message, assistant_message, tool_message, with_results
 from greenroom.errors import GreenroomError
-from greenroom.events import Chunk, Info, Reasoning, RejectedToolCall, ToolCall
+from greenroom.events import Chunk, Info, Reasoning, RejectedToolCall, ToolCall, ToolResult, TurnEvent
 from greenroom.events import Event as AnyEvent
 from greenroom.lifetimes import HomeLoop
 from greenroom.request.streams import EventStream
@@ -42,6 +43,10 @@ class Turn:
         self._start = start
         self._stream: EventStream | None = None
         self._infos: list[Info] = []
+        self._ready: deque[TurnEvent] = deque()
+        """What the reader gets before anything else is read."""
+        self.is_exhausted = False
+        """Its rounds are over, and the model waits for results."""
         self._scope: CancelScope | None = None
         self._output = _Output()
         self.ended = Event()
@@ -53,19 +58,19 @@ class Turn:
         self._has_unread = False
         """It is over for the session, while its reader has not come to its end."""
 
-    async def next(self) -> AnyEvent | None:
+    async def next(self) -> TurnEvent | None:
         """The next event; None behind the last one. Any failure or cancellation ends the turn, settled."""
         self.home.require("this turn")
-        if self.is_over and not self._has_unread:
+        if self.is_over and not self._has_unread and not self._ready:
             return None
         try:
             if self._stream is None:
                 await self._begin()
             while True:
-                event = await self._read()
+                event = self._ready.popleft() if self._ready else await self._read()
                 if isinstance(event, Info):
                     self._has_unread = False
-                if event is not None or (self.is_over and not self._has_unread):
+                if event is not None or (self.is_over and not self._has_unread and not self._ready):
                     return event
         except BaseException:
             await self._break_off()
@@ -77,8 +82,8 @@ class Turn:
         self._asked = len(self._new)
         self._stream = self._start(self._messages(), True)
 
-    async def _read(self) -> AnyEvent | None:
-        """One event, or the round's end: None where the turn goes on, or was closed meanwhile."""
+    async def _read(self) -> TurnEvent | None:
+        """One event, or the round's end: None where the turn goes on, was closed meanwhile, or has something ready."""
         if self._stream is None:
             return None
         try:
@@ -93,38 +98,42 @@ class Turn:
         self._infos.append(event)
         if event.stop_reason == "cancelled":
             self._finish(complete=False)
-        elif self._goes_on():
-            return await self._run_tools()
+        elif self._wants_another():
+            if len(self._infos) < self._conversation.settings.max_rounds:
+                await self._run_tools()
+                return None
+            self.is_exhausted = True
+            self._finish(complete=True)
         else:
             self._finish(complete=True)
         return self.info
 
-    def _goes_on(self) -> bool:
+    def _wants_another(self) -> bool:
+        """Whether the model waits for results that tools here can give."""
         conversation, calls = self._conversation, self._output.calls
         return (
             bool(calls)
             and not self._output.rejected
             and not self.was_stopped
-            and len(self._infos) < conversation.settings.max_rounds
             and dispatch.can_run(calls, conversation.toolbox, conversation.settings.tool_dispatch)
         )
 
-    async def _run_tools(self) -> AnyEvent | None:
+    async def _run_tools(self) -> None:
         """Run the round's calls and begin the next round. Stopped meanwhile: the turn's end."""
-        settings = self._conversation.settings
-        results: list[Message] | None = None
+        settings, calls = self._conversation.settings, self._output.calls
+        found: dict[int, ToolResult] = {}
         with CancelScope() as self._scope:
-            results = await dispatch.run(
-                self._output.calls, self._conversation.toolbox, settings.tool_dispatch, settings.on_tool_error
-            )
+            await dispatch.run(calls, self._conversation.toolbox, settings.tool_dispatch, settings.on_tool_error, found)
         self._scope = None
-        if results is None or self.was_stopped:
+        results = [found[place] for place in sorted(found)]
+        self._ready.extend(results)
+        if len(results) < len(calls) or self.was_stopped:
             self._finish(complete=False)
-            return msgspec.structs.replace(self.info, stop_reason="cancelled", stop_detail="handle")
-        self._new += [self._output.message(self._conversation.thought_key), *results]
+            self._ready.append(msgspec.structs.replace(self.info, stop_reason="cancelled", stop_detail="handle"))
+            return
+        self._new += [self._output.message(self._conversation.thought_key), *map(tool_message, results)]
         self._output = _Output()
         self._stream = self._start(self._messages(), False)
-        return None
 
     def _messages(self) -> list[Message]:
         return [*self._conversation.transcript, *self._new]
@@ -159,6 +168,7 @@ class Turn:
         if not self.is_over:
             self.home.require("this turn")
         self._has_unread = False
+        self._ready.clear()
         self.stop()
         await self._break_off()
 
@@ -201,7 +211,15 @@ class Turn:
     @property
     def info(self) -> Info:
         """The sum over the rounds so far."""
-        return reduce(Info.plus, self._infos)
+        total = reduce(Info.plus, self._infos)
+        if self.is_exhausted:
+            return msgspec.structs.replace(total, stop_reason="length", stop_detail="max_rounds")
+        return total
+
+    @property
+    def text(self) -> str:
+        """The answer of the last round, as far as it came."""
+        return self._output.text
 
 
 class _Output:

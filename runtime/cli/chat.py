@@ -22,7 +22,6 @@ from rich.console import Console
 from greenroom import (
     ChatSession,
     Chunk,
-    Event,
     GenerateParameters,
     GreenroomError,
     Info,
@@ -30,6 +29,8 @@ from greenroom import (
     RejectedToolCall,
     SnapshotMismatch,
     ToolCall,
+    ToolResult,
+    TurnEvent,
 )
 from greenroom.cli.loading import make_runtime
 
@@ -132,7 +133,7 @@ async def _answer(session: ChatSession, console: Console, line: str) -> None:
         console.print(f"\n{type(error).__name__}: {error}", style="red", markup=False)
 
 
-def _show(event: Event, console: Console) -> None:
+def _show(event: TurnEvent, console: Console) -> None:
     match event:
         case Chunk(text=text):
             console.print(text, end="", markup=False, soft_wrap=True)
@@ -141,6 +142,9 @@ def _show(event: Event, console: Console) -> None:
         case ToolCall(function=call):
             arguments = json.dumps(call.arguments, ensure_ascii=False)
             console.print(f"\n→ {call.name} {arguments}", style="cyan", markup=False, soft_wrap=True)
+        case ToolResult(result=result, error=error, seconds=seconds):
+            style = "cyan" if error is None else "yellow"
+            console.print(f"← {result or error} ({seconds:.1f} s)", style=style, markup=False, soft_wrap=True)
         case RejectedToolCall(reason=reason, detail=detail, preview=preview):
             console.print(f"\n✗ {reason}: {detail}\n{preview}", style="yellow", markup=False, soft_wrap=True)
         case Info() as info:

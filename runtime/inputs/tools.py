@@ -17,7 +17,7 @@ from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]
 from referencing.exceptions import Unresolvable
 
 from greenroom.constraints.bounds.schema_bounds import check_schema
-from greenroom.errors import InvalidConstraint, InvalidParameter, NotSupported
+from greenroom.errors import InvalidConstraint, InvalidParameter, NotSupported, ToolFailed
 
 __all__ = ["Tool", "Toolbox", "Tools"]
 
@@ -119,13 +119,17 @@ class Tool:
     async def call(self, arguments: Mapping[str, Any]) -> Any:
         """Run the function. A sync one runs on a worker thread, which a cancellation leaves behind.
 
-        Raises `NotSupported` without a function, and whatever the function raises.
+        Raises `NotSupported` without a function, `ToolFailed` for arguments that its types do not take, and whatever
+        the function raises.
         """
         if self.function is None:
             raise NotSupported(f"calling the tool {self.name!r}", "it has a schema and no function")
         values: dict[str, Any] = dict(arguments)
         if self._arguments is not None:
-            struct = msgspec.convert(values, self._arguments)
+            try:
+                struct = msgspec.convert(values, self._arguments)
+            except msgspec.ValidationError as error:
+                raise ToolFailed(f"the arguments do not fit: {error}") from error
             given = {field.encode_name: field.name for field in msgspec.structs.fields(self._arguments)}
             values = {key: getattr(struct, given[key]) for key in values if key in given}
         if inspect.iscoroutinefunction(self.function):
