@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import os
 from collections import defaultdict
@@ -34,7 +35,7 @@ from greenroom import (
     ToolResult,
     TurnEvent,
 )
-from greenroom.errors import BackendFailed, CallbackFailed, InvalidParameter, InvalidPrompt, UnusablePath
+from greenroom.errors import BackendFailed, CallbackFailed, InvalidParameter, InvalidPrompt, PromptTooLong, UnusablePath
 
 
 def call(name: str = "get_weather", **arguments: Any) -> str:
@@ -700,7 +701,15 @@ async def test_a_session_finds_the_current_runtime() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"max_rounds": 0}, {"on_cancel": "x"}, {"when_busy": "x"}, {"tools": "x"}, {"on_tool_error": "x"}]
+    "options",
+    [
+        {"max_rounds": 0},
+        {"on_cancel": "x"},
+        {"when_busy": "x"},
+        {"tools": "x"},
+        {"on_tool_error": "x"},
+        {"context_overflow": "x"},
+    ],
 )
 def test_bad_settings_are_named(options: dict[str, Any]) -> None:
     """At once."""
@@ -721,3 +730,75 @@ async def test_events_of_a_session_are_a_wire_format() -> None:
         told = await events(ChatSession(runtime, tools=[get_weather]), "Weather?")
     lines = [msgspec.json.encode(event) for event in told]
     assert [msgspec.json.decode(line, type=TurnEvent) for line in lines] == told
+
+
+def long(number: int, *, fails: bool = False) -> str:
+    """A question of about three hundred tokens."""
+    return f"{number} {'broken' if fails else ''} " + "word " * 60
+
+
+async def test_a_context_that_is_full_is_an_error_that_names_the_way_out() -> None:
+    """By default; nothing is forgotten in silence, and the transcript is as it was."""
+    async with Runtime(backend=Scripted("yes", context_length=900)) as runtime:
+        session = ChatSession(runtime)
+        await session.respond(long(1))
+        await session.respond(long(2))
+        before = session.history
+        with pytest.raises(PromptTooLong, match="context_overflow='drop_oldest'") as caught:
+            await session.respond(long(3))
+        assert caught.value.limit == 900
+        assert session.history == before
+
+
+async def test_the_oldest_turns_are_dropped_half_a_context_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole turns with what their tools gave; the system message stays, and so does all of the history."""
+    asked: list[list[dict[str, Any]]] = []
+    called: set[str] = set()
+    plain = Runtime.generate
+
+    def watched(self: Runtime, prompt: Any, *args: Any, **options: Any) -> Any:
+        asked.append(prompt)
+        return plain(self, prompt, *args, **options)
+
+    def reply(last: str, seed: int) -> str:
+        del seed
+        if "broken" in last and last not in called:
+            called.add(last)
+            return call(city="Oslo")
+        return "It is so."
+
+    monkeypatch.setattr(Runtime, "generate", watched)
+    prompts: list[int] = []
+    async with Runtime(backend=Scripted(reply, context_length=2400)) as runtime:
+        session = ChatSession(runtime, instructions="Be kind.", tools=[get_weather], context_overflow="drop_oldest")
+        for number in range(24):
+            told = await events(session, long(number, fails=number % 3 == 0), max_tokens=200)
+            info = told[-1]
+            assert isinstance(info, Info)
+            assert info.stop_detail == "eos"
+            prompts.append(len(await runtime.prepare(asked[-1], tools=[get_weather])))
+    assert max(prompts) <= 2400
+    falls = [after for before, after in itertools.pairwise(prompts) if after < before]
+    assert len(falls) > 2
+    assert all(after <= 1200 for after in falls)
+    assert len([m for m in session.history if m["role"] == "user"]) == 24
+    for messages in asked:
+        assert messages[0] == {"role": "system", "content": "Be kind."}
+        assert messages[1]["role"] == "user"
+        calls = [each["id"] for m in messages for each in m.get("tool_calls") or ()]
+        assert calls == [m["tool_call_id"] for m in messages if m["role"] == "tool"]
+        places = [place for place, m in enumerate(session.history) if m == messages[1]]
+        assert places
+        assert session.history[places[0] :][: len(messages) - 1] == messages[1:]
+
+
+async def test_a_question_that_does_not_fit_by_itself_is_refused() -> None:
+    """There is nothing left to drop; the session goes on."""
+    async with Runtime(backend=Scripted("yes", context_length=600)) as runtime:
+        session = ChatSession(runtime, context_overflow="drop_oldest")
+        await session.respond(long(1))
+        with pytest.raises(PromptTooLong):
+            await session.respond("word " * 200)
+        assert await session.respond(long(2)) == "yes"
+        session.clear()
+        assert await session.respond(long(3)) == "yes"

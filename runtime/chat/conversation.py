@@ -10,6 +10,7 @@ import msgspec
 
 from greenroom.chat.dispatch import Dispatch, OnToolError
 from greenroom.chat.messages import Message
+from greenroom.chat.overflow import Overflow, shown
 from greenroom.errors import InvalidParameter, SessionBusy
 from greenroom.inputs.tools import Toolbox, Tools
 from greenroom.lifetimes import HomeLoop
@@ -24,6 +25,7 @@ OnCancel = Literal["rollback", "keep_partial"]
 WhenBusy = Literal["wait", "raise", "stop"]
 _CHOICES = {
     "on_cancel": ("rollback", "keep_partial"),
+    "context_overflow": ("error", "drop_oldest"),
     "when_busy": ("wait", "raise", "stop"),
 }
 
@@ -39,6 +41,7 @@ class Settings(msgspec.Struct, kw_only=True):
     on_tool_error: OnToolError = "tell"
     on_cancel: OnCancel = "rollback"
     when_busy: WhenBusy = "wait"
+    context_overflow: Overflow = "error"
 
     def __post_init__(self) -> None:
         """Check the choices."""
@@ -85,6 +88,10 @@ class Conversation:
         self.toolbox = Toolbox(settings.tools) if settings.tools else None
         self.transcript: list[Message] = [dict(message) for message in history]
         """The messages of all turns that are over, without the instructions."""
+        self.first_shown = 0
+        """The message of the transcript from which on the model is shown it."""
+        self.tokens_used = 0
+        """What the last turn's prompt and answer held of the context."""
         self.turn: RunningTurn | None = None
 
     def __repr__(self) -> str:
@@ -95,6 +102,20 @@ class Conversation:
         """What the model's template calls the thinking of an earlier message."""
         template = session_of(self._runtime).client.model.chat_template or ""
         return "thinking" if "message.thinking" in template else "reasoning_content"
+
+    @property
+    def context_length(self) -> int | None:
+        """Tokens that the model's context holds; None where it has no bound."""
+        return session_of(self._runtime).client.model.context_length
+
+    def shown(self) -> list[Message]:
+        """What of the transcript the model is shown."""
+        return shown(self.transcript, self.first_shown)
+
+    def restart(self, transcript: list[Message]) -> None:
+        """Begin anew with these messages."""
+        self.transcript = transcript
+        self.first_shown = self.tokens_used = 0
 
     @property
     def is_busy(self) -> bool:

@@ -21,6 +21,7 @@ from greenroom.chat.messages import (
     with_results,
     write,
 )
+from greenroom.chat.overflow import Overflow
 from greenroom.chat.streams import EventTurn, TextTurn
 from greenroom.chat.turn import Turn
 from greenroom.inputs.parameters import GenerateParameters
@@ -50,7 +51,11 @@ class ChatSession:
     whose text is meant for it), raised ("raise"), or told as a function of the call and the exception says. It is
     logged with its traceback in any case. `on_cancel`: of a turn that was
     cut, nothing is kept ("rollback") or what was said ("keep_partial"). A question while a turn runs waits, fails with
-    `SessionBusy` ("raise"), or stops that turn ("stop"), as `when_busy` says. Raises `InvalidParameter`.
+    `SessionBusy` ("raise"), or stops that turn ("stop"), as `when_busy` says.
+
+    `context_overflow`: a transcript that the context has no room for is a `PromptTooLong` ("error"), or its oldest
+    turns are not shown to the model any more ("drop_oldest"): whole turns, with what their tools gave, until half of
+    the context is free. System messages stay, and so does all of `history`. Raises `InvalidParameter`.
     """
 
     def __init__(
@@ -68,6 +73,7 @@ class ChatSession:
         on_tool_error: OnToolError = "tell",
         on_cancel: OnCancel = "rollback",
         when_busy: WhenBusy = "wait",
+        context_overflow: Overflow = "error",
     ) -> None:
         settings = Settings(
             tools=tools,
@@ -78,6 +84,7 @@ class ChatSession:
             on_tool_error=on_tool_error,
             on_cancel=on_cancel,
             when_busy=when_busy,
+            context_overflow=context_overflow,
         )
         if history:
             check_messages(history)
@@ -132,7 +139,7 @@ class ChatSession:
     def clear(self) -> None:
         """Forget all turns. Raises `SessionBusy` while one runs."""
         self._conversation.require_idle()
-        self._conversation.transcript.clear()
+        self._conversation.restart([])
 
     async def save(self, path: str | Path, *, cache: bool = True) -> None:
         """Write instructions and transcript as JSON and, beside it, what the runtime holds of their KV.
@@ -159,7 +166,7 @@ class ChatSession:
             await session_of(self._runtime).client.import_kv(kv)
         self._conversation.require_idle()
         self.instructions = saved.instructions
-        self._conversation.transcript = saved.history
+        self._conversation.restart(saved.history)
 
     def fork(self) -> ChatSession:
         """A session of its own that goes on from here; a turn that runs is not in it."""
@@ -174,7 +181,7 @@ class ChatSession:
     async def _held_kv(self) -> bytes | None:
         """The KV of what the next turn's prompt begins with, whatever is asked in it."""
         runtime, settings = find(self._runtime), self._conversation.settings
-        transcript = self._conversation.transcript
+        transcript = self._conversation.shown()
         messages = [*self._opening(), *transcript, *with_results(transcript, user_messages(_ANY_QUESTION))]
         ids = await runtime.prepare(messages, tools=settings.tools, template_options=settings.template_options)
         return await session_of(runtime).client.export_kv(ids)
@@ -199,4 +206,10 @@ class ChatSession:
                 **(overrides if is_first else later),
             )
 
-        return Turn(self._conversation, user_messages(prompt), start)
+        async def count(messages: list[Message]) -> int:
+            ids = await find(self._runtime).prepare(
+                [*self._opening(), *messages], tools=settings.tools, template_options=settings.template_options
+            )
+            return len(ids)
+
+        return Turn(self._conversation, user_messages(prompt), start, count)

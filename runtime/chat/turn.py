@@ -20,7 +20,8 @@ from anyio import CancelScope, Event, get_cancelled_exc_class
 from greenroom.chat import dispatch
 from greenroom.chat.conversation import Conversation
 from greenroom.chat.messages import Message, assistant_message, tool_message, with_results
-from greenroom.errors import GreenroomError
+from greenroom.chat.overflow import Count, first_shown, naming_the_option
+from greenroom.errors import GreenroomError, PromptTooLong
 from greenroom.events import Chunk, Info, Reasoning, RejectedToolCall, ToolCall, ToolResult, TurnEvent
 from greenroom.events import Event as AnyEvent
 from greenroom.lifetimes import HomeLoop
@@ -28,6 +29,8 @@ from greenroom.request.streams import EventStream
 
 __all__ = ["Turn"]
 
+_FULL = 0.75
+"""Of the context: a turn that would begin with more has little room for its answer."""
 Start = Callable[[list[Message], bool], EventStream]
 """A generation behind these messages; whether it is the turn's first."""
 
@@ -35,12 +38,13 @@ Start = Callable[[list[Message], bool], EventStream]
 class Turn:
     """Not for sharing: one task reads, any may close."""
 
-    def __init__(self, conversation: Conversation, new: list[Message], start: Start) -> None:
+    def __init__(self, conversation: Conversation, new: list[Message], start: Start, count: Count) -> None:
         self._conversation = conversation
         self._new = new
         """Messages of this turn: the question, then calls and results of rounds that are complete."""
         self._asked = len(new)
         self._start = start
+        self._count = count
         self._stream: EventStream | None = None
         self._infos: list[Info] = []
         self._ready: deque[TurnEvent] = deque()
@@ -80,22 +84,53 @@ class Turn:
         await self._conversation.claim(self)
         self._new = with_results(self._conversation.transcript, self._new)
         self._asked = len(self._new)
+        limit = self._conversation.context_length
+        if self._drops and limit is not None and self._conversation.tokens_used > _FULL * limit:
+            await self._drop_oldest(limit)
         self._stream = self._start(self._messages(), True)
+
+    @property
+    def _drops(self) -> bool:
+        return self._conversation.settings.context_overflow == "drop_oldest"
+
+    async def _drop_oldest(self, limit: int) -> bool:
+        """Let go of turns until half of `limit` tokens are free; whether there were any."""
+        conversation = self._conversation
+        before = conversation.first_shown
+        conversation.first_shown = await first_shown(
+            conversation.transcript, self._new, before, limit // 2, self._count
+        )
+        return conversation.first_shown > before
+
+    async def _next_of_stream(self, stream: EventStream) -> AnyEvent | None:
+        """None where its prompt was too long, and is shorter now."""
+        try:
+            return await stream.__anext__()
+        except PromptTooLong as error:
+            if not self._drops:
+                raise naming_the_option(error) from error
+            if not await self._drop_oldest(error.limit):
+                raise
+            self._stream = self._start(self._messages(), len(self._infos) == 0)
+            return None
 
     async def _read(self) -> TurnEvent | None:
         """One event, or the round's end: None where the turn goes on, was closed meanwhile, or has something ready."""
         if self._stream is None:
             return None
         try:
-            event = await self._stream.__anext__()
+            event = await self._next_of_stream(self._stream)
         except StopAsyncIteration:
             self._has_unread = False
             await self._break_off()
+            return None
+        if event is None:
             return None
         if not isinstance(event, Info):
             self._output.add(event)
             return event
         self._infos.append(event)
+        self._conversation.tokens_used = event.prompt_tokens + event.generation_tokens
         if event.stop_reason == "cancelled":
             self._finish(complete=False)
         elif self._wants_another():
@@ -136,7 +171,7 @@ class Turn:
         self._stream = self._start(self._messages(), False)
 
     def _messages(self) -> list[Message]:
-        return [*self._conversation.transcript, *self._new]
+        return [*self._conversation.shown(), *self._new]
 
     # Ends.
 
