@@ -23,6 +23,7 @@ class RequestOptions(ParameterOptions, total=False):
     constrain: object
     template: bool | None
     template_options: Mapping[str, Any] | None
+    thinking: bool | None
     context: Context | None
     progress: Progress | None
 
@@ -47,4 +48,5 @@ class TurnOptions(ParameterOptions, total=False):
     constrain: object
     tool_choice: str
     template: bool | None
+    thinking: bool | None
     progress: Progress | None

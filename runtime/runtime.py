@@ -43,6 +43,7 @@ from greenroom.inputs.parameters import (
 from greenroom.inputs.prompts import Prompt
 from greenroom.inputs.tools import Toolbox, Tools
 from greenroom.options import GenerateOptions, RequestOptions
+from greenroom.parsing.detect import infer_thinking
 from greenroom.request import current
 from greenroom.request.config import GenerationConfig, MakeDecoder
 from greenroom.request.decoders import TokenDecoder
@@ -221,6 +222,7 @@ class Runtime:
         A str is a user message through the model's chat template where it has one (`template=False`: raw text), a list
         of ints is taken as it is, a list of messages goes through the template. By name it takes `GenerateOptions`:
         the parameters of a generation, which beat `parameters`, and what follows; an unknown name is a `TypeError`.
+        `thinking` turns the template's own switch for thoughts on or off, by whatever name it has; None leaves it.
         `constrain` says what may be written: a `Constraint`, a Python type (JSON of it), or a list of them, all of
         which then hold.
 
@@ -317,6 +319,7 @@ class Runtime:
         constrain: object = None,
         template: bool | None = None,
         template_options: Mapping[str, Any] | None = None,
+        thinking: bool | None = None,
         context: Context | None = None,
         progress: Progress | None = None,
         **overrides: Unpack[ParameterOptions],
@@ -332,6 +335,7 @@ class Runtime:
             tools=calling.schemas,
             template=template,
             template_options=template_options,
+            thinking=thinking,
             progress=progress,
             context=None if context is None else buffer_of(context),
         )
@@ -439,6 +443,7 @@ class Runtime:
         tools: Tools | None = None,
         template: bool | None = None,
         template_options: Mapping[str, Any] | None = None,
+        thinking: bool | None = None,
     ) -> list[int]:
         """The ids that `generate` would run for this prompt."""
         model = self._require_session().client.model
@@ -454,6 +459,8 @@ class Runtime:
                     tools=schemas,
                     template=template,
                     template_options=template_options,
+                    thinking=thinking,
+                    is_known_to_think=infer_thinking(model) is not None,
                 )
             )
 

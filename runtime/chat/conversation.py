@@ -42,6 +42,7 @@ class Settings(msgspec.Struct, kw_only=True):
     on_cancel: OnCancel = "rollback"
     when_busy: WhenBusy = "wait"
     context_overflow: Overflow = "error"
+    thinking: bool | None = None
 
     def __post_init__(self) -> None:
         """Check the choices."""

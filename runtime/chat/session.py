@@ -55,7 +55,8 @@ class ChatSession:
 
     `context_overflow`: a transcript that the context has no room for is a `PromptTooLong` ("error"), or its oldest
     turns are not shown to the model any more ("drop_oldest"): whole turns, with what their tools gave, until half of
-    the context is free. System messages stay, and so does all of `history`. Raises `InvalidParameter`.
+    the context is free. System messages stay, and so does all of `history`. `thinking` is that of `generate`, for
+    turns that do not say. Raises `InvalidParameter`.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class ChatSession:
         on_cancel: OnCancel = "rollback",
         when_busy: WhenBusy = "wait",
         context_overflow: Overflow = "error",
+        thinking: bool | None = None,
     ) -> None:
         settings = Settings(
             tools=tools,
@@ -85,6 +87,7 @@ class ChatSession:
             on_cancel=on_cancel,
             when_busy=when_busy,
             context_overflow=context_overflow,
+            thinking=thinking,
         )
         if history:
             check_messages(history)
@@ -180,11 +183,17 @@ class ChatSession:
 
     async def _held_kv(self) -> bytes | None:
         """The KV of what the next turn's prompt begins with, whatever is asked in it."""
-        runtime, settings = find(self._runtime), self._conversation.settings
         transcript = self._conversation.shown()
         messages = [*self._opening(), *transcript, *with_results(transcript, user_messages(_ANY_QUESTION))]
-        ids = await runtime.prepare(messages, tools=settings.tools, template_options=settings.template_options)
-        return await session_of(runtime).client.export_kv(ids)
+        ids = await self._prepare(messages, self._conversation.settings.thinking)
+        return await session_of(self._runtime).client.export_kv(ids)
+
+    async def _prepare(self, messages: list[Message], thinking: bool | None) -> list[int]:
+        """The ids that a turn of these messages runs."""
+        settings = self._conversation.settings
+        return await find(self._runtime).prepare(
+            messages, tools=settings.tools, template_options=settings.template_options, thinking=thinking
+        )
 
     def _opening(self) -> list[Message]:
         """The system message, where there are instructions."""
@@ -192,6 +201,8 @@ class ChatSession:
 
     def _turn(self, prompt: Question, overrides: TurnOptions) -> Turn:
         settings = self._conversation.settings
+        overrides = overrides.copy()
+        overrides.setdefault("thinking", settings.thinking)
         later = overrides.copy()
         if overrides.get("tool_choice", "none") != "none":
             later["tool_choice"] = "auto"
@@ -207,9 +218,6 @@ class ChatSession:
             )
 
         async def count(messages: list[Message]) -> int:
-            ids = await find(self._runtime).prepare(
-                [*self._opening(), *messages], tools=settings.tools, template_options=settings.template_options
-            )
-            return len(ids)
+            return len(await self._prepare([*self._opening(), *messages], overrides["thinking"]))
 
         return Turn(self._conversation, user_messages(prompt), start, count)

@@ -52,7 +52,7 @@ async def run(options: argparse.Namespace) -> int:
                 tools=tools or None,
                 parameters=parameters,
                 on_cancel="keep_partial",
-                template_options={"enable_thinking": True} if options.thinking else None,
+                thinking=True if options.thinking else None,
             )
             console.print(f"{options.model or 'the bundled understudy'} on {runtime.model.device}", style="dim")
             console.print(_HELP, style="dim")

@@ -13,6 +13,7 @@ from typing import Any
 from greenroom.backends.protocol import Tokenizer
 from greenroom.errors import GreenroomError, InvalidPrompt, NotSupported
 from greenroom.inputs.chat_template import adapt_messages
+from greenroom.inputs.thinking_switch import switch_thinking
 
 __all__ = ["Prompt", "check", "encode", "render"]
 
@@ -37,45 +38,63 @@ def encode(
     tools: Sequence[Mapping[str, Any]] | None = None,
     template: bool | None = None,
     template_options: Mapping[str, Any] | None = None,
+    thinking: bool | None = None,
+    is_known_to_think: bool = False,
 ) -> tuple[int, ...]:
     """The ids to run: at least one, each from 0 to `vocab_size` - 1.
 
     A str is a user message through the model's template where it has one; `template=False` takes it as raw text, with
     the model's leading special tokens, `template=True` insists on the template. A list of ints is taken as it is, a
     list of messages always goes through the template, with `tools` and the template's own variables in
-    `template_options`; calls in messages are given in the way that the template wants.
+    `template_options`; calls in messages are given in the way that the template wants. `thinking` turns the template's
+    own switch: see `switch_thinking`.
 
     Raises `InvalidPrompt` for all that `check` finds, for no ids or an id outside of the vocabulary, where a template
-    is needed and the model has none, where the template fails (with its error as the cause), and for `template` or
-    `template_options` where no template is used: they would be ignored.
+    is needed and the model has none, where the template fails (with its error as the cause), and for `template`,
+    `template_options` or `thinking` where no template is used: they would be ignored. Raises `NotSupported` for
+    `thinking` where the template has no such switch.
     """
     kind = _kind(prompt)
-    asked: object = template
-    if asked is not None and not isinstance(asked, bool):
-        raise NotSupported(f"template={asked!r}", "it is None, True or False")
-    if kind is int:
-        ids: Sequence[Any] = prompt
-        uses_template = False
-        if template:
-            raise InvalidPrompt("token ids are run as they are, but template=True asks for the chat template")
+    given: Any = prompt
+    if _uses_template(kind, tokenizer, template):
+        messages: Sequence[Mapping[str, Any]] = [{"role": "user", "content": given}] if kind is str else given
+        if _checked_flag("thinking", thinking) is not None:
+            messages, template_options = switch_thinking(
+                messages, template_options, tokenizer, thinks=bool(thinking), is_known_to_think=is_known_to_think
+            )
+        ids = render(messages, tokenizer, template_options, tools=tools)
     else:
-        has_template = tokenizer.has_chat_template
-        if kind is dict and template is False:
-            raise InvalidPrompt("messages go through the chat template, but template=False forbids it")
-        uses_template = kind is dict or template is True or (template is None and has_template)
-        if uses_template and not has_template:
-            raise InvalidPrompt("this model has no chat template: pass text or token ids")
-        text: Any = prompt
-        messages = [{"role": "user", "content": text}] if kind is str else text
-        ids = render(messages, tokenizer, template_options, tools=tools) if uses_template else tokenizer.encode(text)
-    if template_options and not uses_template:
-        raise InvalidPrompt("template_options were given, but this prompt goes through no chat template")
+        if template_options or thinking is not None:
+            name = "template_options were" if template_options else "thinking was"
+            raise InvalidPrompt(f"{name} given, but this prompt goes through no chat template")
+        ids = given if kind is int else tokenizer.encode(given)
     if not ids:
         raise InvalidPrompt("the prompt has no tokens")
     if min(ids) < 0 or max(ids) >= vocab_size:
         wrong = next(token for token in ids if not 0 <= token < vocab_size)
         raise InvalidPrompt(f"token ids must be from 0 to {vocab_size - 1}, got {wrong}")
     return tuple(ids)
+
+
+def _uses_template(kind: type, tokenizer: Tokenizer, template: bool | None) -> bool:
+    _checked_flag("template", template)
+    if kind is int:
+        if template:
+            raise InvalidPrompt("token ids are run as they are, but template=True asks for the chat template")
+        return False
+    has_template = tokenizer.has_chat_template
+    if kind is dict and template is False:
+        raise InvalidPrompt("messages go through the chat template, but template=False forbids it")
+    uses_template = kind is dict or template is True or (template is None and has_template)
+    if uses_template and not has_template:
+        raise InvalidPrompt("this model has no chat template: pass text or token ids")
+    return uses_template
+
+
+def _checked_flag(name: str, value: object) -> object:
+    if value is not None and not isinstance(value, bool):
+        raise NotSupported(f"{name}={value!r}", "it is None, True or False")
+    return value
 
 
 def _kind(prompt: object) -> type[str | int | dict[str, Any]]:

@@ -13,6 +13,7 @@ from greenroom.actors.messages import Submit
 from greenroom.errors import InvalidParameter, NotSupported
 from greenroom.inputs import prompts
 from greenroom.inputs.prompts import Prompt
+from greenroom.parsing.detect import infer_thinking
 from greenroom.request.config import GenerationConfig, MakeDecoder
 from greenroom.request.context_buffer import ContextBuffer
 from greenroom.request.context_lease import ContextLease
@@ -33,6 +34,7 @@ class PromptOptions:
     """The schemas that the template is given."""
     template: bool | None = None
     template_options: Mapping[str, Any] | None = None
+    thinking: bool | None = None
     progress: Progress | None = None
     context: ContextBuffer | None = None
     """Where the prompt stands behind what that holds."""
@@ -61,6 +63,8 @@ def submit_prompt(config: GenerationConfig, prompt: Prompt, options: PromptOptio
             tools=options.tools,
             template=options.template,
             template_options=options.template_options,
+            thinking=options.thinking,
+            is_known_to_think=infer_thinking(model) is not None,
         )
 
     def prepare(request: int) -> Submit:
@@ -90,4 +94,6 @@ def _lease(client: Client, prompt: Prompt, options: PromptOptions) -> ContextLea
         raise InvalidParameter("context", context, "a context of this runtime")
     if options.template_options:
         raise NotSupported("template_options behind a context", "render the messages, and fill their ids")
+    if options.thinking is not None:
+        raise NotSupported("thinking= behind a context", "render the messages, and fill their ids")
     return ContextLease.of(context, prompt, template=options.template)
