@@ -158,6 +158,14 @@ def test_what_would_be_ignored_is_refused() -> None:
 
 def test_a_failing_template_is_an_invalid_prompt() -> None:
     """With the template's own error as the cause."""
+
+    class Failing(Letters):
+        """Wants what no message has."""
+
+        def render(self, messages: Sequence[Mapping[str, Any]], **_: Any) -> list[int]:
+            """See `Tokenizer.render`."""
+            return [message["colour"] for message in messages]
+
     with pytest.raises(InvalidPrompt, match="the chat template failed, KeyError") as caught:
-        prompts.encode([{"role": "user"}], Letters(), VOCAB)
+        prompts.encode([{"role": "user", "content": "a"}], Failing(), VOCAB)
     assert isinstance(caught.value.__cause__, KeyError)

@@ -93,6 +93,8 @@ class Conversation:
         """The message of the transcript from which on the model is shown it."""
         self.tokens_used = 0
         """What the last turn's prompt and answer held of the context."""
+        self.calls_checked = 0
+        """So many calls of one message are known to be taken by the model's template, with their results."""
         self.turn: RunningTurn | None = None
 
     def __repr__(self) -> str:

@@ -156,6 +156,7 @@ class Turn:
     async def _run_tools(self) -> None:
         """Run the round's calls and begin the next round. Stopped meanwhile: the turn's end."""
         settings, calls = self._conversation.settings, self._output.calls
+        await self._check_results()
         found: dict[int, ToolResult] = {}
         with CancelScope() as self._scope:
             await dispatch.run(calls, self._conversation.toolbox, settings.tool_dispatch, settings.on_tool_error, found)
@@ -169,6 +170,15 @@ class Turn:
         self._new += [self._output.message(self._conversation.thought_key), *map(tool_message, results)]
         self._output = _Output()
         self._stream = self._start(self._messages(), False)
+
+    async def _check_results(self) -> None:
+        """Raise `InvalidPrompt` where the template takes no such calls and results: before a tool has run."""
+        calls = self._output.calls
+        if len(calls) > self._conversation.calls_checked:
+            said = self._output.message(self._conversation.thought_key)
+            results = [tool_message(ToolResult(call.id, call.function.name, "done")) for call in calls]
+            await self._count([*self._messages(), said, *results])
+            self._conversation.calls_checked = len(calls)
 
     def _messages(self) -> list[Message]:
         return [*self._conversation.shown(), *self._new]

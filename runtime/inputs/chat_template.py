@@ -1,8 +1,9 @@
-"""What a chat template wants of messages with tool calls, found by trying.
+"""What a chat template wants of a conversation, found by trying.
 
 Templates disagree: some take a call's arguments as an object, some as JSON text; some write calls only where the
-content is None, some fail over None. A conversation that holds a call is rendered in each way, once a tokenizer, and
-the first way in which the call comes out right is the one that messages are given in.
+content is None, some fail over None; some take one call a message, ids of nine characters, or questions and answers in
+turn alone. A conversation that holds what they may disagree about is rendered in each way, once a tokenizer, and the
+first way in which it comes out right is the one that messages are given in.
 """
 
 from __future__ import annotations
@@ -15,6 +16,16 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from greenroom.backends.protocol import Tokenizer
+from greenroom.inputs.histories import (
+    Message,
+    alternating,
+    normalised,
+    one_call_each,
+    system_first,
+    text_apart,
+    with_short_ids,
+    without_system,
+)
 
 __all__ = ["TemplateTraits", "adapt_messages", "template_traits"]
 
@@ -23,6 +34,8 @@ _log = logging.getLogger("greenroom")
 _ABSENT = "absent"
 _TEXT = "Let me see."
 _NAME = "probe_tool"
+_QUESTION = {"role": "user", "content": "Hello."}
+_SYSTEM_MESSAGE = {"role": "system", "content": _TEXT}
 _ARGUMENTS = {"probe_key": "probe_value"}
 _TOOL = {
     "type": "function",
@@ -36,7 +49,9 @@ _TOOL = {
         },
     },
 }
-_ID = "probe0123"  # nine letters and digits: some templates insist
+_ID = "probe0123"
+_DONE = "done with "
+_LONG_ID = "call_0123456789abcdef01234567"
 
 
 class TemplateTraits(NamedTuple):
@@ -49,15 +64,24 @@ class TemplateTraits(NamedTuple):
     empty: str | None = ""
     keeps_text: bool = True
     """Text and calls of one message both come out."""
+    text_apart: bool = False
+    """They do not, but come out as two messages."""
     shows_tools: bool = False
     """The template tells the model which tools there are."""
+    one_call_each: bool = False
+    """A message has one call; several are as many messages, each with its result."""
+    short_ids: bool = False
+    """Ids have nine characters."""
 
 
 _KNOWN: WeakKeyDictionary[Tokenizer, TemplateTraits] = WeakKeyDictionary()
+_ALTERNATES: WeakKeyDictionary[Tokenizer, bool] = WeakKeyDictionary()
+_SYSTEM: WeakKeyDictionary[Tokenizer, bool] = WeakKeyDictionary()
+_LATE_SYSTEM: WeakKeyDictionary[Tokenizer, bool] = WeakKeyDictionary()
 
 
 def template_traits(tokenizer: Tokenizer) -> TemplateTraits:
-    """What the tokenizer's template wants of calls. Renders up to eight small conversations, the first time."""
+    """What the tokenizer's template wants of calls. Renders up to a dozen small conversations, the first time."""
     known = _KNOWN.get(tokenizer)
     if known is None:
         known = _KNOWN[tokenizer] = _probe(tokenizer)
@@ -66,17 +90,33 @@ def template_traits(tokenizer: Tokenizer) -> TemplateTraits:
     return known
 
 
-def adapt_messages(messages: Sequence[Mapping[str, Any]], tokenizer: Tokenizer) -> Sequence[Mapping[str, Any]]:
-    """The messages as the template wants them; those without calls as they are."""
-    if not any(message.get("tool_calls") for message in messages):
-        return messages
-    known = template_traits(tokenizer)
+def adapt_messages(messages: Sequence[Mapping[str, Any]], tokenizer: Tokenizer) -> list[Message]:
+    """The messages as the template wants them. Raises `InvalidPrompt` for what cannot be said to a model of texts."""
+    found = normalised(messages)
+    if any(message.get("tool_calls") for message in found):
+        found = _with_calls(found, template_traits(tokenizer))
+    roles = [message["role"] for message in found]
+    if "system" in roles and not _takes_system(tokenizer):
+        found = without_system(found)
+    elif "system" in roles[1:] and not _takes_late_system(tokenizer):
+        found = system_first(found)
+    return alternating(found) if _needs_turns(found) and _alternates(tokenizer) else found
+
+
+def _with_calls(messages: list[Message], known: TemplateTraits) -> list[Message]:
+    if known.text_apart:
+        messages = text_apart(messages)
+    if known.one_call_each:
+        messages = one_call_each(messages)
+    if known.short_ids:
+        messages = with_short_ids(messages)
     return [_adapt(message, known) if message.get("tool_calls") else message for message in messages]
 
 
-def _adapt(message: Mapping[str, Any], known: TemplateTraits) -> dict[str, Any]:
+def _adapt(message: Message, known: TemplateTraits) -> Message:
     adapted = dict(message)
-    adapted["tool_calls"] = [_call(call, as_text=known.as_text) for call in message["tool_calls"]]
+    if known.as_text:
+        adapted["tool_calls"] = [_as_text(call) for call in message["tool_calls"]]
     if not adapted.get("content") or not known.keeps_text:
         adapted.pop("content", None)
         if known.empty != _ABSENT:
@@ -84,56 +124,103 @@ def _adapt(message: Mapping[str, Any], known: TemplateTraits) -> dict[str, Any]:
     return adapted
 
 
-def _call(call: Mapping[str, Any], *, as_text: bool) -> dict[str, Any]:
+def _as_text(call: Mapping[str, Any]) -> Message:
     function = dict(call["function"])
-    arguments = function.get("arguments")
-    if as_text and not isinstance(arguments, str):
-        function["arguments"] = json.dumps(arguments if arguments is not None else {}, ensure_ascii=False)
-    elif not as_text and isinstance(arguments, str):
-        function["arguments"] = json.loads(arguments)
+    function["arguments"] = json.dumps(function["arguments"], ensure_ascii=False)
     return {**call, "function": function}
 
 
 def _probe(tokenizer: Tokenizer) -> TemplateTraits:
-    shows = _shows_tools(tokenizer)
+    found = _probe_one_call(tokenizer, TemplateTraits(shows_tools=_shows_tools(tokenizer)))
+    if not found.writes_calls:
+        return found
+    if not _is_right(_render(tokenizer, found, "", [_LONG_ID]), as_text=found.as_text):
+        found = found._replace(short_ids=True)
+    two = ["one012345", "two012345"]
+    if not _is_right(_render(tokenizer, found, "", two), as_text=found.as_text, calls=2):
+        apart = found._replace(one_call_each=True)
+        if _is_right(_render(tokenizer, apart, "", two), as_text=found.as_text, calls=2):
+            return apart
+    return found
+
+
+def _probe_one_call(tokenizer: Tokenizer, none: TemplateTraits) -> TemplateTraits:
     for as_text, empty in itertools.product((False, True), ("", None, _ABSENT)):
-        found = TemplateTraits(True, as_text, empty, shows_tools=shows)
-        if _is_right(_render_call(tokenizer, found, ""), as_text=as_text):
-            text = _render_call(tokenizer, found, _TEXT)
-            return found._replace(keeps_text=_is_right(text, as_text=as_text) and _TEXT in (text or ""))
-    return TemplateTraits(shows_tools=shows)
+        found = none._replace(writes_calls=True, as_text=as_text, empty=empty)
+        if _is_right(_render(tokenizer, found, "", [_ID]), as_text=as_text):
+            if _keeps(tokenizer, found):
+                return found
+            apart = found._replace(keeps_text=False, text_apart=True)
+            return apart if _keeps(tokenizer, apart) else found._replace(keeps_text=False)
+    return none
+
+
+def _keeps(tokenizer: Tokenizer, known: TemplateTraits) -> bool:
+    """Whether the text of a message with calls comes out too."""
+    text = _render(tokenizer, known, _TEXT, [_ID])
+    return _is_right(text, as_text=known.as_text) and _TEXT in text
 
 
 def _shows_tools(tokenizer: Tokenizer) -> bool:
-    messages = [{"role": "user", "content": "Hello."}]
-    try:
-        return _NAME in tokenizer.decode(tokenizer.render(messages, tools=[_TOOL]), skip_special_tokens=False)
-    except Exception:  # noqa: BLE001 - a template is a program: it may raise anything
-        return False
+    return _NAME in _text_of(tokenizer, [_QUESTION], [_TOOL])
 
 
-def _render_call(tokenizer: Tokenizer, known: TemplateTraits, text: str) -> str | None:
-    """The text of the assistant's call and of the result, as the template writes them; None where it fails."""
-    call = {"id": _ID, "type": "function", "function": {"name": _NAME, "arguments": _ARGUMENTS}}
-    asked: list[Mapping[str, Any]] = [{"role": "user", "content": "Hello."}]
-    messages = [
-        *asked,
-        _adapt({"role": "assistant", "content": text, "tool_calls": [call]}, known),
-        {"role": "tool", "tool_call_id": _ID, "name": _NAME, "content": "done"},
+def _render(tokenizer: Tokenizer, known: TemplateTraits, text: str, ids: Sequence[str]) -> str:
+    """The text of an assistant's calls and of their results, as the template writes them; nothing where it fails."""
+    calls = [
+        {"id": each, "type": "function", "function": {"name": _NAME, "arguments": dict(_ARGUMENTS)}} for each in ids
     ]
-    try:
-        ids = tokenizer.render(messages)  # without tools: their list has the same words
-    except Exception:  # noqa: BLE001 - a template is a program: it may raise anything
-        try:
-            ids = tokenizer.render(messages, tools=[_TOOL])
-        except Exception:  # noqa: BLE001
-            return None
-    return tokenizer.decode(ids, skip_special_tokens=False)
+    said: Message = {"role": "assistant", "content": text, "tool_calls": calls}
+    results = [{"role": "tool", "tool_call_id": each, "name": _NAME, "content": f"{_DONE}{each}"} for each in ids]
+    answer = {"role": "assistant", "content": "Done."}
+    messages = _with_calls([_QUESTION, said, *results, answer, _QUESTION], known)
+    return _text_of(tokenizer, messages)  # without tools, where that works: their list has the same words
 
 
-def _is_right(text: str | None, *, as_text: bool) -> bool:
-    """Whether name and arguments came out, neither as Python's repr nor as JSON inside of a JSON string."""
-    if text is None or _NAME not in text or "probe_value" not in text:
+def _is_right(text: str, *, as_text: bool, calls: int = 1) -> bool:
+    """Whether names and arguments came out, neither as Python's repr nor as JSON inside of a JSON string."""
+    if text.count(_NAME) < calls or text.count("probe_value") < calls or text.count(_DONE) < calls:
         return False
     wrong = ("{'probe_key'", '\\"probe_key', "None")
     return not any(each in text for each in wrong) and (as_text or '"{' not in text)
+
+
+# System messages in front, questions and answers in turn.
+
+
+def _takes_system(tokenizer: Tokenizer) -> bool:
+    """Whether a system message in front comes out, or fails no more than a question by itself."""
+    if tokenizer not in _SYSTEM:
+        text = _text_of(tokenizer, [_SYSTEM_MESSAGE, _QUESTION])
+        _SYSTEM[tokenizer] = _TEXT in text or not _text_of(tokenizer, [_QUESTION])
+    return _SYSTEM[tokenizer]
+
+
+def _takes_late_system(tokenizer: Tokenizer) -> bool:
+    """Whether a system message that is not the first one comes out."""
+    if tokenizer not in _LATE_SYSTEM:
+        messages = [_QUESTION, {"role": "assistant", "content": "Done."}, _SYSTEM_MESSAGE, _QUESTION]
+        _LATE_SYSTEM[tokenizer] = _TEXT in _text_of(tokenizer, messages)
+    return _LATE_SYSTEM[tokenizer]
+
+
+def _needs_turns(messages: Sequence[Message]) -> bool:
+    """Whether two questions, or two answers, stand in a row, calls and results left out."""
+    said = [m["role"] for m in messages if m["role"] in {"user", "assistant"} and not m.get("tool_calls")]
+    return any(a == b for a, b in itertools.pairwise(said))
+
+
+def _alternates(tokenizer: Tokenizer) -> bool:
+    """Whether the template fails over two questions in a row, and not over one."""
+    if tokenizer not in _ALTERNATES:
+        once, twice = _text_of(tokenizer, [_QUESTION]), _text_of(tokenizer, [_QUESTION, _QUESTION])
+        _ALTERNATES[tokenizer] = bool(once) and not twice
+    return _ALTERNATES[tokenizer]
+
+
+def _text_of(tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[Message] | None = None) -> str:
+    """The prompt; nothing where the template fails, with tools if it fails without."""
+    try:
+        return tokenizer.decode(tokenizer.render(messages, tools=tools), skip_special_tokens=False)
+    except Exception:  # noqa: BLE001 - a template is a program: it may raise anything
+        return "" if tools else _text_of(tokenizer, messages, [_TOOL])
