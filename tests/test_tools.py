@@ -101,7 +101,7 @@ def test_what_is_no_tool_is_named() -> None:
     with pytest.raises(InvalidParameter, match="name"):
         Tool("two words")
     with pytest.raises(InvalidParameter, match="schema"):
-        Tool("f", parameters={"type": "dict"})
+        Tool("f", parameters={"type": "HashMap"})
     with pytest.raises(InvalidParameter, match="tool"):
         Tool.from_schema({"type": "function"})
     with pytest.raises(InvalidParameter, match="different"):

@@ -18,6 +18,7 @@ from referencing.exceptions import Unresolvable
 
 from greenroom.constraints.bounds.schema_bounds import check_schema
 from greenroom.errors import InvalidConstraint, InvalidParameter, NotSupported, ToolFailed
+from greenroom.inputs.tool_schemas import plain_types
 
 __all__ = ["Tool", "Toolbox", "Tools"]
 
@@ -145,6 +146,7 @@ def _checked_schema(name: str, schema: Any) -> dict[str, Any]:
         raise InvalidParameter(what, schema, "a JSON schema, as a dict")
     try:
         check_schema(schema)
+        schema = plain_types(name, schema)
         Draft202012Validator.check_schema(schema)
     except InvalidConstraint as error:
         raise InvalidParameter(what, _clipped(schema), f"one that can be checked: {error}") from None
