@@ -1,6 +1,7 @@
-"""The front door of this package: one opening of a runtime, with its engine and the thread that prepares prompts.
+"""The front door of this package: one opening of a runtime, with its engine and the threads that prepare requests.
 
-Prompts are tokenized by one worker thread, in the order of the calls: off the event loop, and off the engine thread.
+Prompts are tokenized, and constraints compiled, by threads of their own (see `preparers`): off the event loop, and off
+the engine thread. What waits for one of them can be cancelled, and is over, at once.
 """
 
 from __future__ import annotations
@@ -8,11 +9,11 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from threading import Thread
-from typing import Any
+from typing import Any, TypeVar
 
 from anyio import Event, get_cancelled_exc_class
 
@@ -20,7 +21,8 @@ from greenroom.actors.bridge import Bridge
 from greenroom.actors.dispatcher import Dispatcher
 from greenroom.actors.engine import Engine
 from greenroom.actors.mailbox import Mailbox, PendingRequest
-from greenroom.actors.messages import Inbound, Reject, Release, Shutdown, Submit, Trim
+from greenroom.actors.messages import Announce, Inbound, Reject, Release, Shutdown, Submit, Trim
+from greenroom.actors.preparers import Preparers
 from greenroom.actors.scheduler.admission import Limits
 from greenroom.actors.scheduler.statistics import Statistics
 from greenroom.backends.protocol import Backend, KvOptions, ModelInfo
@@ -28,11 +30,13 @@ from greenroom.constraints.compiler import ConstraintCompiler
 from greenroom.constraints.constraint import CompiledConstraint, Constraint
 from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.errors import EngineFailed, InvalidConstraint, RuntimeClosed
-from greenroom.lifetimes import HomeLoop, running_loop, wait_shielded
+from greenroom.lifetimes import HomeLoop, HomeProcess, running_loop, wait_shielded
 
 __all__ = ["EngineClient", "LoopPoster", "loop_poster"]
 
 _log = logging.getLogger("greenroom")
+
+T = TypeVar("T")
 
 LoopPoster = Callable[[Callable[[Any], object], Any], bool]
 """`post(function, argument)` has an event loop call the function soon, from any thread; False where it has ended."""
@@ -48,9 +52,10 @@ class EngineClient:
         self._compiler: ConstraintCompiler | Exception | None = None
         self._limits = limits
         self._dispatcher = Dispatcher(self._engine.put, max_waiting=max_waiting)
-        self._preparer = ThreadPoolExecutor(1, thread_name_prefix="greenroom-prepare")
+        self._preparers = Preparers()
         self._bridge: Bridge | None = None
         self._home = HomeLoop()
+        self._process = HomeProcess()
         self._is_left = False
         """Closed from a loop that is not its own, which may never hear of it."""
         self._outcome: ModelInfo | BaseException | None = None
@@ -80,10 +85,12 @@ class EngineClient:
     async def close(self) -> None:
         """Cancel and settle all, give everything back. Not to be interrupted: a cancellation is raised afterwards.
 
-        On any loop: its own may be over.
+        On any loop: its own may be over. In a child made by fork there is nothing to close.
         """
-        self._preparer.shutdown(wait=False, cancel_futures=True)
+        if not self._process.is_here():
+            return
         self.shut_down()
+        self._preparers.close()
         if self._home.is_here():
             await self._wait_closed()
         else:
@@ -94,10 +101,7 @@ class EngineClient:
         self._engine.put(Shutdown())
 
     async def _wait_closed(self) -> None:
-        try:
-            await wait_shielded(self._closed, self._closed.is_set)
-        finally:
-            self._preparer.shutdown(wait=False, cancel_futures=True)
+        await wait_shielded(self._closed, self._closed.is_set)
 
     async def _wait_elsewhere(self) -> None:
         """Return once the engine's thread is over; its own loop hears of it where that still runs."""
@@ -121,7 +125,7 @@ class EngineClient:
             self._compiler = error
 
     def compile(self, constraint: Constraint) -> CompiledConstraint:
-        """Compile for the model's vocabulary. Any thread but the event loop's. Raises `InvalidConstraint`."""
+        """Compile for the model's vocabulary: within `prepare`. Raises `InvalidConstraint`."""
         if isinstance(self._compiler, ConstraintCompiler):
             return self._compiler.compile(constraint)
         raise InvalidConstraint(f"this model's tokenizer takes no constraints: {self._compiler}") from self._compiler
@@ -139,6 +143,7 @@ class EngineClient:
     def _on_closed(self, problem: BaseException | None) -> None:
         if problem is not None and self._engine.failure is None:
             _log.error("the engine ended with %r", problem)
+        self._preparers.close()
         self._dispatcher.close(self._engine.failure)
         self._engine.join()  # the thread is over in a moment: too soon to wait for it on another thread
         self._closed.set()
@@ -159,12 +164,64 @@ class EngineClient:
         """The engine's counts."""
         return self._engine.statistics
 
-    def announce(self, prepare: Callable[[int], Submit]) -> PendingRequest:
-        """Take a place in the queue for a request, whose `prepare` runs on the worker thread. Raises `TooBusy`."""
+    def announce(
+        self, prepare: Callable[[int], Submit], *, deadline: float | None = None, needs_thread: bool = True
+    ) -> PendingRequest:
+        """Take a place in the queue for a request that `prepare` builds, on another thread or, with that off, here.
+
+        It may be called more than once. `deadline`, in monotonic seconds, holds while the request is prepared too.
+        Raises `TooBusy`, `PreparersBusy`.
+        """
         bridge = self._open_bridge()
+        if needs_thread:
+            self._preparers.require_room()
         pending = PendingRequest(self._dispatcher.open())
-        self._preparer.submit(_prepare, prepare, pending, self._engine, bridge)
+        request = pending.mailbox.request
+        if needs_thread:
+            self._engine.put(Announce(request, deadline))
+            done = partial(_submit_prepared, request, self._engine, partial(bridge.post, pending.resolve))
+            preparation = self._preparers.submit(partial(prepare, request), done)
+            pending.mailbox.on_end(partial(self._preparers.give_up, preparation))
+        else:
+            self._prepare_here(prepare, pending)
         return pending
+
+    def _prepare_here(self, prepare: Callable[[int], Submit], pending: PendingRequest) -> None:
+        error: Exception | None = None
+        try:
+            message: Submit | Reject = prepare(pending.mailbox.request)
+        except Exception as problem:  # noqa: BLE001 - its own request fails with it, at its first await
+            error = problem
+            message = Reject(pending.mailbox.request, problem)
+        self._send(message)
+        pending.resolve(error)
+
+    async def prepare(self, work: Callable[[], T]) -> T:
+        """What `work` returns, done on a thread that prepares; it may be called more than once. On any loop.
+
+        Cancelled, it is given up at once. Raises what it raises, `PreparersBusy` and `RuntimeClosed`.
+        """
+        self._process.require("this runtime")
+        over, post = Event(), Bridge().post
+        found: list[tuple[Any, Exception | None]] = []
+
+        def done(value: Any, error: Exception | None) -> None:
+            found.append((value, error))
+            post(lambda event: event.set(), over)
+
+        preparation = self._preparers.submit(work, done)
+        try:
+            await over.wait()
+        except BaseException:
+            self._preparers.give_up(preparation)
+            raise
+        if preparation.is_abandoned:
+            raise RuntimeClosed("the runtime was left while this was prepared")
+        value, error = found[0]
+        if error is not None:
+            raise error
+        result: T = value
+        return result
 
     def submit(self, make: Callable[[int], Submit]) -> Mailbox:
         """Submit a request that needs no preparing: it joins the queue at the end of this turn of the event loop.
@@ -245,12 +302,18 @@ def loop_poster() -> LoopPoster:
     return Bridge().post
 
 
-def _prepare(prepare: Callable[[int], Submit], pending: PendingRequest, engine: Engine, bridge: Bridge) -> None:
-    error: Exception | None = None
-    request = pending.mailbox.request
-    try:
-        engine.put(prepare(request))
-    except Exception as problem:  # noqa: BLE001 - its own request fails with it, whatever it is
-        error = problem
-        engine.put(Reject(request, problem))
-    bridge.post(pending.resolve, error)
+def _submit_prepared(
+    request: int,
+    engine: Engine,
+    resolve: Callable[[Exception | None], object],
+    message: Submit | None,
+    error: Exception | None,
+) -> None:
+    """What a preparation has come to, for the engine and for whoever waits; nothing where it was given up."""
+    if message is not None:
+        engine.put(message)
+    elif error is not None:
+        engine.put(Reject(request, error))
+    else:
+        return
+    resolve(error)

@@ -29,6 +29,7 @@ from greenroom.actors import engine_thread
 from greenroom.actors.bridge import Bridge
 from greenroom.actors.inbox import Inbox
 from greenroom.actors.messages import (
+    Announce,
     Answer,
     Awaited,
     Cancel,
@@ -226,6 +227,8 @@ class EngineLoop:
 
     def _accept(self, message: Inbound) -> None:
         match message:
+            case Announce():
+                self._scheduler.announce(message)
             case Submit():
                 self._scheduler.submit(message)
             case Reject():

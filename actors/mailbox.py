@@ -45,6 +45,7 @@ class Mailbox:
         self._home = HomeLoop(running_loop())
         self._is_closed = False
         """Nobody will read any more: closed or dropped."""
+        self._at_end: list[Callable[[], object]] = []
 
     def __repr__(self) -> str:
         return f"<Mailbox {self.request} {self.status} events={len(self._events)}>"
@@ -94,6 +95,12 @@ class Mailbox:
                     self._events.append((info, 0))
                 self._news.set()
                 self._settled.set()
+                while self._at_end:
+                    self._at_end.pop()()
+
+    def on_end(self, call: Callable[[], object]) -> None:
+        """Have `call` called once the request is settled. On the event loop, before it can be."""
+        self._at_end.append(call)
 
     # Readers.
 
@@ -177,12 +184,16 @@ class Mailbox:
 
 
 class PendingRequest:
-    """A request that was announced: its mailbox, and whether its prompt has been prepared."""
+    """A request that was announced: its mailbox, and whether it is queued, or over before that."""
 
     def __init__(self, mailbox: Mailbox) -> None:
         self.mailbox = mailbox
         self._done = Event()
         self._error: Exception | None = None
+        mailbox.on_end(self._done.set)
+
+    def __repr__(self) -> str:
+        return f"<PendingRequest is_done={self._done.is_set()} {self.mailbox!r}>"
 
     def resolve(self, error: Exception | None) -> None:
         """The preparation has ended. On the event loop."""
@@ -190,11 +201,15 @@ class PendingRequest:
         self._done.set()
 
     async def wait(self) -> None:
-        """Until the request is queued. Raises why it is not; cancelled, it settles the request first."""
+        """Until the request is queued, or over: then its stream has the `Info`. Raises why it is not queued.
+
+        Cancelled, it settles the request first.
+        """
         try:
             await self._done.wait()
         except get_cancelled_exc_class():
             await self.mailbox.close("scope")
             raise
-        if self._error is not None:
-            raise self._error
+        error = self.mailbox.error if self.mailbox.is_settled else self._error
+        if error is not None:
+            raise error

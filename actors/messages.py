@@ -16,6 +16,7 @@ from greenroom.constraints.state import ConstraintState
 from greenroom.events import Info, StopDetail
 
 __all__ = [
+    "Announce",
     "Answer",
     "Awaited",
     "Cancel",
@@ -35,6 +36,16 @@ __all__ = [
     "Submit",
     "Trim",
 ]
+
+
+class Announce(msgspec.Struct, frozen=True):
+    """A request that is being prepared, and may be cancelled or overdue before it is. `deadline` as in `Submit`.
+
+    Followed by its `Submit` or `Reject`, unless it ends before: then by one that comes to nothing, or by none.
+    """
+
+    request: int
+    deadline: float | None = None
 
 
 class Submit(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,7 +87,7 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reject(msgspec.Struct, frozen=True):
-    """A request that was announced and will not be submitted: its preparation failed. Answered by `Ended`."""
+    """A request that will not be submitted: its preparation failed. Answered by `Ended`."""
 
     request: int
     error: Exception
@@ -134,7 +145,7 @@ class ImportKv(msgspec.Struct, frozen=True):
     data: bytes
 
 
-Inbound = Submit | Reject | Cancel | Credit | Awaited | Release | Trim | ExportKv | ImportKv | Shutdown
+Inbound = Announce | Submit | Reject | Cancel | Credit | Awaited | Release | Trim | ExportKv | ImportKv | Shutdown
 
 
 class Started(msgspec.Struct, frozen=True):

@@ -7,6 +7,7 @@ need neither: llguidance's own limits bound them, once nothing is forced for eve
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -96,3 +97,12 @@ def watched(what: str, work: Callable[[], T]) -> T:
     if getattr(_HERE, "is_watched", False):
         return work()
     return Watched(what, work).result()
+
+
+def _forget_parent() -> None:
+    global _LOCK  # noqa: PLW0603 - a thread that this process does not have may hold it
+    _LOCK = threading.Lock()
+    _RUNNING.clear()
+
+
+os.register_at_fork(after_in_child=_forget_parent)

@@ -26,6 +26,7 @@ __all__ = [
     "EngineFailed",
     "FactoryClosed",
     "FactoryInUse",
+    "ForkedProcess",
     "GenerationFailed",
     "GreenroomError",
     "IncompatibleEngine",
@@ -43,6 +44,7 @@ __all__ = [
     "ModelNotFound",
     "NoRuntime",
     "NotSupported",
+    "PreparersBusy",
     "PromptTooLong",
     "RoundsExhausted",
     "RuntimeClosed",
@@ -52,6 +54,7 @@ __all__ = [
     "StepUsed",
     "StreamInUse",
     "StructureFailed",
+    "TemplateTimeout",
     "TokenRefused",
     "TooBusy",
     "ToolFailed",
@@ -138,6 +141,14 @@ class InvalidPrompt(InvalidRequest):
     """The prompt is empty, of the wrong type, or holds a token id outside the vocabulary."""
 
 
+class TemplateTimeout(InvalidPrompt):
+    """The chat template did not end in the time that each rendering has: it was interrupted. Render it otherwise."""
+
+    def __init__(self, limit: float) -> None:
+        super().__init__(f"the chat template did not end within {limit:g} s over these messages, and was interrupted")
+        self.limit = limit
+
+
 class PromptTooLong(InvalidRequest):
     """The prompt leaves no room in the model's context, or in the runtime's KV budget: shorten it."""
 
@@ -162,6 +173,16 @@ class TooBusy(GreenroomError):
         super().__init__(f"{waiting} requests wait already, and max_waiting is {limit}: try again later")
         self.waiting = waiting
         self.limit = limit
+
+
+class PreparersBusy(GreenroomError):
+    """Prompts and constraints that were given up are still worked on, as many as may: try later, or pass token ids."""
+
+    def __init__(self, abandoned: int) -> None:
+        super().__init__(
+            f"{abandoned} preparations of requests that were given up still run: no new one until some have ended"
+        )
+        self.abandoned = abandoned
 
 
 class NoRuntime(GreenroomError, LookupError):
@@ -190,6 +211,19 @@ class WrongEventLoop(GreenroomError, RuntimeError):
             "call to the one that it belongs to (asyncio.run_coroutine_threadsafe, anyio.from_thread.run)"
         )
         self.what = what
+
+
+class ForkedProcess(GreenroomError, RuntimeError):
+    """This process was forked from one that had used MLX, or the runtime: start it by spawn instead.
+
+    Threads and devices do not survive a fork: a wait for them would never end. `multiprocessing` spawns with
+    `get_context("spawn")` or `set_start_method("spawn")`, `ProcessPoolExecutor` with `mp_context=`.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what}: start processes by spawn (multiprocessing.get_context('spawn')), and enter a runtime in each"
+        )
 
 
 class SessionBusy(GreenroomError, RuntimeError):

@@ -1,8 +1,12 @@
-"""What is closed by leaving `async with`, what must be over before a cancellation goes on, whose loop something is."""
+"""What is closed by leaving `async with`, what must be over before a cancellation goes on, whose loop something is.
+
+And whose process: a child made by fork has neither the threads nor the devices of its parent.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -10,9 +14,9 @@ from typing import Any, Protocol, Self
 
 from anyio import CancelScope, get_cancelled_exc_class
 
-from greenroom.errors import WrongEventLoop
+from greenroom.errors import ForkedProcess, WrongEventLoop
 
-__all__ = ["Closing", "HomeLoop", "running_loop", "wait_shielded"]
+__all__ = ["Closing", "HomeLoop", "HomeProcess", "running_loop", "wait_shielded"]
 
 
 class Closing:
@@ -69,14 +73,44 @@ def running_loop() -> object | None:
         return trio.current_trio_token() if trio is not None and trio.in_trio_run() else None
 
 
-class HomeLoop:
-    """The event loop that something belongs to: on another one a wait for it would never end."""
+class HomeProcess:
+    """The process that something belongs to: in a child made by fork its threads do not run."""
 
-    __slots__ = ("_loop",)
+    __slots__ = ("_depth",)
+
+    depth = 0
+    """How many forks lie between the first process of this interpreter and this one."""
+
+    def __init__(self) -> None:
+        """This one."""
+        self._depth = HomeProcess.depth
+
+    def is_here(self) -> bool:
+        """Whether it belongs to this process."""
+        return self._depth == HomeProcess.depth
+
+    def require(self, what: str) -> None:
+        """Raise `ForkedProcess`, which names `what` it is, in a child of the process that it belongs to."""
+        if not self.is_here():
+            raise ForkedProcess(f"{what} belongs to the process that this one was forked from")
+
+
+def _count_fork() -> None:
+    HomeProcess.depth += 1
+
+
+os.register_at_fork(after_in_child=_count_fork)
+
+
+class HomeLoop:
+    """The event loop, and the process, that something belongs to: on another one a wait for it would never end."""
+
+    __slots__ = ("_loop", "_process")
 
     def __init__(self, loop: object | None = None) -> None:
         """Without a `loop` it is the first that is asked about."""
         self._loop = loop
+        self._process = HomeProcess()
 
     def is_here(self) -> bool:
         """Whether it belongs to the loop that is running."""
@@ -86,6 +120,10 @@ class HomeLoop:
         return here is self._loop and here is not None
 
     def require(self, what: str) -> None:
-        """Raise `WrongEventLoop`, which names `what` it is, unless it belongs to the loop that is running."""
+        """Raise `WrongEventLoop`, which names `what` it is, unless it belongs to the loop that is running.
+
+        In a child made by fork it raises `ForkedProcess`.
+        """
+        self._process.require(what)
         if not self.is_here():
             raise WrongEventLoop(what, running_loop())

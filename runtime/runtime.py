@@ -15,7 +15,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
-from anyio import to_thread
 from typing_extensions import TypeForm
 
 from greenroom.actors.client import EngineClient
@@ -42,6 +41,7 @@ from greenroom.inputs.parameters import (
 )
 from greenroom.inputs.prompts import Prompt
 from greenroom.inputs.tools import Toolbox, Tools
+from greenroom.lifetimes import HomeProcess
 from greenroom.options import GenerateOptions, RequestOptions
 from greenroom.parsing.detect import infer_thinking
 from greenroom.request import current
@@ -136,6 +136,8 @@ class Runtime:
         self._parameters = _defaults(parameters)
         self._session: Session | None = None
         self._is_entering = False
+        self._process = HomeProcess()
+        """In which it was entered."""
 
     def __repr__(self) -> str:
         name = repr(self._backend) if self._backend is not None else str(self._model or "understudy")
@@ -145,6 +147,8 @@ class Runtime:
     # Lifetime.
 
     async def __aenter__(self) -> Self:
+        if self._session is not None:
+            self._process.require(repr(self))
         if self._session is not None or self._is_entering:
             raise RuntimeClosed(f"{self!r} is entered already: leave it first, or make another one")
         self._is_entering = True
@@ -164,7 +168,7 @@ class Runtime:
                 raise
         finally:
             self._is_entering = False
-        self._session = Session(client, defaults)
+        self._session, self._process = Session(client, defaults), HomeProcess()
         self._finalizer = finalizer
         current.enter(self)
         return self
@@ -182,6 +186,7 @@ class Runtime:
     def _require_session(self) -> Session:
         if self._session is None:
             raise RuntimeClosed(f"{self!r} is not entered: use it inside `async with`")
+        self._process.require(repr(self))
         if self._session.client.failure is not None:
             raise self._session.client.failure
         return self._session
@@ -238,8 +243,8 @@ class Runtime:
         `progress` is called on the engine thread with (prompt tokens run, all of them).
 
         Raises what can be known at once: `InvalidParameter`, `InvalidPrompt`, `InvalidConstraint`, `TooBusy`,
-        `NotSupported`, `RuntimeClosed`. What tokenizing and compiling find (`InvalidPrompt`, `PromptTooLong`,
-        `InvalidConstraint`) is raised at the first await.
+        `NotSupported`, `PreparersBusy`, `RuntimeClosed`. What tokenizing and compiling find (`InvalidPrompt`,
+        `PromptTooLong`, `InvalidConstraint`) is raised at the first await.
         """
         calling = ToolCalling.of(tools, tool_choice, tool_format)
         return EventStream(self._start(prompt, parameters, calling, None, **options).mailbox)
@@ -254,7 +259,10 @@ class Runtime:
         tool_format: str | None = None,
         **options: Unpack[RequestOptions],
     ) -> tuple[EventStream, GenerationTask]:
-        """Like `generate`, but waits until the prompt is checked and queued, never for prefill; with the handle."""
+        """Like `generate`, but waits until the prompt is checked and queued, never for prefill; with the handle.
+
+        Where it ends before, by its `timeout` or because the runtime is left, the stream has the `Info` that says so.
+        """
         calling = ToolCalling.of(tools, tool_choice, tool_format)
         request = self._start(prompt, parameters, calling, None, **options)
         stream = EventStream(request.mailbox)
@@ -431,7 +439,7 @@ class Runtime:
     async def matcher(self, constraint: object) -> Matcher:
         """`constraint` for a loop of one's own, without the runtime's. See `Matcher`. Raises `InvalidConstraint`."""
         client = self._require_session().client
-        compiled = await to_thread.run_sync(client.compile, constraint_of(constraint))
+        compiled = await client.prepare(partial(client.compile, constraint_of(constraint)))
         return Matcher(compiled.start(), client.model.vocab_size)
 
     # Helpers of whole prompts.
@@ -446,7 +454,8 @@ class Runtime:
         thinking: bool | None = None,
     ) -> list[int]:
         """The ids that `generate` would run for this prompt."""
-        model = self._require_session().client.model
+        client = self._require_session().client
+        model = client.model
         prompts.check(prompt)
         schemas = Toolbox(tools).schemas if tools else None
 
@@ -464,7 +473,7 @@ class Runtime:
                 )
             )
 
-        return await to_thread.run_sync(work)
+        return await client.prepare(work)
 
     async def map(
         self,

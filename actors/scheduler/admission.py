@@ -77,10 +77,13 @@ class Admission:
         return f"<Admission rows={len(self.by_row)} waiting={len(self.waiting)} {self._retained!r}>"
 
     def enqueue(self, message: Submit) -> Request:
-        """Put a new request at the end of the queue."""
+        """Put a new request into the queue, behind those asked for before it, and those that are run again."""
         limit = self._limits.row_tokens(self._model, message.kv)
         request = Request(message, limit=limit)
-        self.waiting.append(request)
+        place = len(self.waiting)
+        while place and self.waiting[place - 1].id > request.id and self.waiting[place - 1].timing.first_chunk is None:
+            place -= 1
+        self.waiting.insert(place, request)
         return request
 
     def remove(self, request: Request, edits: list[Edit]) -> None:

@@ -27,6 +27,7 @@ import msgspec
 
 from greenroom.actors.decoder import Payload
 from greenroom.actors.messages import (
+    Announce,
     Awaited,
     Cancel,
     Credit,
@@ -40,6 +41,7 @@ from greenroom.actors.messages import (
     Trim,
 )
 from greenroom.actors.scheduler.admission import Admission, Limits
+from greenroom.actors.scheduler.arrivals import Arrivals
 from greenroom.actors.scheduler.batch import build_batch
 from greenroom.actors.scheduler.grammar_masks import fill_grammar_masks
 from greenroom.actors.scheduler.postprocess import callback_failed, check_output, process_prompt, process_samples
@@ -48,7 +50,7 @@ from greenroom.actors.scheduler.statistics import Statistics, StepTimes
 from greenroom.actors.scheduler.step_budget import StepBudget
 from greenroom.backends.protocol import Edit, EditResult, Feed, Masks, ModelInfo, StepResult
 from greenroom.errors import BackendFailed, GenerationFailed
-from greenroom.events import Finish, Info
+from greenroom.events import Finish, Info, StopDetail
 
 __all__ = ["Plan", "Scheduler"]
 
@@ -74,7 +76,7 @@ class Scheduler:
         """What the last pass that was built costs, and when that was."""
         self._admission = Admission(model, limits)
         self._requests: dict[int, Request] = {}
-        self._arrivals = _Arrivals()
+        self._arrivals = Arrivals()
         self._messages: list[Outbound] = []
         """To go out with the next plan."""
         self._ending: Endings = []
@@ -90,13 +92,22 @@ class Scheduler:
 
     # What comes in.
 
+    def announce(self, message: Announce) -> None:
+        """Expect a request that is being prepared; until it comes it holds nothing, and ends at once."""
+        cancel = self._arrivals.announce(message)
+        if cancel is not None:
+            self._end_announced([message.request], cancel.detail)
+
     def submit(self, message: Submit) -> None:
-        """Put a new request into the queue; one that was cancelled on the way ends at once."""
+        """Put a new request into the queue; one that was cancelled on the way ends at once, or has ended already."""
+        if not self._arrivals.is_expected(message.request):
+            return
         request = self._admission.enqueue(message)
         self._requests[request.id] = request
         if message.deadline is not None:
             self._timed[request.id] = request
         cancel = self._arrivals.add(request.id)
+        request.output.num_awaiting = self._arrivals.take_awaiting(request.id)
         if cancel is not None:
             self._finish(request, Finish("cancelled", cancel.detail))
         elif message.max_tokens == 0:
@@ -106,19 +117,22 @@ class Scheduler:
 
     def reject(self, message: Reject) -> None:
         """End a request whose preparation failed: in that failure, or as cancelled where that came first."""
+        if not self._arrivals.is_expected(message.request):
+            return
         cancel = self._arrivals.add(message.request)
+        self._arrivals.take_awaiting(message.request)
         error = None if cancel is not None else message.error
-        detail = "scope" if cancel is None else cancel.detail
-        info = Info(stop_reason="cancelled", stop_detail=detail, prompt_tokens=0, generation_tokens=0)
+        info = _not_run("scope" if cancel is None else cancel.detail)
         if isinstance(error, GenerationFailed) and error.info is None:
             error.info = info
         self._messages.append(Ended(message.request, info, error))
 
     def cancel(self, message: Cancel) -> None:
-        """End the request as cancelled; a cancel of what has not arrived yet waits for it."""
+        """End the request as cancelled; a cancel of what was not announced, and has not arrived, waits for it."""
         request = self._requests.get(message.request)
         if request is None:
-            self._arrivals.keep(message)
+            if self._arrivals.keep(message):
+                self._end_announced([message.request], message.detail)
         elif request.end is None:
             self._finish(request, Finish("cancelled", message.detail))
 
@@ -133,6 +147,8 @@ class Scheduler:
         request = self._requests.get(message.request)
         if request is not None:
             request.output.num_awaiting += 1 if message.on else -1
+        else:
+            self._arrivals.count_awaiting(message)
 
     def give_back(self, message: Release | Trim) -> None:
         """See `Admission.give_back`."""
@@ -140,6 +156,7 @@ class Scheduler:
 
     def cancel_all(self) -> None:
         """End everything: the runtime is leaving."""
+        self._end_announced(self._arrivals.end_all(), "shutdown")
         for request in self._requests.values():
             if request.end is None:
                 self._finish(request, Finish("cancelled", "shutdown"))
@@ -278,7 +295,7 @@ class Scheduler:
     def next_deadline(self) -> float | None:
         """The nearest moment at which a request times out, in monotonic seconds."""
         deadlines = [r.submit.deadline for r in self._timed.values() if r.submit.deadline is not None]
-        return min(deadlines, default=None)
+        return min([*deadlines, *self._arrivals.deadlines()], default=None)
 
     def statistics(self, times: StepTimes) -> Statistics:
         """A frozen picture of now."""
@@ -304,6 +321,7 @@ class Scheduler:
     def abandon(self, now: float) -> list[tuple[int, Info]]:
         """Forget every request, settled or not; returns how far each came: the engine is dying."""
         infos = [(request.id, request.info(now)) for request in self._requests.values()]
+        infos += [(request, _not_run("scope")) for request in self._arrivals.end_all()]
         self._requests.clear()
         self._admission.clear()
         self._ending.clear()
@@ -363,7 +381,11 @@ class Scheduler:
             error.__cause__ = cause
             self._finish(request, Failure.of(error))
 
+    def _end_announced(self, requests: list[int], detail: StopDetail) -> None:
+        self._messages += [Ended(request, _not_run(detail)) for request in requests]
+
     def _expire(self, now: float) -> None:
+        self._end_announced(self._arrivals.expire(now), "timeout")
         for request in self._timed.values():
             deadline = request.submit.deadline
             if deadline is not None and request.end is None and now >= deadline:
@@ -399,30 +421,9 @@ class Scheduler:
         self._messages.append(Ended(request.id, info, error))
 
 
-class _Arrivals:
-    """Which requests have come. Their numbers are given in order, but who needs no preparing overtakes who does."""
-
-    __slots__ = ("_cancels", "_newest", "_overtaken")
-
-    def __init__(self) -> None:
-        self._newest = -1
-        """The highest request that has come."""
-        self._overtaken: set[int] = set()
-        """Lower ones that have not come yet."""
-        self._cancels: dict[int, Cancel] = {}
-        """Those that overtook their request."""
-
-    def add(self, request: int) -> Cancel | None:
-        """Count the request as come; returns the cancel that overtook it, if one did."""
-        self._overtaken.discard(request)
-        self._overtaken.update(range(self._newest + 1, request))
-        self._newest = max(self._newest, request)
-        return self._cancels.pop(request, None)
-
-    def keep(self, cancel: Cancel) -> None:
-        """Keep a cancel for its request, unless that has come, and ended, before."""
-        if cancel.request > self._newest or cancel.request in self._overtaken:
-            self._cancels[cancel.request] = cancel
+def _not_run(detail: StopDetail) -> Info:
+    """The end of a request that never came into the queue."""
+    return Info(stop_reason="cancelled", stop_detail=detail, prompt_tokens=0, generation_tokens=0)
 
 
 class _Totals:

@@ -40,6 +40,7 @@ from greenroom.backends.mlx.memory_pressure import MemoryPressure, most_to_hold 
 from greenroom.backends.mlx.prefix_cache.export import export_prefix, import_prefix  # noqa: E402
 from greenroom.backends.mlx.prefix_cache.files import PREFIX_FILE_BYTES, PrefixFiles  # noqa: E402
 from greenroom.backends.mlx.prefix_cache.store import PrefixNamespace, PrefixStore  # noqa: E402
+from greenroom.backends.mlx.process import require_own_process  # noqa: E402
 from greenroom.backends.mlx.rows import Row, RowWork, SubmittedPass, TokenRef  # noqa: E402
 from greenroom.backends.mlx.sampling.masks import kernel_works  # noqa: E402
 from greenroom.backends.mlx.sampling.sampler import BatchSampler  # noqa: E402
@@ -186,8 +187,9 @@ class MlxBackend:
     def load(self) -> ModelInfo:
         """See `Backend.load`. Raises `UnusablePath` for a `prefix_folder` that cannot be written.
 
-        Loading twice is an error of the caller's.
+        Loading twice is an error of the caller's. Raises `ForkedProcess` where MLX was used before a fork.
         """
+        require_own_process()
         if self._model is not None:
             raise RuntimeError(f"{self!r} is loaded already")
         if self._files is not None:
@@ -460,6 +462,8 @@ class MlxBackend:
     def close(self) -> None:
         """See `Backend.close`."""
         limits, streams = self._limits, self._streams
+        if streams is None:  # nothing was loaded, perhaps because MLX must not be touched here
+            return
         if self._model is not None:
             mx.synchronize()
         if self._profile is not None:
@@ -469,8 +473,7 @@ class MlxBackend:
             limits.restore()
         gc.collect()
         mx.clear_cache()
-        if streams is not None:
-            streams.release()
+        streams.release()
 
     def _close_row(self, number: int) -> None:
         row = self._rows.pop(number)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar, overload
 
@@ -505,7 +506,7 @@ class Snapshot:
         another model or tokenizer wrote it, `UnusablePath` for what is no regular file, and `OSError` as reading does.
         """
         session = session_of(runtime)
-        saved = await to_thread.run_sync(snapshot_files.read, Path(path), session)
+        saved = await session.client.prepare(partial(snapshot_files.read, Path(path), session))
         cursor = None if saved.generation is None else saved.generation.open(session, saved.context)
         return cls(session, saved.context, cursor)
 

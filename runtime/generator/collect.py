@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import msgspec
-from anyio import to_thread
 
 from greenroom.constraints.coercion import constraint_of
 from greenroom.constraints.constraint import Constraint
@@ -46,7 +45,7 @@ async def _constrain(generation: Generation, more: Constraint) -> Generation:
     constraint = constraint_of([config.constraint, more]) if config.constraint is not None else more
     parameters = msgspec.structs.replace(config.parameters, default_stops=True)
     config = replace(config, parameters=parameters, constraint=constraint, compiled=None)
-    config = await to_thread.run_sync(config.compile)
+    config = await config.client.prepare(config.compile)
     matcher = config.compiled.start() if config.compiled is not None else None
     if matcher is not None and generation.output:
         follow(matcher, generation.output, config.model.vocab_size)

@@ -10,10 +10,11 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
-from anyio import CancelScope, to_thread
+from anyio import CancelScope
 from anyio import Event as Tick
 
 from greenroom.actors.decoder import Payload
@@ -242,8 +243,8 @@ class Cursor:
     async def _begin(self) -> Generation:
         tokens = await self.buffer.settle()
         config, seed = self._beginning
-        if config.is_constrained or config.parameters.thinking_tokens is not None:
-            return await to_thread.run_sync(begin, config, tokens, seed)
+        if config.needs_compiling:
+            return await config.client.prepare(partial(begin, config, tokens, seed))
         return begin(config, tokens, seed)
 
     async def begin_step(self) -> Generation:
@@ -319,7 +320,8 @@ class Cursor:
                         self.end_read_ahead(ahead)
                     elif self._use.is_entered:  # cancelled in the wait: it is about to end
                         self.buffer.move()
-                    self.buffer.adopt(self.tokens)
+                    if self.generation is not None:  # else its prompt is noted as it was, and nothing waits for that
+                        self.buffer.adopt(self.tokens)
 
     def drop(self) -> None:
         """Nobody holds the generator any more. Any thread."""

@@ -10,12 +10,16 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from greenroom.actors.preparation import time_limit
 from greenroom.backends.protocol import Tokenizer
-from greenroom.errors import GreenroomError, InvalidPrompt, NotSupported
+from greenroom.errors import GreenroomError, InvalidPrompt, NotSupported, TemplateTimeout
 from greenroom.inputs.chat_template import adapt_messages
 from greenroom.inputs.thinking_switch import switch_thinking
 
 __all__ = ["Prompt", "check", "encode", "render"]
+
+RENDER_LIMIT = 30.0
+"""Seconds for one conversation through a chat template, which takes milliseconds unless it never ends."""
 
 Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
 """A user's message, token ids that are taken as they are, or a conversation."""
@@ -161,9 +165,14 @@ def render(
     *,
     tools: Sequence[Mapping[str, Any]] | None = None,
 ) -> list[int]:
-    """The ids of `messages` through the chat template. Raises `InvalidPrompt` where the template fails."""
+    """The ids of `messages` through the chat template.
+
+    Raises `InvalidPrompt` where the template fails. On a thread that prepares it raises `TemplateTimeout` where it does
+    not end; on another one it may never return.
+    """
     try:
-        return tokenizer.render(adapt_messages(messages, tokenizer), tools=tools, **(options or {}))
+        with time_limit(RENDER_LIMIT, TemplateTimeout(RENDER_LIMIT)):
+            return tokenizer.render(adapt_messages(messages, tokenizer), tools=tools, **(options or {}))
     except GreenroomError:
         raise
     except Exception as cause:

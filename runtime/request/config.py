@@ -119,6 +119,11 @@ class GenerationConfig:
         return self.calling is not None and self.calling.is_forced
 
     @property
+    def needs_compiling(self) -> bool:
+        """Whether something is to be compiled before it can begin: off the event loop."""
+        return self.is_constrained or self.parameters.thinking_tokens is not None
+
+    @property
     def is_json(self) -> bool:
         """Whether the whole output is JSON."""
         given = self.constraint.parts if isinstance(self.constraint, All) else (self.constraint,)

@@ -7,19 +7,18 @@ memory is short. One occupant at a time adds to a buffer: a generator's cursor, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
-
-from anyio import to_thread
 
 from greenroom.errors import ContextClosed, ContextInUse
 from greenroom.inputs.parameters import integer
-from greenroom.inputs.segments import Fill, Message, Segment, TurnState, encode_segments
+from greenroom.inputs.segments import Fill, Segment, TurnState, encode_segments
 from greenroom.request.session import EMPTY, Client, ContextRecord, Session
 
 __all__ = ["ContextBuffer", "Occupant"]
 
 _SHORT = 2000
-"""Characters: so little is tokenized at once rather than on another thread, which costs a wake-up."""
+"""Characters: so little text is tokenized at once rather than on another thread, which costs a wake-up."""
 
 
 class Occupant(Protocol):
@@ -119,11 +118,11 @@ class ContextBuffer:
         return self._tokens
 
     async def settle(self) -> tuple[int, ...]:
-        """The same, on another thread where that takes a while."""
+        """The same, on another thread where that takes a while, or may: a template is a program of the model's."""
         noted = tuple(self._segments)
         if noted:
-            is_long = sum(len(each.content) for each in noted if isinstance(each, Fill | Message)) > _SHORT
-            found = await to_thread.run_sync(self._encode, noted) if is_long else self._encode(noted)
+            encode = partial(self._encode, noted)
+            found = encode() if all(map(_is_quick, noted)) else await self.client.prepare(encode)
             if self._segments and self._segments[0] is noted[0]:  # else somebody asked for `tokens` meanwhile
                 self._extend(found, len(noted))
         return self._tokens
@@ -228,6 +227,10 @@ class ContextBuffer:
         if count:
             del self._segments[:count]
             self.extend(*found)
+
+
+def _is_quick(segment: Segment) -> bool:
+    return isinstance(segment, Fill) and (not isinstance(segment.content, str) or len(segment.content) <= _SHORT)
 
 
 def _nobody() -> None:

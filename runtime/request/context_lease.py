@@ -18,7 +18,7 @@ __all__ = ["ContextLease"]
 
 
 class ContextLease:
-    """The stream's request, as the context sees it. `encode` and `record` are called on the worker thread.
+    """The stream's request, as the context sees it. `encode` and `record` are called on whichever thread prepares it.
 
     It has what it needs of the buffer, which nobody changes meanwhile: so neither keeps the other alive in a circle.
     """
@@ -54,6 +54,11 @@ class ContextLease:
         model = buffer.client.model
         noted = (*buffer.pending_segments, *_segments_of(prompt, model.tokenizer, template=template))
         return ContextLease(buffer.own_tokens, buffer.turn_state, noted, context_id=buffer.context_id, model=model)
+
+    @property
+    def has_ids(self) -> bool:
+        """Whether nothing is to be tokenized."""
+        return all(isinstance(each, Fill) and not isinstance(each.content, str) for each in self._segments)
 
     def encode(self) -> tuple[int, ...]:
         """All tokens of the prompt, the context's before it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from greenroom.actors.mailbox import Mailbox, PendingRequest
 from greenroom.actors.messages import Submit
@@ -16,6 +16,8 @@ from greenroom.inputs.parameters import DEFAULTS, GenerateParameters
 from greenroom.inputs.segments import BEGINNING, Checkpoint
 
 __all__ = ["EMPTY", "Client", "ContextRecord", "Session"]
+
+T = TypeVar("T")
 
 
 class Client(Protocol):
@@ -42,10 +44,15 @@ class Client(Protocol):
         """The most tokens that one row may hold."""
 
     def compile(self, constraint: Constraint) -> CompiledConstraint:
-        """Compile for the model's vocabulary; not on the event loop."""
+        """Compile for the model's vocabulary, within `prepare`."""
 
-    def announce(self, prepare: Callable[[int], Submit]) -> PendingRequest:
-        """Take a place in the queue for a request that is yet to be prepared."""
+    async def prepare(self, work: Callable[[], T]) -> T:
+        """What `work` returns, done off the loop; cancelled, it is given up at once."""
+
+    def announce(
+        self, prepare: Callable[[int], Submit], *, deadline: float | None = None, needs_thread: bool = True
+    ) -> PendingRequest:
+        """Take a place in the queue for a request that is yet to be prepared, off the loop or here."""
 
     def submit(self, make: Callable[[int], Submit]) -> Mailbox:
         """Submit a request that needs no preparing."""

@@ -1,4 +1,4 @@
-"""The request of a prompt: announced at once, and prepared on the worker thread."""
+"""The request of a prompt: announced at once, and prepared on another thread where that takes a while."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from greenroom.actors.mailbox import PendingRequest
@@ -41,9 +42,12 @@ class PromptOptions:
 
 
 def submit_prompt(config: GenerationConfig, prompt: Prompt, options: PromptOptions) -> PendingRequest:
-    """Announce a request at once; its prompt is tokenized, and its constraint compiled, on the worker thread.
+    """Announce a request at once; its prompt is tokenized, and its constraint compiled, on another thread.
 
-    Raises `InvalidParameter`, `InvalidPrompt`, `NotSupported`, `ContextInUse`, `TooBusy`, `RuntimeClosed`.
+    A prompt of ids without a constraint waits for no thread: it is checked here.
+
+    Raises `InvalidParameter`, `InvalidPrompt`, `NotSupported`, `ContextInUse`, `TooBusy`, `PreparersBusy`,
+    `RuntimeClosed`.
     """
     prompts.check(prompt)
     client, parameters = config.client, config.parameters
@@ -52,6 +56,7 @@ def submit_prompt(config: GenerationConfig, prompt: Prompt, options: PromptOptio
     deadline = None if parameters.timeout is None else submitted + parameters.timeout
     seed = parameters.seed if parameters.seed is not None else secrets.randbits(63)
 
+    @cache  # prepared again where another thread compiled the constraint
     def encode() -> tuple[int, ...]:
         if lease is not None:
             return lease.encode()
@@ -80,7 +85,9 @@ def submit_prompt(config: GenerationConfig, prompt: Prompt, options: PromptOptio
             context_id=None if lease is None else lease.context_id,
         )
 
-    pending = client.announce(prepare)
+    has_ids = not isinstance(prompt, str) and isinstance(prompt[0], int)
+    needs_thread = config.needs_compiling or not (has_ids if lease is None else lease.has_ids)
+    pending = client.announce(prepare, deadline=deadline, needs_thread=needs_thread)
     if options.context is not None and lease is not None:
         lease.enter(options.context, pending.mailbox)
     return pending
