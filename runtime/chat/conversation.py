@@ -10,10 +10,11 @@ import msgspec
 
 from greenroom.chat.dispatch import Dispatch, OnToolError
 from greenroom.chat.messages import Message
-from greenroom.errors import InvalidParameter, SessionBusy
+from greenroom.errors import SessionBusy
 from greenroom.inputs.tools import Toolbox, Tools
 from greenroom.lifetimes import HomeLoop
 from greenroom.request.current import OpenRuntime, session_of
+from greenroom.values import choice, function, integer, mapping, text
 
 __all__ = ["MAX_ROUNDS", "Conversation", "OnCancel", "RunningTurn", "Settings", "WhenBusy"]
 
@@ -43,11 +44,13 @@ class Settings(msgspec.Struct, kw_only=True):
 
     def __post_init__(self) -> None:
         """Check the choices."""
-        if self.max_rounds < 1:
-            raise InvalidParameter("max_rounds", self.max_rounds, "at least 1")
+        integer("max_rounds", self.max_rounds, 1, None, "an integer of at least 1")
         for name, choices in _CHOICES.items():
-            if (value := getattr(self, name)) not in choices:
-                raise InvalidParameter(name, value, " or ".join(map(repr, choices)))
+            choice(name, getattr(self, name), choices)
+        function("tool_dispatch", self.tool_dispatch)
+        mapping("template_options", self.template_options)
+        if self.tool_format is not None:
+            text("tool_format", self.tool_format, "None or the name of a format of calls")
 
 
 class RunningTurn(Protocol):
@@ -81,7 +84,7 @@ class Conversation:
     def __init__(self, runtime: OpenRuntime | None, settings: Settings, history: Sequence[Mapping[str, Any]]) -> None:
         self._runtime = runtime
         self.settings = settings
-        self.toolbox = Toolbox(settings.tools) if settings.tools else None
+        self.toolbox = None if settings.tools is None else Toolbox(settings.tools)
         self.transcript: list[Message] = [dict(message) for message in history]
         """The messages of all turns that are over, without the instructions."""
         self.turn: RunningTurn | None = None

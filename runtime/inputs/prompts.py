@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from greenroom.backends.protocol import Tokenizer
-from greenroom.errors import GreenroomError, InvalidPrompt, NotSupported
+from greenroom.errors import GreenroomError, InvalidPrompt, NotSupported, shown
 from greenroom.inputs.chat_template import adapt_messages
 
 __all__ = ["Prompt", "check", "encode", "render"]
@@ -74,7 +74,7 @@ def encode(
         raise InvalidPrompt("the prompt has no tokens")
     if min(ids) < 0 or max(ids) >= vocab_size:
         wrong = next(token for token in ids if not 0 <= token < vocab_size)
-        raise InvalidPrompt(f"token ids must be from 0 to {vocab_size - 1}, got {wrong}")
+        raise InvalidPrompt(f"token ids must be from 0 to {vocab_size - 1}, got {shown(wrong)}")
     return tuple(ids)
 
 
@@ -96,9 +96,11 @@ def _kind(prompt: object) -> type[str | int | dict[str, Any]]:
     if set(map(type, prompt)) != {int}:  # one pass in C over what may be a hundred thousand ids
         for place, token in enumerate(prompt):
             if not isinstance(token, int) or isinstance(token, bool):
-                raise InvalidPrompt(f"item {place} of the prompt must be a token id like the others, got {token!r}")
+                raise InvalidPrompt(
+                    f"item {place} of the prompt must be a token id like the others, got {shown(token)}"
+                )
     if min(prompt) < 0:
-        raise InvalidPrompt(f"token ids must be at least 0, got {min(prompt)}")
+        raise InvalidPrompt(f"token ids must be at least 0, got {shown(min(prompt))}")
     return int
 
 

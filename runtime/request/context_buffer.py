@@ -12,9 +12,9 @@ from typing import Protocol
 from anyio import to_thread
 
 from greenroom.errors import ContextClosed, ContextInUse
-from greenroom.inputs.parameters import integer
 from greenroom.inputs.segments import Fill, Message, Segment, TurnState, encode_segments
 from greenroom.request.session import EMPTY, Client, ContextRecord, Session
+from greenroom.values import integer
 
 __all__ = ["ContextBuffer", "Occupant"]
 
