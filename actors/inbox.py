@@ -8,6 +8,9 @@ from greenroom.actors.messages import Inbound
 
 __all__ = ["Inbox"]
 
+_LONGEST_WAIT = 3600.0
+"""Seconds. A queue refuses to wait for centuries; who is woken without a message looks at the clock and waits again."""
+
 
 class Inbox:
     """An unbounded queue. Its bound is upstream: who may submit is limited, and a request sends few messages."""
@@ -24,7 +27,7 @@ class Inbox:
         messages: list[Inbound] = []
         try:
             if wait:
-                messages.append(self._queue.get(timeout=seconds))
+                messages.append(self._queue.get(timeout=None if seconds is None else min(seconds, _LONGEST_WAIT)))
             while True:
                 messages.append(self._queue.get_nowait())
         except Empty:

@@ -361,10 +361,15 @@ class Sampled(msgspec.Struct, frozen=True):
 
 
 class RowFailure(msgspec.Struct, frozen=True):
-    """A row whose part of a step failed while the others' succeeded. The caller closes it."""
+    """A row whose part of a step failed while the others' succeeded. The caller closes it.
+
+    With `may_pass` the same tokens may well succeed in another row, once more: the device is at fault rather than the
+    model. What the row drew in front of the failure, in the same step, is told beside it.
+    """
 
     row: int
-    error: Exception
+    error: BaseException
+    may_pass: bool = False
 
 
 class StepResult(msgspec.Struct, frozen=True):

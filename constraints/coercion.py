@@ -10,7 +10,7 @@ from greenroom.constraints.constraint import MOST_NESTED, CompiledConstraint, Co
 from greenroom.constraints.json_schemas.json_schema import JsonSchema
 from greenroom.constraints.kinds.all_of import All
 from greenroom.constraints.state import ConstraintState
-from greenroom.errors import InvalidConstraint
+from greenroom.errors import InvalidConstraint, shown
 
 __all__ = ["constraint_of"]
 
@@ -41,7 +41,7 @@ def _constraint_of(value: Any, level: int) -> Constraint:
         hint = (
             "JsonSchema, Regex, Lark or Gbnf says how a string is meant" if isinstance(value, str) else "see the docs"
         )
-        raise InvalidConstraint(f"{value!r} is no constraint: {hint}")
+        raise InvalidConstraint(f"{shown(value)} is no constraint: {hint}")
     return JsonSchema(dict(value) if isinstance(value, Mapping) else value)
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "GreenroomError",
     "IncompatibleEngine",
     "InvalidConstraint",
+    "InvalidLogits",
     "InvalidParameter",
     "InvalidPrompt",
     "InvalidRequest",
@@ -75,11 +76,24 @@ class InvalidRequest(GreenroomError, ValueError):
     """The request can never work as it stands: change it. No forward pass was spent on it."""
 
 
+_SHOWN = 200
+"""Characters of a value that a message shows."""
+
+
+def shown(value: object) -> str:
+    """`value` for a message: not too long, and whatever it is."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - an int of thousands of digits, or an object of the caller's
+        return f"one of the type {type(value).__name__}, which cannot be shown"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
 class InvalidParameter(InvalidRequest):
     """A generation parameter is out of its range; the message names it, its value and the range."""
 
     def __init__(self, name: str, value: object, expected: str) -> None:
-        super().__init__(f"{name} must be {expected}, got {value!r}")
+        super().__init__(f"{name} must be {expected}, got {shown(value)}")
         self.name = name
         self.value = value
         self.expected = expected
@@ -284,7 +298,7 @@ class TokenRefused(InvalidRequest):
     """A token that was given to `accept` is not in the vocabulary, or its constraint does not allow it there."""
 
     def __init__(self, token: object, why: str) -> None:
-        super().__init__(f"token {token!r} cannot be accepted: {why}")
+        super().__init__(f"token {shown(token)} cannot be accepted: {why}")
         self.token = token
 
 
@@ -314,6 +328,23 @@ class GenerationFailed(GreenroomError):
 
 class BackendFailed(GenerationFailed):
     """The forward pass that held this row failed. Other rows go on, and the runtime stays usable: try again."""
+
+
+class InvalidLogits(BackendFailed):
+    """The model gave logits from which nothing can be drawn; only this row failed. `what` says what they are.
+
+    Weights that overflow their type, or a device that fails in silence: load other weights, or try again.
+    """
+
+    def __init__(self, what: str, *, is_doubtful: bool = False, info: Info | None = None) -> None:
+        super().__init__(
+            f"the model's logits of this row are {what}: nothing can be drawn from them. Look at the weights and the "
+            "type that they are computed in, or try again",
+            info=info,
+        )
+        self.what = what
+        self.is_doubtful = is_doubtful
+        """Whether a device may be at fault rather than the model: such a row was run twice before it failed."""
 
 
 class CallbackFailed(GenerationFailed):

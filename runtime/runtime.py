@@ -6,7 +6,6 @@ settles what still runs, gives weights and memory back and ends the thread. It m
 
 from __future__ import annotations
 
-import math
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -29,12 +28,12 @@ from greenroom.constraints.user_matcher import Matcher
 from greenroom.errors import InvalidParameter, NotSupported, RuntimeClosed
 from greenroom.generator.api import Context, Generator, Snapshot, buffer_of, lend_generator, new_context, open_context
 from greenroom.inputs import prompts
+from greenroom.inputs.opening import check_backend, check_bounds, checked_defaults, loading_options
 from greenroom.inputs.parameters import (
     DEFAULTS,
     GenerateParameters,
     ParameterOptions,
     default_parameters,
-    integer,
     merge_parameters,
     stop_ids,
     stop_strings,
@@ -53,6 +52,7 @@ from greenroom.request.streams import EventStream, Result, TokenStream
 from greenroom.request.submit import PromptOptions, submit_prompt
 from greenroom.request.tool_calling import NO_TOOLS, ToolCalling
 from greenroom.structured.structures import StructureOptions, Structures, structures_of
+from greenroom.values import boolean, integer, mapping, text
 
 __all__ = ["Runtime"]
 
@@ -106,34 +106,30 @@ class Runtime:
         context_length: int | None = None,
         parameters: GenerateParameters | Literal["model"] | None = None,
     ) -> None:
-        if model is not None and backend is not None:
-            raise InvalidParameter("backend", backend, "None where a model is named")
-        prefixes = {
-            "prefix_bytes": prefix_bytes,
-            "prefix_folder": prefix_folder,
-            "prefix_file_bytes": prefix_file_bytes,
-        }
-        given = {name: value for name, value in prefixes.items() if value is not None}
-        given |= _loading(model, revision, context_length, trust_remote_code)
-        for name, value in given.items():
-            if backend is not None:
-                raise InvalidParameter(name, value, "None where a backend is given: it keeps its own")
-            if isinstance(value, int) and value < 0:
-                raise InvalidParameter(name, value, "at least 0")
-        bounds = {"max_rows": max_rows, "max_step_tokens": max_step_tokens, "max_waiting": max_waiting}
-        for name, bound in {**bounds, "kv_bytes": kv_bytes}.items():
-            if bound is not None and bound < 1:
-                raise InvalidParameter(name, bound, "at least 1")
-        if step_target is not None and not 0 < step_target < math.inf:
-            raise InvalidParameter("step_target", step_target, "a number of seconds, or None for a fixed budget")
-        if max_step_tokens is not None and max_step_tokens <= max_rows:
-            raise InvalidParameter("max_step_tokens", max_step_tokens, f"over max_rows ({max_rows}): a row takes one")
+        check_backend(backend, model)
+        given = loading_options(
+            backend is not None,
+            model,
+            prefix_bytes=prefix_bytes,
+            prefix_folder=prefix_folder,
+            prefix_file_bytes=prefix_file_bytes,
+            revision=revision,
+            context_length=context_length,
+            trust_remote_code=trust_remote_code,
+        )
+        check_bounds(
+            max_rows=max_rows,
+            max_step_tokens=max_step_tokens,
+            step_target=step_target,
+            max_waiting=max_waiting,
+            kv_bytes=kv_bytes,
+        )
         self._model = model
         self._backend = backend
         self._make_backend = partial(_backend, backend, model, given)
         self._limits = partial(_limits, max_rows, max_step_tokens, step_target, kv_bytes)
         self._max_waiting = max_waiting
-        self._parameters = _defaults(parameters)
+        self._parameters = checked_defaults(parameters)
         self._session: Session | None = None
         self._is_entering = False
         self._process = HomeProcess()
@@ -309,6 +305,7 @@ class Runtime:
         A `Generator` goes on by itself, drawn as it says; what the stream recorded is its own once that has ended.
         """
         if not isinstance(ids, Generator):
+            prompts.check(ids)
             return await self.generate_tokens_task(list(ids), parameters, include_stop_token=True, **options)
         if parameters is not None or options:
             raise InvalidParameter("parameters", parameters or options, "left out: a generator has its own")
@@ -334,10 +331,10 @@ class Runtime:
     ) -> PendingRequest:
         defaults = DEFAULTS if self._session is None else self._session.parameters
         parameters = merge_parameters(parameters, overrides, defaults)
-        if decoder is not None and stop_strings(parameters):
-            raise NotSupported("a stop string over raw tokens", "it stops text: give an id, or use generate()")
         constraint = None if constrain is None else constraint_of(constrain)
         config = GenerationConfig.of(self._require_session().client, parameters, constraint, calling)
+        if decoder is not None and stop_strings(parameters):
+            raise NotSupported("a stop string over raw tokens", "it stops text: give an id, or use generate()")
         options = PromptOptions(
             decoder=decoder,
             tools=calling.schemas,
@@ -434,6 +431,7 @@ class Runtime:
 
     async def delete_context(self, name: str) -> None:
         """Forget what was saved under `name`. Raises `UnknownContext`."""
+        text("name", name)
         self._require_session().delete(name)
 
     async def matcher(self, constraint: object) -> Matcher:
@@ -457,7 +455,10 @@ class Runtime:
         client = self._require_session().client
         model = client.model
         prompts.check(prompt)
-        schemas = Toolbox(tools).schemas if tools else None
+        if template is not None:
+            boolean("template", template)
+        mapping("template_options", template_options)
+        schemas = None if tools is None else Toolbox(tools).schemas or None
 
         def work() -> list[int]:
             return list(
@@ -484,8 +485,7 @@ class Runtime:
         **options: Unpack[GenerateOptions],
     ) -> AsyncIterator[Result]:
         """The results of many prompts, in their order, at most `limit` at once. A failure is raised at its place."""
-        if limit < 1:
-            raise InvalidParameter("limit", limit, "at least 1")
+        integer("limit", limit, 1, None, "an integer of at least 1")
         streams: deque[EventStream] = deque()
         pending = iter(prompts)
         while True:
@@ -510,28 +510,6 @@ def _limits(
     )
 
 
-def _loading(model: object, revision: object, context_length: object, trust_remote_code: object) -> dict[str, Any]:
-    """What was asked for of how the model is loaded. Raises `InvalidParameter`."""
-    if revision is not None and (not isinstance(revision, str) or not revision):
-        raise InvalidParameter("revision", revision, "None, or the name of a branch, a tag or a commit")
-    if revision is not None and model is None:
-        raise InvalidParameter("revision", revision, "None where no model is named")
-    if context_length is not None:
-        integer("context_length", context_length, 1, None, "None or an integer of at least 1")
-    if not isinstance(trust_remote_code, bool):
-        raise InvalidParameter("trust_remote_code", trust_remote_code, "a bool")
-    given = {"revision": revision, "context_length": context_length, "trust_remote_code": trust_remote_code or None}
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def _defaults(parameters: object) -> GenerateParameters | Literal["model"] | None:
-    if isinstance(parameters, str) and parameters == "model":
-        return "model"
-    if parameters is None or isinstance(parameters, GenerateParameters):
-        return parameters
-    raise InvalidParameter("parameters", parameters, "GenerateParameters, 'model' or None")
-
-
 def _backend(given: Backend | None, model: str | Path | None, options: Mapping[str, Any]) -> Backend:
     """The given one, or MLX's, on the engine thread: its import takes a while, and MLX ties its state to the thread."""
     if given is not None:
@@ -543,6 +521,8 @@ def _backend(given: Backend | None, model: str | Path | None, options: Mapping[s
 
 
 def _token_decoder(*, include_stop_token: bool) -> MakeDecoder:
+    boolean("include_stop_token", include_stop_token)
+
     def make(options: GenerateParameters, model: ModelInfo, ids: Sequence[int], seed: int) -> Decoder:
         del ids, seed
         return TokenDecoder(

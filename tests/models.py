@@ -17,6 +17,7 @@ from greenroom.backends.mlx import blas
 blas.prepare()
 
 import mlx.core as mx  # noqa: E402 - after the BLAS
+from mlx import nn  # noqa: E402
 from mlx.utils import tree_map_with_path  # noqa: E402
 from mlx_lm.generate import generate_step  # noqa: E402
 
@@ -49,6 +50,7 @@ __all__ = [
     "gemma2",
     "llama",
     "mx",
+    "nn",
     "sequential",
     "swap_kv",
 ]

@@ -116,6 +116,7 @@ class Admission:
     def arrange(self, edits: list[Edit]) -> list[Request]:
         """Pause, resume, evict and admit; returns who has a row now and had none."""
         self._rewind(edits)
+        self._run_again(edits)
         self._pause_and_resume()
         self._shrink(edits)
         admitted = self._admit(edits) if self.waiting or edits else []
@@ -141,6 +142,12 @@ class Admission:
             if request.drafts.needs_rewind and request.end is None and not request.progress.passes_in_flight:
                 request.drafts.needs_rewind = False
                 edits.append(Rewind(row, request.progress.num_computed))
+
+    def _run_again(self, edits: list[Edit]) -> None:
+        """Give rows back that are in doubt; their requests are first in the queue."""
+        for request in [*self.by_row.values()]:
+            if request.progress.must_run_again and request.end is None and not request.progress.passes_in_flight:
+                self._evict(request, edits)
 
     def _num_free(self) -> int:
         """How many more rows may prefill or decode."""

@@ -24,6 +24,8 @@ def fill_grammar_masks(requests: Sequence[Request], model: ModelInfo) -> tuple[M
     # 1. One mask a row, for the draw behind what is recorded.
     bits = np.empty((len(requests), -(-model.vocab_size // 32)), np.uint32)
     errors = fill_masks(states, bits)
+    for row, request in zip(bits, requests, strict=True):
+        _forbid_ends(request, row, 0)
     # 2. A row in error, or in a dead end, draws nothing.
     endings: Endings = []
     kept: list[int] = []
@@ -61,6 +63,7 @@ def _masks_behind_drafts(request: Request, words: int, model: ModelInfo) -> list
         mask = np.empty((1, words), np.uint32)
         error = fill_masks([constraint.state], mask)[0]
         found.append(mask)
+        _forbid_ends(request, mask[0], len(found))
         if error is not None or not mask.any():
             mask[:] = np.uint32(0xFFFFFFFF)
             if drafts.dead_end is None:
@@ -72,6 +75,14 @@ def _masks_behind_drafts(request: Request, words: int, model: ModelInfo) -> list
     return found
 
 
+def _forbid_ends(request: Request, row: Bits, num_drafts: int) -> None:
+    """Take what may not be drawn yet, so many draft tokens on, out of a mask: then it shows where nothing else is."""
+    sampling = request.submit.sampling
+    if len(request.tokens) + num_drafts < sampling.banned_until:
+        for token in sampling.banned:
+            row[token // 32] &= ~np.uint32(1 << token % 32)
+
+
 def _failed(error: str) -> Finish:
     return Failure.of(ConstraintFailed(f"the constraint of this request failed: {error}"))
 
@@ -79,4 +90,6 @@ def _failed(error: str) -> Finish:
 def _dead_end(request: Request, model: ModelInfo, drafts: tuple[int, ...] = ()) -> Finish:
     text = model.tokenizer.decode((*request.output_tokens, *drafts), skip_special_tokens=False)
     why = f"no token is legal behind {text!r}, and the constraints are not satisfied: they contradict each other there"
+    if len(request.tokens) + len(drafts) < request.submit.sampling.banned_until:
+        why = f"no token but an end is legal behind {text!r}, and min_tokens forbids that there"
     return Failure.of(DeadEnd(why, text=text))

@@ -110,8 +110,10 @@ class Progress:
     """How far the passes of a request have come."""
 
     __slots__ = (
+        "doubted_at",
         "is_redirected",
         "is_yielding",
+        "must_run_again",
         "num_cached",
         "num_computed",
         "num_in_flight",
@@ -136,6 +138,10 @@ class Progress:
         """The backend's pending token is such a draw: what is known must be fed in its place."""
         self.is_yielding = False
         """Chosen to give its KV back as soon as no pass holds its row."""
+        self.must_run_again = False
+        """Its row is in doubt: it is given back as soon as no pass holds it, and its tokens are run again."""
+        self.doubted_at = -1
+        """How many tokens were recorded when that happened last."""
         self.num_steps = 0
         """Steps in which a token was drawn."""
         self.num_cached = 0
@@ -309,7 +315,7 @@ class Request:
         With draft tokens in flight it may not: which tokens it goes on from is known once they are checked.
         """
         progress, steps = self.progress, self.submit.steps
-        if progress.is_yielding or self.drafts.in_flight:
+        if progress.is_yielding or progress.must_run_again or self.drafts.in_flight:
             return False
         if steps is not None and progress.num_steps + progress.num_in_flight >= steps:
             return False
@@ -361,12 +367,29 @@ class Request:
         self.progress.num_computed = num_computed
         self.progress.num_cached = self.progress.num_cached or min(num_computed, len(self.submit.prompt))
 
+    def doubt_draw(self) -> bool:
+        """Drop a draw that failed and may pass, and those behind it: its tokens are run again, in another row.
+
+        False where they were already, and failed at the same place.
+        """
+        progress = self.progress
+        if progress.num_to_discard:  # it counts for nothing anyway
+            progress.num_to_discard -= 1
+            return True
+        if progress.doubted_at == len(self.tokens):
+            return False
+        progress.doubted_at, progress.must_run_again = len(self.tokens), True
+        progress.num_to_discard, progress.num_in_flight = progress.num_in_flight - 1, 0
+        self.drafts.in_flight, self.drafts.dead_end = (), None
+        return True
+
     def forget_row(self) -> None:
         """Its KV is gone; the tokens stay, to be run again."""
         self.output.credit = max(CREDIT, _REPLAY_CREDIT * len(self.tokens))
         self.row = None
         self.progress.num_computed = 0
         self.progress.is_yielding = False
+        self.progress.must_run_again = False
         self.progress.is_redirected = False
         self.drafts.needs_rewind = False
 

@@ -49,7 +49,7 @@ from greenroom.actors.scheduler.request import Endings, Failure, Request, Reques
 from greenroom.actors.scheduler.statistics import Statistics, StepTimes
 from greenroom.actors.scheduler.step_budget import StepBudget
 from greenroom.backends.protocol import Edit, EditResult, Feed, Masks, ModelInfo, StepResult
-from greenroom.errors import BackendFailed, GenerationFailed
+from greenroom.errors import BackendFailed, GenerationFailed, InvalidLogits
 from greenroom.events import Finish, Info, StopDetail
 
 __all__ = ["Plan", "Scheduler"]
@@ -213,7 +213,9 @@ class Scheduler:
             progress = request.progress
             progress.passes_in_flight += 1
             if feed.sample:
-                if request.num_uncomputed > 0:
+                if progress.must_run_again:
+                    progress.num_to_discard += 1
+                elif request.num_uncomputed > 0:
                     progress.num_to_discard += 1
                     progress.is_redirected = True
                 else:
@@ -226,13 +228,11 @@ class Scheduler:
 
         `now`, in monotonic seconds, is when they came: by it the budget of a step is learned.
         """
-        # 1. The pass is no longer in flight; rows that failed in it end.
+        # 1. The pass is no longer in flight.
         self._mark_read(rows)
         self._budget.read(now)
         self._admission.budget.record(result)
         self._totals.steps += 1
-        for failure in result.failures:
-            self._fail_row(failure.row, failure.error)
         # 2. Each row's samples go to its request, unless what they drew was known before.
         by_row = self._admission.by_row
         deliveries: list[Delivery] = []
@@ -254,6 +254,11 @@ class Scheduler:
             if request.constraint is not None and request.constraint.forces:
                 was_forced = request.output.num_forced_runs > num_forced_runs
                 self._forced_share += (was_forced - self._forced_share) * _NEWEST
+        # 3. Rows that failed end behind that; what may pass is run once more.
+        for failure in result.failures:
+            failed = by_row.get(failure.row)
+            if not (failed is not None and failure.may_pass and failed.end is None and failed.doubt_draw()):
+                self._fail_row(failure.row, failure.error)
         return tuple(deliveries)
 
     def fail(self, rows: tuple[int, ...], error: Exception, *, was_submitted: bool) -> None:
@@ -374,12 +379,16 @@ class Scheduler:
         for request, end in endings:
             self._finish(request, end)
 
-    def _fail_row(self, row: int, cause: Exception) -> None:
+    def _fail_row(self, row: int, cause: BaseException) -> None:
         request = self._admission.by_row.get(row)
-        if request is not None and request.end is None:
-            error = BackendFailed(f"the forward pass of this row failed: {cause}")
-            error.__cause__ = cause
-            self._finish(request, Failure.of(error))
+        if request is None or request.end is not None:
+            return
+        if isinstance(cause, InvalidLogits):
+            self._finish(request, Failure.of(InvalidLogits(cause.what, is_doubtful=cause.is_doubtful)))
+            return
+        error = BackendFailed(f"the forward pass of this row failed: {cause}")
+        error.__cause__ = cause
+        self._finish(request, Failure.of(error))
 
     def _end_announced(self, requests: list[int], detail: StopDetail) -> None:
         self._messages += [Ended(request, _not_run(detail)) for request in requests]

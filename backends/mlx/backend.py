@@ -19,6 +19,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,7 @@ from greenroom.backends.mlx.process import require_own_process  # noqa: E402
 from greenroom.backends.mlx.rows import Row, RowWork, SubmittedPass, TokenRef  # noqa: E402
 from greenroom.backends.mlx.sampling.masks import kernel_works  # noqa: E402
 from greenroom.backends.mlx.sampling.sampler import BatchSampler  # noqa: E402
+from greenroom.backends.mlx.soundness import range_of  # noqa: E402
 from greenroom.backends.protocol import (  # noqa: E402
     Close,
     Edit,
@@ -62,6 +65,7 @@ from greenroom.backends.protocol import (  # noqa: E402
     StepResult,
 )
 from greenroom.errors import InvalidParameter  # noqa: E402
+from greenroom.values import boolean, function, integer, path_of, text  # noqa: E402
 
 __all__ = ["MlxBackend"]
 
@@ -101,8 +105,13 @@ class MlxBackend:
         context_length: int | None = None,
         device_profile: DeviceProfile | str | None = None,
     ) -> None:
-        if context_length is not None and context_length < 1:
-            raise InvalidParameter("context_length", context_length, "None or an integer of at least 1")
+        path_of("model", model)
+        _check_sizes(context_length, memory_bytes, prefix_bytes, prefix_file_bytes)
+        if prefix_folder is not None:
+            path_of("prefix_folder", prefix_folder)
+        if revision is not None:
+            text("revision", revision, "None, or the name of a branch, a tag or a commit")
+        boolean("trust_remote_code", trust_remote_code)
         self._prefix_bytes = prefix_bytes
         self._files = PrefixFiles(prefix_folder, prefix_file_bytes) if prefix_folder is not None else None
         self._name = str(model)
@@ -131,6 +140,9 @@ class MlxBackend:
 
         The tokenizer may be mlx-lm's wrapper, a transformers one, or anything with the methods of our `Tokenizer`.
         """
+        if factory is None:
+            raise InvalidParameter("factory", factory, "a function that gives a model and a tokenizer")
+        function("factory", factory)
         backend = cls(
             name,
             memory_bytes=memory_bytes,
@@ -284,6 +296,7 @@ class MlxBackend:
             self._pass = self._run(innocent)
             self._pass.failures += failures
         self._pass.wanted = {feed.row: feed.logits for feed in plan.feeds if feed.logits}
+        self._pass.drafts = {feed.row: feed.ids[-feed.drafts :] for feed in plan.feeds if feed.drafts}
 
     def _run(self, feeds: Sequence[Feed]) -> Pass:
         """Build a pass. Where that fails, the rows are as before, or have lost their KV and say so."""
@@ -390,12 +403,13 @@ class MlxBackend:
             places.setdefault(site.row.id, []).append(place)
         report = tuple([(row, place) for row in current.sampled for place in places[row]])
         wanted = tuple([places[row][n] for row, numbers in current.wanted.items() if row in places for n in numbers])
-        # 2. Draw for all of them.
+        # 2. Draw for all of them, and look at what they draw from, before that is written over.
+        found = range_of(logits)
         sampler = self._sampler_for([site.row for site in sites])
         drawn = sampler.draw(logits, fed, masks, positions, keeps=bool(wanted))
         # 3. Copy the logits that were asked for.
         kept = (wanted, logits[mx.array(wanted)].astype(mx.float32)) if wanted else None
-        return SubmittedPass(report, drawn.tokens, drawn.logprobs, kept)
+        return SubmittedPass(report, drawn.tokens, drawn.logprobs, kept, found, current.drafts)
 
     def _sampler_for(self, rows: list[Row]) -> BatchSampler:
         key = tuple([row.id for row in rows])
@@ -414,29 +428,51 @@ class MlxBackend:
         except Exception:
             self._require_stores().recover()
             raise
-        # 2. Report what rows drew that are still open.
+        # 2. Report what rows drew that are still open, up to what could not be drawn.
         rows = self._rows
+        report, failures = self._sound_draws(step)
         if step.logprobs is None and step.logits is None:
-            sampled = [Sampled(row, values[i]) for row, i in step.report if row in rows]
+            sampled = [Sampled(row, values[i]) for row, i in report if row in rows]
         else:
             extras = step.logprobs.by_place() if step.logprobs is not None else {}
             logits = step.logits_by_place()
             sampled = []
-            for row, i in step.report:
+            for row, i in report:
                 if row in rows:
                     logprob, top = extras.get(i, (None, ()))
                     sampled.append(Sampled(row, values[i], logprob, top, logits.get(i)))
-        failures = tuple([failure for failure in step.failures if failure.row in rows])
         self._trim()
         stores = self._require_stores()
         return StepResult(
             tuple(sampled),
-            failures,
+            tuple([failure for failure in (*step.failures, *failures) if failure.row in rows]),
             kv_bytes=self._kv_bytes(),
             allocated_bytes=stores.allocated_bytes(rows.values()),
             prefix_bytes=stores.prefix_bytes,
             pressure=self._pressure.count,
         )
+
+    def _sound_draws(self, step: SubmittedPass) -> tuple[Sequence[tuple[int, int]], list[RowFailure]]:
+        """The draws of a step that was read, but for those of rows whose logits were none; and these rows' failures.
+
+        Nobody begins with the KV of such a row, nor is it kept.
+        """
+        faults = step.faults()
+        if not faults:
+            return step.report, []
+        failures: list[RowFailure] = []
+        report: list[tuple[int, int]] = []
+        for number, (_, error) in faults.items():
+            failures.append(RowFailure(number, error, error.is_doubtful))
+            if (row := self._rows.get(number)) is not None:
+                row.kv_lost = True
+                if self._kept is not None:
+                    self._kept.store.forget(self._kept.namespace, row.known_tokens())
+        for number, drawn in groupby(step.report, itemgetter(0)):
+            fault = faults.get(number)
+            kept = None if fault is None else 0 if fault[1].is_doubtful else fault[0]
+            report += [*drawn][:kept]
+        return report, failures
 
     def _trim(self) -> None:
         """Give back what is only kept for later: freed buffers now and then, prefixes too where memory is short."""
@@ -512,6 +548,15 @@ class MlxBackend:
         if self._profile is None:
             raise RuntimeError(f"{self!r} is not loaded")
         return self._profile.stores
+
+
+def _check_sizes(context_length: object, memory_bytes: object, prefix_bytes: object, prefix_file_bytes: object) -> None:
+    for name, size in {"context_length": context_length, "memory_bytes": memory_bytes}.items():
+        if size is not None:
+            integer(name, size, 1, None, "None or an integer of at least 1")
+    if prefix_bytes is not None:
+        integer("prefix_bytes", prefix_bytes, 0, None, "None or an integer of at least 0")
+    integer("prefix_file_bytes", prefix_file_bytes, 0, None, "an integer of at least 0")
 
 
 def _is_allocation(error: Exception) -> bool:

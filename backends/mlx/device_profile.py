@@ -16,6 +16,7 @@ import mlx.core as mx
 
 from greenroom.backends.mlx.device import uses_cpu
 from greenroom.errors import InvalidParameter
+from greenroom.values import choice
 
 __all__ = ["CPU", "CUDA", "METAL", "DeviceProfile", "choose_profile"]
 
@@ -108,6 +109,8 @@ def choose_profile(asked: DeviceProfile | str | None = None) -> DeviceProfile:
     """
     if isinstance(asked, DeviceProfile):
         return asked
+    if asked is not None:
+        choice("device_profile", asked, list(_BY_NAME))
     name = asked or os.environ.get(_VARIABLE)
     if name:
         if name not in _BY_NAME:

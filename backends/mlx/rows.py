@@ -7,13 +7,17 @@ until somebody needs the number. So the step that follows needs no number, and r
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from greenroom.backends.mlx.soundness import LogitRange
 from greenroom.backends.protocol import KvOptions, RowFailure, Sampling
+from greenroom.errors import InvalidLogits
 
 __all__ = ["DrawSite", "Row", "RowWork", "SubmittedPass", "TokenRef", "ints"]
 
@@ -36,6 +40,10 @@ class SubmittedPass:
     logprobs: Any = None
     logits: tuple[tuple[int, ...], mx.array] | None = None
     """Raw logits that were asked for, and which of `tokens` they belong to."""
+    range: LogitRange | None = None
+    """By which it is told whether the logits were such that a token can be drawn from them."""
+    drafts: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    """By row, the guesses behind whose places it drew too."""
     failures: tuple[RowFailure, ...] = field(default=(), init=False)
     done: mx.array | None = field(default=None, init=False)
     """What a pass that drew nothing is waited for by."""
@@ -44,6 +52,7 @@ class SubmittedPass:
     def arrays(self) -> list[mx.array]:
         """What was drawn, and what was asked for beside it: to be evaluated."""
         found = [] if self.tokens is None else [self.tokens]
+        found += [self.range.largest, self.range.smallest] if self.range is not None else []
         found += self.logprobs.arrays() if self.logprobs is not None else []
         return found if self.logits is None else [*found, self.logits[1]]
 
@@ -55,6 +64,26 @@ class SubmittedPass:
                 self.done = None
             self.values = [] if self.tokens is None else ints(self.tokens)
         return self.values
+
+    def faults(self) -> dict[int, tuple[int, InvalidLogits]]:
+        """By row, the first of its draws that counts and cannot be, and why; waits for the pass.
+
+        What a row drew behind a wrong guess counts for nothing.
+        """
+        wrong = {} if self.range is None else self.range.faults()
+        if not wrong:
+            return {}
+        found: dict[int, tuple[int, InvalidLogits]] = {}
+        values = self.numbers()
+        for row, drawn in groupby(self.report, itemgetter(0)):
+            drafts = self.drafts.get(row, ())
+            for number, (_, place) in enumerate(drawn):
+                if place in wrong:
+                    found[row] = number, wrong[place]
+                    break
+                if number < len(drafts) and values[place] != drafts[number]:
+                    break
+        return found
 
     def logits_by_place(self) -> dict[int, npt.NDArray[np.float32]]:
         """By place among the tokens, the logits that were asked for."""

@@ -15,6 +15,7 @@ from greenroom.errors import InvalidParameter, SessionBusy
 from greenroom.inputs.tools import Toolbox, Tools
 from greenroom.lifetimes import HomeLoop
 from greenroom.request.current import OpenRuntime, session_of
+from greenroom.values import choice, function, integer, mapping, text
 
 __all__ = ["MAX_ROUNDS", "Conversation", "OnCancel", "RunningTurn", "Settings", "WhenBusy"]
 
@@ -46,13 +47,15 @@ class Settings(msgspec.Struct, kw_only=True):
 
     def __post_init__(self) -> None:
         """Check the choices."""
-        if self.max_rounds < 1:
-            raise InvalidParameter("max_rounds", self.max_rounds, "at least 1")
+        integer("max_rounds", self.max_rounds, 1, None, "an integer of at least 1")
         if self.on_tool_error not in ("tell", "raise") and not callable(self.on_tool_error):
             raise InvalidParameter("on_tool_error", self.on_tool_error, "'tell', 'raise' or a function")
         for name, choices in _CHOICES.items():
-            if (value := getattr(self, name)) not in choices:
-                raise InvalidParameter(name, value, " or ".join(map(repr, choices)))
+            choice(name, getattr(self, name), choices)
+        function("tool_dispatch", self.tool_dispatch)
+        mapping("template_options", self.template_options)
+        if self.tool_format is not None:
+            text("tool_format", self.tool_format, "None or the name of a format of calls")
 
 
 class RunningTurn(Protocol):
@@ -86,7 +89,7 @@ class Conversation:
     def __init__(self, runtime: OpenRuntime | None, settings: Settings, history: Sequence[Mapping[str, Any]]) -> None:
         self._runtime = runtime
         self.settings = settings
-        self.toolbox = Toolbox(settings.tools) if settings.tools else None
+        self.toolbox = None if settings.tools is None else Toolbox(settings.tools)
         self.transcript: list[Message] = [dict(message) for message in history]
         """The messages of all turns that are over, without the instructions."""
         self.first_shown = 0

@@ -50,6 +50,10 @@ def check_messages(messages: Sequence[Any]) -> None:
 
     Beyond what a prompt's messages must be: calls have ids, by which results are found, and arguments that are JSON.
     """
+    if isinstance(messages, str) or not isinstance(messages, Sequence):
+        raise InvalidPrompt(f"a list of messages is needed, not {type(messages).__name__}")
+    if not all(isinstance(message, Mapping) for message in messages):
+        raise InvalidPrompt("a transcript is a list of messages, and one of them is none")
     prompts.check(messages)
     for place, message in enumerate(messages):
         if _nests_deeper(message, MAX_JSON_DEPTH - _DEPTH_OF_MESSAGES):

@@ -24,12 +24,14 @@ from greenroom.chat.messages import (
 from greenroom.chat.overflow import Overflow
 from greenroom.chat.streams import EventTurn, TextTurn
 from greenroom.chat.turn import Turn
+from greenroom.errors import InvalidParameter
 from greenroom.inputs.parameters import GenerateParameters
 from greenroom.inputs.tools import Tools
 from greenroom.options import TurnOptions
 from greenroom.request.current import find, session_of
 from greenroom.request.streams import EventStream
 from greenroom.runtime import Runtime
+from greenroom.values import path_of, sequence, string
 
 __all__ = ["ChatSession"]
 
@@ -89,6 +91,11 @@ class ChatSession:
             context_overflow=context_overflow,
             thinking=thinking,
         )
+        if instructions is not None:
+            string("instructions", instructions)
+        if parameters is not None and not isinstance(parameters, GenerateParameters):
+            raise InvalidParameter("parameters", parameters, "GenerateParameters or None")
+        sequence("history", history, "a sequence of messages")
         if history:
             check_messages(history)
         self.instructions = instructions
@@ -151,9 +158,10 @@ class ChatSession:
         there is no such file. Each file is replaced in one move. Raises `InvalidPrompt` for a transcript that JSON has
         no words for, `UnusablePath` for what is no regular file, `OSError`, and with a `cache` `RuntimeClosed`.
         """
+        target = path_of("path", path)
         saved = SavedTranscript(self.instructions, [dict(message) for message in self._conversation.transcript])
         kv = await self._held_kv() if cache and saved.history else None
-        await to_thread.run_sync(write, path, saved, kv)
+        await to_thread.run_sync(write, target, saved, kv)
 
     async def load(self, path: str | Path, *, cache: bool = True) -> None:
         """Take instructions and transcript from a file, and hold the KV that was saved with them.
@@ -163,8 +171,9 @@ class ChatSession:
         `SnapshotMismatch` for that of other weights or another version of MLX, `UnusablePath` for what is no regular
         file, `OSError` and `SessionBusy`; then nothing has changed. Without `cache`, the KV is not looked at.
         """
+        source = path_of("path", path)
         self._conversation.require_idle()
-        saved, kv = await to_thread.run_sync(read, path, cache)
+        saved, kv = await to_thread.run_sync(read, source, cache)
         if kv is not None:
             await session_of(self._runtime).client.import_kv(kv)
         self._conversation.require_idle()

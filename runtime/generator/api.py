@@ -31,7 +31,7 @@ from greenroom.generator.snapshot_files import SavedGeneration, SavedSnapshot
 from greenroom.generator.start import Guessing, start
 from greenroom.generator.steps import Step, accept, next_step
 from greenroom.inputs import prompts
-from greenroom.inputs.parameters import GenerateParameters, integer
+from greenroom.inputs.parameters import GenerateParameters
 from greenroom.inputs.samplers import Sampler
 from greenroom.inputs.segments import Cue, Fill, Message, Seal, Segment
 from greenroom.inputs.tools import Tools
@@ -45,6 +45,7 @@ from greenroom.request.run import compute_logits
 from greenroom.request.score import score
 from greenroom.request.session import ContextRecord, Session
 from greenroom.request.tool_calling import ToolCalling
+from greenroom.values import integer, path_of, sequence, text
 
 __all__ = ["Context", "Generator", "Snapshot", "buffer_of", "lend_generator", "new_context", "open_context"]
 
@@ -140,6 +141,8 @@ class Context(Closing):
         In one pass, or one for each 32, where the model's caches allow guesses; else in one for each. Raises
         `InvalidPrompt`, `PromptTooLong`.
         """
+        prompts.check(ids)
+        sequence("ids", ids, "a sequence of token ids")
         self._buffer.require_free()
         tokens = await self._buffer.settle()
         config = GenerationConfig.plain(self._buffer.client)
@@ -184,10 +187,10 @@ class Context(Closing):
         """
         changes: dict[str, Any] = {"max_tokens": max_tokens, "seed": seed}
         changes = {name: value for name, value in changes.items() if value is not None}
-        if stop != ():
+        if not (isinstance(stop, tuple) and not stop):
             changes["stop"] = stop
-        if not default_stops:
-            changes["default_stops"] = False
+        if default_stops is not True:
+            changes["default_stops"] = default_stops
         cursor = start(
             self._buffer,
             sampler,
@@ -218,11 +221,13 @@ class Context(Closing):
 
     async def save(self, name: str) -> None:
         """Keep what is here under `name` until the runtime is left; another of that name is replaced."""
+        text("name", name)
         await self._buffer.pause()
         self._buffer.session.save(name, self._buffer.record)
 
     async def delete(self, name: str) -> None:
         """Forget what was saved under `name`. Raises `UnknownContext`."""
+        text("name", name)
         self._buffer.session.delete(name)
 
 
@@ -495,8 +500,9 @@ class Snapshot:
         they change no token, and the generation goes on without them. Raises `NotSupported` for a constraint that is
         code, which it names; `UnusablePath` for what is no regular file, and `OSError` as writing does.
         """
+        target = path_of("path", path)
         saved = SavedSnapshot(self._record, None if self._cursor is None else SavedGeneration.of(self._cursor))
-        await to_thread.run_sync(snapshot_files.write, Path(path), self._session, saved)
+        await to_thread.run_sync(snapshot_files.write, target, self._session, saved)
 
     @classmethod
     async def load(cls, path: str | Path, runtime: OpenRuntime | None = None) -> Self:
@@ -505,8 +511,8 @@ class Snapshot:
         Raises `InvalidSnapshot` for a file that is damaged, truncated or something else, `SnapshotMismatch` where
         another model or tokenizer wrote it, `UnusablePath` for what is no regular file, and `OSError` as reading does.
         """
-        session = session_of(runtime)
-        saved = await session.client.prepare(partial(snapshot_files.read, Path(path), session))
+        source, session = path_of("path", path), session_of(runtime)
+        saved = await session.client.prepare(partial(snapshot_files.read, source, session))
         cursor = None if saved.generation is None else saved.generation.open(session, saved.context)
         return cls(session, saved.context, cursor)
 
@@ -521,6 +527,8 @@ def new_context(session: Session) -> Context:
 
 def open_context(session: Session, saved: str | Snapshot) -> Context:
     """A context with what was saved under a name, or what a snapshot holds. Raises `UnknownContext`."""
+    if not isinstance(saved, Snapshot):
+        text("saved", saved, "a name, or a snapshot")
     return saved.open() if isinstance(saved, Snapshot) else Context(ContextBuffer(session, session.saved(saved)))
 
 

@@ -15,13 +15,14 @@ from anyio import to_thread
 from greenroom.errors import InvalidParameter
 from greenroom.generator.cursor import Cursor, EventQueue
 from greenroom.inputs import samplers
-from greenroom.inputs.parameters import GenerateParameters, integer
+from greenroom.inputs.parameters import GenerateParameters
 from greenroom.inputs.samplers import Sampler
 from greenroom.lifetimes import Closing
 from greenroom.request.config import GenerationConfig
 from greenroom.request.context_buffer import ContextBuffer
 from greenroom.request.generation import Generation
 from greenroom.request.session import ContextRecord
+from greenroom.values import integer, sequence
 
 __all__ = ["Forks", "copy", "derive_seed", "descendants", "fork", "retain_only", "rewind"]
 
@@ -38,6 +39,8 @@ _OF_THE_GENERATION = (
     "timeout",
     "max_kv_size",
     "kv_bits",
+    "kv_group_size",
+    "quantized_kv_start",
     "reasoning",
     "thinking_tokens",
 )
@@ -52,9 +55,9 @@ class Forks(Generic[G]):
     ) -> None:
         """`make` makes the handle of a fork; `owner`, the generator's own, is kept alive."""
         integer("count", count, 1, None, "an integer of at least 1")
-        if seeds is not None and len(seeds) != count:
-            raise InvalidParameter("seeds", seeds, f"None or {count} of them")
-        for seed in seeds or ():
+        if seeds is not None:
+            sequence("seeds", seeds, f"None or {count} of them", count)
+        for seed in () if seeds is None else seeds:
             _check_seed(seed)
         self._cursor = cursor
         self._make = make
@@ -114,6 +117,8 @@ async def rewind(cursor: Cursor, count: int, seed: int | None) -> None:
         generation = await cursor.settle()
         most = generation.num_generated
         integer("count", count, 0, most, f"an integer from 0 to the {most} tokens that were generated")
+        if seed is not None:
+            _check_seed(seed)
         if count or seed is not None:
             work = partial(generation.rewind, count, seed)
             shorter = await to_thread.run_sync(work) if most > _LONG else work()

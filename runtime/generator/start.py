@@ -23,6 +23,7 @@ from greenroom.request.config import GenerationConfig
 from greenroom.request.context_buffer import ContextBuffer
 from greenroom.request.current import OpenRuntime
 from greenroom.request.tool_calling import ToolCalling
+from greenroom.values import boolean
 
 __all__ = ["Guessing", "start"]
 
@@ -37,9 +38,10 @@ class Guessing:
 
     def choose(self, model: ModelInfo, kv: KvOptions | None) -> Speculation:
         """The one that is asked. Raises `InvalidParameter` for two of them, `NotSupported` where the KV cannot."""
+        boolean("system_speculation", self.system_speculation)
         asked = {
             "speculator": self.speculator,
-            "system_speculation": self.system_speculation or None,
+            "system_speculation": self.system_speculation or None,  # a bool
             "draft_model": self.draft_model,
         }
         named = [name for name, value in asked.items() if value is not None]
@@ -54,6 +56,8 @@ class Guessing:
         if self.system_speculation:
             return Speculation(engine=NgramDrafter())
         if self.draft_model is not None:
+            if not hasattr(self.draft_model, "_require_session"):
+                raise InvalidParameter("draft_model", self.draft_model, "an open Runtime")
             return Speculation(user=ModelDrafter(self.draft_model, model))
         if not isinstance(self.speculator, Speculator):
             raise InvalidParameter("speculator", self.speculator, "a Speculator")
@@ -75,7 +79,8 @@ def start(
     for name, value in refused.items():
         if value is not None:
             raise NotSupported(f"{name}=")
-    base = sampler.parameters if isinstance(sampler, Sampler) else sampler or buffer.session.parameters
+    base: object = sampler.parameters if isinstance(sampler, Sampler) else sampler
+    base = buffer.session.parameters if sampler is None else base
     if not isinstance(base, GenerateParameters):
         raise InvalidParameter("sampler", sampler, "a Sampler or GenerateParameters")
     parameters = msgspec.structs.replace(base, **changes)

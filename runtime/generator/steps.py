@@ -21,6 +21,7 @@ from greenroom.request.generation import Generation
 from greenroom.request.probes import Distribution, Entropy, Handle, Likeliest, Logits, Logprob, Logprobs, Probe
 from greenroom.request.recorder import RecordedToken
 from greenroom.request.run import RunOptions, RunResult, compute_logits
+from greenroom.values import sequence
 
 __all__ = ["Step", "StepOutput", "accept", "next_step"]
 
@@ -250,6 +251,9 @@ def accept(cursor: Cursor, tokens: Sequence[int]) -> tuple[int, ...]:
 
 def _append(generation: Generation, tokens: Sequence[int]) -> Generation:
     """`generation` behind `tokens`, up to the first that ends it. Raises, changing nothing, `TokenRefused`."""
+    given: object = tokens
+    if not isinstance(given, np.ndarray) or given.ndim != 1:
+        sequence("tokens", given, "a sequence of tokens")
     if len(tokens) == 0:
         raise InvalidParameter("tokens", tokens, "at least one token")
     config = generation.config
@@ -259,7 +263,7 @@ def _append(generation: Generation, tokens: Sequence[int]) -> Generation:
     recorded: list[RecordedToken] = []
     ending: Finish | None = None
     for token in tokens:
-        _check_token(token, config.model.vocab_size, constraint, is_stop=token in stops)
+        _check_token(token, config.model.vocab_size, constraint, stops)
         sampled = Sampled(0, int(token))
         decoded = decoder.feed((sampled,))
         recorded.append(RecordedToken(sampled, decoded.events, decoded.stop))
@@ -281,15 +285,13 @@ def _append(generation: Generation, tokens: Sequence[int]) -> Generation:
     return after
 
 
-def _check_token(token: object, vocab_size: int, constraint: ConstraintState | None, *, is_stop: bool) -> None:
-    try:
-        number = int(token)  # type: ignore[call-overload]
-    except (TypeError, ValueError):
-        number = -1
-    if not 0 <= number < vocab_size or isinstance(token, bool | float):
+def _check_token(token: object, vocab_size: int, constraint: ConstraintState | None, stops: frozenset[int]) -> None:
+    number = int(token) if isinstance(token, int | np.integer) and not isinstance(token, bool) else -1
+    if not 0 <= number < vocab_size:
         raise TokenRefused(token, f"ids are integers from 0 to {vocab_size - 1}")
     if constraint is None:
         return
+    is_stop = number in stops
     if is_stop and not constraint.is_accepting:
         raise TokenRefused(token, "it ends the turn, and what was written is not complete")
     if not is_stop and constraint.validate((number,)) != 1:

@@ -7,13 +7,14 @@ no forward pass. A field that this version cannot honour is refused there, never
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
 import msgspec
 
 from greenroom.backends.protocol import KvOptions, ModelInfo, Sampling
 from greenroom.errors import InvalidParameter, ModelLoadFailed, NotSupported
+from greenroom.values import boolean, choice, integer, number
 
 __all__ = [
     "DEFAULTS",
@@ -21,7 +22,6 @@ __all__ = [
     "ParameterOptions",
     "bound_length",
     "default_parameters",
-    "integer",
     "kv_options",
     "merge_parameters",
     "sampling",
@@ -31,8 +31,6 @@ __all__ = [
     "validate_kv",
 ]
 
-LARGEST = 3.4028234663852886e38
-"""The largest float32: the logits are float32 or narrower, so a larger number would be infinite there."""
 SMALLEST = 1.1754943508222875e-38
 """The smallest normal float32: dividing by less gives infinities."""
 _LEAST_KV = 8
@@ -195,10 +193,11 @@ def validate(parameters: GenerateParameters, *, vocab_size: int) -> None:
     either), `NotSupported` for a field that this version cannot honour.
     """
     for name in NOT_BUILT:
-        if getattr(parameters, name) != getattr(DEFAULTS, name):
+        if getattr(parameters, name) is not None:
             raise NotSupported(f"{name}=")
-    if parameters.reasoning not in REASONING:
-        raise InvalidParameter("reasoning", parameters.reasoning, "'events', 'text' or 'drop'")
+    choice("reasoning", parameters.reasoning, REASONING)
+    boolean("default_stops", parameters.default_stops)
+    boolean("force_tokens", parameters.force_tokens)
     _validate_lengths(parameters)
     _validate_drawing(parameters, vocab_size)
     _validate_penalties(parameters)
@@ -251,10 +250,12 @@ def validate_kv(parameters: GenerateParameters, model: ModelInfo) -> None:
         if not model.can_rotate:
             raise InvalidParameter("max_kv_size", parameters.max_kv_size, f"None: {model.name} makes caches of its own")
     integer("quantized_kv_start", parameters.quantized_kv_start, 0, None, "an integer of at least 0")
+    integer("kv_group_size", parameters.kv_group_size, 1, None, "an integer of at least 1")
     if parameters.kv_bits is None:
         return
     if parameters.max_kv_size is not None:
         raise InvalidParameter("kv_bits", parameters.kv_bits, "None beside max_kv_size: rotating KV is not quantized")
+    integer("kv_bits", parameters.kv_bits, 0, None, f"None or one of {_KV_BITS}")
     if parameters.kv_bits not in _KV_BITS:
         raise InvalidParameter("kv_bits", parameters.kv_bits, f"None or one of {_KV_BITS}")
     if not model.kv_group_sizes:
@@ -288,14 +289,14 @@ def _validate_lengths(parameters: GenerateParameters) -> None:
     if parameters.thinking_tokens is not None:
         integer("thinking_tokens", parameters.thinking_tokens, 0, None, "None or an integer of at least 0")
     if parameters.timeout is not None:
-        _number("timeout", parameters.timeout, "None or a finite number of seconds above 0", lambda x: x > 0)
+        number("timeout", parameters.timeout, "None or a finite number of seconds above 0", lambda x: x > 0)
 
 
 def _validate_drawing(parameters: GenerateParameters, vocab_size: int) -> None:
-    _number("temperature", parameters.temperature, "a finite number of at least 0", lambda x: x >= 0)
-    _number("top_p", parameters.top_p, "a number above 0 and at most 1", lambda x: 0 < x <= 1)
+    number("temperature", parameters.temperature, "a finite number of at least 0", lambda x: x >= 0)
+    number("top_p", parameters.top_p, "a number above 0 and at most 1", lambda x: 0 < x <= 1)
     integer("top_k", parameters.top_k, 0, vocab_size, f"an integer from 0 (off) to the vocabulary's {vocab_size}")
-    _number("min_p", parameters.min_p, "a number from 0 to 1", lambda x: 0 <= x <= 1)
+    number("min_p", parameters.min_p, "a number from 0 to 1", lambda x: 0 <= x <= 1)
     if parameters.seed is not None:
         integer("seed", parameters.seed, 0, 2**64 - 1, "None or an integer from 0 to 2**64 - 1")
     if parameters.logprobs is not None:
@@ -306,18 +307,15 @@ def _validate_drawing(parameters: GenerateParameters, vocab_size: int) -> None:
 def _validate_penalties(parameters: GenerateParameters) -> None:
     if parameters.repetition_penalty is not None:
         penalty = parameters.repetition_penalty
-        _number("repetition_penalty", penalty, "None or a finite number above 0", lambda x: x >= SMALLEST)
+        number("repetition_penalty", penalty, "None or a finite number above 0", lambda x: x >= SMALLEST)
     for name in ("presence_penalty", "frequency_penalty"):
         if getattr(parameters, name) is not None:
-            _number(name, getattr(parameters, name), "None or a finite number")
+            number(name, getattr(parameters, name), "None or a finite number")
     for name in ("repetition_context_size", "presence_context_size", "frequency_context_size"):
         integer(name, getattr(parameters, name), 1, None, "an integer of at least 1")
 
 
 def _validate_stop(parameters: GenerateParameters, vocab_size: int) -> None:
-    default_stops: object = parameters.default_stops
-    if not isinstance(default_stops, bool):
-        raise InvalidParameter("default_stops", default_stops, "a bool")
     stops: object = parameters.stop
     if not isinstance(stops, tuple):
         raise InvalidParameter("stop", stops, "a string, a token id, or a sequence of them")
@@ -336,19 +334,4 @@ def _validate_bias(bias: object, vocab_size: int) -> None:
         raise InvalidParameter("logit_bias", bias, "None or a dict of token ids to numbers")
     for token, value in bias.items():
         integer("logit_bias", token, 0, vocab_size - 1, f"keyed by token ids from 0 to {vocab_size - 1}")
-        _number(f"logit_bias[{token}]", value, "a finite number")
-
-
-def integer(name: str, value: object, least: int, most: int | None, expected: str) -> None:
-    """Raise `InvalidParameter` unless `value` is an integer, and no bool, from `least` to `most`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least or (most is not None and value > most):
-        raise InvalidParameter(name, value, expected)
-
-
-def _number(name: str, value: object, expected: str, fits: Callable[[float], bool] = lambda _: True) -> None:
-    """Raise `InvalidParameter` unless `value` is a number, and no bool, that float32 has and that `fits`."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise InvalidParameter(name, value, expected)
-    # NaN compares with nothing, an int of any size does.
-    if not -LARGEST <= value <= LARGEST or not fits(float(value)):
-        raise InvalidParameter(name, value, expected)
+        number(f"logit_bias[{token}]", value, "a finite number")

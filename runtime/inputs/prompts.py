@@ -12,7 +12,7 @@ from typing import Any
 
 from greenroom.actors.preparation import time_limit
 from greenroom.backends.protocol import Tokenizer
-from greenroom.errors import GreenroomError, InvalidPrompt, NotSupported, TemplateTimeout
+from greenroom.errors import GreenroomError, InvalidPrompt, NotSupported, TemplateTimeout, shown
 from greenroom.inputs.chat_template import adapt_messages
 from greenroom.inputs.thinking_switch import switch_thinking
 
@@ -76,7 +76,7 @@ def encode(
         raise InvalidPrompt("the prompt has no tokens")
     if min(ids) < 0 or max(ids) >= vocab_size:
         wrong = next(token for token in ids if not 0 <= token < vocab_size)
-        raise InvalidPrompt(f"token ids must be from 0 to {vocab_size - 1}, got {wrong}")
+        raise InvalidPrompt(f"token ids must be from 0 to {vocab_size - 1}, got {shown(wrong)}")
     return tuple(ids)
 
 
@@ -119,9 +119,11 @@ def _kind(prompt: object) -> type[str | int | dict[str, Any]]:
     if set(map(type, prompt)) != {int}:  # one pass in C over what may be a hundred thousand ids
         for place, token in enumerate(prompt):
             if not isinstance(token, int) or isinstance(token, bool):
-                raise InvalidPrompt(f"item {place} of the prompt must be a token id like the others, got {token!r}")
+                raise InvalidPrompt(
+                    f"item {place} of the prompt must be a token id like the others, got {shown(token)}"
+                )
     if min(prompt) < 0:
-        raise InvalidPrompt(f"token ids must be at least 0, got {min(prompt)}")
+        raise InvalidPrompt(f"token ids must be at least 0, got {shown(min(prompt))}")
     return int
 
 

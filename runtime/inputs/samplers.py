@@ -53,4 +53,6 @@ def check(sampler: object, vocab_size: int) -> None:
     """Raise `InvalidParameter` for what is no sampler, or cannot draw from so many tokens."""
     if not isinstance(sampler, Sampler):
         raise InvalidParameter("sampler", sampler, "a Sampler")
+    if not isinstance(sampler.parameters, GenerateParameters):
+        raise InvalidParameter("the sampler's parameters", sampler.parameters, "GenerateParameters")
     validate(sampler.parameters, vocab_size=vocab_size)

@@ -19,6 +19,7 @@ from referencing.exceptions import Unresolvable
 from greenroom.constraints.bounds.schema_bounds import check_schema
 from greenroom.errors import InvalidConstraint, InvalidParameter, NotSupported, ToolFailed
 from greenroom.inputs.tool_schemas import plain_types
+from greenroom.values import function as check_function
 
 __all__ = ["Tool", "Toolbox", "Tools"]
 
@@ -48,6 +49,7 @@ class Tool:
         self.description = description
         given = {"type": "object", "properties": {}} if parameters is None else parameters
         self.parameters = _checked_schema(name, given)
+        check_function(f"the function of the tool {name!r}", function)
         self.function = function
         self._arguments: type[msgspec.Struct] | None = None
         self._validator = Draft202012Validator(self.parameters, registry=REGISTRY)  # nothing is fetched
@@ -65,6 +67,9 @@ class Tool:
         `Annotated[…, msgspec.Meta(description=…)]`. Lines of the docstring's `Args:` describe parameters. Raises
         `InvalidParameter` where a parameter has no type, is positional-only or takes any number of arguments.
         """
+        given: object = function
+        if given is None or not callable(given):
+            raise InvalidParameter("a tool's function", given, "a function")
         called = str(name or getattr(function, "__name__", type(function).__name__))
         text = inspect.getdoc(function) or ""
         summary, descriptions = _split_docstring(text)
@@ -86,7 +91,8 @@ class Tool:
     @classmethod
     def from_schema(cls, schema: Mapping[str, Any], function: Callable[..., Any] | None = None) -> Tool:
         """A tool from OpenAI's form: `{"type": "function", "function": {…}}`, or what stands inside of it."""
-        inner = schema.get("function", schema)
+        given: object = schema
+        inner = given.get("function", given) if isinstance(given, Mapping) else None
         if not isinstance(inner, Mapping) or "name" not in inner:
             raise InvalidParameter("a tool", schema, 'a function, a Tool, or {"type": "function", "function": {…}}')
         return cls(inner["name"], inner.get("description") or "", inner.get("parameters"), function)
@@ -176,10 +182,14 @@ class Toolbox:
     """The tools of one request, by name. Raises `InvalidParameter` for what is no tool, and for a name given twice."""
 
     def __init__(self, tools: Tools) -> None:
-        if isinstance(tools, str | Mapping) or not isinstance(tools, Iterable):
+        if isinstance(tools, str | bytes | Mapping) or not isinstance(tools, Iterable):
             raise InvalidParameter("tools", tools, "a sequence of tools")
+        try:
+            given = list(tools)
+        except TypeError as error:  # an array without dimensions says that it can be iterated over
+            raise InvalidParameter("tools", tools, "a sequence of tools") from error
         self._tools: dict[str, Tool] = {}
-        for each in tools:
+        for each in given:
             tool = _tool(each)
             if tool.name in self._tools:
                 raise InvalidParameter("tools", tool.name, "tools of different names")

@@ -14,7 +14,7 @@ from greenroom.constraints.constraint import CompiledConstraint, Constraint
 from greenroom.constraints.json_schemas.json_schema import AnyJson, JsonSchema
 from greenroom.constraints.kinds.all_of import All
 from greenroom.constraints.kinds.reasoning_budget import ReasoningBudget
-from greenroom.errors import InvalidPrompt, PromptTooLong
+from greenroom.errors import InvalidParameter, InvalidPrompt, PromptTooLong
 from greenroom.inputs.parameters import (
     GenerateParameters,
     bound_length,
@@ -84,6 +84,8 @@ class GenerationConfig:
             parameters = msgspec.structs.replace(parameters, default_stops=True)
         validate(parameters, vocab_size=client.model.vocab_size)
         validate_kv(parameters, client.model)
+        if parameters.min_tokens and len(stop_ids(parameters, client.model)) >= client.model.vocab_size:
+            raise InvalidParameter("min_tokens", parameters.min_tokens, "0 where every token ends the text")
         calling.check(constraint, client.model)
         calling.budget(parameters.thinking_tokens, client.model, ())
         return GenerationConfig(client, bound_length(parameters, client.model), constraint, calling=calling)

@@ -11,9 +11,9 @@ from functools import partial
 from typing import Protocol
 
 from greenroom.errors import ContextClosed, ContextInUse
-from greenroom.inputs.parameters import integer
 from greenroom.inputs.segments import Fill, Segment, TurnState, encode_segments
 from greenroom.request.session import EMPTY, Client, ContextRecord, Session
+from greenroom.values import integer
 
 __all__ = ["ContextBuffer", "Occupant"]
 

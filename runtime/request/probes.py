@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from greenroom.errors import InvalidParameter
-from greenroom.inputs.parameters import integer
+from greenroom.values import integer, number, sequence
 
 __all__ = ["Distribution", "Entropy", "Handle", "Likeliest", "Logits", "Logprob", "Logprobs", "Probe", "logprobs_of"]
 
@@ -45,10 +45,8 @@ class Distribution(Probe, frozen=True):
 
     def __post_init__(self) -> None:
         """Raises `InvalidParameter`. A temperature of 0 would be no distribution."""
-        if not self.temperature > 0:
-            raise InvalidParameter("temperature", self.temperature, "above 0")
-        if self.k < 0:
-            raise InvalidParameter("k", self.k, "at least 0")
+        number("temperature", self.temperature, "a finite number above 0", lambda x: x > 0)
+        integer("k", self.k, 0, None, "an integer of at least 0")
 
     def of(self, row: Row) -> Likeliest:
         """Over all tokens; those of a mask have what is left to them."""
@@ -64,6 +62,12 @@ class Logprobs(Probe, frozen=True):
     """The natural log-probabilities of some tokens, in the order in which they are asked for."""
 
     tokens: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        """Raises `InvalidParameter`."""
+        sequence("tokens", self.tokens, "a sequence of token ids")
+        for token in self.tokens:
+            integer("token", token, 0, None, "an id of at least 0")
 
     def of(self, row: Row) -> list[float]:
         """At temperature 1. Raises `InvalidParameter` for an id outside of the vocabulary."""
@@ -89,6 +93,10 @@ class Logprob(Probe, frozen=True):
     """The natural log-probability of one token."""
 
     token: int
+
+    def __post_init__(self) -> None:
+        """Raises `InvalidParameter`."""
+        integer("token", self.token, 0, None, "an id of at least 0")
 
     def of(self, row: Row) -> list[float]:
         """As `Logprobs`, a list of one."""

@@ -21,6 +21,7 @@ from greenroom.request.context_lease import ContextLease
 from greenroom.request.generation import begin
 from greenroom.request.run import Progress, RunOptions, build_submit
 from greenroom.request.session import Client
+from greenroom.values import boolean, function, mapping
 
 __all__ = ["PromptOptions", "submit_prompt"]
 
@@ -50,6 +51,10 @@ def submit_prompt(config: GenerationConfig, prompt: Prompt, options: PromptOptio
     `RuntimeClosed`.
     """
     prompts.check(prompt)
+    if options.template is not None:
+        boolean("template", options.template)
+    mapping("template_options", options.template_options)
+    function("progress", options.progress)
     client, parameters = config.client, config.parameters
     lease = _lease(client, prompt, options)
     submitted = time.monotonic()

@@ -17,6 +17,7 @@ from greenroom.inputs.tools import Toolbox, Tools
 from greenroom.parsing.dialect import Dialect
 from greenroom.parsing.forced import forced_calls
 from greenroom.request.decoders import TextDecoder
+from greenroom.values import text
 
 __all__ = ["NO_TOOLS", "ToolCalling"]
 
@@ -32,9 +33,14 @@ class ToolCalling(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, tools: Tools | None, tool_choice: str, tool_format: str | None) -> Self:
         """Checked. Raises `InvalidParameter` for what is no tool or no choice."""
-        box = Toolbox(tools) if tools else None
+        box = None if tools is None else Toolbox(tools)
+        box = box if box is not None and len(box) else None
         names = () if box is None else box.names()
-        if tool_choice not in (("auto", "none", "required", *names) if names else ("auto", "none")):
+        if tool_format is not None:
+            text("tool_format", tool_format, "None or the name of a format of calls")
+        known = ("auto", "none", "required", *names) if names else ("auto", "none")
+        chosen: object = tool_choice
+        if not isinstance(chosen, str) or chosen not in known:
             expected = ", ".join(("'auto', 'none', 'required'", *map(repr, names))) if names else "'auto' without tools"
             raise InvalidParameter("tool_choice", tool_choice, expected)
         return cls(box, None if tool_choice == "none" else box, tool_format, tool_choice)

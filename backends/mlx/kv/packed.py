@@ -190,7 +190,7 @@ class PackedStore:
         """Start an empty row with the KV of a prefix of `prompt`, of a row that is here or was; how many tokens."""
         wanted = prompt[:-1]
         kept = self._kept.store.match(self._kept.namespace, wanted) if self._kept is not None else 0
-        rows, ids = self.pools.rows(), list(wanted)
+        rows, ids = [row for row in self.pools.rows() if not row.kv_lost], list(wanted)
         common = [common_prefix_length(other.tokens, ids, other.length) for other in rows]
         length, _, place = max(
             [

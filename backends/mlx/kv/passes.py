@@ -28,6 +28,8 @@ class Pass:
     """Whose the logits are, row by row; a row with drafts has several, side by side."""
     wanted: dict[int, tuple[int, ...]] = field(default_factory=dict)
     """By row, of which of its draws the logits are to be copied."""
+    drafts: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    """By row, the guesses among what it is fed."""
     logits: mx.array | None = None
     inputs: mx.array | None = None
     state: list[mx.array] = field(default_factory=list)

@@ -241,6 +241,16 @@ class PrefixStore:
         self._start(snapshot.arrays.values())
         self._insert_snapshot(namespace, kept, snapshot)
 
+    def forget(self, namespace: str, tokens: Sequence[int]) -> None:
+        """Drop what memory holds of prefixes of `tokens`: what was computed there is in doubt."""
+        doubted = tuple(tokens)
+        path = self._whole_blocks(namespace, doubted)
+        tail, _ = _closest(self._following(namespace, path), doubted[len(path) * BLOCK :])
+        snapshots = self._snapshots.get(namespace, {}).values()
+        alike = [entry for entry in snapshots if doubted[: len(entry.tokens)] == entry.tokens]
+        for entry in (*alike, *([] if tail is None else [tail]), *reversed(path)):
+            self._drop(entry)
+
     def settle(self) -> None:
         """Wait for copies under way: then what they are made of may be written again, in place.
 

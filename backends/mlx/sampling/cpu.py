@@ -19,7 +19,7 @@ Floats = npt.NDArray[np.float32]
 def weights(x: mx.array, temperature: Floats) -> Floats:
     """`exp((x - max) / temperature)` of logits `[n, vocabulary]`, float32; `temperature` `[n, 1]`. Waits."""
     found: Floats = np.array(x)
-    with np.errstate(invalid="ignore"):  # a row in which nothing is allowed
+    with np.errstate(all="ignore"):  # a row in which nothing is allowed; logits that are far apart, or not numbers
         found -= found.max(axis=-1, keepdims=True)
         found /= temperature
         return np.exp(found, out=found)
@@ -27,6 +27,8 @@ def weights(x: mx.array, temperature: Floats) -> Floats:
 
 def draw(weights: Floats, uniform: Floats) -> npt.NDArray[np.uint32]:
     """A token for each row of `weights` `[n, vocabulary]`, in proportion, by inverse CDF at `uniform` `[n, 1]`.
+
+    One of a row in which nothing is allowed, or not a number, means nothing.
 
     The sum is taken over blocks of 64 first; only the block in which it passes the mark is added up one by one.
     """
@@ -44,5 +46,6 @@ def draw(weights: Floats, uniform: Floats) -> npt.NDArray[np.uint32]:
         part = weights[row, block * _BLOCK : (block + 1) * _BLOCK]
         inside = np.cumsum(part, dtype=np.float64) + (before[row, block - 1] if block else 0.0)
         reached = np.flatnonzero((inside > marks[row, 0]) & (part > 0))
-        tokens[row] = block * _BLOCK + (reached[0] if reached.size else np.flatnonzero(part)[-1])
+        place = reached[0] if reached.size else np.flatnonzero(part > 0)[-1:].sum()
+        tokens[row] = block * _BLOCK + place
     return tokens

@@ -2,7 +2,10 @@
 
 The tokens that a penalty looks at are one integer array on the device, a row per penalised row, newest last.
 While the same rows decode one token a step, it is shifted there, without waiting for a number; else it is built from
-the rows.
+the rows. It is no wider than the rows are long, whatever they ask for.
+
+What is asked for may be more than the logits' type can hold. Then it is the most that it holds, and so is what comes
+of it: no row is left with an infinite logit, or with none.
 """
 
 from __future__ import annotations
@@ -16,6 +19,14 @@ from greenroom.backends.mlx.rows import Row, TokenRef
 __all__ = ["Bans", "Bias", "Penalties"]
 
 _PAIRWISE = 64
+_ROOM = 256
+"""Tokens by which rows may grow before their window is laid out anew."""
+_TAME = 100.0
+"""Factors up to here, their inverses and sums of terms make no logit infinite in any type that logits have."""
+_LARGEST = {mx.float16: 65504.0, mx.bfloat16: 3.3895313892515355e38}
+_SMALLEST = {mx.float16: 2.0**-14}
+_MOST, _LEAST = 3.4028234663852886e38, 1.1754943508222875e-38
+"""The largest number of float32, and the smallest normal one; those of the other types above, where they differ."""
 
 
 class Bias:
@@ -25,11 +36,18 @@ class Bias:
         entries = [(i, token, value) for i, row in enumerate(rows) for token, value in row.sampling.logit_bias]
         self._at = mx.array([entry[0] for entry in entries])
         self._tokens = mx.array([entry[1] for entry in entries])
-        self._values = mx.array([entry[2] for entry in entries], dtype=mx.float32)
+        values = [entry[2] for entry in entries]
+        self._is_tame = all(abs(value) <= _TAME for value in values)
+        self._values = mx.array(values, dtype=mx.float32)
 
     def apply(self, logits: mx.array) -> mx.array:
         """Add each row's biases to `logits` `[n, vocabulary]`."""
-        return logits.at[self._at, self._tokens].add(self._values.astype(logits.dtype))
+        if self._is_tame:
+            return logits.at[self._at, self._tokens].add(self._values.astype(logits.dtype))
+        biased = logits[self._at, self._tokens] + _bounded(self._values, logits.dtype).astype(logits.dtype)
+        found = logits[:]  # another array: what was raw stays
+        found[self._at, self._tokens] = _bounded(biased, logits.dtype)
+        return found
 
 
 class Bans:
@@ -60,42 +78,65 @@ class Penalties:
     def __init__(self, rows: list[Row]) -> None:
         self._rows = [(i, row) for i, row in enumerate(rows) if row.sampling.is_penalised]
         settings = [row.sampling for _, row in self._rows]
-        contexts = np.array([(s.repetition_context, s.presence_context, s.frequency_context) for s in settings])
+        self._contexts = [(s.repetition_context, s.presence_context, s.frequency_context) for s in settings]
         asked = np.array(
             [(s.repetition_penalty or 0, s.presence_penalty or 0, s.frequency_penalty or 0) for s in settings],
             dtype=np.float32,
         )
-        contexts = np.where(asked != 0, contexts, 0)
-        self._width = int(contexts.max())
-        age = np.arange(self._width, 0, -1)
-        # [3, rows, width]: is a token of this age looked at by this penalty?
-        self._inside = [mx.array(age[None] <= contexts[:, k, None]) for k in range(3)]
-        self._any = [bool((asked[:, k] != 0).any()) for k in range(3)]
-        self._repetition = mx.array(np.where(asked[:, 0] != 0, asked[:, 0], 1)[:, None])
+        self._is_asked = asked != 0
+        self._any = [bool(self._is_asked[:, k].any()) for k in range(3)]
+        factors = np.where(asked[:, 0] != 0, asked[:, 0], 1)
+        self._most_term = float(np.abs(asked[:, 1:]).max())
+        self._has_tame_factors = bool(((factors <= _TAME) & (factors >= 1 / _TAME)).all())
+        self._repetition = mx.array(factors[:, None])
         self._presence = mx.array(asked[:, 1, None])
         self._frequency = mx.array(asked[:, 2, None])
         self._at = mx.array([i for i, _ in self._rows])
         self._column = self._at[:, None]
         self._lengths: list[int] = []
         self._history: mx.array | None = None
+        self._lay_out_window()
+
+    def _lay_out_window(self) -> None:
+        """As wide as the widest window that the rows ask for, or as they will be for a while."""
+        self._longest = max(row.length for _, row in self._rows) + _ROOM
+        """Up to which length the window shows all of a row."""
+        wanted = np.array([[min(size, self._longest) for size in sizes] for sizes in self._contexts])
+        contexts = np.where(self._is_asked, wanted, 0)
+        self._width = int(contexts.max())
+        age = np.arange(self._width, 0, -1)
+        # [3, rows, width]: is a token of this age looked at by this penalty?
+        self._inside = [mx.array(age[None] <= contexts[:, k, None]) for k in range(3)]
+        self._is_tame = self._has_tame_factors and self._most_term * self._width <= _TAME
+        self._history = None
 
     def apply(self, logits: mx.array, fed: mx.array | None) -> mx.array:
         """Penalise the rows' logits. `fed` `[n]` is each row's newest token, where every row was fed exactly one."""
+        if max(row.length for _, row in self._rows) > self._longest:
+            self._lay_out_window()
         history, used = self._follow(fed)
         x = logits[self._column, history]
+        dtype = x.dtype
         counts = [
             _counts(history, self._inside[k] & used, logits.shape[-1]) if self._any[k] else None for k in range(3)
         ]
         if counts[0] is not None:
-            factor = self._repetition.astype(x.dtype)
+            factor = self._bounded(self._repetition, dtype, _SMALLEST.get(dtype, _LEAST)).astype(dtype)
             x = mx.where(counts[0] > 0, mx.where(x < 0, x * factor, x / factor), x)
+            x = self._bounded(x, dtype)
         if counts[1] is not None:
-            x = mx.where(counts[1] > 0, x - self._presence.astype(x.dtype), x)
+            x = mx.where(counts[1] > 0, x - self._bounded(self._presence, dtype).astype(dtype), x)
+            x = self._bounded(x, dtype)
         if counts[2] is not None:
-            x = x - self._frequency.astype(x.dtype) * counts[2].astype(x.dtype)
+            term = self._bounded(self._frequency, dtype).astype(dtype) * counts[2].astype(dtype)
+            x = self._bounded(x - term, dtype)
         # A token that stands in the window twice is written twice, with the same value.
         logits[self._column, history] = x
         return logits
+
+    def _bounded(self, x: mx.array, dtype: mx.Dtype, least: float | None = None) -> mx.array:
+        """`x`, or where something wild is asked for no more of it than `dtype` holds: the same for all that is tame."""
+        return x if self._is_tame else _bounded(x, dtype, least)
 
     def _follow(self, fed: mx.array | None) -> tuple[mx.array, mx.array]:
         lengths = [row.length for _, row in self._rows]
@@ -125,6 +166,12 @@ class Penalties:
         for i, column, ref in unread:
             result[i, column] = ref.lazy().astype(mx.int32)
         return result
+
+
+def _bounded(x: mx.array, dtype: mx.Dtype, least: float | None = None) -> mx.array:
+    """`x` within what `dtype` holds, and at least `least`; NaN stays."""
+    most = _LARGEST.get(dtype, _MOST)
+    return mx.clip(x, mx.array(-most if least is None else least, x.dtype), mx.array(most, x.dtype))
 
 
 def _counts(history: mx.array, inside: mx.array, vocab_size: int) -> mx.array:
