@@ -6,6 +6,7 @@ Prompts are tokenized by one worker thread, in the order of the calls: off the e
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +19,10 @@ from anyio import Event, get_cancelled_exc_class
 
 from greenroom.actors.bridge import Bridge
 from greenroom.actors.dispatcher import Dispatcher
+from greenroom.actors.draining import Drain, Hold
 from greenroom.actors.engine import Engine
 from greenroom.actors.mailbox import Mailbox, PendingRequest
-from greenroom.actors.messages import Inbound, Reject, Release, Shutdown, Submit, Trim
+from greenroom.actors.messages import EndAll, Inbound, Reject, Release, Shutdown, Submit, Trim
 from greenroom.actors.scheduler.admission import Limits
 from greenroom.actors.scheduler.statistics import Statistics
 from greenroom.backends.protocol import Backend, KvOptions, ModelInfo
@@ -64,6 +66,7 @@ class EngineClient:
     async def open(self) -> None:
         """Load. Raises what the load raised; cancelled, it waits for the load and frees what it brought."""
         self._home = HomeLoop(running_loop())
+        self._dispatcher.open_for(self._home)
         self._bridge = Bridge()
         self._engine.start(self._bridge, self._on_loaded, self._dispatcher.deliver, self._on_closed)
         try:
@@ -159,9 +162,39 @@ class EngineClient:
         """The engine's counts."""
         return self._engine.statistics
 
+    def drain(self, timeout: float | None) -> Drain:
+        """Refuse what is new from now on; after `timeout` seconds, end what still runs. Of several, the earliest.
+
+        Any thread, and a signal handler: it waits for nothing, and takes no lock that its own thread may hold.
+        """
+        drain = self._dispatcher.drain
+        drain.is_asked = True
+        if timeout is not None:
+            self._engine.put(EndAll(time.monotonic() + timeout))
+        if self._bridge is not None:
+            self._bridge.post(Drain.check, drain)
+        return drain
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether what is new is refused."""
+        return self._dispatcher.drain.is_asked
+
+    def require_accepting(self) -> None:
+        """Raise `RuntimeDraining` where nothing new may be begun."""
+        self._dispatcher.drain.require_accepting()
+
+    def hold(self, stop: Callable[[], object]) -> Hold:
+        """Have a drain wait for what takes several requests; `stop` ends it in time. Raises `RuntimeDraining`."""
+        return self._dispatcher.drain.hold(stop)
+
     def announce(self, prepare: Callable[[int], Submit]) -> PendingRequest:
-        """Take a place in the queue for a request, whose `prepare` runs on the worker thread. Raises `TooBusy`."""
+        """Take a place in the queue for a request, whose `prepare` runs on the worker thread.
+
+        Raises `TooBusy`, `RuntimeDraining`.
+        """
         bridge = self._open_bridge()
+        self.require_accepting()
         pending = PendingRequest(self._dispatcher.open())
         self._preparer.submit(_prepare, prepare, pending, self._engine, bridge)
         return pending
@@ -169,6 +202,7 @@ class EngineClient:
     def submit(self, make: Callable[[int], Submit]) -> Mailbox:
         """Submit a request that needs no preparing: it joins the queue at the end of this turn of the event loop.
 
+        It goes on from what was begun before, so a drain does not refuse it; once that has ended all, it ends it too.
         Many generators whose steps came back together ask for the next together: sent at once, the first of
         them would get a pass of its own, for which the others would wait. Raises `TooBusy`.
         """

@@ -45,6 +45,7 @@ __all__ = [
     "NotSupported",
     "PromptTooLong",
     "RuntimeClosed",
+    "RuntimeDraining",
     "SessionBusy",
     "SnapshotMismatch",
     "StepPending",
@@ -172,6 +173,13 @@ class AmbiguousRuntime(GreenroomError, LookupError):
 
 class RuntimeClosed(GreenroomError, RuntimeError):
     """The runtime is not entered, or is leaving: use it inside its `async with` block."""
+
+
+class RuntimeDraining(RuntimeClosed):
+    """The runtime lets what runs finish and takes nothing new on, since `drain()`: ask another one, or a later one."""
+
+    def __init__(self) -> None:
+        super().__init__("the runtime drains: what runs is finished, and nothing new is begun; ask another one")
 
 
 class WrongEventLoop(GreenroomError, RuntimeError):

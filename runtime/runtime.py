@@ -6,11 +6,9 @@ settles what still runs, gives weights and memory back and ends the thread. It m
 
 from __future__ import annotations
 
-import math
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
@@ -20,8 +18,8 @@ from typing_extensions import TypeForm
 
 from greenroom.actors.client import EngineClient
 from greenroom.actors.decoder import Decoder
+from greenroom.actors.draining import Drain
 from greenroom.actors.mailbox import PendingRequest
-from greenroom.actors.scheduler.admission import Limits
 from greenroom.actors.scheduler.statistics import Statistics
 from greenroom.actors.task import GenerationTask
 from greenroom.backends.protocol import Backend, ModelInfo, Tokenizer
@@ -35,13 +33,14 @@ from greenroom.inputs.parameters import (
     GenerateParameters,
     ParameterOptions,
     default_parameters,
-    integer,
     merge_parameters,
+    seconds,
     stop_ids,
     stop_strings,
 )
 from greenroom.inputs.prompts import Prompt
 from greenroom.inputs.tools import Toolbox, Tools
+from greenroom.opening import MAX_ROWS, MAX_WAITING, STEP_TARGET, Opening
 from greenroom.options import GenerateOptions, RequestOptions
 from greenroom.request import current
 from greenroom.request.config import GenerationConfig, MakeDecoder
@@ -54,13 +53,6 @@ from greenroom.request.tool_calling import NO_TOOLS, ToolCalling
 from greenroom.structured.structures import StructureOptions, Structures, structures_of
 
 __all__ = ["Runtime"]
-
-MAX_ROWS = 32
-"""Rows that share a pass: past this, CPU and small GPUs gain little, and each row adds its KV."""
-STEP_TARGET = 0.12
-"""Seconds of a step that runs prompts beside streams: eight tokens a second, about what a person reads."""
-MAX_WAITING = 1024
-"""Requests in the queue: some thousand prompts of ids are tens of megabytes; more is a caller without a brake."""
 
 T = TypeVar("T")
 
@@ -105,41 +97,34 @@ class Runtime:
         context_length: int | None = None,
         parameters: GenerateParameters | Literal["model"] | None = None,
     ) -> None:
-        if model is not None and backend is not None:
-            raise InvalidParameter("backend", backend, "None where a model is named")
-        prefixes = {
+        loading = {
             "prefix_bytes": prefix_bytes,
             "prefix_folder": prefix_folder,
             "prefix_file_bytes": prefix_file_bytes,
+            "revision": revision,
+            "context_length": context_length,
+            "trust_remote_code": trust_remote_code,
         }
-        given = {name: value for name, value in prefixes.items() if value is not None}
-        given |= _loading(model, revision, context_length, trust_remote_code)
-        for name, value in given.items():
-            if backend is not None:
-                raise InvalidParameter(name, value, "None where a backend is given: it keeps its own")
-            if isinstance(value, int) and value < 0:
-                raise InvalidParameter(name, value, "at least 0")
-        bounds = {"max_rows": max_rows, "max_step_tokens": max_step_tokens, "max_waiting": max_waiting}
-        for name, bound in {**bounds, "kv_bytes": kv_bytes}.items():
-            if bound is not None and bound < 1:
-                raise InvalidParameter(name, bound, "at least 1")
-        if step_target is not None and not 0 < step_target < math.inf:
-            raise InvalidParameter("step_target", step_target, "a number of seconds, or None for a fixed budget")
-        if max_step_tokens is not None and max_step_tokens <= max_rows:
-            raise InvalidParameter("max_step_tokens", max_step_tokens, f"over max_rows ({max_rows}): a row takes one")
-        self._model = model
-        self._backend = backend
-        self._make_backend = partial(_backend, backend, model, given)
-        self._limits = partial(_limits, max_rows, max_step_tokens, step_target, kv_bytes)
-        self._max_waiting = max_waiting
-        self._parameters = _defaults(parameters)
+        self._opening = Opening(
+            model=model,
+            backend=backend,
+            max_rows=max_rows,
+            max_step_tokens=max_step_tokens,
+            step_target=step_target,
+            max_waiting=max_waiting,
+            kv_bytes=kv_bytes,
+            parameters=parameters,
+            loading=loading,
+        )
         self._session: Session | None = None
         self._is_entering = False
 
     def __repr__(self) -> str:
-        name = repr(self._backend) if self._backend is not None else str(self._model or "understudy")
-        state = "open" if self.is_open else "closed" if self._session is None else "failed"
-        return f"<Runtime {name} {state}>"
+        if self._session is None:
+            return f"<Runtime {self._opening.name} closed>"
+        state = "open" if self.is_open else "draining" if self.is_draining else "failed"
+        counts = self._session.client.statistics()
+        return f"<Runtime {self._opening.name} {state} running={counts.running} waiting={counts.waiting}>"
 
     # Lifetime.
 
@@ -148,7 +133,8 @@ class Runtime:
             raise RuntimeClosed(f"{self!r} is entered already: leave it first, or make another one")
         self._is_entering = True
         try:
-            client = EngineClient(self._make_backend, self._limits, max_waiting=self._max_waiting)
+            opening = self._opening
+            client = EngineClient(opening.make_backend, opening.limits, max_waiting=opening.max_waiting)
             finalizer = weakref.finalize(self, client.shut_down)
             try:
                 await client.open()
@@ -156,7 +142,7 @@ class Runtime:
                 finalizer.detach()
                 raise
             try:
-                defaults = default_parameters(self._parameters, client.model)
+                defaults = default_parameters(opening.parameters, client.model)
             except BaseException:
                 finalizer.detach()
                 await client.close()
@@ -187,8 +173,28 @@ class Runtime:
 
     @property
     def is_open(self) -> bool:
-        """Whether requests can be made: it is entered, and its engine has not failed."""
-        return self._session is not None and self._session.client.failure is None
+        """Whether requests can be made: it is entered, its engine has not failed, and it does not drain."""
+        session = self._session
+        return session is not None and session.client.failure is None and not session.client.is_draining
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether what runs is finished and nothing new is taken on, since `drain()`."""
+        session = self._session
+        return session is not None and session.client.failure is None and session.client.is_draining
+
+    def drain(self, timeout: float | None = None) -> Drain:
+        """Refuse what is new with `RuntimeDraining`, let the rest finish, and end what still runs after `timeout`.
+
+        Returns at once, in any thread and in a signal handler. `await` what it gives, on the runtime's loop, to wait
+        until nothing runs; it gives how many requests were ended, with an `Info` of `cancelled` and `shutdown`.
+        `timeout` is in seconds, None is without end, and of several calls the earliest end counts. A turn of a session
+        goes on with its rounds, a generator that was made before with its steps; between two steps nothing waits for
+        it. Outside of the runtime's block nothing runs, and it is over at once. Raises `InvalidParameter`.
+        """
+        seconds("timeout", timeout)
+        session = self._session
+        return Drain.nothing() if session is None else session.client.drain(timeout)
 
     @property
     def model(self) -> ModelInfo:
@@ -201,7 +207,7 @@ class Runtime:
         return self._require_session().client.model.tokenizer
 
     def statistics(self) -> Statistics:
-        """Requests by state and bytes held, as of the engine's last turn."""
+        """Requests by state, bytes held, totals and times, as of the engine's last turn."""
         return self._require_session().client.statistics()
 
     # Decoded streams.
@@ -481,49 +487,6 @@ class Runtime:
 
 
 _DONE = object()
-
-
-def _limits(
-    rows: int, step_tokens: int | None, step_target: float | None, kv_bytes: int | None, model: ModelInfo
-) -> Limits:
-    return Limits(
-        rows=rows,
-        step_tokens=step_tokens if step_tokens is not None else max(model.prompt_chunk, 2 * rows),
-        step_target=step_target,
-        kv_bytes=kv_bytes if kv_bytes is not None else model.memory_bytes,
-    )
-
-
-def _loading(model: object, revision: object, context_length: object, trust_remote_code: object) -> dict[str, Any]:
-    """What was asked for of how the model is loaded. Raises `InvalidParameter`."""
-    if revision is not None and (not isinstance(revision, str) or not revision):
-        raise InvalidParameter("revision", revision, "None, or the name of a branch, a tag or a commit")
-    if revision is not None and model is None:
-        raise InvalidParameter("revision", revision, "None where no model is named")
-    if context_length is not None:
-        integer("context_length", context_length, 1, None, "None or an integer of at least 1")
-    if not isinstance(trust_remote_code, bool):
-        raise InvalidParameter("trust_remote_code", trust_remote_code, "a bool")
-    given = {"revision": revision, "context_length": context_length, "trust_remote_code": trust_remote_code or None}
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def _defaults(parameters: object) -> GenerateParameters | Literal["model"] | None:
-    if isinstance(parameters, str) and parameters == "model":
-        return "model"
-    if parameters is None or isinstance(parameters, GenerateParameters):
-        return parameters
-    raise InvalidParameter("parameters", parameters, "GenerateParameters, 'model' or None")
-
-
-def _backend(given: Backend | None, model: str | Path | None, options: Mapping[str, Any]) -> Backend:
-    """The given one, or MLX's, on the engine thread: its import takes a while, and MLX ties its state to the thread."""
-    if given is not None:
-        return given
-    from greenroom.backends import understudy
-    from greenroom.backends.mlx.backend import MlxBackend
-
-    return MlxBackend(model if model is not None else understudy.path(), **options)
 
 
 def _token_decoder(*, include_stop_token: bool) -> MakeDecoder:

@@ -9,18 +9,19 @@ the session is free only once the generation is settled.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import reduce
 from typing import Any
 
 import msgspec
 from anyio import CancelScope, Event, get_cancelled_exc_class
 
+from greenroom.actors.draining import Hold
 from greenroom.chat import dispatch
 from greenroom.chat.conversation import Conversation
 from greenroom.chat.messages import Message, assistant_message, with_results
 from greenroom.errors import GreenroomError
-from greenroom.events import Chunk, Info, Reasoning, RejectedToolCall, ToolCall
+from greenroom.events import Chunk, Info, Reasoning, RejectedToolCall, StopDetail, ToolCall
 from greenroom.events import Event as AnyEvent
 from greenroom.lifetimes import HomeLoop
 from greenroom.request.streams import EventStream
@@ -43,11 +44,13 @@ class Turn:
         self._stream: EventStream | None = None
         self._infos: list[Info] = []
         self._scope: CancelScope | None = None
+        self._hold: Hold | None = None
+        """Has a drain of the runtime wait for all rounds."""
         self._output = _Output()
         self.ended = Event()
         self.home = HomeLoop()
         self.is_over = False
-        self.was_stopped = False
+        self._stopped_by: StopDetail | None = None
         self.is_abandoned = False
         """Nobody will read it any more, and nobody has closed it."""
         self._has_unread = False
@@ -73,6 +76,7 @@ class Turn:
 
     async def _begin(self) -> None:
         await self._conversation.claim(self)
+        self._hold = self._conversation.hold(self._shut_down)
         self._new = with_results(self._conversation.transcript, self._new)
         self._asked = len(self._new)
         self._stream = self._start(self._messages(), True)
@@ -104,7 +108,7 @@ class Turn:
         return (
             bool(calls)
             and not self._output.rejected
-            and not self.was_stopped
+            and self._stopped_by is None
             and len(self._infos) < conversation.settings.max_rounds
             and dispatch.can_run(calls, conversation.toolbox, conversation.settings.tool_dispatch)
         )
@@ -118,12 +122,13 @@ class Turn:
                 self._output.calls, self._conversation.toolbox, settings.tool_dispatch, settings.on_tool_error
             )
         self._scope = None
-        if results is None or self.was_stopped:
+        if results is None or self._stopped_by is not None:
             self._finish(complete=False)
-            return msgspec.structs.replace(self.info, stop_reason="cancelled", stop_detail="handle")
+            return msgspec.structs.replace(self.info, stop_reason="cancelled", stop_detail=self._stopped_by or "handle")
         self._new += [self._output.message(self._conversation.thought_key), *results]
         self._output = _Output()
-        self._stream = self._start(self._messages(), False)
+        with nullcontext() if self._hold is None else self._hold.going_on():
+            self._stream = self._start(self._messages(), False)
         return None
 
     def _messages(self) -> list[Message]:
@@ -133,16 +138,22 @@ class Turn:
 
     def stop(self) -> None:
         """Ask for the end of what runs; its reader gets an `Info` that says so. Synchronous, on the event loop."""
-        self.was_stopped = True
+        self._stopped_by = self._stopped_by or "handle"
         if self._stream is not None:
             self._stream.task.cancel()
         if self._scope is not None:
             self._scope.cancel()
 
+    def _shut_down(self) -> None:
+        """The runtime has drained for as long as it might."""
+        self._stopped_by = self._stopped_by or "shutdown"
+        self.stop()
+
     def abandon(self) -> None:
         """The reader has let go of it without closing."""
         self.is_abandoned = True
         self.stop()
+        self._release()
         self.ended.set()
 
     async def supersede(self) -> None:
@@ -176,8 +187,13 @@ class Turn:
         if self.is_over:
             return
         self.is_over = True
+        self._release()
         self._conversation.release(self, [] if self._stream is None else self._kept(complete=complete))
         self.ended.set()
+
+    def _release(self) -> None:
+        if self._hold is not None:
+            self._hold.release()
 
     def _kept(self, *, complete: bool) -> list[Message]:
         """What of the turn goes into the transcript: an answer that is whole, else as `on_cancel` says, else nothing.

@@ -140,6 +140,7 @@ class Context(Closing):
         `InvalidPrompt`, `PromptTooLong`.
         """
         self._buffer.require_free()
+        self._buffer.client.require_accepting()
         tokens = await self._buffer.settle()
         config = GenerationConfig.plain(self._buffer.client)
         found = prompts.encode(list(ids), config.model.tokenizer, config.model.vocab_size)

@@ -345,6 +345,12 @@ def integer(name: str, value: object, least: int, most: int | None, expected: st
         raise InvalidParameter(name, value, expected)
 
 
+def seconds(name: str, value: object) -> None:
+    """Raise `InvalidParameter` unless `value` is None or a finite number of at least 0."""
+    if value is not None:
+        _number(name, value, "None or a finite number of seconds, at least 0", lambda x: x >= 0)
+
+
 def _number(name: str, value: object, expected: str, fits: Callable[[float], bool] = lambda _: True) -> None:
     """Raise `InvalidParameter` unless `value` is a number, and no bool, that float32 has and that `fits`."""
     if not isinstance(value, int | float) or isinstance(value, bool):
