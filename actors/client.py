@@ -7,6 +7,7 @@ the engine thread. What waits for one of them can be cancelled, and is over, at 
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -19,9 +20,10 @@ from anyio import Event, get_cancelled_exc_class
 
 from greenroom.actors.bridge import Bridge
 from greenroom.actors.dispatcher import Dispatcher
+from greenroom.actors.draining import Drain, Hold
 from greenroom.actors.engine import Engine
 from greenroom.actors.mailbox import Mailbox, PendingRequest
-from greenroom.actors.messages import Announce, Inbound, Reject, Release, Shutdown, Submit, Trim
+from greenroom.actors.messages import Announce, EndAll, Inbound, Reject, Release, Shutdown, Submit, Trim
 from greenroom.actors.preparers import Preparers
 from greenroom.actors.scheduler.admission import Limits
 from greenroom.actors.scheduler.statistics import Statistics
@@ -69,6 +71,7 @@ class EngineClient:
     async def open(self) -> None:
         """Load. Raises what the load raised; cancelled, it waits for the load and frees what it brought."""
         self._home = HomeLoop(running_loop())
+        self._dispatcher.open_for(self._home)
         self._bridge = Bridge()
         self._engine.start(self._bridge, self._on_loaded, self._dispatcher.deliver, self._on_closed)
         try:
@@ -164,15 +167,42 @@ class EngineClient:
         """The engine's counts."""
         return self._engine.statistics
 
+    def drain(self, timeout: float | None) -> Drain:
+        """Refuse what is new from now on; after `timeout` seconds, end what still runs. Of several, the earliest.
+
+        Any thread, and a signal handler: it waits for nothing, and takes no lock that its own thread may hold.
+        """
+        drain = self._dispatcher.drain
+        drain.is_asked = True
+        if timeout is not None:
+            self._engine.put(EndAll(time.monotonic() + timeout))
+        if self._bridge is not None:
+            self._bridge.post(Drain.check, drain)
+        return drain
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether what is new is refused."""
+        return self._dispatcher.drain.is_asked
+
+    def require_accepting(self) -> None:
+        """Raise `RuntimeDraining` where nothing new may be begun."""
+        self._dispatcher.drain.require_accepting()
+
+    def hold(self, stop: Callable[[], object]) -> Hold:
+        """Have a drain wait for what takes several requests; `stop` ends it in time. Raises `RuntimeDraining`."""
+        return self._dispatcher.drain.hold(stop)
+
     def announce(
         self, prepare: Callable[[int], Submit], *, deadline: float | None = None, needs_thread: bool = True
     ) -> PendingRequest:
         """Take a place in the queue for a request that `prepare` builds, on another thread or, with that off, here.
 
         It may be called more than once. `deadline`, in monotonic seconds, holds while the request is prepared too.
-        Raises `TooBusy`, `PreparersBusy`.
+        Raises `TooBusy`, `PreparersBusy`, `RuntimeDraining`.
         """
         bridge = self._open_bridge()
+        self.require_accepting()
         if needs_thread:
             self._preparers.require_room()
         pending = PendingRequest(self._dispatcher.open())
@@ -226,6 +256,7 @@ class EngineClient:
     def submit(self, make: Callable[[int], Submit]) -> Mailbox:
         """Submit a request that needs no preparing: it joins the queue at the end of this turn of the event loop.
 
+        It goes on from what was begun before, so a drain does not refuse it; once that has ended all, it ends it too.
         Many generators whose steps came back together ask for the next together: sent at once, the first of
         them would get a pass of its own, for which the others would wait. Raises `TooBusy`.
         """

@@ -7,10 +7,22 @@ from itertools import count
 
 from anyio import Event
 
+from greenroom.actors.draining import Drain
 from greenroom.actors.mailbox import Mailbox
-from greenroom.actors.messages import Answer, Ended, ExportKv, ImportKv, Inbound, KvExported, KvImported, Outbound
+from greenroom.actors.messages import (
+    AllEnded,
+    Answer,
+    Ended,
+    ExportKv,
+    ImportKv,
+    Inbound,
+    KvExported,
+    KvImported,
+    Posted,
+)
 from greenroom.errors import GreenroomError, RuntimeClosed, TooBusy
 from greenroom.events import Info
+from greenroom.lifetimes import HomeLoop
 
 __all__ = ["Dispatcher"]
 
@@ -45,9 +57,14 @@ class Dispatcher:
         self._queued = 0
         self.rows = 0
         """How many requests may run at once, once a model is loaded."""
+        self.drain = Drain(HomeLoop(), self._num_open)
 
     def __repr__(self) -> str:
         return f"<Dispatcher open={len(self._mailboxes)} queued={self._queued}>"
+
+    def open_for(self, home: HomeLoop) -> None:
+        """The runtime was entered on that loop."""
+        self.drain = Drain(home, self._num_open)
 
     @property
     def queued(self) -> int:
@@ -95,11 +112,14 @@ class Dispatcher:
             raise problem or RuntimeClosed("the runtime was closed before it answered")
         return answer
 
-    def deliver(self, messages: tuple[Outbound | Answer, ...]) -> None:
+    def deliver(self, messages: tuple[Posted, ...]) -> None:
         """Sort one step's messages."""
         for message in messages:
             if isinstance(message, KvExported | KvImported):
                 self._questions.pop(message.request).resolve(message)
+                continue
+            if isinstance(message, AllEnded):
+                self._end_all()
                 continue
             mailbox = self._mailboxes.get(message.request)
             if mailbox is None:
@@ -109,12 +129,31 @@ class Dispatcher:
             if was_queued and (mailbox.is_started or mailbox.is_settled):
                 self._queued -= 1
             if mailbox.is_settled:
-                del self._mailboxes[message.request]
+                self._forget(mailbox)
+
+    def _forget(self, mailbox: Mailbox) -> None:
+        del self._mailboxes[mailbox.request]
+        if self.drain.is_asked:
+            self.drain.num_cut += mailbox.info is not None and mailbox.info.stop_detail == "shutdown"
+            self.drain.check()
+
+    def _num_open(self) -> int:
+        return len(self._mailboxes)
+
+    def _end_all(self) -> None:
+        """The engine has settled what it knew: end what is still being prepared, and what would ask for more."""
+        self.drain.stop_holders()
+        self._end_unsettled(None)
+        self.drain.end()
+
+    def _end_unsettled(self, failure: GreenroomError | None) -> None:
+        info = Info(stop_reason="cancelled", stop_detail="shutdown", prompt_tokens=0, generation_tokens=0)
+        self.deliver(tuple([Ended(request, info, failure) for request in self._mailboxes]))
 
     def close(self, failure: GreenroomError | None) -> None:
         """The engine is gone: end what it never answered, as a shutdown or with `failure`."""
         self._failure = failure or RuntimeClosed("the runtime was closed before it answered")
         while self._questions:
             self._questions.popitem()[1].resolve(None)
-        info = Info(stop_reason="cancelled", stop_detail="shutdown", prompt_tokens=0, generation_tokens=0)
-        self.deliver(tuple([Ended(request, info, failure) for request in self._mailboxes]))
+        self._end_unsettled(failure)
+        self.drain.end()

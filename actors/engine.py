@@ -29,19 +29,21 @@ from greenroom.actors import engine_thread
 from greenroom.actors.bridge import Bridge
 from greenroom.actors.inbox import Inbox
 from greenroom.actors.messages import (
+    AllEnded,
     Announce,
     Answer,
     Awaited,
     Cancel,
     Credit,
     Delivery,
+    EndAll,
     Ended,
     ExportKv,
     ImportKv,
     Inbound,
     KvExported,
     KvImported,
-    Outbound,
+    Posted,
     Reject,
     Release,
     Shutdown,
@@ -57,7 +59,7 @@ from greenroom.events import Info
 
 __all__ = ["Engine", "EngineLoop", "Outbox"]
 
-Outbox = Callable[[tuple[Outbound | Answer, ...]], None]
+Outbox = Callable[[tuple[Posted, ...]], None]
 """Called on the event loop with all messages of a step."""
 
 
@@ -153,7 +155,7 @@ class EngineLoop:
         backend: Backend,
         scheduler: Scheduler,
         inbox: Inbox,
-        post: Callable[[tuple[Outbound | Answer, ...]], bool],
+        post: Callable[[tuple[Posted, ...]], bool],
     ) -> None:
         """`post` has the event loop take the messages of a step; False where it has ended."""
         self._engine = engine
@@ -167,6 +169,10 @@ class EngineLoop:
         self._questions: list[ExportKv | ImportKv] = []
         """Answered behind the step's edits, so that a row that is over has given its KV to the store."""
         self._is_leaving = False
+        self._end_of_all: float | None = None
+        """The deadline of everything, in monotonic seconds."""
+        self._has_ended_all = False
+        """It has come, and whoever set it was told that nothing runs."""
         self.is_idle = True
         """Whether the last step left nothing to do: the next one waits for a message."""
 
@@ -209,23 +215,51 @@ class EngineLoop:
             self._submit(feeds, last)
         last.apply()
         self._engine.statistics = scheduler.statistics(self._spent.times())
-        messages: tuple[Outbound | Answer, ...]
+        messages: tuple[Posted, ...]
         messages = last.deliveries + plan.messages if reads_first else plan.messages + last.deliveries
-        self._deliver(messages + answers)
+        self._deliver(messages + answers + self._report_end_of_all())
         if is_built and delivers_first:
             self._submit(feeds, last)
         self.is_idle = not (was_in_flight or feeds or plan.edits or plan.messages or scheduler.has_news)
         self._spent.end_step(time.perf_counter() - began, reads_first=reads_first)
 
     def _take_messages(self) -> None:
-        deadline = self._scheduler.next_deadline() if self.is_idle else None
+        deadline = self._next_deadline() if self.is_idle else None
         seconds = None if deadline is None else max(0.0, deadline - time.monotonic())
         for message in self._inbox.take(wait=self.is_idle, seconds=seconds):
             self._accept(message)
-        if self._is_leaving:
+        if self._is_leaving or self._is_past_end():
             self._scheduler.cancel_all()
 
+    def _next_deadline(self) -> float | None:
+        of_all = None if self._has_ended_all else self._end_of_all
+        deadlines = [each for each in (self._scheduler.next_deadline(), of_all) if each is not None]
+        return min(deadlines, default=None)
+
+    def _is_past_end(self) -> bool:
+        return self._end_of_all is not None and time.monotonic() >= self._end_of_all
+
+    def _report_end_of_all(self) -> tuple[AllEnded, ...]:
+        """Say once that the deadline of everything has come, and nothing is left to settle."""
+        if self._has_ended_all or self._scheduler.num_requests or not self._is_past_end():
+            return ()
+        self._has_ended_all = True
+        return (AllEnded(),)
+
     def _accept(self, message: Inbound) -> None:
+        match message:
+            case ExportKv() | ImportKv():
+                self._questions.append(message)
+            case EndAll(deadline=deadline):
+                self._end_of_all = deadline if self._end_of_all is None else min(deadline, self._end_of_all)
+            case Shutdown():
+                self._is_leaving = True
+            case Release() | Trim():
+                self._scheduler.give_back(message)
+            case _:
+                self._accept_of_request(message)
+
+    def _accept_of_request(self, message: Announce | Submit | Reject | Cancel | Credit | Awaited) -> None:
         match message:
             case Announce():
                 self._scheduler.announce(message)
@@ -239,12 +273,6 @@ class EngineLoop:
                 self._scheduler.credit(message)
             case Awaited():
                 self._scheduler.count_awaiting(message)
-            case Release() | Trim():
-                self._scheduler.give_back(message)
-            case ExportKv() | ImportKv():
-                self._questions.append(message)
-            case Shutdown():
-                self._is_leaving = True
 
     def _build(self, feeds: tuple[Feed, ...]) -> bool:
         began = time.perf_counter()
@@ -325,7 +353,7 @@ class EngineLoop:
                 except Exception as error:  # noqa: BLE001 - likewise
                     return KvImported(request, error=error)
 
-    def _deliver(self, messages: tuple[Outbound | Answer, ...]) -> None:
+    def _deliver(self, messages: tuple[Posted, ...]) -> None:
         if messages and not self._post(messages):
             # The loop is gone and so is everybody who could read or cancel.
             self._is_leaving = True

@@ -16,12 +16,14 @@ from greenroom.constraints.state import ConstraintState
 from greenroom.events import Info, StopDetail
 
 __all__ = [
+    "AllEnded",
     "Announce",
     "Answer",
     "Awaited",
     "Cancel",
     "Credit",
     "Delivery",
+    "EndAll",
     "Ended",
     "ExportKv",
     "ImportKv",
@@ -29,6 +31,7 @@ __all__ = [
     "KvExported",
     "KvImported",
     "Outbound",
+    "Posted",
     "Reject",
     "Release",
     "Shutdown",
@@ -118,6 +121,15 @@ class Shutdown(msgspec.Struct, frozen=True):
     """Cancel all, settle all, close the backend, end the thread."""
 
 
+class EndAll(msgspec.Struct, frozen=True):
+    """From `deadline` on, in monotonic seconds, end what runs and what comes, as a shutdown. Answered by `AllEnded`.
+
+    Of several, the earliest counts.
+    """
+
+    deadline: float
+
+
 class Release(msgspec.Struct, frozen=True):
     """The context is gone: its row is closed, now or when its request is over."""
 
@@ -145,7 +157,9 @@ class ImportKv(msgspec.Struct, frozen=True):
     data: bytes
 
 
-Inbound = Announce | Submit | Reject | Cancel | Credit | Awaited | Release | Trim | ExportKv | ImportKv | Shutdown
+Inbound = (
+    Announce | Submit | Reject | Cancel | Credit | Awaited | Release | Trim | ExportKv | ImportKv | EndAll | Shutdown
+)
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -186,7 +200,13 @@ class KvImported(msgspec.Struct, frozen=True):
     error: Exception | None = None
 
 
+class AllEnded(msgspec.Struct, frozen=True):
+    """The deadline of `EndAll` has come, and every request that the engine knew is settled."""
+
+
 Outbound = Started | Delivery | Ended
 """What is said of a request."""
 Answer = KvExported | KvImported
 """To what has no row."""
+Posted = Outbound | Answer | AllEnded
+"""All that goes from the engine to the event loop."""

@@ -15,6 +15,7 @@ from greenroom.errors import *  # noqa: F403 - all of them are public, and nothi
 
 if TYPE_CHECKING:
     from greenroom import testing
+    from greenroom.actors.draining import Drain
     from greenroom.actors.scheduler.statistics import Statistics
     from greenroom.actors.task import GenerationTask
     from greenroom.backends.scripted import Reply, Scripted
@@ -91,6 +92,7 @@ __all__ = [
     "Context",
     "Distribution",
     "Drafting",
+    "Drain",
     "Entropy",
     "Event",
     "EventStream",
@@ -165,6 +167,7 @@ _EVENTS = (
     "Chunk Event Function Info Reasoning RejectedToolCall Token TokenEvent ToolCall ToolResult TopLogprob TurnEvent"
 )
 _HOMES = {
+    "greenroom.actors.draining": "Drain",
     "greenroom.actors.scheduler.statistics": "Statistics",
     "greenroom.actors.task": "GenerationTask",
     "greenroom.structured.adapters": "parse_anthropic_stream parse_hf_stream parse_openai_stream",

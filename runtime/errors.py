@@ -49,6 +49,7 @@ __all__ = [
     "PromptTooLong",
     "RoundsExhausted",
     "RuntimeClosed",
+    "RuntimeDraining",
     "SessionBusy",
     "SnapshotMismatch",
     "StepPending",
@@ -209,6 +210,13 @@ class AmbiguousRuntime(GreenroomError, LookupError):
 
 class RuntimeClosed(GreenroomError, RuntimeError):
     """The runtime is not entered, or is leaving: use it inside its `async with` block."""
+
+
+class RuntimeDraining(RuntimeClosed):
+    """The runtime lets what runs finish and takes nothing new on, since `drain()`: ask another one, or a later one."""
+
+    def __init__(self) -> None:
+        super().__init__("the runtime drains: what runs is finished, and nothing new is begun; ask another one")
 
 
 class WrongEventLoop(GreenroomError, RuntimeError):

@@ -18,8 +18,8 @@ from typing_extensions import TypeForm
 
 from greenroom.actors.client import EngineClient
 from greenroom.actors.decoder import Decoder
+from greenroom.actors.draining import Drain
 from greenroom.actors.mailbox import PendingRequest
-from greenroom.actors.scheduler.admission import Limits
 from greenroom.actors.scheduler.statistics import Statistics
 from greenroom.actors.task import GenerationTask
 from greenroom.backends.protocol import Backend, ModelInfo, Tokenizer
@@ -28,13 +28,14 @@ from greenroom.constraints.user_matcher import Matcher
 from greenroom.errors import InvalidParameter, NotSupported, RuntimeClosed
 from greenroom.generator.api import Context, Generator, Snapshot, buffer_of, lend_generator, new_context, open_context
 from greenroom.inputs import prompts
-from greenroom.inputs.opening import check_backend, check_bounds, checked_defaults, loading_options
+from greenroom.inputs.opening import MAX_ROWS, MAX_WAITING, STEP_TARGET, Opening
 from greenroom.inputs.parameters import (
     DEFAULTS,
     GenerateParameters,
     ParameterOptions,
     default_parameters,
     merge_parameters,
+    seconds,
     stop_ids,
     stop_strings,
 )
@@ -55,13 +56,6 @@ from greenroom.structured.structures import StructureOptions, Structures, struct
 from greenroom.values import boolean, integer, mapping, text
 
 __all__ = ["Runtime"]
-
-MAX_ROWS = 32
-"""Rows that share a pass: past this, CPU and small GPUs gain little, and each row adds its KV."""
-STEP_TARGET = 0.12
-"""Seconds of a step that runs prompts beside streams: eight tokens a second, about what a person reads."""
-MAX_WAITING = 1024
-"""Requests in the queue: some thousand prompts of ids are tens of megabytes; more is a caller without a brake."""
 
 T = TypeVar("T")
 
@@ -106,39 +100,36 @@ class Runtime:
         context_length: int | None = None,
         parameters: GenerateParameters | Literal["model"] | None = None,
     ) -> None:
-        check_backend(backend, model)
-        given = loading_options(
-            backend is not None,
-            model,
-            prefix_bytes=prefix_bytes,
-            prefix_folder=prefix_folder,
-            prefix_file_bytes=prefix_file_bytes,
-            revision=revision,
-            context_length=context_length,
-            trust_remote_code=trust_remote_code,
-        )
-        check_bounds(
+        loading = {
+            "prefix_bytes": prefix_bytes,
+            "prefix_folder": prefix_folder,
+            "prefix_file_bytes": prefix_file_bytes,
+            "revision": revision,
+            "context_length": context_length,
+            "trust_remote_code": trust_remote_code,
+        }
+        self._opening = Opening(
+            model=model,
+            backend=backend,
             max_rows=max_rows,
             max_step_tokens=max_step_tokens,
             step_target=step_target,
             max_waiting=max_waiting,
             kv_bytes=kv_bytes,
+            parameters=parameters,
+            loading=loading,
         )
-        self._model = model
-        self._backend = backend
-        self._make_backend = partial(_backend, backend, model, given)
-        self._limits = partial(_limits, max_rows, max_step_tokens, step_target, kv_bytes)
-        self._max_waiting = max_waiting
-        self._parameters = checked_defaults(parameters)
         self._session: Session | None = None
         self._is_entering = False
         self._process = HomeProcess()
         """In which it was entered."""
 
     def __repr__(self) -> str:
-        name = repr(self._backend) if self._backend is not None else str(self._model or "understudy")
-        state = "open" if self.is_open else "closed" if self._session is None else "failed"
-        return f"<Runtime {name} {state}>"
+        if self._session is None:
+            return f"<Runtime {self._opening.name} closed>"
+        state = "open" if self.is_open else "draining" if self.is_draining else "failed"
+        counts = self._session.client.statistics()
+        return f"<Runtime {self._opening.name} {state} running={counts.running} waiting={counts.waiting}>"
 
     # Lifetime.
 
@@ -149,7 +140,8 @@ class Runtime:
             raise RuntimeClosed(f"{self!r} is entered already: leave it first, or make another one")
         self._is_entering = True
         try:
-            client = EngineClient(self._make_backend, self._limits, max_waiting=self._max_waiting)
+            opening = self._opening
+            client = EngineClient(opening.make_backend, opening.limits, max_waiting=opening.max_waiting)
             finalizer = weakref.finalize(self, client.shut_down)
             try:
                 await client.open()
@@ -157,7 +149,7 @@ class Runtime:
                 finalizer.detach()
                 raise
             try:
-                defaults = default_parameters(self._parameters, client.model)
+                defaults = default_parameters(opening.parameters, client.model)
             except BaseException:
                 finalizer.detach()
                 await client.close()
@@ -189,8 +181,28 @@ class Runtime:
 
     @property
     def is_open(self) -> bool:
-        """Whether requests can be made: it is entered, and its engine has not failed."""
-        return self._session is not None and self._session.client.failure is None
+        """Whether requests can be made: it is entered, its engine has not failed, and it does not drain."""
+        session = self._session
+        return session is not None and session.client.failure is None and not session.client.is_draining
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether what runs is finished and nothing new is taken on, since `drain()`."""
+        session = self._session
+        return session is not None and session.client.failure is None and session.client.is_draining
+
+    def drain(self, timeout: float | None = None) -> Drain:
+        """Refuse what is new with `RuntimeDraining`, let the rest finish, and end what still runs after `timeout`.
+
+        Returns at once, in any thread and in a signal handler. `await` what it gives, on the runtime's loop, to wait
+        until nothing runs; it gives how many requests were ended, with an `Info` of `cancelled` and `shutdown`.
+        `timeout` is in seconds, None is without end, and of several calls the earliest end counts. A turn of a session
+        goes on with its rounds, a generator that was made before with its steps; between two steps nothing waits for
+        it. Outside of the runtime's block nothing runs, and it is over at once. Raises `InvalidParameter`.
+        """
+        seconds("timeout", timeout)
+        session = self._session
+        return Drain.nothing() if session is None else session.client.drain(timeout)
 
     @property
     def model(self) -> ModelInfo:
@@ -203,7 +215,7 @@ class Runtime:
         return self._require_session().client.model.tokenizer
 
     def statistics(self) -> Statistics:
-        """Requests by state and bytes held, as of the engine's last turn."""
+        """Requests by state, bytes held, totals and times, as of the engine's last turn."""
         return self._require_session().client.statistics()
 
     # Decoded streams.
@@ -497,27 +509,6 @@ class Runtime:
 
 
 _DONE = object()
-
-
-def _limits(
-    rows: int, step_tokens: int | None, step_target: float | None, kv_bytes: int | None, model: ModelInfo
-) -> Limits:
-    return Limits(
-        rows=rows,
-        step_tokens=step_tokens if step_tokens is not None else max(model.prompt_chunk, 2 * rows),
-        step_target=step_target,
-        kv_bytes=kv_bytes if kv_bytes is not None else model.memory_bytes,
-    )
-
-
-def _backend(given: Backend | None, model: str | Path | None, options: Mapping[str, Any]) -> Backend:
-    """The given one, or MLX's, on the engine thread: its import takes a while, and MLX ties its state to the thread."""
-    if given is not None:
-        return given
-    from greenroom.backends import understudy
-    from greenroom.backends.mlx.backend import MlxBackend
-
-    return MlxBackend(model if model is not None else understudy.path(), **options)
 
 
 def _token_decoder(*, include_stop_token: bool) -> MakeDecoder:

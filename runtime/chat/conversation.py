@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import anyio
 import msgspec
 
+from greenroom.actors.draining import Hold
 from greenroom.chat.dispatch import Dispatch, OnToolError
 from greenroom.chat.messages import Message
 from greenroom.chat.overflow import Overflow, shown
@@ -102,6 +103,10 @@ class Conversation:
 
     def __repr__(self) -> str:
         return f"<ChatSession messages={len(self.transcript)} {'busy' if self.is_busy else 'idle'}>"
+
+    def hold(self, stop: Callable[[], object]) -> Hold:
+        """Have a drain of the runtime wait for a turn; `stop` ends it in time. Raises `RuntimeDraining`."""
+        return session_of(self._runtime).client.hold(stop)
 
     @property
     def thought_key(self) -> str:

@@ -10,19 +10,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import reduce
 from typing import Any
 
 import msgspec
 from anyio import CancelScope, Event, get_cancelled_exc_class
 
+from greenroom.actors.draining import Hold
 from greenroom.chat import dispatch
 from greenroom.chat.conversation import Conversation
 from greenroom.chat.messages import Message, assistant_message, tool_message, with_results
 from greenroom.chat.overflow import Count, first_shown, naming_the_option
 from greenroom.errors import GreenroomError, PromptTooLong
-from greenroom.events import Chunk, Info, Reasoning, RejectedToolCall, ToolCall, ToolResult, TurnEvent
+from greenroom.events import Chunk, Info, Reasoning, RejectedToolCall, StopDetail, ToolCall, ToolResult, TurnEvent
 from greenroom.events import Event as AnyEvent
 from greenroom.lifetimes import HomeLoop
 from greenroom.request.streams import EventStream
@@ -52,11 +53,13 @@ class Turn:
         self.is_exhausted = False
         """Its rounds are over, and the model waits for results."""
         self._scope: CancelScope | None = None
+        self._hold: Hold | None = None
+        """Has a drain of the runtime wait for all rounds."""
         self._output = _Output()
         self.ended = Event()
         self.home = HomeLoop()
         self.is_over = False
-        self.was_stopped = False
+        self._stopped_by: StopDetail | None = None
         self.is_abandoned = False
         """Nobody will read it any more, and nobody has closed it."""
         self._has_unread = False
@@ -82,6 +85,7 @@ class Turn:
 
     async def _begin(self) -> None:
         await self._conversation.claim(self)
+        self._hold = self._conversation.hold(self._shut_down)
         self._new = with_results(self._conversation.transcript, self._new)
         self._asked = len(self._new)
         limit = self._conversation.context_length
@@ -149,7 +153,7 @@ class Turn:
         return (
             bool(calls)
             and not self._output.rejected
-            and not self.was_stopped
+            and self._stopped_by is None
             and dispatch.can_run(calls, conversation.toolbox, conversation.settings.tool_dispatch)
         )
 
@@ -163,13 +167,15 @@ class Turn:
         self._scope = None
         results = [found[place] for place in sorted(found)]
         self._ready.extend(results)
-        if len(results) < len(calls) or self.was_stopped:
+        if len(results) < len(calls) or self._stopped_by is not None:
             self._finish(complete=False)
-            self._ready.append(msgspec.structs.replace(self.info, stop_reason="cancelled", stop_detail="handle"))
+            detail = self._stopped_by or "handle"
+            self._ready.append(msgspec.structs.replace(self.info, stop_reason="cancelled", stop_detail=detail))
             return
         self._new += [self._output.message(self._conversation.thought_key), *map(tool_message, results)]
         self._output = _Output()
-        self._stream = self._start(self._messages(), False)
+        with nullcontext() if self._hold is None else self._hold.going_on():
+            self._stream = self._start(self._messages(), False)
 
     async def _check_results(self) -> None:
         """Raise `InvalidPrompt` where the template takes no such calls and results: before a tool has run."""
@@ -187,16 +193,22 @@ class Turn:
 
     def stop(self) -> None:
         """Ask for the end of what runs; its reader gets an `Info` that says so. Synchronous, on the event loop."""
-        self.was_stopped = True
+        self._stopped_by = self._stopped_by or "handle"
         if self._stream is not None:
             self._stream.task.cancel()
         if self._scope is not None:
             self._scope.cancel()
 
+    def _shut_down(self) -> None:
+        """The runtime has drained for as long as it might."""
+        self._stopped_by = self._stopped_by or "shutdown"
+        self.stop()
+
     def abandon(self) -> None:
         """The reader has let go of it without closing."""
         self.is_abandoned = True
         self.stop()
+        self._release()
         self.ended.set()
 
     async def supersede(self) -> None:
@@ -231,8 +243,13 @@ class Turn:
         if self.is_over:
             return
         self.is_over = True
+        self._release()
         self._conversation.release(self, [] if self._stream is None else self._kept(complete=complete))
         self.ended.set()
+
+    def _release(self) -> None:
+        if self._hold is not None:
+            self._hold.release()
 
     def _kept(self, *, complete: bool) -> list[Message]:
         """What of the turn goes into the transcript: an answer that is whole, else as `on_cancel` says, else nothing.

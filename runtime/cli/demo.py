@@ -19,7 +19,7 @@ from rich.table import Table
 
 from greenroom import Chunk, GreenroomError, Info, Runtime
 from greenroom.cli.loading import make_runtime
-from greenroom.runtime import MAX_ROWS
+from greenroom.inputs.opening import MAX_ROWS
 
 __all__ = ["run"]
 

@@ -144,6 +144,7 @@ class Context(Closing):
         prompts.check(ids)
         sequence("ids", ids, "a sequence of token ids")
         self._buffer.require_free()
+        self._buffer.client.require_accepting()
         tokens = await self._buffer.settle()
         config = GenerationConfig.plain(self._buffer.client)
         found = prompts.encode(list(ids), config.model.tokenizer, config.model.vocab_size)

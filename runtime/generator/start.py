@@ -76,6 +76,7 @@ def start(
 ) -> Cursor:
     """See `Context.generate`; `changes` beat what the sampler's parameters say, `refused` is not supported yet."""
     buffer.require_free()
+    buffer.client.require_accepting()
     for name, value in refused.items():
         if value is not None:
             raise NotSupported(f"{name}=")

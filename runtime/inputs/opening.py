@@ -1,22 +1,87 @@
-"""What a `Runtime` is made with, checked before anything is loaded."""
+"""How a runtime is opened: what it was asked for, checked, as what makes its backend and its scheduler's limits."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
+from greenroom.actors.scheduler.admission import Limits
+from greenroom.backends.protocol import Backend, ModelInfo
 from greenroom.errors import InvalidParameter
 from greenroom.inputs.parameters import GenerateParameters
 from greenroom.values import boolean, integer, number, path_of, text
 
-__all__ = ["check_backend", "check_bounds", "checked_defaults", "loading_options"]
+__all__ = ["MAX_ROWS", "MAX_WAITING", "STEP_TARGET", "Opening"]
 
+MAX_ROWS = 32
+"""Rows that share a pass: past this, CPU and small GPUs gain little, and each row adds its KV."""
+STEP_TARGET = 0.12
+"""Seconds of a step that runs prompts beside streams: eight tokens a second, about what a person reads."""
+MAX_WAITING = 1024
+"""Requests in the queue: some thousand prompts of ids are tens of megabytes; more is a caller without a brake."""
 _METHODS = ("load", "edit", "forward", "sample", "read", "close")
 _MOST = 2**31 - 1
 _MOST_SECONDS = 1e9
 
 
-def check_backend(backend: object, model: object) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """What `Runtime` was given, by its names; see there. Checked as it is made: raises `InvalidParameter`."""
+
+    model: str | Path | None
+    backend: Backend | None
+    max_rows: int
+    max_step_tokens: int | None
+    step_target: float | None
+    max_waiting: int
+    kv_bytes: int | None
+    parameters: GenerateParameters | Literal["model"] | None
+    loading: Mapping[str, Any]
+    """What the backend of a model takes by name; None is not given."""
+    _given: Mapping[str, Any] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Check it."""
+        _check_backend(self.backend, self.model)
+        given = _loading_options(self.backend is not None, self.model, **self.loading)
+        object.__setattr__(self, "_given", given)
+        _check_bounds(
+            max_rows=self.max_rows,
+            max_step_tokens=self.max_step_tokens,
+            step_target=self.step_target,
+            max_waiting=self.max_waiting,
+            kv_bytes=self.kv_bytes,
+        )
+        _check_defaults(self.parameters)
+
+    @property
+    def name(self) -> str:
+        """Of what is opened."""
+        return repr(self.backend) if self.backend is not None else str(self.model or "understudy")
+
+    def make_backend(self) -> Backend:
+        """The given one, or MLX's, on the engine thread: its import takes a while, and MLX ties its state to it."""
+        if self.backend is not None:
+            return self.backend
+        from greenroom.backends import understudy
+        from greenroom.backends.mlx.backend import MlxBackend
+
+        return MlxBackend(self.model if self.model is not None else understudy.path(), **self._given)
+
+    def limits(self, model: ModelInfo) -> Limits:
+        """The scheduler's bounds, once the model is loaded."""
+        step_tokens = self.max_step_tokens
+        return Limits(
+            rows=self.max_rows,
+            step_tokens=step_tokens if step_tokens is not None else max(model.prompt_chunk, 2 * self.max_rows),
+            step_target=self.step_target,
+            kv_bytes=self.kv_bytes if self.kv_bytes is not None else model.memory_bytes,
+        )
+
+
+def _check_backend(backend: object, model: object) -> None:
     """Raise `InvalidParameter` unless one of them is left out, and `backend` has the methods of a `Backend`."""
     if backend is not None and model is not None:
         raise InvalidParameter("backend", backend, "None where a model is named")
@@ -27,7 +92,7 @@ def check_backend(backend: object, model: object) -> None:
         path_of("model", model)
 
 
-def check_bounds(
+def _check_bounds(
     *, max_rows: object, max_step_tokens: object, step_target: object, max_waiting: object, kv_bytes: object
 ) -> None:
     """Raise `InvalidParameter` for a bound that is none."""
@@ -45,7 +110,7 @@ def check_bounds(
         raise InvalidParameter("max_step_tokens", max_step_tokens, f"over max_rows ({max_rows}): a row takes one")
 
 
-def loading_options(
+def _loading_options(
     has_backend: bool,
     model: object,
     *,
@@ -84,10 +149,8 @@ def loading_options(
     return given
 
 
-def checked_defaults(parameters: object) -> GenerateParameters | Literal["model"] | None:
-    """What requests begin with. Raises `InvalidParameter` for anything but parameters, "model" and None."""
-    if isinstance(parameters, str) and parameters == "model":
-        return "model"
-    if parameters is None or isinstance(parameters, GenerateParameters):
-        return parameters
-    raise InvalidParameter("parameters", parameters, "GenerateParameters, 'model' or None")
+def _check_defaults(parameters: object) -> None:
+    """Raise `InvalidParameter` for anything but parameters, "model" and None."""
+    is_named = isinstance(parameters, str) and parameters == "model"
+    if not is_named and not isinstance(parameters, GenerateParameters | None):
+        raise InvalidParameter("parameters", parameters, "GenerateParameters, 'model' or None")

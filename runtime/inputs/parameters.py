@@ -335,3 +335,9 @@ def _validate_bias(bias: object, vocab_size: int) -> None:
     for token, value in bias.items():
         integer("logit_bias", token, 0, vocab_size - 1, f"keyed by token ids from 0 to {vocab_size - 1}")
         number(f"logit_bias[{token}]", value, "a finite number")
+
+
+def seconds(name: str, value: object) -> None:
+    """Raise `InvalidParameter` unless `value` is None or a finite number of at least 0."""
+    if value is not None:
+        number(name, value, "None or a finite number of seconds, at least 0", lambda x: x >= 0)

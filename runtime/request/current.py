@@ -19,6 +19,10 @@ class OpenRuntime(Protocol):
     def is_open(self) -> bool:
         """Whether requests can be made."""
 
+    @property
+    def is_draining(self) -> bool:
+        """Whether what is new is refused, while what runs is finished."""
+
     def _require_session(self) -> Session:
         """What is behind it. Raises `RuntimeClosed`, `EngineFailed`."""
 
@@ -50,14 +54,19 @@ def find(runtime: R | None) -> R:
 def _find_entered() -> OpenRuntime:
     current, loop = _context.get(), running_loop()
     here = [other for on, other in _entered if on is loop]
-    if current is not None and current.is_open and (current in here or not here):
+    if current is not None and _is_meant(current) and (current in here or not here):
         return current  # one of another loop, which a thread inherited, says so
     if not here:
         raise NoRuntime("no runtime is entered on this event loop: use `async with Runtime(...)`, or pass runtime=")
-    here = [other for other in here if other.is_open] or here[-1:]  # one that has failed says why
+    here = [other for other in here if _is_meant(other)] or here[-1:]  # one that has failed says why
     if len(here) > 1:
         raise AmbiguousRuntime(f"{len(here)} runtimes are entered on this event loop: pass runtime=")
     return here[0]
+
+
+def _is_meant(runtime: OpenRuntime) -> bool:
+    """One that drains still is: what it refuses is not another one's."""
+    return runtime.is_open or runtime.is_draining
 
 
 def session_of(runtime: OpenRuntime | None) -> Session:

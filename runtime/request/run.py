@@ -184,7 +184,7 @@ def _finish_of(info: Info) -> Finish | None:
 
 def _check_open(info: Info) -> None:
     if info.stop_detail == "shutdown":
-        raise RuntimeClosed("the runtime was left while this generation ran")
+        raise RuntimeClosed("the runtime was left, or had drained for as long as it might, while this generation ran")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
+from greenroom.actors.draining import Drain, Hold
 from greenroom.actors.mailbox import Mailbox, PendingRequest
 from greenroom.actors.messages import Submit
 from greenroom.actors.scheduler.statistics import Statistics
@@ -36,6 +37,19 @@ class Client(Protocol):
 
     def require_loop(self) -> None:
         """Raise `WrongEventLoop` off the loop that it was opened on."""
+
+    def drain(self, timeout: float | None) -> Drain:
+        """Refuse what is new, and end what runs after `timeout` seconds."""
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether what is new is refused."""
+
+    def require_accepting(self) -> None:
+        """Raise `RuntimeDraining` where it is."""
+
+    def hold(self, stop: Callable[[], object]) -> Hold:
+        """Have a drain wait for what takes several requests."""
 
     async def close(self) -> None:
         """Settle all, and give everything back."""
