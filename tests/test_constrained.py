@@ -13,6 +13,7 @@ import pytest
 from passlog import PassLog
 
 from greenroom.backends.scripted import Reply, Scripted
+from greenroom.backends.scripted.tokenizer import END
 from greenroom.constraints import (
     AnyJson,
     Bits,
@@ -111,10 +112,10 @@ async def test_what_is_forced_altogether_costs_no_pass() -> None:
 async def test_a_forced_run_longer_than_the_budget_is_fed_in_pieces() -> None:
     """A step runs no more tokens than it may."""
     text = "".join(chr(97 + i % 26) for i in range(100))
-    log = PassLog(Scripted({"p": "X" + text}))
+    log = PassLog(Scripted({"p": f"X{text}1"}))
     async with Runtime(backend=log, max_rows=4, max_step_tokens=16) as runtime:
         result = await runtime.generate("p", template=False, constrain=Regex(f"[XY]{text}[01]")).collect()
-    assert result.text[:101] == "X" + text
+    assert result.text == f"X{text}1"
     assert result.info.forced_tokens == 100
     assert log.num_passes(0) >= 2 + 100 // 16
 
@@ -143,7 +144,8 @@ async def test_rows_that_are_replayed_go_on_where_their_constraint_stands(kv_byt
 
 async def test_an_end_is_legal_only_where_the_constraint_accepts() -> None:
     """The model wants to stop at once, and in the middle; it cannot."""
-    async with Runtime(backend=Scripted({"p": Reply("")})) as runtime:
+    ends = Reply(ids=(END, *b"a", END, *b"aa"))
+    async with Runtime(backend=Scripted({"p": ends})) as runtime:
         result = await runtime.generate("p", template=False, constrain=Regex("[ab]{3,5}"), max_tokens=20).collect()
     assert result.text == "aaa"
     assert (result.info.stop_detail, result.info.constraint_complete) == ("eos", True)
