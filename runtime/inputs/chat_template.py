@@ -10,11 +10,14 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from greenroom.backends.protocol import Tokenizer
+from greenroom.errors import InvalidPrompt
+from greenroom.files.json_depth import read_json
 
 __all__ = ["TemplateTraits", "adapt_messages", "template_traits"]
 
@@ -67,16 +70,25 @@ def template_traits(tokenizer: Tokenizer) -> TemplateTraits:
 
 
 def adapt_messages(messages: Sequence[Mapping[str, Any]], tokenizer: Tokenizer) -> Sequence[Mapping[str, Any]]:
-    """The messages as the template wants them; those without calls as they are."""
+    """The messages as the template wants them; those without calls as they are.
+
+    Raises `InvalidPrompt` for arguments in JSON, which the template wants as an object, that are none.
+    """
     if not any(message.get("tool_calls") for message in messages):
         return messages
     known = template_traits(tokenizer)
-    return [_adapt(message, known) if message.get("tool_calls") else message for message in messages]
+    return [
+        _adapt(message, known, f"message {place}") if message.get("tool_calls") else message
+        for place, message in enumerate(messages)
+    ]
 
 
-def _adapt(message: Mapping[str, Any], known: TemplateTraits) -> dict[str, Any]:
+def _adapt(message: Mapping[str, Any], known: TemplateTraits, where: str) -> dict[str, Any]:
     adapted = dict(message)
-    adapted["tool_calls"] = [_call(call, as_text=known.as_text) for call in message["tool_calls"]]
+    adapted["tool_calls"] = [
+        _call(call, f"call {number} of {where}", as_text=known.as_text)
+        for number, call in enumerate(message["tool_calls"])
+    ]
     if not adapted.get("content") or not known.keeps_text:
         adapted.pop("content", None)
         if known.empty != _ABSENT:
@@ -84,14 +96,26 @@ def _adapt(message: Mapping[str, Any], known: TemplateTraits) -> dict[str, Any]:
     return adapted
 
 
-def _call(call: Mapping[str, Any], *, as_text: bool) -> dict[str, Any]:
+def _call(call: Mapping[str, Any], where: str, *, as_text: bool) -> dict[str, Any]:
     function = dict(call["function"])
     arguments = function.get("arguments")
     if as_text and not isinstance(arguments, str):
         function["arguments"] = json.dumps(arguments if arguments is not None else {}, ensure_ascii=False)
     elif not as_text and isinstance(arguments, str):
-        function["arguments"] = json.loads(arguments)
+        function["arguments"] = _object(arguments, where)
+    elif arguments is None:  # a call of no arguments, which templates write as they find them
+        function["arguments"] = {}
     return {**call, "function": function}
+
+
+def _object(arguments: str, where: str) -> dict[str, Any]:
+    try:
+        value = read_json(arguments)
+    except ValueError as error:
+        raise InvalidPrompt(f"the arguments of {where} must be a JSON object: {error}") from error
+    if not isinstance(value, dict):
+        raise InvalidPrompt(f"the arguments of {where} must be a JSON object, got {reprlib.repr(arguments)}")
+    return value
 
 
 def _probe(tokenizer: Tokenizer) -> TemplateTraits:
@@ -118,7 +142,7 @@ def _render_call(tokenizer: Tokenizer, known: TemplateTraits, text: str) -> str 
     asked: list[Mapping[str, Any]] = [{"role": "user", "content": "Hello."}]
     messages = [
         *asked,
-        _adapt({"role": "assistant", "content": text, "tool_calls": [call]}, known),
+        _adapt({"role": "assistant", "content": text, "tool_calls": [call]}, known, "message 1"),
         {"role": "tool", "tool_call_id": _ID, "name": _NAME, "content": "done"},
     ]
     try:
