@@ -23,7 +23,6 @@ from greenroom import (
     ChatSession,
     Chunk,
     Event,
-    GenerateParameters,
     GreenroomError,
     Info,
     Reasoning,
@@ -31,7 +30,7 @@ from greenroom import (
     SnapshotMismatch,
     ToolCall,
 )
-from greenroom.cli.loading import make_runtime
+from greenroom.cli.loading import SamplingOverrides, make_runtime, sampling_overrides
 
 __all__ = ["run"]
 
@@ -41,7 +40,6 @@ _HELP = "/clear forgets, /save FILE and /load FILE keep, /quit ends; Ctrl-C stop
 async def run(options: argparse.Namespace) -> int:
     """Chat until the input ends. Exit code 1 where the model cannot be had."""
     console = Console(highlight=False)
-    parameters = GenerateParameters(max_tokens=options.max_tokens, temperature=options.temperature, seed=options.seed)
     try:
         tools = [_tool(name) for name in options.tool]
         async with make_runtime(options) as runtime:
@@ -49,13 +47,12 @@ async def run(options: argparse.Namespace) -> int:
                 runtime,
                 instructions=options.instructions,
                 tools=tools or None,
-                parameters=parameters,
                 on_cancel="keep_partial",
                 template_options={"enable_thinking": True} if options.thinking else None,
             )
             console.print(f"{options.model or 'the bundled understudy'} on {runtime.model.device}", style="dim")
             console.print(_HELP, style="dim")
-            await _talk(session, console)
+            await _talk(session, console, sampling_overrides(options))
     except GreenroomError as error:
         console.print(f"{type(error).__name__}: {error}", markup=False)
         return 1
@@ -69,7 +66,7 @@ def _tool(name: str) -> Any:
     return getattr(importlib.import_module(module), function)
 
 
-async def _talk(session: ChatSession, console: Console) -> None:
+async def _talk(session: ChatSession, console: Console, overrides: SamplingOverrides) -> None:
     while True:
         try:
             line = await to_thread.run_sync(_ask, abandon_on_cancel=True)
@@ -81,7 +78,7 @@ async def _talk(session: ChatSession, console: Console) -> None:
         elif line.strip():
             async with anyio.create_task_group() as group:
                 await group.start(_interrupts, session)
-                await _answer(session, console, line)
+                await _answer(session, console, line, overrides)
                 group.cancel_scope.cancel()
 
 
@@ -123,9 +120,9 @@ async def _load(session: ChatSession, console: Console, path: str) -> None:
         await session.load(path, cache=False)
 
 
-async def _answer(session: ChatSession, console: Console, line: str) -> None:
+async def _answer(session: ChatSession, console: Console, line: str, overrides: SamplingOverrides) -> None:
     try:
-        async with session.stream_events(line) as turn:
+        async with session.stream_events(line, **overrides) as turn:
             async for event in turn:
                 _show(event, console)
     except GreenroomError as error:
