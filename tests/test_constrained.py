@@ -22,6 +22,7 @@ from greenroom.constraints import (
     Constraint,
     ConstraintState,
     JsonSchema,
+    Lark,
     Regex,
 )
 from greenroom.errors import ConstraintFailed, DeadEnd, InvalidConstraint
@@ -397,3 +398,15 @@ async def test_a_marker_in_a_json_string_is_text() -> None:
 def len_of(text: str) -> int:
     """The length of a text."""
     return len(text)
+
+
+async def test_a_grammar_whose_masks_grow_fails_its_request_alone() -> None:
+    """Each token of an ambiguous text adds to what a mask takes: it is given up while that is some milliseconds."""
+    grammar = Lark('start: a\na: "x" a | "x" b | "x"\nb: "x" a | "x" b | "x"')
+    async with Runtime(backend=Scripted({"grows": Reply("x", repeat=True), "*": "neighbour" * 20})) as runtime:
+        neighbour = runtime.generate("other", template=False)
+        with pytest.raises(ConstraintFailed, match="items") as caught:
+            await runtime.generate("grows", template=False, constrain=grammar, max_tokens=299).collect()
+        assert (await neighbour.collect()).text == "neighbour" * 20
+    assert caught.value.info is not None
+    assert caught.value.info.generation_tokens > 100
