@@ -6,8 +6,12 @@ import ctypes
 import ctypes.util
 import os
 import platform
+from pathlib import Path
 
-__all__ = ["is_mac", "physical_memory", "sysctl"]
+__all__ = ["available_memory", "is_mac", "physical_memory", "sysctl"]
+
+_MEMORY = 8 << 30
+"""Of a machine that does not say how much it has."""
 
 
 def is_mac() -> bool:
@@ -21,6 +25,18 @@ def physical_memory() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):
         return None
+
+
+def available_memory() -> int:
+    """Bytes that can be had without swapping, as the system says; half of all where it does not say."""
+    try:
+        with Path("/proc/meminfo").open(encoding="ascii") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return (physical_memory() or _MEMORY) // 2
 
 
 def sysctl(name: str) -> int | None:

@@ -22,8 +22,14 @@ from greenroom.errors import InvalidConstraint
 
 __all__ = ["CompiledGrammar", "reason"]
 
-# A message without the parser's state and the tokens before; and a fifth of the usual lexer states, which are 100 MB.
-_QUIET = LLParserLimits(verbose_errors=False, max_lexer_states=50_000)
+# A message without the parser's state and the tokens before; a fifth of the usual lexer states, which are 100 MB;
+# half of the usual items in a row and three fifths of those in a mask. An ambiguous grammar needs more with each
+# token, each item is compared with its row's others, and all requests wait for a mask: for `s: s s s | s s | /[a-z]/`
+# it took 440 to 800 ms of a busy CPU over 151,936 tokens, and is given up after 130 to 260 now. llama.cpp's
+# `english.gbnf` needs more than 20,000 items in a mask, which it has in 8 ms.
+_QUIET = LLParserLimits(
+    verbose_errors=False, max_lexer_states=50_000, max_items_in_row=1000, step_max_items=30_000, step_lexer_fuel=200_000
+)
 _UNFORCED = '%llguidance {"no_forcing": true}\n'
 _MOST_TEXT = 1_000_000
 """Characters of a grammar, or of a JSON schema in it."""

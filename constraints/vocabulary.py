@@ -66,7 +66,7 @@ class Vocabulary:
             known = _known(content)
             main = [token for token in ends if token in known]
             inner = LLTokenizer(_without_normalizer(content), n_vocab=n_vocab, eos_token=main)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InvalidConstraint(f"constraints cannot use this tokenizer with the ends {ends}: {error}") from error
         token_bytes = [_bytes_of(inner, token) if token in known else b"" for token in range(n_vocab)]
         return cls(inner, token_bytes, ends, _digest([tokenizer_json.encode()], n_vocab, ends), is_canonical=True)

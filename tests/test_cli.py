@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import re
 import signal
@@ -14,7 +15,9 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from greenroom.cli import chat, main
+from greenroom import Runtime, Scripted
+from greenroom.backends.protocol import ModelInfo
+from greenroom.cli import chat, generate, loading, main
 from greenroom.events import Chunk, Function, Info, Reasoning, ToolCall
 
 
@@ -189,3 +192,40 @@ def test_ctrl_c_stops_an_answer_and_keeps_the_chat(loop: str, tmp_path: Path) ->
         assert "prompt tokens reused" in begun + rest
     saved = msgspec.json.decode((tmp_path / "chat.json").read_bytes())
     assert [message["role"] for message in saved["history"]] == ["user", "assistant"]
+
+
+@pytest.mark.parametrize(
+    ("switches", "temperature", "seed"),
+    [
+        ([], 0.6, None),
+        (["--model-parameters"], None, None),
+        (["--model-parameters", "--temperature", "0.3", "--seed", "5"], 0.3, 5),
+        (["--temperature", "0"], 0.0, None),
+    ],
+)
+@pytest.mark.parametrize("command", ["generate", "chat"])
+def test_a_model_may_say_how_it_is_drawn_and_what_is_given_goes_before(
+    command: str, switches: list[str], temperature: float | None, seed: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--model-parameters` is `Runtime(parameters="model")`; a temperature of ours is not among what is given then."""
+    backend = Suggesting("Hello.")
+    monkeypatch.setattr(generate, "make_runtime", partial(_runtime, backend))
+    monkeypatch.setattr(chat, "make_runtime", partial(_runtime, backend))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Hi!\n"))
+    assert main([command, *(["Hi!"] if command == "generate" else []), *switches]) == 0
+    (request,) = backend.requests
+    assert request.sampling.temperature == (0.25 if temperature is None else temperature)
+    assert request.sampling.top_k == (7 if "--model-parameters" in switches else 0)
+    assert seed is None or request.sampling.seed == seed
+
+
+class Suggesting(Scripted):
+    """A model whose authors suggest how to draw."""
+
+    def load(self) -> ModelInfo:
+        """See `Backend.load`."""
+        return msgspec.structs.replace(super().load(), suggested_sampling={"temperature": 0.25, "top_k": 7})
+
+
+def _runtime(backend: Scripted, options: argparse.Namespace) -> Runtime:
+    return Runtime(backend=backend, parameters=loading.asked_parameters(options))

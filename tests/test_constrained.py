@@ -13,6 +13,7 @@ import pytest
 from passlog import PassLog
 
 from greenroom.backends.scripted import Reply, Scripted
+from greenroom.backends.scripted.tokenizer import END
 from greenroom.constraints import (
     AnyJson,
     Bits,
@@ -21,6 +22,7 @@ from greenroom.constraints import (
     Constraint,
     ConstraintState,
     JsonSchema,
+    Lark,
     Regex,
 )
 from greenroom.errors import ConstraintFailed, DeadEnd, InvalidConstraint
@@ -111,10 +113,10 @@ async def test_what_is_forced_altogether_costs_no_pass() -> None:
 async def test_a_forced_run_longer_than_the_budget_is_fed_in_pieces() -> None:
     """A step runs no more tokens than it may."""
     text = "".join(chr(97 + i % 26) for i in range(100))
-    log = PassLog(Scripted({"p": "X" + text}))
+    log = PassLog(Scripted({"p": f"X{text}1"}))
     async with Runtime(backend=log, max_rows=4, max_step_tokens=16) as runtime:
         result = await runtime.generate("p", template=False, constrain=Regex(f"[XY]{text}[01]")).collect()
-    assert result.text[:101] == "X" + text
+    assert result.text == f"X{text}1"
     assert result.info.forced_tokens == 100
     assert log.num_passes(0) >= 2 + 100 // 16
 
@@ -143,7 +145,8 @@ async def test_rows_that_are_replayed_go_on_where_their_constraint_stands(kv_byt
 
 async def test_an_end_is_legal_only_where_the_constraint_accepts() -> None:
     """The model wants to stop at once, and in the middle; it cannot."""
-    async with Runtime(backend=Scripted({"p": Reply("")})) as runtime:
+    ends = Reply(ids=(END, *b"a", END, *b"aa"))
+    async with Runtime(backend=Scripted({"p": ends})) as runtime:
         result = await runtime.generate("p", template=False, constrain=Regex("[ab]{3,5}"), max_tokens=20).collect()
     assert result.text == "aaa"
     assert (result.info.stop_detail, result.info.constraint_complete) == ("eos", True)
@@ -395,3 +398,15 @@ async def test_a_marker_in_a_json_string_is_text() -> None:
 def len_of(text: str) -> int:
     """The length of a text."""
     return len(text)
+
+
+async def test_a_grammar_whose_masks_grow_fails_its_request_alone() -> None:
+    """Each token of an ambiguous text adds to what a mask takes: it is given up while that is some milliseconds."""
+    grammar = Lark('start: a\na: "x" a | "x" b | "x"\nb: "x" a | "x" b | "x"')
+    async with Runtime(backend=Scripted({"grows": Reply("x", repeat=True), "*": "neighbour" * 20})) as runtime:
+        neighbour = runtime.generate("other", template=False)
+        with pytest.raises(ConstraintFailed, match="items") as caught:
+            await runtime.generate("grows", template=False, constrain=grammar, max_tokens=299).collect()
+        assert (await neighbour.collect()).text == "neighbour" * 20
+    assert caught.value.info is not None
+    assert caught.value.info.generation_tokens > 100

@@ -15,9 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from greenroom.errors import GreenroomError, UnusablePath
+from greenroom import ChatSession, Runtime, Scripted
+from greenroom.backends.host import available_memory
+from greenroom.errors import GreenroomError, InvalidSnapshot, UnusablePath
 from greenroom.files.json_depth import MAX_JSON_DEPTH, check_json_depth
 from greenroom.files.regular import find_target, part_of, read_file, replace_file
+from greenroom.files.tensor_file import read_tensor_file
 
 
 def test_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
@@ -143,3 +146,67 @@ def test_depth_is_found_in_linear_time_in_whatever_text() -> None:
         check_json_depth(text)
     with pytest.raises(ValueError, match=f"deeper than {MAX_JSON_DEPTH} levels at byte {MAX_JSON_DEPTH + 4}"):
         check_json_depth(b'"[["' + b"[" * 99_000)
+
+
+def tensor_file(*, data: bytes = b"abcd", end: int = 4, extra: bytes = b"") -> bytes:
+    """A safetensors file of one array that says that it ends at `end`."""
+    header = b'{"__metadata__":{"a":"b"},"x":{"dtype":"U8","shape":[4],"data_offsets":[0,%d]}}' % end
+    return len(header).to_bytes(8, "little") + header + data + extra
+
+
+BAD_TENSORS: dict[str, tuple[bytes, str]] = {
+    "longer": (tensor_file(extra=b"x"), "its header tells of"),
+    "cut off": (tensor_file(data=b"abc"), "its header tells of"),
+    "an end far away": (tensor_file(end=1 << 50), "its header tells of"),
+    "empty": (b"", "cut off"),
+    "a header beyond its end": (b"\xff" * 8 + b"{}", "cut off"),
+    "no JSON": ((8).to_bytes(8, "little") + b"garbage!", "none of safetensors"),
+    "deep": ((90_000).to_bytes(8, "little") + b'{"a":' * 18_000, "none of safetensors"),
+    "another type": ((7).to_bytes(8, "little") + b'{"x":1}', "none of safetensors"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_TENSORS)
+def test_a_tensor_file_is_as_long_as_its_header_says(name: str, tmp_path: Path) -> None:
+    """Found before memory is taken for what it holds."""
+    data, message = BAD_TENSORS[name]
+    path = tmp_path / "x"
+    path.write_bytes(data)
+    with pytest.raises(InvalidSnapshot, match=message):
+        read_tensor_file(path, 1 << 30)
+
+
+def test_a_tensor_file_is_read_where_there_is_room(tmp_path: Path) -> None:
+    """One that is larger is refused by its size: of a file with a hole of a terabyte nothing is read."""
+    path = tmp_path / "x"
+    path.write_bytes(tensor_file())
+    size = len(tensor_file())
+    assert read_tensor_file(path, size) == tensor_file()
+    with pytest.raises(UnusablePath, match=f"has {size} bytes, and there is room for {size - 1}"):
+        read_tensor_file(path, size - 1)
+    with path.open("r+b") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(UnusablePath, match="there is room for"):
+        read_tensor_file(path, available_memory())
+    with pytest.raises(InvalidSnapshot, match="its header tells of"):
+        read_tensor_file(path, 1 << 50)
+
+
+async def test_a_session_whose_kv_does_not_fit_the_memory_is_not_loaded(tmp_path: Path) -> None:
+    """Nothing has changed then, and without its KV it is."""
+    path, kv = tmp_path / "chat.json", tmp_path / "chat.json.kv"
+    async with Runtime(backend=Scripted(["One.", "Two."])) as runtime:
+        session = ChatSession(runtime)
+        await session.respond("Hi!")
+        await session.save(path)
+        await session.respond("And?")
+        said = session.history
+        for size, error in ((1 << 41, UnusablePath), (1 << 20, InvalidSnapshot)):
+            kv.write_bytes(tensor_file())
+            with kv.open("r+b") as file:
+                file.truncate(size)
+            with pytest.raises(error):
+                await session.load(path)
+            assert session.history == said
+        await session.load(path, cache=False)
+        assert len(session.history) == 2

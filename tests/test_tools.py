@@ -238,8 +238,8 @@ def test_formats_without_json_and_unknown_names_have_no_structure() -> None:
 
 @pytest.mark.parametrize("choice", ["required", "add"])
 async def test_a_forced_call_is_the_answer(choice: str) -> None:
-    """Though the model would rather say something else; its arguments fit the schema."""
-    async with Runtime(backend=Scripted("<tool_call>I would rather not. 12")) as runtime:
+    """Though the model would rather say something else first; its arguments fit the schema."""
+    async with Runtime(backend=Scripted(f"I would rather not. {CALL}")) as runtime:
         stream = runtime.generate("x", tools=TOOLS, tool_choice=choice, max_tokens=200)
         result = await stream.collect()
     assert not result.text.strip()

@@ -9,12 +9,11 @@ Plain calls on plain numbers, so that any device can be asked about on any machi
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import mlx.core as mx
 
-from greenroom.backends.host import physical_memory
+from greenroom.backends.host import available_memory, physical_memory
 from greenroom.backends.mlx.device import device_info, uses_cpu
 from greenroom.errors import ModelLoadFailed
 
@@ -87,7 +86,7 @@ def check_room(name: str, device: DeviceMemory, weights: int, needed: int) -> No
 def device_memory() -> DeviceMemory:
     """What the default device says, once the weights are loaded."""
     if uses_cpu():
-        return DeviceMemory("cpu", _host_bytes(), _available_host_bytes())
+        return DeviceMemory("cpu", _host_bytes(), available_memory())
     info = device_info()
     total = int(info.get("memory_size") or info.get("total_memory") or _host_bytes())
     if mx.metal.is_available():
@@ -109,14 +108,3 @@ def _limit(device: DeviceMemory) -> int:
 
 def _host_bytes() -> int:
     return physical_memory() or 8 * _GIB
-
-
-def _available_host_bytes() -> int:
-    try:
-        with Path("/proc/meminfo").open(encoding="ascii") as lines:
-            for line in lines:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return _host_bytes() // 2

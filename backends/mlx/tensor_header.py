@@ -10,11 +10,10 @@ import math
 import msgspec
 
 from greenroom.files.json_depth import check_json_depth
+from greenroom.files.tensor_file import MAX_HEADER_BYTES
 
 __all__ = ["MAX_HEADER_BYTES", "TensorEntry", "parse_header"]
 
-MAX_HEADER_BYTES = 100_000_000
-"""As the format's own library has it."""
 _MAX_DEPTH = 3
 """The header, an entry, its shape."""
 _MAX_DIMENSIONS = 16

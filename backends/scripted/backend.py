@@ -22,7 +22,7 @@ from greenroom.backends.protocol import (
 from greenroom.backends.scripted.draw import check_masks, draw
 from greenroom.backends.scripted.failures import Failures, Method, ProtocolViolation
 from greenroom.backends.scripted.gate import Holding
-from greenroom.backends.scripted.replies import Answers, Replies
+from greenroom.backends.scripted.replies import Answers, Replies, ScriptedRequest
 from greenroom.backends.scripted.rows import Rows
 from greenroom.backends.scripted.tokenizer import STOP, ByteTokenizer
 
@@ -39,11 +39,15 @@ class _Step(NamedTuple):
 class Scripted(Holding):
     """Says `replies`: by the prompt's whole text, by its last user message, or by `"*"`; else it repeats that message.
 
-    A callable is asked with the last user message (or the whole text) and the seed; a plain reply is that to every
-    prompt. Tokens depend on the row's own tokens, mask and banned ids alone; every other field of `Sampling` but `seed`
-    and `logprobs` is without effect. Under a mask a row says the first legal id of its script from where it stands, and
-    where the script has none the lowest legal id, after which it tries again. A row that replays a closed one goes on
-    where that stood.
+    A list is said in order, a reply a request, in the order of their first draws. A callable is asked with the last
+    user message (or the whole text) and the seed; a plain reply is that to every prompt. Raises `InvalidParameter` for
+    anything else. What was asked is in `requests`.
+
+    Tokens depend on the row's own tokens, mask and banned ids alone; every other field of `Sampling` but `seed` and
+    `logprobs` is without effect. Under a mask a row says the first legal id of its script from where it stands, and the
+    only legal id where there is one. Where there are several and the script has none of them, it does not fit its
+    constraint, and the row fails alone with `ScriptFailed`; so does one for which a list has no reply left. A row that
+    replays a closed one goes on where that stood.
 
     `steps` counts steps read, delays included; `passes` those submitted. Each step read sleeps for `step_seconds`, for
     demonstrations. Calls against the protocol raise `ProtocolViolation`.
@@ -84,7 +88,7 @@ class Scripted(Holding):
             memory_bytes=memory_bytes,
             tokenizer=tokenizer,
         )
-        self._replies = Replies(replies, tokenizer)
+        self._replies = Replies(replies, tokenizer, vocab_size)
         self._step_seconds = step_seconds
         self._failures = Failures()
         self._thread: int | None = None
@@ -100,6 +104,14 @@ class Scripted(Holding):
         state = f"rows={len(self._rows)} under_way={len(self._under_way)}" if self._thread else "not loaded"
         return f"<Scripted {self._info.name!r} {state} steps={self.steps} passes={self.passes} {self._gate!r}>"
 
+    @property
+    def requests(self) -> tuple[ScriptedRequest, ...]:
+        """What was asked since it was loaded, in the order of the first draws; of more than 1024 the newest.
+
+        They are still there once the runtime is left. Any thread.
+        """
+        return tuple(self._replies.requests)
+
     def fail_next(self, method: Method, error: Exception) -> None:
         """The next call of `method` raises `error` before it does anything; `read` loses the step. Several queue up."""
         self._failures.add(method, error)
@@ -110,6 +122,7 @@ class Scripted(Holding):
             raise ProtocolViolation(f"{self!r} is loaded already")
         self._failures.raise_next("load")
         self._reset()
+        self._replies.reset()
         self.steps = self.passes = 0
         self._thread = threading.get_ident()
         return self._info
@@ -167,6 +180,7 @@ class Scripted(Holding):
         self._failures.raise_next("read")
         sampled = tuple([each for each in given if isinstance(each, Sampled)])
         for each in sampled:
+            self._rows[each.row].was_read = True
             self._rows[each.row].has_ended |= each.token in STOP
         failures = tuple([each for each in given if isinstance(each, RowFailure)])
         return StepResult(sampled, failures, self._rows.kv_bytes)

@@ -1,21 +1,31 @@
-"""Which ids a row may draw at its next position, and the next tokens of a row, or its failure."""
+"""Which ids a row may draw at its next position, and the next tokens of a row, or its failure.
+
+A mask with one legal id leaves nothing to say: that id is drawn, as it would be fed where a constraint forces it. Where
+there is a choice, the script makes it, or does not fit its constraint.
+"""
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Container, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from greenroom.backends.protocol import Feed, Masks, RowFailure, Sampled
-from greenroom.backends.scripted.failures import ProtocolViolation
+from greenroom.backends.scripted.failures import ProtocolViolation, ScriptFailed
+from greenroom.backends.scripted.replies import Script
 from greenroom.backends.scripted.row import ScriptedRow
+from greenroom.backends.scripted.tokenizer import ByteTokenizer
 
 __all__ = ["Bits", "Legal", "check_masks", "draw"]
 
 Bits = npt.NDArray[np.uint32]
 _LIKELY = -0.1
 _UNLIKELY = -3.1
+_SHOWN = 8
+"""Legal ids that an error names."""
+_TOKENIZER = ByteTokenizer()
 
 
 class Legal(Container[int]):
@@ -34,7 +44,18 @@ class Legal(Container[int]):
     def __contains__(self, token: object) -> bool:
         if not isinstance(token, int) or token in self._banned:
             return False
+        return self.takes(token)
+
+    def takes(self, token: int) -> bool:
+        """Whether the mask has `token`, banned or not."""
         return self._bits is None or int(self._bits[token // 32]) >> token % 32 & 1 == 1
+
+    def first(self, most: int) -> list[int]:
+        """The lowest ids that the mask has; of no mask none."""
+        if self._bits is None:
+            return []
+        found: list[int] = np.flatnonzero(np.unpackbits(self._bits.view(np.uint8), bitorder="little"))[:most].tolist()
+        return found
 
 
 def check_masks(masks: Masks | None, feeds: Sequence[Feed], vocab_size: int) -> dict[int, list[Bits]]:
@@ -66,15 +87,38 @@ def draw(row: ScriptedRow, feed: Feed, bits: Sequence[Bits] | None, vocab_size: 
         return [RowFailure(row.id, row.error)]
     found: list[Sampled | RowFailure] = []
     token = 0
+    is_certain = True
     for number in range(feed.drafts + 1):
         length = row.length - feed.drafts + number
         place = row.place_after(length)
-        token = _choice(row, place, Legal(row, length, None if bits is None else bits[number]), vocab_size)
+        legal = Legal(row, length, None if bits is None else bits[number])
+        if is_certain and row.script is not None and not _fits(row.script, place, legal):
+            row.error = ScriptFailed(_mismatch(row, row.script, place, length, legal))
+            return [*found, RowFailure(row.id, row.error)]
+        token = _choice(row, place, legal, vocab_size)
         best = _choice(row, place, range(vocab_size), vocab_size)
         logits = _logits(best, vocab_size) if number in feed.logits else None
         found.append(_report(row, token, vocab_size, logits))
+        is_certain = is_certain and number < feed.drafts and row.tokens[length] == token  # behind a wrong draft: unused
     row.tokens.append(token)
     return found
+
+
+def _fits(script: Script, place: int, legal: Legal) -> bool:
+    """Whether the script has something to say where there is a choice. Tokens that are banned come later."""
+    return any(legal.takes(token) for token, _ in script.choices(place)) or len(legal.first(2)) < 2
+
+
+def _mismatch(row: ScriptedRow, script: Script, place: int, length: int, legal: Legal) -> str:
+    said, left = (
+        _TOKENIZER.decode(ids, skip_special_tokens=False)
+        for ids in (row.tokens[row.num_prompt : length], script.ids[place % len(script.ids) :])
+    )
+    shown = ", ".join([repr(_TOKENIZER.decode([token], skip_special_tokens=False)) for token in legal.first(_SHOWN)])
+    return (
+        f"the reply {reprlib.repr(script.reply.text)} does not fit the constraint of its request: behind {said!r} that "
+        f"takes {shown}{', ...' if len(legal.first(_SHOWN + 1)) > _SHOWN else ''}, and of the reply there is {left!r}"
+    )
 
 
 def _report(row: ScriptedRow, token: int, vocab_size: int, logits: npt.NDArray[np.float32] | None) -> Sampled:

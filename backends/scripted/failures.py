@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from typing import Literal, get_args
 
-__all__ = ["Failures", "Method", "ProtocolViolation"]
+__all__ = ["Failures", "Method", "ProtocolViolation", "ScriptFailed"]
 
 Method = Literal["load", "edit", "forward", "sample", "read"]
 
@@ -37,3 +37,7 @@ class Failures:
 
 class ProtocolViolation(RuntimeError):
     """The backend was called out of order, on the wrong thread, or about rows that are not there: a caller's bug."""
+
+
+class ScriptFailed(RuntimeError):
+    """The script has no answer to a request, or none that its constraint takes: the message has both. It ends alone."""

@@ -34,6 +34,8 @@ class ScriptedRow:
     """Why the row failed: whatever is asked of it now fails the same way, until it is closed."""
     has_ended: bool = field(default=False, init=False)
     """A token that ends a turn was read."""
+    was_read: bool = field(default=False, init=False)
+    """A token of its reply was read."""
 
     def __repr__(self) -> str:
         return f"<ScriptedRow {self.id} length={self.length} pending={self.pending} place={self.place}>"

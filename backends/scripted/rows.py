@@ -114,11 +114,11 @@ class Rows:
                 self._open[number] = ScriptedRow(number, sampling, prompt, start)
             case Rewind(row=number, length=length, sampling=sampling, start=start):
                 if length < self[number].num_prompt:
-                    self._replays.add(self[number])
+                    self._close(self[number])
                 self[number].rewind(length, start)
                 self[number].sampling = sampling or self[number].sampling
             case Close(row=number):
-                self._replays.add(self[number])
+                self._close(self[number])
                 del self._open[number]
             case Pack() | LimitPrefixes():
                 pass  # there is no slack here, and nothing is kept
@@ -135,12 +135,27 @@ class Rows:
             self[feed.row].run(feed.ids)
 
     def begin(self, row: ScriptedRow) -> int:
-        """A token of `row` is asked for: find what it says, if that is not known yet; the steps of its delay now."""
+        """A token of `row` is asked for: find what it says, if that is not known yet; the steps of its delay now.
+
+        Where there is nothing to say the row fails, with the error of whoever was asked.
+        """
         if row.script is None:
             ids = row.prompt()
             if row.start is not None or self._replies.knows(ids) or not self._replays.begin(row):
-                row.begin(self._replies.script(ids, row.sampling.seed), len(ids))
+                try:
+                    script = self._replies.script(ids, row.sampling, row.tokens[len(ids) : row.length])
+                except Exception as error:  # noqa: BLE001 - a user's callable may raise anything
+                    row.error = error
+                    return 0
+                row.begin(script, len(ids))
         return row.delay
+
+    def _close(self, row: ScriptedRow) -> None:
+        """`row` is closed, or about to be rewound into its prompt."""
+        self._replays.add(row)
+        if row.script is not None and not row.was_read and row.error is None:
+            self._replies.give_back(row.tokens[: row.num_prompt], row.sampling.seed, row.script)
+        row.was_read = False
 
     def _check_ids(self, ids: Sequence[int]) -> None:
         if ids and (min(ids) < 0 or max(ids) >= self._info.vocab_size):

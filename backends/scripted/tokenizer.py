@@ -98,7 +98,7 @@ class ByteTokenizer:
 
 
 def _content(message: Mapping[str, Any]) -> str:
-    content = message.get("content")
+    content = message.get("content") or None
     if isinstance(content, list | tuple):
         if not all(isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in content):
             raise ValueError(f"the parts of a message's content must be text, got {content!r}")
@@ -110,5 +110,5 @@ def _content(message: Mapping[str, Any]) -> str:
 
 
 def _function(call: Mapping[str, Any]) -> dict[str, Any]:
-    function = call.get("function", call)
+    function = call["function"]
     return {"name": function["name"], "arguments": function.get("arguments", {})}

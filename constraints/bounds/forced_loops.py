@@ -5,8 +5,9 @@ ever, such as `"a"+`, followed by what begins like it, never comes to one: `star
 None of llguidance's limits sees that, and nothing interrupts it, in whatever place of a text it begins. A loop over
 anything that offers two bytes somewhere, as `/[0-9]+/`, is safe: there is the choice.
 
-So grammars in which some terminal has a loop of the first kind run without forcing. It is looked for in the text, and
-what cannot be read counts as one. What is forced is all written in one step, so long texts are not forced either.
+So grammars in which some terminal has a loop of the first kind run without forcing, unless the terminal is all of the
+text: its loop can only be left where the text may end. It is looked for in the text, and what cannot be read counts as
+one. What is forced is all written in one step, so long texts are not forced either.
 """
 
 from __future__ import annotations
@@ -71,16 +72,26 @@ def _longest_in_lark(text: str) -> float:
     if len(terminals) < len(ours):  # of two grammars, one in the other
         return inf
     longest = max(map(_longest_loop, _whitespace(text)), default=0.0)
+    endless = 0 if _is_one_lexeme(rules) else inf
     try:
         for rule in rules:
             for part in rule.attributes + rule.body:
                 if part.kind == "regex":
-                    longest = max(longest, _longest_loop(_regex(part.text)))
+                    longest = max(longest, _longest_loop(_regex(part.text), endless=endless))
             if rule.is_terminal:
-                longest = max(longest, _longest_loop(_written_out(rule, terminals, 0)))
+                longest = max(longest, _longest_loop(_written_out(rule, terminals, 0), endless=endless))
     except _Unreadable:
         return inf
     return longest
+
+
+def _is_one_lexeme(rules: Sequence[Definition]) -> bool:
+    """Whether the text is one terminal or one regular expression: wherever a loop of it may end, the text may."""
+    others = [rule for rule in rules if not rule.is_terminal]
+    if len(others) != 1 or others[0].name != "start" or any(r.attributes or r.name[:1] == "%" for r in rules):
+        return False
+    body = [part.kind for part in others[0].body if part.kind != "newline"]
+    return body in (["regex"], ["terminal"])
 
 
 def _written_out(rule: Definition, terminals: dict[str, Definition], depth: int) -> str:

@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
-from functools import cache
 from inspect import isroutine
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,8 @@ from greenroom.errors import InvalidConstraint
 
 if TYPE_CHECKING:
     from jsonschema import ValidationError
-    from jsonschema.protocols import Validator
+
+    from greenroom.constraints.json_schemas.patterns import PatternValidator
 
 __all__ = ["ExportedType", "export"]
 
@@ -43,6 +43,7 @@ class ExportedType:
     def __init__(self, full: dict[str, Any], decode: Callable[[str], object]) -> None:
         self._full = full
         """As the type's library gave it."""
+        self._validator: PatternValidator | None = None
         self.schema: dict[str, Any] = _enforceable(deepcopy(full))
         """Normalised: no unknown keys, and without what `problem` finds afterwards."""
         self._decode = decode
@@ -54,8 +55,27 @@ class ExportedType:
             value = json.loads(text)
         except (ValueError, RecursionError) as error:  # msgspec's and pydantic's errors, and those of JSON
             return str(error)
-        twice = _first_duplicate(self._full, value)
+        twice = self._first_duplicate(value)
         return None if twice is None else f"the items at {twice or '/'} must differ from each other"
+
+    def _first_duplicate(self, value: Any) -> str | None:
+        """The JSON pointer into `value` of the list that repeats an item against the schema; None where none does.
+
+        Of several alternatives one that `value` fits without a repetition is enough; of several lists the one with the
+        least pointer. What else is wrong with `value` is not told, nor anything where jsonschema cannot judge: over a
+        value as deep as Python's recursion, or one over which patterns take too long.
+        """
+        from jsonschema import Draft202012Validator  # takes a while, and only these need it
+
+        from greenroom.constraints.json_schemas.patterns import PatternTimeout, PatternValidator
+
+        try:
+            if self._validator is None:
+                self._validator = PatternValidator(self._full, Draft202012Validator)
+            places = [_repetition(error) for error in self._validator.errors(value)]
+        except (InvalidConstraint, PatternTimeout, RecursionError, re.error):
+            return None
+        return min((place for place in places if place is not None), default=None)
 
 
 def export(source: Any) -> ExportedType:
@@ -185,20 +205,6 @@ class _Walk:
             schema.setdefault("propertyNames", {"enum": [str(member.value) for member in key.cls]})
 
 
-def _first_duplicate(schema: Mapping[str, Any], value: Any) -> str | None:
-    """The JSON pointer into `value` of the list that repeats an item against `schema`; None where none does.
-
-    Of several alternatives one that `value` fits without a repetition is enough; of several lists the one with the
-    least pointer. What else is wrong with `value` is not told, nor anything where jsonschema cannot judge: over
-    a key's pattern that Python's `re` does not know, or a value as deep as Python's recursion.
-    """
-    try:
-        places = [_repetition(error) for error in _validator()(schema).iter_errors(value)]
-    except (re.error, RecursionError):
-        return None
-    return min((place for place in places if place is not None), default=None)
-
-
 def _repetition(error: ValidationError) -> str | None:
     """The pointer of the list that repeats an item, where `error` is nothing else."""
     if error.validator == "uniqueItems":
@@ -211,15 +217,3 @@ def _repetition(error: ValidationError) -> str | None:
         if None not in places:
             return places[0]
     return None
-
-
-@cache
-def _validator() -> type[Validator]:
-    """Draft 2020-12, which Python types are exported in, but for patterns: these are Rust's, and enforced already."""
-    from jsonschema import validators  # takes a while, and only these need it
-
-    def skip(*_: object) -> Iterator[ValidationError]:
-        return iter(())
-
-    extended: type[Validator] = validators.extend(validators.Draft202012Validator, {"pattern": skip})  # type: ignore[no-untyped-call]
-    return extended

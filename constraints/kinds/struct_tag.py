@@ -84,8 +84,8 @@ class StructTag(GrammarConstraint):
         """See `Constraint.check`; the calls whose content is a schema, each as the schema checks it."""
         try:
             return next((problem for schema, part in self._calls(text) if (problem := schema.check(part))), None)
-        except RecursionError as error:
-            return f"a call is nested too deeply to be checked: {error}"
+        except (ValueError, RecursionError) as error:  # JSON that Python does not read: numbers of 5,000 digits, depth
+            return f"a call cannot be checked: {error}"
 
     def _calls(self, text: str) -> Iterator[tuple[JsonSchema, str]]:
         """Each call in `text` whose content is JSON, and that content."""

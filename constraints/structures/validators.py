@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, get_args, get_type_hints
 
 import msgspec.inspect
 
-from greenroom.errors import UnsupportedType
+from greenroom.constraints.compiler import GrammarWarning
+from greenroom.errors import InvalidConstraint, UnsupportedType
 
 __all__ = ["Library", "Msgspec", "Pydantic", "Schema", "is_model", "is_typed_dict", "library_of", "reason"]
 
@@ -72,19 +74,28 @@ class Schema:
     def __init__(self, schema: Mapping[str, Any]) -> None:
         import jsonschema  # takes a while, and only these need it
 
+        from greenroom.constraints.json_schemas.patterns import PatternValidator
+
         found = jsonschema.validators.validator_for(schema)
         try:
             found.check_schema(dict(schema))
         except jsonschema.SchemaError as error:
             raise UnsupportedType(f"this is no JSON schema: {error.message}") from error
-        self._validator: Any = found(schema)
+        try:
+            self._validator = PatternValidator(schema, found)
+        except InvalidConstraint as error:
+            raise UnsupportedType(f"this JSON schema cannot be checked: {error}") from error
+        for pattern, why in self._validator.unchecked.items():
+            warnings.warn(f"the pattern {pattern!r} is not checked: {why}", GrammarWarning, stacklevel=2)
 
     def converter(self, kind: Any) -> Convert:
         """See `Library`; `kind` is the schema, or a part of it."""
-        validator = self._validator.evolve(schema=kind)
+        validator = self._validator
 
         def convert(value: Any) -> Any:
-            validator.validate(value)
+            error = validator.best_error(value, kind)
+            if error is not None:
+                raise error
             return value
 
         return convert

@@ -9,10 +9,12 @@ from typing import Any
 
 import msgspec
 
+from greenroom.backends.host import available_memory
 from greenroom.errors import InvalidPrompt
 from greenroom.events import ToolCall, ToolResult
 from greenroom.files.json_depth import MAX_JSON_DEPTH, check_json_depth
 from greenroom.files.regular import find_target, read_file, replace_file
+from greenroom.files.tensor_file import read_tensor_file
 from greenroom.inputs import prompts
 
 __all__ = [
@@ -181,10 +183,16 @@ def _beside(path: str | Path) -> Path:
 
 
 def read(path: str | Path, with_kv: bool) -> tuple[SavedTranscript, bytes | None]:
-    """What `write` wrote. Raises `InvalidPrompt` for a file that holds no transcript, `UnusablePath`, `OSError`."""
+    """What `write` wrote.
+
+    Raises `InvalidPrompt` for a file that holds no transcript, `InvalidSnapshot` for KV of another size than its header
+    says, `UnusablePath` for what is no regular file and for KV larger than half of the memory that is left, `OSError`.
+    """
     saved = _transcript(Path(path))
     beside = _beside(path)
-    return saved, read_file(beside) if with_kv and beside.exists() else None
+    if not with_kv or not beside.exists():
+        return saved, None
+    return saved, read_tensor_file(beside, available_memory() // 2)  # the bytes, and the arrays that are made of them
 
 
 def _transcript(path: Path) -> SavedTranscript:

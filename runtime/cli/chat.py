@@ -22,7 +22,6 @@ from rich.console import Console
 from greenroom import (
     ChatSession,
     Chunk,
-    GenerateParameters,
     GreenroomError,
     Info,
     Reasoning,
@@ -32,7 +31,7 @@ from greenroom import (
     ToolResult,
     TurnEvent,
 )
-from greenroom.cli.loading import make_runtime
+from greenroom.cli.loading import SamplingOverrides, make_runtime, sampling_overrides
 
 __all__ = ["run"]
 
@@ -42,7 +41,6 @@ _HELP = "/clear forgets, /save FILE and /load FILE keep, /quit ends; Ctrl-C stop
 async def run(options: argparse.Namespace) -> int:
     """Chat until the input ends. Exit code 1 where the model cannot be had."""
     console = Console(highlight=False)
-    parameters = GenerateParameters(max_tokens=options.max_tokens, temperature=options.temperature, seed=options.seed)
     try:
         tools = [_tool(name) for name in options.tool]
         async with make_runtime(options) as runtime:
@@ -50,13 +48,12 @@ async def run(options: argparse.Namespace) -> int:
                 runtime,
                 instructions=options.instructions,
                 tools=tools or None,
-                parameters=parameters,
                 on_cancel="keep_partial",
                 thinking=True if options.thinking else None,
             )
             console.print(f"{options.model or 'the bundled understudy'} on {runtime.model.device}", style="dim")
             console.print(_HELP, style="dim")
-            await _talk(session, console)
+            await _talk(session, console, sampling_overrides(options))
     except GreenroomError as error:
         console.print(f"{type(error).__name__}: {error}", markup=False)
         return 1
@@ -70,7 +67,7 @@ def _tool(name: str) -> Any:
     return getattr(importlib.import_module(module), function)
 
 
-async def _talk(session: ChatSession, console: Console) -> None:
+async def _talk(session: ChatSession, console: Console, overrides: SamplingOverrides) -> None:
     while True:
         try:
             line = await to_thread.run_sync(_ask, abandon_on_cancel=True)
@@ -82,7 +79,7 @@ async def _talk(session: ChatSession, console: Console) -> None:
         elif line.strip():
             async with anyio.create_task_group() as group:
                 await group.start(_interrupts, session)
-                await _answer(session, console, line)
+                await _answer(session, console, line, overrides)
                 group.cancel_scope.cancel()
 
 
@@ -124,9 +121,9 @@ async def _load(session: ChatSession, console: Console, path: str) -> None:
         await session.load(path, cache=False)
 
 
-async def _answer(session: ChatSession, console: Console, line: str) -> None:
+async def _answer(session: ChatSession, console: Console, line: str, overrides: SamplingOverrides) -> None:
     try:
-        async with session.stream_events(line) as turn:
+        async with session.stream_events(line, **overrides) as turn:
             async for event in turn:
                 _show(event, console)
     except GreenroomError as error:

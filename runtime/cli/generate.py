@@ -8,7 +8,7 @@ import sys
 import msgspec
 
 from greenroom import Chunk, Event, GreenroomError, Info
-from greenroom.cli.loading import make_runtime
+from greenroom.cli.loading import make_runtime, sampling_overrides
 
 __all__ = ["run"]
 
@@ -21,10 +21,8 @@ async def run(options: argparse.Namespace) -> int:
             runtime.generate(
                 options.prompt,
                 template=False if options.raw else None,
-                max_tokens=options.max_tokens,
-                temperature=options.temperature,
-                seed=options.seed,
                 stop=tuple(options.stop),
+                **sampling_overrides(options),
             ) as stream,
         ):
             async for event in stream:

@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 if TYPE_CHECKING:
     from greenroom import Runtime
 
-__all__ = ["add_options", "loading_options", "make_runtime"]
+__all__ = [
+    "SamplingOverrides",
+    "add_options",
+    "add_sampling_options",
+    "asked_parameters",
+    "loading_options",
+    "make_runtime",
+    "sampling_overrides",
+]
+
+_TEMPERATURE = 0.6
+
+
+class SamplingOverrides(TypedDict, total=False):
+    """Parameters that the command line has a switch for."""
+
+    max_tokens: int
+    temperature: float
+    seed: int
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -28,4 +46,32 @@ def make_runtime(options: argparse.Namespace) -> Runtime:
     """A runtime of the model that was named."""
     from greenroom import Runtime
 
-    return Runtime(options.model, revision=options.revision, **loading_options(options))
+    parameters = asked_parameters(options)
+    return Runtime(options.model, revision=options.revision, parameters=parameters, **loading_options(options))
+
+
+def asked_parameters(options: argparse.Namespace) -> Literal["model"] | None:
+    """What a runtime's requests begin with, of commands that have the switch."""
+    return "model" if getattr(options, "model_parameters", False) else None
+
+
+def add_sampling_options(command: argparse.ArgumentParser) -> None:
+    """Add how tokens are drawn."""
+    command.add_argument(
+        "--model-parameters", action="store_true", help="begin with the sampling that the model's authors suggest"
+    )
+    command.add_argument(
+        "--temperature", type=float, help="0 for the likeliest token (default: 0.6, or what --model-parameters have)"
+    )
+    command.add_argument("--seed", type=int)
+
+
+def sampling_overrides(options: argparse.Namespace) -> SamplingOverrides:
+    """What was asked for by name, which goes before what the model's authors suggest."""
+    temperature = _TEMPERATURE if options.temperature is None and not options.model_parameters else options.temperature
+    asked: SamplingOverrides = {} if temperature is None else {"temperature": temperature}
+    if options.max_tokens is not None:
+        asked["max_tokens"] = options.max_tokens
+    if options.seed is not None:
+        asked["seed"] = options.seed
+    return asked

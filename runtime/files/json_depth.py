@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+from typing import Any
 
-__all__ = ["MAX_JSON_DEPTH", "check_json_depth"]
+__all__ = ["MAX_JSON_DEPTH", "check_json_depth", "read_json"]
 
 MAX_JSON_DEPTH = 128
 """Of arrays and objects in a file: more than any schema that a person wrote, far less than what a stack holds."""
@@ -26,3 +28,9 @@ def check_json_depth(text: bytes, most: int = MAX_JSON_DEPTH) -> None:
                 raise ValueError(f"arrays and objects nest deeper than {most} levels at byte {place}: flatten them")
         elif text[found.start()] in b"]}":
             depth -= 1
+
+
+def read_json(text: str) -> Any:
+    """The value of JSON text. Raises `ValueError` for what is none, what is no Unicode, and what nests too deeply."""
+    check_json_depth(text.encode())
+    return json.loads(text)

@@ -12,10 +12,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from greenroom.errors import UnusablePath
 
-__all__ = ["find_target", "part_of", "read_file", "replace_file"]
+__all__ = ["find_target", "open_regular", "part_of", "read_file", "replace_file"]
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -71,6 +72,14 @@ def read_file(path: Path, most: int | None = None) -> bytes:
         return path.read_bytes()
     except MemoryError as cause:
         raise UnusablePath(path, f"has {size} bytes, for which there is no memory") from cause
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """A regular file, to be read. Raises `UnusablePath` for anything else, `OSError`."""
+    _require_regular(path)
+    with path.open("rb") as file:
+        yield file
 
 
 def _require_regular(path: Path) -> os.stat_result:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,6 +13,7 @@ from greenroom.constraints.constraint import Constraint
 from greenroom.constraints.json_schemas.json_schema import AnyJson
 from greenroom.constraints.structures import Snapshots
 from greenroom.errors import InvalidConstraint, MalformedJson, TruncatedJson
+from greenroom.files.json_depth import read_json
 from greenroom.generator.cursor import Cursor
 from greenroom.request.generation import Generation, follow
 
@@ -26,7 +26,7 @@ def schema_constraint(schema: Any, *, has_other: bool) -> Constraint | None:
         return None if has_other else AnyJson()
     if isinstance(schema, str):
         try:
-            return constraint_of(json.loads(schema))
+            return constraint_of(read_json(schema))
         except ValueError as cause:
             raise InvalidConstraint(f"the schema is no JSON: {cause}") from cause
     return constraint_of(schema)

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from greenroom.errors import InvalidPrompt
-from greenroom.files.json_depth import check_json_depth
+from greenroom.files.json_depth import read_json
 
 __all__ = [
     "NO_ANSWER",
@@ -111,8 +111,7 @@ def _call(call: Mapping[str, Any], where: str, fallback: str) -> Message:
         arguments = {}
     if isinstance(arguments, str):
         try:
-            check_json_depth(arguments.encode())
-            arguments = json.loads(arguments)
+            arguments = read_json(arguments)
         except ValueError as error:
             raise InvalidPrompt(f"the arguments of {where} must be a JSON object: {error}") from error
     if not isinstance(arguments, Mapping):

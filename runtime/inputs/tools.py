@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import typing
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -12,11 +13,12 @@ from typing import Any
 import msgspec
 from anyio import to_thread
 from jsonschema import Draft202012Validator, SchemaError
-from jsonschema.exceptions import best_match
 from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]
 from referencing.exceptions import Unresolvable
 
 from greenroom.constraints.bounds.schema_bounds import check_schema
+from greenroom.constraints.compiler import GrammarWarning
+from greenroom.constraints.json_schemas.patterns import PatternTimeout, PatternValidator
 from greenroom.errors import InvalidConstraint, InvalidParameter, NotSupported, ToolFailed
 from greenroom.inputs.tool_schemas import plain_types
 from greenroom.values import function as check_function
@@ -31,7 +33,9 @@ _NAME = re.compile(r"[\w.\-]{1,128}")
 class Tool:
     """A name, what it is for, a JSON schema of its arguments, and perhaps the function that does it.
 
-    Made by `from_function` or `from_schema`. Raises `InvalidParameter` for a name or a schema that is none.
+    Made by `from_function` or `from_schema`. Raises `InvalidParameter` for a name or a schema that is none. Gives a
+    `GrammarWarning` for each pattern of the schema that arguments are not checked against: one with look-around, a
+    back-reference or a word boundary, which takes no bounded time.
     """
 
     def __init__(
@@ -52,7 +56,7 @@ class Tool:
         check_function(f"the function of the tool {name!r}", function)
         self.function = function
         self._arguments: type[msgspec.Struct] | None = None
-        self._validator = Draft202012Validator(self.parameters, registry=REGISTRY)  # nothing is fetched
+        self._validator = _validator(name, self.parameters)
 
     def __repr__(self) -> str:
         return f"<Tool {self.name}{'' if self.function is None else '()'}>"
@@ -106,8 +110,8 @@ class Tool:
     def problem(self, arguments: Mapping[str, Any]) -> str | None:
         """What is wrong with `arguments` by the schema, in one sentence; None where they fit."""
         try:
-            error = best_match(self._validator.iter_errors(dict(arguments)))
-        except (RecursionError, Unresolvable) as failure:
+            error = self._validator.best_error(dict(arguments))
+        except (RecursionError, Unresolvable, PatternTimeout) as failure:
             return _unchecked(failure)
         if error is None:
             return None
@@ -119,8 +123,8 @@ class Tool:
         properties = self.parameters.get("properties")
         schema = properties.get(name, True) if isinstance(properties, Mapping) else True
         try:
-            return bool(self._validator.evolve(schema=schema).is_valid(value))
-        except (RecursionError, Unresolvable):
+            return self._validator.takes(value, schema)
+        except (RecursionError, Unresolvable, PatternTimeout):
             return False
 
     async def call(self, arguments: Mapping[str, Any]) -> Any:
@@ -164,6 +168,20 @@ def _checked_schema(name: str, schema: Any) -> dict[str, Any]:
     return dict(schema)
 
 
+def _validator(name: str, schema: dict[str, Any]) -> PatternValidator:
+    """Of arguments. What a schema refers to elsewhere is not fetched."""
+    try:
+        validator = PatternValidator(schema, Draft202012Validator, registry=REGISTRY)
+    except InvalidConstraint as error:
+        raise InvalidParameter(
+            f"the schema of the tool {name!r}", _clipped(schema), f"one that can be checked: {error}"
+        ) from None
+    for pattern, why in validator.unchecked.items():
+        message = f"arguments of the tool {name!r} are not checked against the pattern {pattern!r}: {why}"
+        warnings.warn(message, GrammarWarning, stacklevel=4)
+    return validator
+
+
 def _clipped(schema: Mapping[str, Any]) -> str:
     return f"one of the keys {', '.join(map(str, schema))[:60]}"
 
@@ -171,6 +189,8 @@ def _clipped(schema: Mapping[str, Any]) -> str:
 def _unchecked(failure: Exception) -> str:
     if isinstance(failure, RecursionError):
         return "the arguments are nested too deeply to be checked"
+    if isinstance(failure, PatternTimeout):
+        return f"the arguments could not be checked: {failure}"
     return f"the tool's schema refers to what is not in it: {failure}"
 
 

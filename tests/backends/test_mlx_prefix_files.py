@@ -480,7 +480,7 @@ def test_a_file_larger_than_all_may_be_is_not_read(tmp_path: Path) -> None:
     """It is not one of ours."""
     path = saved(tmp_path)
     os.truncate(path, 1 << 40)
-    with pytest.warns(PrefixFileWarning, match="at most 1048576 are read"):
+    with pytest.warns(PrefixFileWarning, match="room for 1048576"):
         assert PrefixFiles(tmp_path, MUCH).load("block", "model", TOKENS) is None
 
 

@@ -23,8 +23,8 @@ from greenroom.backends.protocol import (
     RowFailure,
     Sampling,
 )
-from greenroom.backends.scripted import ByteTokenizer, ProtocolViolation, Reply, Scripted
-from greenroom.errors import NotSupported
+from greenroom.backends.scripted import ByteTokenizer, ProtocolViolation, Reply, Scripted, ScriptFailed
+from greenroom.errors import InvalidParameter, NotSupported
 
 END = 256
 IM_END = 258
@@ -135,18 +135,176 @@ def test_delays_are_counted_in_steps() -> None:
 
 
 def test_under_a_mask_the_first_legal_scripted_token_is_said(backend: Scripted) -> None:
-    """Skipping what is illegal; without any the lowest legal id, after which the script is tried again."""
+    """Skipping what is illegal. An id that is the only legal one is said, after which the script goes on."""
     driver = Driver(backend)
     driver.open(1)
     driver.turn(Feed(1, ids("go")), masks=allowing(1, *b"xc"))
     driver.read()
     assert driver.tokens(1) == [ord("c")]
     driver.open(2)
-    driver.turn(Feed(2, ids("go")), masks=allowing(2, *b"zyx"))
+    driver.turn(Feed(2, ids("go")), masks=allowing(2, *b"z"))
     driver.turn(Feed(2))
     driver.turn(Feed(2), masks=allowing(2, ord("x"), END))
     driver.read()
-    assert driver.tokens(2) == [ord("x"), ord("a"), END]
+    assert driver.tokens(2) == [ord("z"), ord("a"), END]
+
+
+def test_a_script_that_does_not_fit_its_mask_fails_its_row_alone(backend: Scripted) -> None:
+    """The error has the reply, what was said of it, what may come and what is left."""
+    driver = Driver(backend)
+    driver.open(1)
+    driver.open(2)
+    driver.turn(Feed(1, ids("go")), Feed(2, ids("go")))
+    driver.turn(Feed(1), Feed(2), masks=allowing(1, *b"xyz"))
+    driver.read()
+    assert driver.tokens(2) == [*b"ab"]
+    (failure,) = driver.results[-1].failures
+    assert failure.row == 1
+    assert isinstance(failure.error, ScriptFailed)
+    for part in ("'abc'", "behind 'a'", "'x', 'y', 'z'", "'bc<|end|>'"):
+        assert part in str(failure.error)
+
+
+def test_what_stands_behind_a_wrong_draft_need_not_fit(backend: Scripted) -> None:
+    """Nobody will have said it."""
+    driver = Driver(backend)
+    driver.open(1)
+    driver.turn(Feed(1, ids("go")))
+    driver.read()
+    bits = np.vstack([allowing(1, *b"bx").bits, allowing(1, *b"yz").bits])
+    driver.turn(Feed(1, ids("ax"), drafts=1), masks=Masks((1, 1), bits))
+    driver.read()
+    assert driver.results[-1].failures == ()
+    assert driver.tokens(1)[:2] == [*b"ab"]
+
+
+def test_a_list_is_said_in_order_and_its_end_is_an_error_that_names_the_request() -> None:
+    """Of that row alone; a runtime that is entered again begins the list anew."""
+    backend = Scripted(["one", Reply("two")])
+    for _ in range(2):
+        assert says(backend, ids("go"), 3) == "one"
+        backend.load()
+        driver = Driver(backend)
+        said = [TOKENIZER.decode(driver.run(row, asked(f"ask {row}"), 3)) for row in (1, 2)]
+        assert said == ["one", "two"]
+        driver.open(3)
+        driver.turn(Feed(3, asked("once more")))
+        driver.read()
+        (failure,) = driver.results[-1].failures
+        assert "has 2 replies" in str(failure.error)
+        assert "number 3: 'once more'" in str(failure.error)
+        backend.close()
+        assert [(each.message, each.reply) for each in backend.requests] == [
+            ("ask 1", Reply("one")),
+            ("ask 2", Reply("two")),
+            ("once more", None),
+        ]
+
+
+@pytest.mark.parametrize("num_read", [0, 2])
+def test_a_request_that_is_run_again_keeps_its_reply_of_a_list(num_read: int) -> None:
+    """Whether something of it was read or not; it counts as one request."""
+    backend = Scripted(["first", "second"])
+    backend.load()
+    driver = Driver(backend)
+    driver.open(1, Sampling(seed=5))
+    driver.turn(Feed(1, ids("go")))
+    for _ in range(num_read):
+        driver.turn(Feed(1))
+        driver.read()
+    generated = driver.tokens(1)[:num_read]
+    driver.edit(Close(1))
+    driver.open(2, Sampling(seed=5))
+    driver.turn(Feed(2, (*ids("go"), *generated)))
+    driver.read()
+    assert TOKENIZER.decode(generated + driver.tokens(2)) == "first"[: num_read + 1]
+    assert TOKENIZER.decode(driver.run(3, ids("go"), 6)) == "second"
+    assert [each.text for each in backend.requests] == ["go", "go"]
+    backend.close()
+
+
+def test_a_row_that_begins_behind_its_start_goes_on_with_its_reply_of_a_list() -> None:
+    """So does a generator whose row was given up; one that begins anew takes the next reply."""
+    backend = Scripted(["first", "second"])
+    backend.load()
+    driver = Driver(backend)
+    for row, said, wanted in ((1, "", "f"), (2, "", "s"), (3, "fi", "r"), (4, "sec", "o")):
+        driver.open(row, Sampling(seed=row), start=2)
+        driver.turn(Feed(row, ids("go" + said)))
+        driver.read()
+        assert TOKENIZER.decode(driver.tokens(row)) == wanted
+    assert len(backend.requests) == 2
+    backend.close()
+
+
+def test_what_was_asked_is_kept_once_a_request() -> None:
+    """Ids, text, message, how to draw, and the reply; still there when the double is closed, gone when it is loaded."""
+    backend = Scripted(lambda message, seed: f"{message}{seed}")
+    says(backend, asked("one", "two"), 3, Sampling(seed=7, temperature=0.5))
+    (request,) = backend.requests
+    assert request.ids == asked("one", "two")
+    assert request.text == TOKENIZER.decode(request.ids, skip_special_tokens=False)
+    assert request.message == "two"
+    assert request.sampling.temperature == 0.5
+    assert request.reply == Reply("two7")
+    backend.load()
+    assert backend.requests == ()
+    backend.close()
+
+
+WRONG_REPLIES: list[Any] = [
+    5,
+    b"text",
+    {"a": 5},
+    {5: "a"},
+    ["a", None],
+    [["a"]],
+    {"a"},
+    iter(["a"]),
+    Reply(ids=(320,)),
+    ["a", Reply(ids=(-1,))],
+    "\ud800",
+    {"*": Reply(ids=(4000,))},
+]
+
+
+@pytest.mark.parametrize("replies", WRONG_REPLIES, ids=repr)
+def test_replies_of_another_type_are_refused_at_once(replies: Any) -> None:
+    """And what is in them, with its place."""
+    with pytest.raises(InvalidParameter):
+        Scripted(replies)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"text": 5}, {"text": None}, {"ids": "ab"}, {"ids": (1.5,)}, {"delay": "1"}, {"fail_at": 1.0}, {"error": "no"}],
+)
+def test_a_reply_of_wrong_fields_is_refused(wrong: dict[str, Any]) -> None:
+    """With the field and what it was."""
+    with pytest.raises(InvalidParameter, match=next(iter(wrong))):
+        Reply(**wrong)
+
+
+@pytest.mark.parametrize("given", [5, None, ["a"], b"a"])
+def test_a_callable_that_gives_no_reply_fails_its_row_alone(given: Any) -> None:
+    """As one that raises does: the neighbour goes on."""
+
+    def reply(message: str, _: int) -> Any:
+        if message == "raise":
+            raise KeyError(message)
+        return given if message == "bad" else "xyz"
+
+    backend = Scripted(reply)
+    backend.load()
+    driver = Driver(backend)
+    for row in (1, 2, 3):
+        driver.open(row)
+    driver.turn(Feed(1, ids("bad")), Feed(2, ids("good")), Feed(3, ids("raise")))
+    driver.read()
+    assert TOKENIZER.decode(driver.tokens(2)) == "x"
+    assert {each.row: type(each.error) for each in driver.results[-1].failures} == {1: ScriptFailed, 3: KeyError}
+    assert repr(given) in str(driver.results[-1].failures[0].error)
+    backend.close()
 
 
 def test_banned_ids_are_passed_over_like_masked_ones() -> None:

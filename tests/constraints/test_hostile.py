@@ -276,10 +276,19 @@ def test_one_that_begins_within_an_output_is_drawn_token_by_token(
         ("start: INT\nDIGIT: /[0-9]/\nINT: DIGIT+", 0),
         ('start: "a"+', 3),
         ("start: /(\\r?\\n)+/", 1),
+        ("start: / +/", 0),
+        ("start: WS\nWS: / +/", 0),
+        ("start: WS WS\nWS: / +/", float("inf")),
+        ("start: / +/+", float("inf")),
+        ("%ignore / +/\nstart: / +/", float("inf")),
+        ("start: W\nW[lazy]: / +/", float("inf")),
         ("%import common.WS\n%ignore WS\nstart: /(a|b)*/", 0),
-        ("start: /(a|ab)*/", float("inf")),
-        ("start: /[a]*/", float("inf")),
-        ("start: /(a?)*/", float("inf")),
+        ("start: /(a|ab)*/", 0),
+        ('start: "x" /(a|ab)*/', float("inf")),
+        ("start: /[a]*/", 0),
+        ('start: "x" /[a]*/', float("inf")),
+        ("start: /(a?)*/", 1),
+        ('start: "x" /(a?)*/', float("inf")),
         ("start: /((ab){1000}c){1000}/", 2001_000),
         ("start: /[a&&b]+/", float("inf")),
         ('start[stop="x"]: /a{3}/', 3),
@@ -290,6 +299,18 @@ def test_one_that_begins_within_an_output_is_drawn_token_by_token(
 def test_how_long_a_text_a_grammar_may_force(grammar: str, length: float) -> None:
     """A choice of two bytes anywhere in a loop ends it; a whole output of one terminal may end wherever it is right."""
     assert longest_forced(grammar) == length
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("pattern", [" +", "a+", "(a|ab)*", "[a]*", "(a?)*", "(ab)+", "a+a", "(aa)+a?"])
+def test_a_loop_that_is_all_of_the_text_ends_wherever_the_text_may(pattern: str) -> None:
+    """So it is forced as far as there is no choice, and no farther: as a `Regex`, and as a grammar's one lexeme."""
+    for constraint in (Regex(pattern), Lark(f"start: /{pattern}/"), Lark(f"start: T\nT: /{pattern}/")):
+        state = ConstraintCompiler(BYTES).compile(constraint).start()
+        for _ in range(50):
+            assert len(state.forced_tokens()) <= 2
+            state.consume(state.forced_tokens() or sorted(allowed(state) - {256, 257, 258})[:1])
+            assert state.error is None
 
 
 @pytest.mark.parametrize("constraint", [Choice("x" + "b" * 30_000, "y"), Regex("(x|y)(?:a{1000}){1000}")])

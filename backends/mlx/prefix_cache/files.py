@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 import re
 import stat
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -37,13 +39,16 @@ from greenroom.backends.mlx.prefix_cache.file_format import (
     sign,
     token_bytes,
 )
-from greenroom.errors import UnusablePath
-from greenroom.files.regular import find_target, part_of, read_file
+from greenroom.errors import InvalidSnapshot, UnusablePath
+from greenroom.files.regular import find_target, part_of
+from greenroom.files.tensor_file import read_tensor_file
 
 __all__ = ["PREFIX_FILE_BYTES", "Form", "Kind", "PrefixFileWarning", "PrefixFiles", "SavedArrays"]
 
 PREFIX_FILE_BYTES = 4 << 30
 """Of all files in a folder: some tens of thousands of tokens of a model of eight billion parameters."""
+_MOST_METADATA = 1 << 20
+"""Bytes that a file says of itself, but for its tokens."""
 _log = logging.getLogger("greenroom")
 _NAME = re.compile(r"(?P<about>[0-9a-f]{16}-[a-z]+)-(?P<length>\d+)-[0-9a-f]{32}(?P<part>\.\w+\.part)?\.safetensors")
 
@@ -101,11 +106,11 @@ class PrefixFiles:
         if path.name in self._unusable:
             return None
         try:
-            data = read_file(path, self._budget)
+            data = read_tensor_file(path, min(self._budget, _most_bytes(form, len(tokens))))
             saved = parse(data, Metadata(FORMAT, kind, namespace, base64_of(ids), "", ""), form)
         except FileNotFoundError:
             return None
-        except (Unusable, OSError) as error:
+        except (Unusable, InvalidSnapshot, OSError) as error:
             self._unusable.add(path.name)
             _warn(f"{path} is ignored: {error}")
             return None
@@ -181,6 +186,14 @@ class PrefixFiles:
 
 def _about(kind: Kind, namespace: str) -> str:
     return f"{hashlib.blake2b(namespace.encode(), digest_size=8).hexdigest()}-{kind}"
+
+
+def _most_bytes(form: Form | None, num_tokens: int) -> int:
+    """Of a file of arrays of that form, with what it says of itself."""
+    if form is None:
+        return sys.maxsize
+    arrays = sum(math.prod(shape) * dtype.size for shape, dtype in form.values())
+    return arrays + _MOST_METADATA + 8 * num_tokens  # a token is six characters of base64
 
 
 def _touch(path: Path) -> bool:
