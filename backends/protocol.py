@@ -69,7 +69,7 @@ class TextStream(Protocol):
 
 
 class Tokenizer(Protocol):
-    """Text to ids and back. Methods may be called from any thread, `TextStream`s from one at a time."""
+    """Text to ids and back. Methods are called from any thread, from several at once; `TextStream`s from one."""
 
     @property
     def vocab_size(self) -> int:

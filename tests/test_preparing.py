@@ -18,12 +18,20 @@ import anyio
 import msgspec
 import pytest
 
-from greenroom import EventStream, Runtime
+from greenroom import EventStream, GenerateParameters, Runtime
 from greenroom.actors import preparers
 from greenroom.actors.preparers import Preparers
+from greenroom.backends.mlx.tokenizer import MlxTokenizer
 from greenroom.backends.scripted import Scripted
 from greenroom.constraints import All, CompiledConstraint, Compiler, Constraint, Lazy, Regex
-from greenroom.errors import InvalidConstraint, InvalidPrompt, PreparersBusy, RuntimeClosed, TemplateTimeout
+from greenroom.errors import (
+    InvalidConstraint,
+    InvalidPrompt,
+    PreparersBusy,
+    RuntimeClosed,
+    TemplateTimeout,
+    TruncatedJson,
+)
 from greenroom.inputs import prompts
 
 SOON = 5.0
@@ -114,6 +122,34 @@ async def test_a_timeout_and_a_scope_end_what_compiles() -> None:
             assert not hold.go.is_set()
 
 
+@pytest.mark.parametrize("way", ["text", "json", "tokens", "step"])
+async def test_a_timeout_ends_a_generator_that_compiles(way: str) -> None:
+    """Its time begins with the first step, which compiles; a fork of it has its own, and begins anew."""
+    with held() as hold:
+        async with Runtime(backend=Scripted()) as runtime:
+            sampler = GenerateParameters(timeout=0.05)
+            generator = _generator(runtime, sampler=sampler, constrain=Slow(hold))
+            with anyio.fail_after(SOON):
+                if way == "json":
+                    with pytest.raises(TruncatedJson):
+                        await generator.collect_json()
+                elif way == "step":
+                    assert [step async for step in generator] == []
+                else:
+                    read = generator.collect_text if way == "text" else generator.collect_tokens
+                    assert len(await read()) == 0
+            assert generator.is_done
+            assert (generator.info.stop_reason, generator.info.stop_detail) == ("cancelled", "timeout")
+            await generator.rewind(0)
+            assert generator.is_done
+            hold.go.set()
+            await runtime.matcher(Slow(hold))
+            child = await generator.fork()
+            child._cursor.deadline = time.monotonic() + HELD  # in place of its own twentieth of a second
+            if way != "json":
+                assert await child.collect_text() == "a"
+
+
 WAITS: dict[str, Callable[[Runtime, Constraint], Any]] = {
     "generate": lambda runtime, constraint: runtime.generate("Hi", constrain=constraint).collect(),
     "generate_task": lambda runtime, constraint: runtime.generate_task("Hi", constrain=constraint),
@@ -126,10 +162,10 @@ WAITS: dict[str, Callable[[Runtime, Constraint], Any]] = {
 }
 
 
-def _generator(runtime: Runtime, **options: Any) -> Any:
+def _generator(runtime: Runtime, *, sampler: GenerateParameters | None = None, **options: Any) -> Any:
     context = runtime.context()
     context.fill(HELLO)
-    return context.generate(**options)
+    return context.generate(sampler, **options)
 
 
 @pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
@@ -394,6 +430,42 @@ async def test_an_endless_template_that_nobody_waits_for_is_interrupted(
                 await wait_for(tokenizer.ended)
         await wait_for(tokenizer.ended) if way == "left" else None
         assert (await stream.task).stop_detail == ("stream_closed" if way == "given up" else "shutdown")
+
+
+class Careless:
+    """A tokenizer in Python that two threads must not enter together."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Semaphore(0)
+        self.go = threading.Event()
+        self.most = self.num_inside = 0
+
+    def __len__(self) -> int:
+        return 300
+
+    def encode(self, text: str, **_: Any) -> list[int]:
+        """Stay inside until it is let go."""
+        self.num_inside += 1
+        self.most = max(self.most, self.num_inside)
+        self.entered.release()
+        self.go.wait(HELD)
+        self.num_inside -= 1
+        return [len(text)]
+
+
+def test_a_tokenizer_that_does_not_bear_two_threads_is_entered_by_one() -> None:
+    """The other one waits."""
+    careless = Careless()
+    tokenizer = MlxTokenizer(careless)
+    threads = [threading.Thread(target=tokenizer.encode, args=("text",)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    assert careless.entered.acquire(timeout=HELD)
+    assert not careless.entered.acquire(timeout=0.2)
+    careless.go.set()
+    for thread in threads:
+        thread.join(HELD)
+    assert careless.most == 1
 
 
 EXITS = {

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -44,6 +45,8 @@ class MlxTokenizer:
         _mend_decoder(inner)
         self._rust = _rust(inner)
         self._inner = inner
+        self._lock = threading.Lock()
+        """Of its `encode`, where that is Python's: it may set what two threads would find in each other's hands."""
         self._stream = self._streams()
 
     def __repr__(self) -> str:
@@ -65,7 +68,8 @@ class MlxTokenizer:
         if self._rust is not None:
             ids: list[int] = self._rust.encode(text, add_special_tokens=add_special_tokens).ids
             return ids
-        return list(self._inner.encode(text, add_special_tokens=add_special_tokens))
+        with self._lock:
+            return list(self._inner.encode(text, add_special_tokens=add_special_tokens))
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """See `Tokenizer.decode`. Nothing is cleaned up: the text is what the ids spell."""

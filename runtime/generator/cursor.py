@@ -6,6 +6,8 @@ committed as a whole or not at all, so whatever is cancelled between two of them
 
 from __future__ import annotations
 
+import math
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -14,11 +16,11 @@ from functools import partial
 from typing import Any, Protocol
 
 import msgspec
-from anyio import CancelScope
+from anyio import CancelScope, move_on_after
 from anyio import Event as Tick
 
 from greenroom.actors.decoder import Payload
-from greenroom.errors import ContextClosed, ContextInUse, StepPending, StreamInUse
+from greenroom.errors import ContextClosed, ContextInUse, StepPending, StreamInUse, TemplateTimeout
 from greenroom.events import Event, Finish, Info
 from greenroom.generator.speculation import Speculation
 from greenroom.request.config import GenerationConfig
@@ -232,6 +234,8 @@ class Cursor:
         self.require_open()
         if self.generation is None:
             self.generation = await self._begin()
+        elif not self.generation.is_begun and self.generation.ending is None:  # rewound, or a fork
+            self.generation = await self._begin(self.generation.tokens)
         ahead = self.read_ahead
         if ahead is not None:
             await ahead.pause()
@@ -240,18 +244,29 @@ class Cursor:
             self.end_read_ahead(ahead)
         return self.generation
 
-    async def _begin(self) -> Generation:
-        tokens = await self.buffer.settle()
-        config, seed = self._beginning
-        if config.needs_compiling:
-            return await config.client.prepare(partial(begin, config, tokens, seed))
-        return begin(config, tokens, seed)
+    async def _begin(self, tokens: tuple[int, ...] | None = None) -> Generation:
+        """Behind `tokens`, or those of the buffer; ended where the deadline passes before it can begin."""
+        config, seed = self.config, self.seed
+        with move_on_after(math.inf if self.deadline is None else self.deadline - time.monotonic()):
+            if tokens is None:
+                tokens = await self.buffer.settle()
+            if config.needs_compiling:
+                return await config.client.prepare(partial(begin, config, tokens, seed))
+            return begin(config, tokens, seed)
+        if tokens is None:
+            raise TemplateTimeout(config.parameters.timeout or 0.0)
+        return Generation.overdue(config, tokens, seed)
 
     async def begin_step(self) -> Generation:
         """The same, where it is about to go on: its time begins with the first step, and may be over."""
-        generation = await self.settle()
-        if self.deadline is None:
-            self.deadline = generation.find_deadline()
+        timeout, before = self.config.parameters.timeout, self.deadline
+        if before is None and timeout is not None:
+            self.deadline = time.monotonic() + timeout
+        try:
+            generation = await self.settle()
+        except BaseException:
+            self.deadline = before
+            raise
         generation = generation.expire(self.deadline)
         self.commit(generation)
         return generation

@@ -45,12 +45,22 @@ class Generation:
     """What its requests took to come here, those that were given up included; not its end and its lengths."""
     forks: int = 0
     """How many seeds were derived from this one."""
+    is_begun: bool = True
+    """Off where its time was over before its constraint was compiled: `begin` it anew before it goes on."""
 
     @staticmethod
     def bare(config: GenerationConfig, tokens: tuple[int, ...], start: int | None = None) -> Generation:
         """`tokens`, those from `start` on generated, for passes whose text nobody wants."""
         start = len(tokens) if start is None else start
         return Generation(config, tokens, start, 0, TokenDecoder(stop_ids=frozenset(), eos=frozenset()))
+
+    @staticmethod
+    def overdue(config: GenerationConfig, prompt: tuple[int, ...], seed: int) -> Generation:
+        """Ended by its time before it had begun. Raises `InvalidPrompt`, `PromptTooLong`."""
+        config.check_prompt(prompt)
+        decoder = config.decoder(prompt, seed)
+        ending = Finish("cancelled", "timeout")
+        return Generation(config, prompt, len(prompt), seed, decoder, ending=ending, is_begun=False)
 
     @property
     def output(self) -> tuple[int, ...]:
@@ -144,11 +154,6 @@ class Generation:
         if self.ending is not None or deadline is None or time.monotonic() < deadline:
             return self
         return replace(self, ending=Finish("cancelled", "timeout"))
-
-    def find_deadline(self) -> float | None:
-        """Until when it may run if it goes on now, in monotonic seconds."""
-        timeout = self.config.parameters.timeout
-        return None if timeout is None else time.monotonic() + timeout
 
     def check_output(self) -> ConstraintFailed | None:
         """Why a complete output fails what masks could not enforce."""
