@@ -10,17 +10,14 @@ from threading import Lock
 from greenroom.constraints.compiled_grammar import CompiledGrammar
 from greenroom.constraints.constraint import Check, CompiledConstraint, Constraint
 from greenroom.constraints.grammar_matcher import GrammarMatcher
+from greenroom.constraints.grammar_warning import GrammarWarning
 from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.errors import CompilersBusy, InvalidConstraint
 
-__all__ = ["ConstraintCompiler", "GrammarWarning"]
+__all__ = ["ConstraintCompiler"]
 
 CAPACITY = 128
 """Compiled constraints that are kept: some 200 KB each, so about 25 MB; an agent's tools and schemas are fewer."""
-
-
-class GrammarWarning(UserWarning):
-    """A constraint enforces less than it says; the message says what is left out. Given once, when it is compiled."""
 
 
 class ConstraintCompiler:
