@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from greenroom.constraints.cbison import Cbison
     from greenroom.constraints.coercion import constraint_of
-    from greenroom.constraints.compiler import ConstraintCompiler, GrammarWarning
+    from greenroom.constraints.compiler import ConstraintCompiler
     from greenroom.constraints.constraint import CompiledConstraint, Compiler, Constraint, GrammarConstraint
     from greenroom.constraints.grammar_matcher import GrammarMatcher
+    from greenroom.constraints.grammar_warning import GrammarWarning
     from greenroom.constraints.json_schemas.json_schema import AnyJson, JsonSchema
     from greenroom.constraints.kinds.all_of import All, AllOf
     from greenroom.constraints.kinds.grammars import Choice, Gbnf, Lark, Regex
@@ -56,7 +57,8 @@ __all__ = [
 _HOMES = {
     "cbison": "Cbison",
     "coercion": "constraint_of",
-    "compiler": "ConstraintCompiler GrammarWarning",
+    "compiler": "ConstraintCompiler",
+    "grammar_warning": "GrammarWarning",
     "constraint": "CompiledConstraint Compiler Constraint GrammarConstraint",
     "grammar_matcher": "GrammarMatcher",
     "json_schemas.json_schema": "AnyJson JsonSchema",

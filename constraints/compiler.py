@@ -11,10 +11,11 @@ from contextlib import contextmanager, suppress
 from greenroom.constraints.compiled_grammar import CompiledGrammar
 from greenroom.constraints.constraint import Check, CompiledConstraint, Constraint
 from greenroom.constraints.grammar_matcher import GrammarMatcher
+from greenroom.constraints.grammar_warning import GrammarWarning
 from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.errors import CompilersBusy, InvalidConstraint
 
-__all__ = ["CompiledElsewhere", "ConstraintCompiler", "GrammarWarning", "forsake", "waiting_by_callback"]
+__all__ = ["CompiledElsewhere", "ConstraintCompiler", "forsake", "waiting_by_callback"]
 
 CAPACITY = 128
 """Compiled constraints that are kept: some 200 KB each, so about 25 MB; an agent's tools and schemas are fewer."""
@@ -22,10 +23,6 @@ CAPACITY = 128
 
 _HERE = threading.local()
 """Of each thread: what it waited for by callback, where it does so, and what it compiles, the outermost first."""
-
-
-class GrammarWarning(UserWarning):
-    """A constraint enforces less than it says; the message says what is left out. Given once, when it is compiled."""
 
 
 class _Compilation:

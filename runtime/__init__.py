@@ -30,8 +30,8 @@ if TYPE_CHECKING:
         CbisonTokenizerProvider,
         llguidance_cbison_factory,
     )
-    from greenroom.constraints.compiler import GrammarWarning
     from greenroom.constraints.constraint import Constraint
+    from greenroom.constraints.grammar_warning import GrammarWarning
     from greenroom.constraints.json_schemas.json_schema import AnyJson, JsonSchema
     from greenroom.constraints.kinds.grammars import Choice, Gbnf, Lark, Regex
     from greenroom.constraints.kinds.lazy import Lazy
@@ -176,7 +176,7 @@ _HOMES = {
     "greenroom.constraints.cbison": _CBISON,
     "greenroom.chat.session": "ChatSession",
     "greenroom.chat.streams": "EventTurn TextTurn",
-    "greenroom.constraints.compiler": "GrammarWarning",
+    "greenroom.constraints.grammar_warning": "GrammarWarning",
     "greenroom.constraints.constraint": "Constraint",
     "greenroom.constraints.kinds.grammars": "Choice Gbnf Lark Regex",
     "greenroom.constraints.json_schemas.json_schema": "AnyJson JsonSchema",

@@ -9,8 +9,7 @@ import math
 
 import msgspec
 
-from greenroom.files.json_depth import check_json_depth
-from greenroom.files.tensor_file import MAX_HEADER_BYTES
+from greenroom.files.json_depth import MAX_HEADER_BYTES, check_json_depth
 
 __all__ = ["MAX_HEADER_BYTES", "TensorEntry", "parse_header"]
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol, get_args, get_type_hints
 
 import msgspec.inspect
 
-from greenroom.constraints.compiler import GrammarWarning
+from greenroom.constraints.grammar_warning import GrammarWarning
 from greenroom.errors import InvalidConstraint, UnsupportedType
 
 __all__ = ["Library", "Msgspec", "Pydantic", "Schema", "is_model", "is_typed_dict", "library_of", "reason"]

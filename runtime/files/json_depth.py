@@ -6,10 +6,12 @@ import json
 import re
 from typing import Any
 
-__all__ = ["MAX_JSON_DEPTH", "check_json_depth", "read_json"]
+__all__ = ["MAX_HEADER_BYTES", "MAX_JSON_DEPTH", "check_json_depth", "read_json"]
 
 MAX_JSON_DEPTH = 128
 """Of arrays and objects in a file: more than any schema that a person wrote, far less than what a stack holds."""
+MAX_HEADER_BYTES = 100_000_000
+"""Of a safetensors file's header, as the format's own library has it."""
 # A string is matched to its end, or to the text's, so that no part of the text is looked at twice.
 _BRACKET_OR_STRING = re.compile(rb'[\[{\]}]|"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 

@@ -12,13 +12,11 @@ from pathlib import Path
 import msgspec
 
 from greenroom.errors import InvalidSnapshot, UnusablePath
-from greenroom.files.json_depth import check_json_depth
+from greenroom.files.json_depth import MAX_HEADER_BYTES, check_json_depth
 from greenroom.files.regular import open_regular
 
-__all__ = ["MAX_HEADER_BYTES", "read_tensor_file"]
+__all__ = ["read_tensor_file"]
 
-MAX_HEADER_BYTES = 100_000_000
-"""As the format's own library has it."""
 _MAX_DEPTH = 3
 """The header, an entry, its shape."""
 

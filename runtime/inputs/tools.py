@@ -17,7 +17,7 @@ from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]
 from referencing.exceptions import Unresolvable
 
 from greenroom.constraints.bounds.schema_bounds import check_schema
-from greenroom.constraints.compiler import GrammarWarning
+from greenroom.constraints.grammar_warning import GrammarWarning
 from greenroom.constraints.json_schemas.patterns import PatternTimeout, PatternValidator
 from greenroom.errors import InvalidConstraint, InvalidParameter, NotSupported, ToolFailed
 from greenroom.inputs.tool_schemas import plain_types
