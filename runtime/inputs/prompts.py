@@ -10,10 +10,10 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from greenroom.actors.preparation import time_limit
 from greenroom.backends.protocol import Tokenizer
 from greenroom.errors import GreenroomError, InvalidPrompt, NotSupported, TemplateTimeout
 from greenroom.inputs.chat_template import adapt_messages
+from greenroom.lifetimes import time_limit
 
 __all__ = ["Prompt", "check", "encode", "render"]
 
