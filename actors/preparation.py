@@ -16,11 +16,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from greenroom.constraints.compiler import CompiledElsewhere, forsake, waiting_by_callback
+from greenroom.lifetimes import limiting_time
 
-__all__ = ["Preparation", "time_limit"]
+__all__ = ["Preparation"]
 
-_HERE = threading.local()
-"""Of each thread: the preparation that it runs."""
 _AGAIN = 1.0
 """Seconds after which an interruption is sent again: code may catch everything, and go on."""
 _TRIES = 200
@@ -127,13 +126,11 @@ class Preparation:
                 forsake()
                 found = (None, self._limit_error if not self.is_abandoned else None)
             else:
-                _HERE.preparation = None
                 return found
 
     def _attempt(self) -> tuple[Any, Exception | None] | CompiledElsewhere:
-        _HERE.preparation = self
         try:
-            with waiting_by_callback(self._awaited):
+            with waiting_by_callback(self._awaited), limiting_time(self._limited):
                 return self._work(), None
         except CompiledElsewhere as elsewhere:
             return elsewhere
@@ -152,27 +149,13 @@ class Preparation:
                 return
 
     @contextmanager
-    def limited(self, seconds: float, error: Exception) -> Iterator[None]:
+    def _limited(self, seconds: float, error: Exception) -> Iterator[None]:
         """What is done inside fails with `error` where it takes longer than `seconds`."""
         self._limit_error, self._limit = error, time.monotonic() + seconds
         try:
             yield
         finally:
             self._limit = math.inf
-
-
-@contextmanager
-def time_limit(seconds: float, error: Exception) -> Iterator[None]:
-    """What is done inside is interrupted after `seconds`, and its preparation fails with `error`.
-
-    On another thread than one that prepares, nothing is interrupted.
-    """
-    preparation: Preparation | None = getattr(_HERE, "preparation", None)
-    if preparation is None:
-        yield
-    else:
-        with preparation.limited(seconds, error):
-            yield
 
 
 def _nothing(*_: Any) -> None:

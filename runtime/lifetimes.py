@@ -1,6 +1,7 @@
 """What is closed by leaving `async with`, what must be over before a cancellation goes on, whose loop something is.
 
-And whose process: a child made by fork has neither the threads nor the devices of its parent.
+And whose process: a child made by fork has neither the threads nor the devices of its parent. And how long work may
+take on a thread where it can be interrupted.
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -16,7 +19,10 @@ from anyio import CancelScope, get_cancelled_exc_class
 
 from greenroom.errors import ForkedProcess, WrongEventLoop
 
-__all__ = ["Closing", "HomeLoop", "HomeProcess", "running_loop", "wait_shielded"]
+__all__ = ["Closing", "HomeLoop", "HomeProcess", "limiting_time", "running_loop", "time_limit", "wait_shielded"]
+
+_HERE = threading.local()
+"""Of each thread: what limits the time of work there."""
 
 
 class Closing:
@@ -127,3 +133,26 @@ class HomeLoop:
         self._process.require(what)
         if not self.is_here():
             raise WrongEventLoop(what, running_loop())
+
+
+TimeLimit = Callable[[float, Exception], AbstractContextManager[None]]
+"""What is done inside of it is interrupted after so many seconds, and fails with the error."""
+
+
+@contextmanager
+def limiting_time(limit: TimeLimit) -> Iterator[None]:
+    """Inside, work on this thread is limited by `limit` where it asks for a `time_limit`."""
+    _HERE.limit = limit
+    try:
+        yield
+    finally:
+        _HERE.limit = None
+
+
+def time_limit(seconds: float, error: Exception) -> AbstractContextManager[None]:
+    """What is done inside is interrupted after `seconds`, and whoever waits for it is told `error`.
+
+    That is so on a thread that prepares; on another one nothing is interrupted.
+    """
+    limit: TimeLimit | None = getattr(_HERE, "limit", None)
+    return nullcontext() if limit is None else limit(seconds, error)

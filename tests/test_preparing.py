@@ -17,10 +17,12 @@ from typing import Any
 import anyio
 import msgspec
 import pytest
+from transformers import PreTrainedTokenizerFast
 
 from greenroom import EventStream, GenerateParameters, Runtime
 from greenroom.actors import preparers
 from greenroom.actors.preparers import Preparers
+from greenroom.backends import understudy
 from greenroom.backends.mlx.tokenizer import MlxTokenizer
 from greenroom.backends.scripted import Scripted
 from greenroom.constraints import All, CompiledConstraint, Compiler, Constraint, Lazy, Regex
@@ -430,6 +432,20 @@ async def test_an_endless_template_that_nobody_waits_for_is_interrupted(
                 await wait_for(tokenizer.ended)
         await wait_for(tokenizer.ended) if way == "left" else None
         assert (await stream.task).stop_detail == ("stream_closed" if way == "given up" else "shutdown")
+
+
+@pytest.mark.parametrize("loop", ["{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"])
+async def test_a_template_of_jinja_is_interrupted_too(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its sandbox bounds one loop, and not loops in each other."""
+    monkeypatch.setattr(prompts, "RENDER_LIMIT", 0.3)
+    files = understudy.path()
+    inner = PreTrainedTokenizerFast(tokenizer_file=str(files / "tokenizer.json"), chat_template=loop)
+    backend = Scripted()
+    backend._info = msgspec.structs.replace(backend._info, tokenizer=MlxTokenizer(inner), vocab_size=4096)
+    async with Runtime(backend=backend) as runtime:
+        with pytest.raises(TemplateTimeout), anyio.fail_after(HELD):
+            await runtime.prepare("Hi")
+        assert await runtime.prepare("Hi", template=False)
 
 
 class Careless:

@@ -6,8 +6,6 @@ committed as a whole or not at all, so whatever is cancelled between two of them
 
 from __future__ import annotations
 
-import math
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +23,7 @@ from greenroom.events import Event, Finish, Info
 from greenroom.generator.speculation import Speculation
 from greenroom.request.config import GenerationConfig
 from greenroom.request.context_buffer import ContextBuffer
-from greenroom.request.generation import NOT_RUN, Generation, begin
+from greenroom.request.generation import NOT_RUN, Generation, begin, find_deadline, seconds_until
 from greenroom.request.probes import Handle
 from greenroom.request.recorder import RecordedToken
 from greenroom.request.run import RunOptions, RunResult, draw
@@ -247,7 +245,7 @@ class Cursor:
     async def _begin(self, tokens: tuple[int, ...] | None = None) -> Generation:
         """Behind `tokens`, or those of the buffer; ended where the deadline passes before it can begin."""
         config, seed = self.config, self.seed
-        with move_on_after(math.inf if self.deadline is None else self.deadline - time.monotonic()):
+        with move_on_after(seconds_until(self.deadline)):
             if tokens is None:
                 tokens = await self.buffer.settle()
             if config.needs_compiling:
@@ -259,9 +257,9 @@ class Cursor:
 
     async def begin_step(self) -> Generation:
         """The same, where it is about to go on: its time begins with the first step, and may be over."""
-        timeout, before = self.config.parameters.timeout, self.deadline
-        if before is None and timeout is not None:
-            self.deadline = time.monotonic() + timeout
+        before = self.deadline
+        if before is None:
+            self.deadline = find_deadline(self.config)
         try:
             generation = await self.settle()
         except BaseException:

@@ -10,11 +10,11 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from greenroom.actors.preparation import time_limit
 from greenroom.backends.protocol import Tokenizer
 from greenroom.errors import GreenroomError, InvalidPrompt, NotSupported, TemplateTimeout, shown
 from greenroom.inputs.chat_template import adapt_messages
 from greenroom.inputs.thinking_switch import switch_thinking
+from greenroom.lifetimes import time_limit
 
 __all__ = ["Prompt", "check", "encode", "render"]
 

@@ -7,6 +7,7 @@ request is given copies of the constraint and of the decoder, and what became of
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from greenroom.request.config import GenerationConfig
 from greenroom.request.decoders import TokenDecoder
 from greenroom.request.recorder import RecordedToken
 
-__all__ = ["NOT_RUN", "Generation", "begin", "follow"]
+__all__ = ["NOT_RUN", "Generation", "begin", "find_deadline", "follow", "seconds_until"]
 
 
 NOT_RUN = Info(stop_reason="cancelled", stop_detail="handle", prompt_tokens=0, generation_tokens=0)
@@ -172,6 +173,17 @@ def begin(config: GenerationConfig, prompt: tuple[int, ...], seed: int, decoder:
     constraint = None if config.compiled is None else config.compiled.start()
     own = config.decoder(prompt, seed) if decoder is None else decoder
     return Generation(config, prompt, len(prompt), seed, own, constraint).conclude()
+
+
+def find_deadline(config: GenerationConfig) -> float | None:
+    """Until when a generation may run if its time begins now, in monotonic seconds; None: for ever."""
+    timeout = config.parameters.timeout
+    return None if timeout is None else time.monotonic() + timeout
+
+
+def seconds_until(deadline: float | None) -> float:
+    """How long that is from now; infinity for None."""
+    return math.inf if deadline is None else deadline - time.monotonic()
 
 
 def follow(constraint: ConstraintState, tokens: Sequence[int], vocab_size: int | None) -> None:
