@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -16,6 +16,7 @@ from itertools import count
 from threading import Thread
 from typing import Any, TypeVar
 
+import msgspec
 from anyio import Event, get_cancelled_exc_class
 
 from greenroom.actors.bridge import Bridge
@@ -140,7 +141,9 @@ class EngineClient:
     def _on_loaded(self, outcome: ModelInfo | BaseException) -> None:
         self._outcome = outcome
         if isinstance(outcome, ModelInfo):
-            self._dispatcher.rows = self._limits(outcome).rows
+            limits = self._limits(outcome)
+            self._dispatcher.rows = limits.rows
+            _log_load(outcome, limits, self._dispatcher.max_waiting)
         self._loaded.set()
 
     def _on_closed(self, problem: BaseException | None) -> None:
@@ -164,8 +167,13 @@ class EngineClient:
         return self._engine.failure
 
     def statistics(self) -> Statistics:
-        """The engine's counts."""
-        return self._engine.statistics
+        """The engine's counts, and what was refused before it heard of it. Any thread."""
+        statistics, own = self._engine.statistics, dict(self._dispatcher.refusals)
+        if not own:
+            return statistics
+        refusals = Counter(own)
+        refusals.update(statistics.refusals)
+        return msgspec.structs.replace(statistics, refusals=dict(refusals))
 
     def drain(self, timeout: float | None) -> Drain:
         """Refuse what is new from now on; after `timeout` seconds, end what still runs. Of several, the earliest.
@@ -187,7 +195,7 @@ class EngineClient:
 
     def require_accepting(self) -> None:
         """Raise `RuntimeDraining` where nothing new may be begun."""
-        self._dispatcher.drain.require_accepting()
+        self._dispatcher.require_accepting()
 
     def hold(self, stop: Callable[[], object]) -> Hold:
         """Have a drain wait for what takes several requests; `stop` ends it in time. Raises `RuntimeDraining`."""
@@ -202,7 +210,7 @@ class EngineClient:
         Raises `TooBusy`, `PreparersBusy`, `RuntimeDraining`.
         """
         bridge = self._open_bridge()
-        self.require_accepting()
+        self._dispatcher.require_accepting()
         if needs_thread:
             self._preparers.require_room()
         pending = PendingRequest(self._dispatcher.open())
@@ -326,6 +334,22 @@ class EngineClient:
         with suppress(IndexError):  # a dead loop's messages are flushed by whoever sends them
             while True:
                 self._engine.put(self._outgoing.popleft())
+
+
+def _log_load(model: ModelInfo, limits: Limits, max_waiting: int) -> None:
+    """One line on what a runtime runs, and within which bounds."""
+    _log.info(
+        "%s is open on %s: rows are %s, %s; context %s, at most %d rows, %d tokens a step, %d bytes of KV, %d waiting",
+        model.name,
+        model.device,
+        f"in the store {model.store!r}" if model.store else "batched",
+        "with a chat template" if model.tokenizer.has_chat_template else "without a chat template",
+        "unbounded" if model.context_length is None else f"{model.context_length} tokens",
+        limits.rows,
+        limits.step_tokens,
+        limits.kv_bytes,
+        max_waiting,
+    )
 
 
 def loop_poster() -> LoopPoster:

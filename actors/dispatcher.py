@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Callable
 from itertools import count
 
@@ -20,11 +22,13 @@ from greenroom.actors.messages import (
     KvImported,
     Posted,
 )
-from greenroom.errors import GreenroomError, RuntimeClosed, TooBusy
+from greenroom.errors import GreenroomError, RuntimeClosed, RuntimeDraining, TooBusy
 from greenroom.events import Info
 from greenroom.lifetimes import HomeLoop
 
 __all__ = ["Dispatcher"]
+
+_log = logging.getLogger("greenroom")
 
 
 class _Question:
@@ -46,7 +50,7 @@ class Dispatcher:
     def __init__(self, put: Callable[[Inbound], object], *, max_waiting: int) -> None:
         """`put` gives the engine a message."""
         self._put = put
-        self._max_waiting = max_waiting
+        self.max_waiting = max_waiting
         self._mailboxes: dict[int, Mailbox] = {}
         self._questions: dict[int, _Question] = {}
         self._failure: Exception | None = None
@@ -58,6 +62,8 @@ class Dispatcher:
         self.rows = 0
         """How many requests may run at once, once a model is loaded."""
         self.drain = Drain(HomeLoop(), self._num_open)
+        self.refusals: Counter[str] = Counter()
+        """Requests that were not announced, by the error's name."""
 
     def __repr__(self) -> str:
         return f"<Dispatcher open={len(self._mailboxes)} queued={self._queued}>"
@@ -65,6 +71,14 @@ class Dispatcher:
     def open_for(self, home: HomeLoop) -> None:
         """The runtime was entered on that loop."""
         self.drain = Drain(home, self._num_open)
+
+    def require_accepting(self) -> None:
+        """Raise `RuntimeDraining`, and count that, where nothing new is taken on."""
+        try:
+            self.drain.require_accepting()
+        except RuntimeDraining as error:
+            self.refusals[type(error).__name__] += 1
+            raise
 
     @property
     def queued(self) -> int:
@@ -78,8 +92,9 @@ class Dispatcher:
         """
         num_free = max(0, self.rows - (len(self._mailboxes) - self._queued))
         num_waiting = self._queued - num_free
-        if num_waiting >= self._max_waiting:
-            raise TooBusy(num_waiting, self._max_waiting)
+        if num_waiting >= self.max_waiting:
+            self.refusals[TooBusy.__name__] += 1
+            raise TooBusy(num_waiting, self.max_waiting)
         mailbox = Mailbox(next(self._numbers), self._put)
         self._queued += 1
         self._mailboxes[mailbox.request] = mailbox
@@ -132,6 +147,7 @@ class Dispatcher:
                 self._forget(mailbox)
 
     def _forget(self, mailbox: Mailbox) -> None:
+        _log_end(mailbox)
         del self._mailboxes[mailbox.request]
         if self.drain.is_asked:
             self.drain.num_cut += mailbox.info is not None and mailbox.info.stop_detail == "shutdown"
@@ -157,3 +173,22 @@ class Dispatcher:
             self._questions.popitem()[1].resolve(None)
         self._end_unsettled(failure)
         self.drain.end()
+
+
+def _log_end(mailbox: Mailbox) -> None:
+    """One line a request, of counts and times: nothing of its text."""
+    info = mailbox.info
+    if info is None or not _log.isEnabledFor(logging.DEBUG):
+        return
+    _log.debug(
+        "request %d: %s, %d tokens of prompt (%d of them there already), %d generated; "
+        "%.3f s queued, %.3f s to the first token, %.3f s to the last",
+        mailbox.request,
+        f"{info.stop_reason} ({info.stop_detail})" if mailbox.error is None else f"failed: {mailbox.error!r}",
+        info.prompt_tokens,
+        info.cached_prompt_tokens,
+        info.generation_tokens,
+        info.queue_time,
+        info.prompt_time,
+        info.generate_time,
+    )

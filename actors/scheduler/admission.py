@@ -70,6 +70,8 @@ class Admission:
         self._pending_edits: list[Edit] = []
         """Of rows that were given back between two plans."""
         self._next_row = 0
+        self.num_replays = 0
+        """Rows that gave their KV back, to be run again."""
         self.budget = KvBudget(limits.kv_bytes)
         """What is held, against what may be."""
 
@@ -281,6 +283,7 @@ class Admission:
     def _evict(self, request: Request, edits: list[Edit], *, to_front: bool = True) -> None:
         if request.row is None:
             return
+        self.num_replays += 1
         edits.append(Close(request.row))
         self.budget.end_row(self._held_bytes(request))
         del self.by_row[request.row]

@@ -187,12 +187,14 @@ class Output:
 class Timing:
     """The moments of a request, in monotonic seconds."""
 
-    __slots__ = ("first_chunk", "first_token", "last_token")
+    __slots__ = ("first_chunk", "first_token", "is_counted", "last_token")
 
     def __init__(self) -> None:
         self.first_chunk: float | None = None
         self.first_token: float | None = None
         self.last_token: float | None = None
+        self.is_counted = False
+        """Its `first_chunk` is in the totals."""
 
 
 class Constrained:
@@ -294,6 +296,11 @@ class Request:
         if state not in MOVES[self.state]:
             raise ValueError(f"{self!r} cannot go to {state.value}")
         self.state = state
+
+    @property
+    def is_step(self) -> bool:
+        """Whether it was made for so many draws, as a step of a generator by hand is."""
+        return self.submit.steps is not None
 
     @property
     def has_credit(self) -> bool:

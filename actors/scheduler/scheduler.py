@@ -48,6 +48,7 @@ from greenroom.actors.scheduler.postprocess import callback_failed, check_output
 from greenroom.actors.scheduler.request import Endings, Failure, Request, RequestState
 from greenroom.actors.scheduler.statistics import Statistics, StepTimes
 from greenroom.actors.scheduler.step_budget import StepBudget
+from greenroom.actors.scheduler.totals import Totals
 from greenroom.backends.protocol import Edit, EditResult, Feed, Masks, ModelInfo, StepResult
 from greenroom.errors import BackendFailed, GenerationFailed, InvalidLogits
 from greenroom.events import Finish, Info, StopDetail
@@ -83,7 +84,7 @@ class Scheduler:
         """Ended, and not settled yet."""
         self._timed: dict[int, Request] = {}
         """Those with a deadline."""
-        self._totals = _Totals()
+        self._totals = Totals()
         self._forced_share = 0.0
         """Of the last draws under constraints that force, how many led to forced tokens."""
 
@@ -125,6 +126,10 @@ class Scheduler:
         info = _not_run("scope" if cancel is None else cancel.detail)
         if isinstance(error, GenerationFailed) and error.info is None:
             error.info = info
+        if error is None:
+            self._totals.ends[info.stop_detail] += 1
+        else:
+            self._totals.refusals[type(error).__name__] += 1
         self._messages.append(Ended(message.request, info, error))
 
     def cancel(self, message: Cancel) -> None:
@@ -220,6 +225,8 @@ class Scheduler:
                     progress.is_redirected = True
                 else:
                     progress.num_in_flight += 1
+            if feed.ids and not request.timing.is_counted:
+                self._totals.count_start(request)
             if feed.ids and request.submit.progress is not None and request.end is None:
                 self._report_progress(request, request.submit.progress)
 
@@ -249,6 +256,8 @@ class Scheduler:
             if request.end is not None:
                 self._totals.discarded_draws += 1
                 continue
+            if request.timing.first_token is None:
+                self._totals.count_first_token(request, now)
             num_forced_runs = request.output.num_forced_runs
             deliveries += self._deliver(request, *process_samples(request, tuple(samples), now))
             if request.constraint is not None and request.constraint.forces:
@@ -305,6 +314,7 @@ class Scheduler:
     def statistics(self, times: StepTimes) -> Statistics:
         """A frozen picture of now."""
         admission, totals, budget = self._admission, self._totals, self._admission.budget
+        ends, failures, refusals = totals.frozen_counts()
         states = [request.state for request in admission.by_row.values()]
         return Statistics(
             running=states.count(RequestState.PREFILL) + states.count(RequestState.DECODE),
@@ -320,6 +330,14 @@ class Scheduler:
             prefix_hits=totals.prefix_hits,
             reused_tokens=totals.reused_tokens,
             prompt_budget=int(self._budget.beside_streams),
+            prompt_tokens=totals.prompt_tokens,
+            replays=admission.num_replays,
+            ends=ends,
+            failures=failures,
+            refusals=refusals,
+            queue_time=totals.queue_time.freeze(),
+            time_to_first_token=totals.time_to_first_token.freeze(),
+            time_per_token=totals.time_per_token.freeze(),
             times=times,
         )
 
@@ -391,6 +409,7 @@ class Scheduler:
         self._finish(request, Failure.of(error))
 
     def _end_announced(self, requests: list[int], detail: StopDetail) -> None:
+        self._totals.ends[detail] += len(requests)
         self._messages += [Ended(request, _not_run(detail)) for request in requests]
 
     def _expire(self, now: float) -> None:
@@ -427,19 +446,10 @@ class Scheduler:
         info = request.info(now)
         if isinstance(error, GenerationFailed):
             error.info = info
+        self._totals.count_end(request, info, error)
         self._messages.append(Ended(request.id, info, error))
 
 
 def _not_run(detail: StopDetail) -> Info:
     """The end of a request that never came into the queue."""
     return Info(stop_reason="cancelled", stop_detail=detail, prompt_tokens=0, generation_tokens=0)
-
-
-class _Totals:
-    """Counts since the runtime was entered."""
-
-    __slots__ = ("discarded_draws", "generated_tokens", "prefix_hits", "reused_tokens", "steps")
-
-    def __init__(self) -> None:
-        self.discarded_draws = 0
-        self.generated_tokens = self.prefix_hits = self.reused_tokens = self.steps = 0

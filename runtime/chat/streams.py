@@ -25,6 +25,10 @@ class _Turn(Closing, Generic[T]):
         self._turn = turn
         self._post: LoopPoster | None = None
 
+    def __repr__(self) -> str:
+        turn = self._turn
+        return f"<{type(self).__name__} {turn.state} rounds={turn.num_rounds}>"
+
     def __del__(self) -> None:
         turn = getattr(self, "_turn", None)
         if turn is not None and self._post is not None and not turn.is_over:

@@ -65,6 +65,19 @@ class Turn:
         self._has_unread = False
         """It is over for the session, while its reader has not come to its end."""
 
+    def __repr__(self) -> str:
+        return f"<Turn {self.state} rounds={self.num_rounds}>"
+
+    @property
+    def state(self) -> str:
+        """`waiting` until it is read and the session is free, `running`, `over`."""
+        return "over" if self.is_over else "waiting" if self._stream is None else "running"
+
+    @property
+    def num_rounds(self) -> int:
+        """Generations that are complete."""
+        return len(self._infos)
+
     async def next(self) -> TurnEvent | None:
         """The next event; None behind the last one. Any failure or cancellation ends the turn, settled."""
         self.home.require("this turn")
