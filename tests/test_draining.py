@@ -266,8 +266,8 @@ async def test_what_is_still_being_prepared_at_the_deadline_ends_with_the_others
         may_go.wait()
         return encode(self, text, **options)
 
+    backend = Scripted("hello")  # which encodes what it says
     monkeypatch.setattr(ByteTokenizer, "encode", slow)
-    backend = Scripted("hello")
     async with Runtime(backend=backend) as runtime:
         stream: EventStream = runtime.generate("x", template=False)
         try:

@@ -31,12 +31,13 @@ from greenroom.generator.cursor import Cursor, EventQueue
 from greenroom.generator.speculation import Speculation
 from greenroom.inputs.parameters import GenerateParameters, validate, validate_kv
 from greenroom.inputs.segments import Checkpoint
+from greenroom.request.client import Client
 from greenroom.request.codec import Budget, Source, budget_from, budget_of, constraint_from, source_of
 from greenroom.request.config import Calling, GenerationConfig
 from greenroom.request.context_buffer import ContextBuffer
 from greenroom.request.decoders import TextDecoder
 from greenroom.request.generation import Generation
-from greenroom.request.session import Client, ContextRecord, Session
+from greenroom.request.session import ContextRecord, Session
 from greenroom.request.tool_calling import ToolCalling
 
 __all__ = ["SavedGeneration", "SavedSnapshot", "read", "write"]

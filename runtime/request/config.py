@@ -24,8 +24,8 @@ from greenroom.inputs.parameters import (
     validate,
     validate_kv,
 )
+from greenroom.request.client import Client
 from greenroom.request.decoders import TextDecoder
-from greenroom.request.session import Client
 
 __all__ = ["Calling", "GenerationConfig", "MakeDecoder"]
 

@@ -12,7 +12,8 @@ from typing import Protocol
 
 from greenroom.errors import ContextClosed, ContextInUse
 from greenroom.inputs.segments import Fill, Segment, TurnState, encode_segments
-from greenroom.request.session import EMPTY, Client, ContextRecord, Session
+from greenroom.request.client import Client
+from greenroom.request.session import EMPTY, ContextRecord, Session
 from greenroom.values import integer
 
 __all__ = ["ContextBuffer", "Occupant"]

@@ -15,12 +15,12 @@ from greenroom.errors import InvalidParameter, NotSupported
 from greenroom.inputs import prompts
 from greenroom.inputs.prompts import Prompt
 from greenroom.parsing.detect import infer_thinking
+from greenroom.request.client import Client
 from greenroom.request.config import GenerationConfig, MakeDecoder
 from greenroom.request.context_buffer import ContextBuffer
 from greenroom.request.context_lease import ContextLease
 from greenroom.request.generation import begin
 from greenroom.request.run import Progress, RunOptions, build_submit
-from greenroom.request.session import Client
 from greenroom.values import boolean, function, mapping
 
 __all__ = ["PromptOptions", "submit_prompt"]

@@ -1,0 +1,84 @@
+"""The engine's client, as requests, contexts and generators know it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+
+from greenroom.actors.draining import Drain, Hold
+from greenroom.actors.mailbox import Mailbox, PendingRequest
+from greenroom.actors.messages import Submit
+from greenroom.actors.scheduler.statistics import Statistics
+from greenroom.backends.protocol import KvOptions, ModelInfo
+from greenroom.constraints.constraint import CompiledConstraint, Constraint
+from greenroom.errors import EngineFailed
+
+__all__ = ["Client"]
+
+T = TypeVar("T")
+
+
+class Client(Protocol):
+    """What is asked of `EngineClient`, which has the contracts: threads and loops are its own business."""
+
+    @property
+    def model(self) -> ModelInfo:
+        """The loaded model."""
+
+    @property
+    def failure(self) -> EngineFailed | None:
+        """Why the engine has ended, where not by being closed."""
+
+    def statistics(self) -> Statistics:
+        """The engine's counts."""
+
+    def require_loop(self) -> None:
+        """Raise `WrongEventLoop` off the loop that it was opened on."""
+
+    def drain(self, timeout: float | None) -> Drain:
+        """Refuse what is new, and end what runs after `timeout` seconds."""
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether what is new is refused."""
+
+    def require_accepting(self) -> None:
+        """Raise `RuntimeDraining` where it is."""
+
+    def hold(self, stop: Callable[[], object]) -> Hold:
+        """Have a drain wait for what takes several requests."""
+
+    async def close(self) -> None:
+        """Settle all, and give everything back."""
+
+    def row_tokens(self, kv: KvOptions | None) -> int:
+        """The most tokens that one row may hold."""
+
+    def compile(self, constraint: Constraint) -> CompiledConstraint:
+        """Compile for the model's vocabulary, within `prepare`."""
+
+    async def prepare(self, work: Callable[[], T]) -> T:
+        """What `work` returns, done off the loop; cancelled, it is given up at once."""
+
+    def announce(
+        self, prepare: Callable[[int], Submit], *, deadline: float | None = None, needs_thread: bool = True
+    ) -> PendingRequest:
+        """Take a place in the queue for a request that is yet to be prepared, off the loop or here."""
+
+    def submit(self, make: Callable[[int], Submit]) -> Mailbox:
+        """Submit a request that needs no preparing."""
+
+    def new_context_id(self) -> int:
+        """The number of a context that nobody else has."""
+
+    def release(self, context_id: int) -> None:
+        """Give back the context's row."""
+
+    def trim(self, context_id: int, length: int) -> None:
+        """Give back what the context's row holds behind its first `length` tokens."""
+
+    async def export_kv(self, tokens: Sequence[int]) -> bytes | None:
+        """The KV of the longest prefix of `tokens` that is held."""
+
+    async def import_kv(self, data: bytes) -> int:
+        """Hold exported KV; how many tokens that is."""
