@@ -6,6 +6,8 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from greenroom.constraints.constraint import CompiledConstraint, Compiler, Constraint, limit_nesting
 from greenroom.constraints.state import Bits, CompositeState, ConstraintState, parts
 from greenroom.constraints.vocabulary import Vocabulary
@@ -62,22 +64,14 @@ class Trigger:
     def _build_masks(self) -> None:
         """No token goes past the end from further away than it is long: the positions before share one mask."""
         crossing = self._crossing()
-        self._anywhere = self._without(self.vocabulary.known, [crossing.get(0, [])])
+        self._anywhere = _without(self.vocabulary.known, crossing.get(0, []))
         nearest = min((position for position in crossing if position), default=self.end)
         for position in range(nearest, self.end):
-            alignment, found = position, []
-            while alignment >= nearest:
-                found.append(crossing[alignment])
-                alignment = self._borders[alignment]
-            if any(found):
-                self._masks[position] = self._without(self._anywhere, found)
-
-    def _without(self, mask: Bits, crossing: list[list[int]]) -> Bits:
-        smaller = mask.copy()
-        for tokens in crossing:
-            _clear(smaller, tokens)
-        smaller.flags.writeable = False
-        return smaller
+            # What has been read ends as the string begins, in several ways: the next longest has its mask already.
+            shorter = self._masks.get(self._borders[position], self._anywhere)
+            mask = _without(shorter, crossing[position])
+            if mask is not self._anywhere:
+                self._masks[position] = mask
 
     def _crossing(self) -> dict[int, list[int]]:
         """For each position, the tokens that continue the string there, complete it and go on; at 0, that hold it."""
@@ -87,13 +81,10 @@ class Trigger:
         longest = max((len(word) for word, _ in words), default=0)
         for position in range(max(1, self.end - longest + 1), self.end):
             rest = self._text[position:]
-            first = bisect_left(words, (rest + b"\x00",))
-            tokens = []
-            for word, token in words[first:]:
-                if not word.startswith(rest):
-                    break
-                tokens.append(token)
-            crossing[position] = tokens
+            first = end = bisect_left(words, (rest + b"\x00",))
+            while end < len(words) and words[end][0].startswith(rest):
+                end += 1
+            crossing[position] = [token for _, token in words[first:end]]
         return crossing
 
 
@@ -109,9 +100,15 @@ def _borders(text: bytes) -> list[int]:
     return borders
 
 
-def _clear(mask: Bits, tokens: list[int]) -> None:
-    for token in tokens:
-        mask[token // 32] &= ~(1 << token % 32) & 0xFFFFFFFF
+def _without(mask: Bits, tokens: list[int]) -> Bits:
+    """The mask without `tokens`; itself where there are none."""
+    if not tokens:
+        return mask
+    ids = np.array(tokens, np.uint32)
+    smaller = mask.copy()
+    np.bitwise_and.at(smaller, ids // 32, ~(np.uint32(1) << ids % np.uint32(32)))
+    smaller.flags.writeable = False
+    return smaller
 
 
 @dataclass(frozen=True)

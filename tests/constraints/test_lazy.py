@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vocabularies import AB, BYTES, END, THREE, WIDTH, A, B, allowed, filled, ids
 
-from greenroom.constraints import Choice, ConstraintCompiler, ConstraintState, JsonSchema, Lazy, Regex, Vocabulary
+from greenroom.constraints import Bits, Choice, ConstraintCompiler, ConstraintState, JsonSchema, Lazy, Regex, Vocabulary
+from greenroom.constraints.kinds import lazy
 from greenroom.constraints.kinds.lazy import CROSSES, Trigger
 from greenroom.errors import InvalidConstraint
 
@@ -90,24 +91,51 @@ def test_the_trigger_is_found_where_the_text_first_holds_it(what: str, tokens: l
         assert what.encode() not in text
 
 
+@pytest.mark.parametrize("unit", ["a", "ab", "aab"])
+def test_a_trigger_that_repeats_itself_takes_each_token_out_once_a_place(
+    unit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many of its beginnings end where it has come to: thousands of tokens may go past one of them."""
+    runs = [(unit * 40)[:length].encode() for length in range(1, 41)]
+    more = [bytes((unit.encode()[-1] ^ 3, first, second)) for first in range(97, 122) for second in range(97, 122)]
+    others = [unit[:1].encode() + each for each in more]
+    vocabulary = Vocabulary.from_tokens(
+        [*runs, *others, b"</s>"], special=(), n_vocab=WIDTH * 8, eos=[len(runs + others)]
+    )
+    taken: list[int] = []
+    without = lazy._without
+
+    def count(mask: Bits, tokens: list[int]) -> Bits:
+        taken.append(len(tokens))
+        return without(mask, tokens)
+
+    monkeypatch.setattr(lazy, "_without", count)
+    trigger = Trigger(vocabulary, (unit * 5000)[:10_000])
+    places = range(trigger.end - 41, trigger.end)
+    words = [word for word in vocabulary.bytes if word]
+    most = sum(word.startswith(trigger._text[place:]) for place in places for word in words)
+    assert sum(taken) <= most
+    assert len(taken) <= 42
+
+
 @given(st.lists(st.sampled_from([A, B, AB]), max_size=10), st.integers(0, 10))
 def test_rolling_back_over_the_trigger_equals_a_replay(tokens: list[int], back: int) -> None:
     """From inside the constraint to before the trigger, and on from there."""
-    lazy = ConstraintCompiler(THREE).compile(Lazy("ab", Regex("(ab|ba)*")))
-    state = lazy.start()
+    compiled = ConstraintCompiler(THREE).compile(Lazy("ab", Regex("(ab|ba)*")))
+    state = compiled.start()
     tokens = tokens[: state.validate(tokens)]
     state.consume(tokens)
     twin = state.fork()
     back = min(back, len(tokens))
     twin.rollback(back)
-    again = lazy.start()
+    again = compiled.start()
     again.consume(tokens[: len(tokens) - back])
     np.testing.assert_array_equal(filled(twin), filled(again))
     assert (twin.is_accepting, twin.is_stopped) == (again.is_accepting, again.is_stopped)
     with pytest.raises(ValueError, match="were consumed"):
         twin.rollback(len(tokens) - back + 1)
     state.reset()
-    np.testing.assert_array_equal(filled(state), filled(lazy.start()))
+    np.testing.assert_array_equal(filled(state), filled(compiled.start()))
 
 
 def test_what_follows_the_trigger_is_checked_afterwards() -> None:
