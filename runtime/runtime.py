@@ -125,11 +125,12 @@ class Runtime:
         """In which it was entered."""
 
     def __repr__(self) -> str:
-        if self._session is None:
-            return f"<Runtime {self._opening.name} closed>"
-        state = "open" if self.is_open else "draining" if self.is_draining else "failed"
+        if self._session is None or self._session.client.failure is not None:
+            return f"<Runtime {self._opening.name} {'closed' if self._session is None else 'failed'}>"
+        state = "draining" if self.is_draining else "open"
         counts = self._session.client.statistics()
-        return f"<Runtime {self._opening.name} {state} running={counts.running} waiting={counts.waiting}>"
+        busy = f" running={counts.running} waiting={counts.waiting}" if counts.running or counts.waiting else ""
+        return f"<Runtime {self._opening.name} {state}{busy}>"
 
     # Lifetime.
 
