@@ -28,7 +28,7 @@ from greenroom.constraints.compiler import ConstraintCompiler
 from greenroom.constraints.constraint import CompiledConstraint, Constraint
 from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.errors import EngineFailed, InvalidConstraint, RuntimeClosed
-from greenroom.lifetimes import HomeLoop, running_loop, wait_shielded
+from greenroom.lifetimes import HomeLoop, as_exception, running_loop, wait_shielded
 
 __all__ = ["EngineClient", "LoopPoster", "loop_poster"]
 
@@ -117,8 +117,8 @@ class EngineClient:
             self._compiler = ConstraintCompiler(
                 Vocabulary.of(model.tokenizer, model.vocab_size, sorted(model.stop_tokens))
             )
-        except Exception as error:  # noqa: BLE001 - a tokenizer may be the user's own; only constraints need this
-            self._compiler = error
+        except BaseException as error:  # noqa: BLE001 - a tokenizer may be the user's own; only constraints need this
+            self._compiler = as_exception("the tokenizer", error)
 
     def compile(self, constraint: Constraint) -> CompiledConstraint:
         """Compile for the model's vocabulary. Any thread but the event loop's. Raises `InvalidConstraint`."""
@@ -250,7 +250,7 @@ def _prepare(prepare: Callable[[int], Submit], pending: PendingRequest, engine: 
     request = pending.mailbox.request
     try:
         engine.put(prepare(request))
-    except Exception as problem:  # noqa: BLE001 - its own request fails with it, whatever it is
-        error = problem
-        engine.put(Reject(request, problem))
+    except BaseException as problem:  # noqa: BLE001 - its own request fails with it, whatever it is
+        error = as_exception("what prepares this request", problem)
+        engine.put(Reject(request, error))
     bridge.post(pending.resolve, error)

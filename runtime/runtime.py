@@ -41,6 +41,7 @@ from greenroom.inputs.parameters import (
 )
 from greenroom.inputs.prompts import Prompt
 from greenroom.inputs.tools import Toolbox, Tools
+from greenroom.lifetimes import contained
 from greenroom.options import GenerateOptions, RequestOptions
 from greenroom.request import current
 from greenroom.request.config import GenerationConfig, MakeDecoder
@@ -425,8 +426,9 @@ class Runtime:
     async def matcher(self, constraint: object) -> Matcher:
         """`constraint` for a loop of one's own, without the runtime's. See `Matcher`. Raises `InvalidConstraint`."""
         client = self._require_session().client
-        compiled = await to_thread.run_sync(client.compile, constraint_of(constraint))
-        return Matcher(compiled.start(), client.model.vocab_size)
+        given = constraint_of(constraint)
+        work = partial(contained, "the constraint", lambda: client.compile(given).start())
+        return Matcher(await to_thread.run_sync(work), client.model.vocab_size)
 
     # Helpers of whole prompts.
 
@@ -458,7 +460,7 @@ class Runtime:
                 )
             )
 
-        return await to_thread.run_sync(work)
+        return await to_thread.run_sync(contained, "the tokenizer", work)
 
     async def map(
         self,

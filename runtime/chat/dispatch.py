@@ -10,8 +10,10 @@ from typing import Any, Literal
 from anyio import create_task_group, to_thread
 
 from greenroom.chat.messages import Message, tool_message
+from greenroom.errors import CallbackFailed
 from greenroom.events import ToolCall
 from greenroom.inputs.tools import Toolbox
+from greenroom.lifetimes import call_user, contained
 
 __all__ = ["Dispatch", "OnToolError", "can_run", "run"]
 
@@ -33,16 +35,17 @@ async def run(
 ) -> list[Message]:
     """The results, in the order of the calls.
 
-    An exception of a tool becomes its result ("tell"), or ends the others and is raised ("raise").
+    An exception of a tool becomes its result ("tell"), or ends the others and is raised ("raise"). What is no
+    `Exception`, an exit or an interrupt of the tool's own, is raised as `CallbackFailed` in any case.
     """
     results: dict[int, Message] = {}
     failures: list[Exception] = []
 
     async def one(place: int, call: ToolCall) -> None:
         try:
-            results[place] = tool_message(call, await _call_tool(call, tools, dispatch))
+            results[place] = tool_message(call, await _call_contained(call, tools, dispatch))
         except Exception as error:  # noqa: BLE001 - a user's code: told to the model, or raised below
-            if on_error == "raise":
+            if on_error == "raise" or isinstance(error, CallbackFailed):
                 failures.append(error)
                 group.cancel_scope.cancel()
             results[place] = tool_message(call, f"{type(error).__name__}: {error}")
@@ -55,11 +58,29 @@ async def run(
     return [results[place] for place in range(len(calls))]
 
 
+async def _call_contained(call: ToolCall, tools: Toolbox | None, dispatch: Dispatch | None) -> Any:
+    """The same; what the tool raises that is no `Exception`, and that nobody else asked for, is a `CallbackFailed`."""
+    failure: Exception | None = None
+
+    async def work() -> Any:
+        nonlocal failure
+        try:
+            return await _call_tool(call, tools, dispatch)
+        except Exception as error:  # noqa: BLE001 - told as it is
+            failure = error
+
+    value = await call_user(f"the tool {call.function.name!r}", work)
+    if failure is not None:
+        raise failure
+    return value
+
+
 async def _call_tool(call: ToolCall, tools: Toolbox | None, dispatch: Dispatch | None) -> Any:
     if dispatch is None:
         tool = tools.get(call.function.name) if tools is not None else None
         return await tool.call(call.function.arguments) if tool is not None else None
     if inspect.iscoroutinefunction(dispatch):
         return await dispatch(call)
-    value = await to_thread.run_sync(partial(dispatch, call), abandon_on_cancel=True)
+    work = partial(contained, f"the tool {call.function.name!r}", partial(dispatch, call))
+    value = await to_thread.run_sync(work, abandon_on_cancel=True)
     return await value if inspect.isawaitable(value) else value

@@ -10,6 +10,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -20,6 +21,7 @@ from greenroom.actors.decoder import Payload
 from greenroom.errors import ContextClosed, ContextInUse, StepPending, StreamInUse
 from greenroom.events import Event, Finish, Info
 from greenroom.generator.speculation import Speculation
+from greenroom.lifetimes import contained
 from greenroom.request.config import GenerationConfig
 from greenroom.request.context_buffer import ContextBuffer
 from greenroom.request.generation import NOT_RUN, Generation, begin
@@ -243,7 +245,8 @@ class Cursor:
         tokens = await self.buffer.settle()
         config, seed = self._beginning
         if config.is_constrained or config.parameters.thinking_tokens is not None:
-            return await to_thread.run_sync(begin, config, tokens, seed)
+            work = partial(contained, "the constraint", partial(begin, config, tokens, seed))
+            return await to_thread.run_sync(work)
         return begin(config, tokens, seed)
 
     async def begin_step(self) -> Generation:
