@@ -33,7 +33,7 @@ from greenroom.constraints.compiler import ConstraintCompiler
 from greenroom.constraints.constraint import CompiledConstraint, Constraint
 from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.errors import EngineFailed, InvalidConstraint, RuntimeClosed
-from greenroom.lifetimes import HomeLoop, HomeProcess, running_loop, wait_shielded
+from greenroom.lifetimes import HomeLoop, HomeProcess, as_exception, running_loop, wait_shielded
 
 __all__ = ["EngineClient", "LoopPoster", "loop_poster"]
 
@@ -125,8 +125,8 @@ class EngineClient:
             self._compiler = ConstraintCompiler(
                 Vocabulary.of(model.tokenizer, model.vocab_size, sorted(model.stop_tokens))
             )
-        except Exception as error:  # noqa: BLE001 - a tokenizer may be the user's own; only constraints need this
-            self._compiler = error
+        except BaseException as error:  # noqa: BLE001 - a tokenizer may be the user's own; only constraints need this
+            self._compiler = as_exception("the tokenizer", error)
 
     def compile(self, constraint: Constraint) -> CompiledConstraint:
         """Compile for the model's vocabulary: within `prepare`. Raises `InvalidConstraint`."""

@@ -18,6 +18,7 @@ This module does not know text, and nothing here waits for a consumer.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -53,9 +54,22 @@ from greenroom.actors.messages import (
 from greenroom.actors.scheduler.admission import Limits
 from greenroom.actors.scheduler.scheduler import Scheduler
 from greenroom.actors.scheduler.statistics import Statistics, StepTimes
-from greenroom.backends.protocol import Backend, Feed, ForwardPlan, Masks, ModelInfo, PrefixExporter, StepResult
+from greenroom.actors.watchdog import Watchdog
+from greenroom.backends.protocol import (
+    Backend,
+    Edit,
+    Feed,
+    ForwardPlan,
+    Masks,
+    ModelInfo,
+    Open,
+    PrefixExporter,
+    Rewind,
+    StepResult,
+)
 from greenroom.errors import EngineFailed
 from greenroom.events import Info
+from greenroom.lifetimes import as_exception
 
 __all__ = ["Engine", "EngineLoop", "Outbox"]
 
@@ -112,7 +126,12 @@ class Engine:
                 if self._ready is not None:
                     self._ready(info)
                 bridge.post(loaded, info)
-                EngineLoop(self, backend, scheduler, self._inbox, partial(bridge.post, outbox)).run()
+                loop = EngineLoop(self, backend, scheduler, self._inbox, partial(bridge.post, outbox))
+                watchdog = Watchdog(threading.get_ident(), lambda: loop.began)
+                try:
+                    loop.run()
+                finally:
+                    watchdog.stop()
             except BaseException as error:  # noqa: BLE001 - the thread's last words
                 problem = error
             finally:
@@ -173,6 +192,8 @@ class EngineLoop:
         """The deadline of everything, in monotonic seconds."""
         self._has_ended_all = False
         """It has come, and whoever set it was told that nothing runs."""
+        self.began: float | None = None
+        """When the step at hand began to work; None between two. Any thread may read it."""
         self.is_idle = True
         """Whether the last step left nothing to do: the next one waits for a message."""
 
@@ -181,7 +202,7 @@ class EngineLoop:
         try:
             while not (self._is_leaving and self.is_idle and self._scheduler.num_requests == 0):
                 self.step()
-        except Exception as cause:
+        except BaseException as cause:
             failure = EngineFailed(f"the engine thread died: {type(cause).__name__}: {cause}")
             failure.__cause__ = cause
             self._engine.failure = failure
@@ -193,7 +214,7 @@ class EngineLoop:
         scheduler = self._scheduler
         # 1. Take what has come. What a pass in flight drew may have to be known before the next is decided.
         self._take_messages()
-        began = time.perf_counter()
+        began = self.began = time.perf_counter()
         was_in_flight = bool(self._passes_in_flight)
         last = _LastPass(self._read if was_in_flight else None, self._apply)
         reads_first = scheduler.reads_first(self._spent.waiting_cost)
@@ -201,8 +222,7 @@ class EngineLoop:
             last.apply()
         # 2. Decide, and edit the rows.
         plan = scheduler.plan(time.monotonic())
-        if plan.edits:
-            scheduler.record_edits(self._backend.edit(plan.edits))
+        self._edit(plan.edits)
         answers = self._answer_questions()
         # 3. Build the next pass while the last one runs; read that, unless the next is to be submitted before.
         feeds = scheduler.build_batch(time.monotonic())
@@ -222,11 +242,14 @@ class EngineLoop:
             self._submit(feeds, last)
         self.is_idle = not (was_in_flight or feeds or plan.edits or plan.messages or scheduler.has_news)
         self._spent.end_step(time.perf_counter() - began, reads_first=reads_first)
+        self.began = None
 
     def _take_messages(self) -> None:
         deadline = self._next_deadline() if self.is_idle else None
         seconds = None if deadline is None else max(0.0, deadline - time.monotonic())
-        for message in self._inbox.take(wait=self.is_idle, seconds=seconds):
+        messages = self._inbox.take(wait=self.is_idle, seconds=seconds)
+        self.began = time.perf_counter()
+        for message in messages:
             self._accept(message)
         if self._is_leaving or self._is_past_end():
             self._scheduler.cancel_all()
@@ -274,11 +297,33 @@ class EngineLoop:
             case Awaited():
                 self._scheduler.count_awaiting(message)
 
+    def _edit(self, edits: tuple[Edit, ...]) -> None:
+        """Have the backend do the edits, in their order; one for a request that fails is that request's failure.
+
+        A close that fails is the engine's: nobody else gives that memory back.
+        """
+        together: list[Edit] = []
+        for edit in edits:
+            if not isinstance(edit, Open | Rewind):
+                together.append(edit)
+                continue
+            self._edit_together(together)
+            try:
+                self._scheduler.record_edits(self._backend.edit((edit,)))
+            except BaseException as error:  # noqa: BLE001 - of a request, which fails with it
+                self._scheduler.fail_edit(edit, error)
+        self._edit_together(together)
+
+    def _edit_together(self, edits: list[Edit]) -> None:
+        if edits:
+            self._scheduler.record_edits(self._backend.edit(tuple(edits)))
+            edits.clear()
+
     def _build(self, feeds: tuple[Feed, ...]) -> bool:
         began = time.perf_counter()
         try:
             self._backend.forward(ForwardPlan(feeds))
-        except Exception as error:  # noqa: BLE001 - a failed pass fails its rows, never the engine
+        except BaseException as error:  # noqa: BLE001 - a failed pass fails its rows, never the engine
             self._scheduler.fail(_rows(feeds), error, was_submitted=False)
             return False
         self._spent.forward += time.perf_counter() - began
@@ -288,12 +333,12 @@ class EngineLoop:
         """Submit the pass, and take what the last one drew, if nobody has: it is counted before this one is."""
         scheduler, spent = self._scheduler, self._spent
         fill = partial(self._fill_masks, feeds, last) if scheduler.is_masked(feeds) else None
-        failure: Exception | None = None
+        failure: BaseException | None = None
         began, filled = time.perf_counter(), spent.fill
         try:
             self._backend.sample(fill)
             spent.sample += time.perf_counter() - began - (spent.fill - filled)
-        except Exception as error:  # noqa: BLE001 - likewise
+        except BaseException as error:  # noqa: BLE001 - likewise
             failure = error
         last.apply()
         if failure is not None:  # of rows that go on: those that ended in the last pass have all that they asked for
@@ -318,15 +363,15 @@ class EngineLoop:
         rows = self._passes_in_flight.popleft()
         began = time.perf_counter()
         try:
-            result: StepResult | Exception = self._backend.read()
+            result: StepResult | BaseException = self._backend.read()
             self._spent.read += time.perf_counter() - began
-        except Exception as error:  # noqa: BLE001 - likewise
+        except BaseException as error:  # noqa: BLE001 - likewise
             result = error
         return _Numbers(rows, result, time.monotonic())
 
     def _apply(self, numbers: _Numbers) -> tuple[Delivery, ...]:
         rows, result, at = numbers
-        if isinstance(result, Exception):
+        if isinstance(result, BaseException):
             self._scheduler.fail(rows, result, was_submitted=True)
             return ()
         return self._scheduler.apply(rows, result, at)
@@ -345,13 +390,13 @@ class EngineLoop:
             case ExportKv(request=request, tokens=tokens):
                 try:
                     return KvExported(request, exporter.export_prefix(tokens) if exporter is not None else None)
-                except Exception as error:  # noqa: BLE001 - the failure is its asker's alone
-                    return KvExported(request, error=error)
+                except BaseException as error:  # noqa: BLE001 - the failure is its asker's alone
+                    return KvExported(request, error=as_exception("the backend", error))
             case ImportKv(request=request, data=data):
                 try:
                     return KvImported(request, exporter.import_prefix(data) if exporter is not None else 0)
-                except Exception as error:  # noqa: BLE001 - likewise
-                    return KvImported(request, error=error)
+                except BaseException as error:  # noqa: BLE001 - likewise
+                    return KvImported(request, error=as_exception("the backend", error))
 
     def _deliver(self, messages: tuple[Posted, ...]) -> None:
         if messages and not self._post(messages):
@@ -369,7 +414,7 @@ class _Numbers(NamedTuple):
     """What a pass that held `rows` drew, or why it failed, and when that was known."""
 
     rows: tuple[int, ...]
-    result: StepResult | Exception
+    result: StepResult | BaseException
     at: float
 
 

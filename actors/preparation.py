@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from greenroom.constraints.compiler import CompiledElsewhere, forsake, waiting_by_callback
-from greenroom.lifetimes import limiting_time
+from greenroom.lifetimes import as_exception, limiting_time
 
 __all__ = ["Preparation"]
 
@@ -134,8 +134,10 @@ class Preparation:
                 return self._work(), None
         except CompiledElsewhere as elsewhere:
             return elsewhere
-        except Exception as error:  # noqa: BLE001 - its own request fails with it, whatever it is
-            return None, error
+        except _Interrupted:
+            raise
+        except BaseException as error:  # noqa: BLE001 - its own request fails with it, whatever it is
+            return None, as_exception("what prepares this request", error)
 
     def _end_interruptions(self) -> None:
         """None is sent behind this; one that was is raised here."""

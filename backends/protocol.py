@@ -399,6 +399,7 @@ class Backend(Protocol):
         """Apply `edits` in order and return what is held then (empty `edits` just asks).
 
         A closed row's bytes are gone from the sum at once, though a pass that holds it may still run.
+        An `Open` or a `Rewind` comes alone, and where it raises, its request fails: the row is not there, or as it was.
         """
 
     def forward(self, plan: ForwardPlan) -> None:

@@ -16,10 +16,14 @@ from llguidance import LLExecutor
 from greenroom.constraints.grammar_matcher import GrammarMatcher, finish_masks
 from greenroom.constraints.state import Bits, ConstraintState, parts, stop_forcing
 
-__all__ = ["fill_masks", "is_dead_end", "masked_logits"]
+__all__ = ["Problem", "fill_masks", "is_dead_end", "masked_logits"]
 
 
-def fill_masks(states: Sequence[ConstraintState], out: Bits) -> list[str | None]:
+Problem = str | BaseException | None
+"""Why a row has no mask: its state's error, or what its code raised that is no `Exception`; None where all is well."""
+
+
+def fill_masks(states: Sequence[ConstraintState], out: Bits) -> list[Problem]:
     """Write the mask of `states[i]` over `out[i]`; `out` is C-contiguous uint32 `[len(states), words]`.
 
     Returns for each row why it has no mask: the state's `error`, or what its own code raised; None where all is well.
@@ -52,7 +56,7 @@ def is_dead_end(state: ConstraintState, row: Bits) -> bool:
     return state.error is None and not row.any()
 
 
-def _fill(states: Sequence[ConstraintState], rows: Bits) -> list[str | None]:
+def _fill(states: Sequence[ConstraintState], rows: Bits) -> list[Problem]:
     matchers = [(state, row) for row, state in enumerate(states) if isinstance(state, GrammarMatcher)]
     _compute([(state.matcher, row) for state, row in matchers if state.matcher is not None], rows)
     finish_masks([state for state, _ in matchers], rows, [row for _, row in matchers])
@@ -67,15 +71,17 @@ def _compute(jobs: list[tuple[Any, int]], rows: Bits) -> None:
         _executor().unsafe_compute_mask_ptr(jobs, rows.ctypes.data, rows.shape[1] * 4, len(rows))
 
 
-def _outcome(state: ConstraintState, row: Bits) -> str | None:
+def _outcome(state: ConstraintState, row: Bits) -> Problem:
     """The state's error; a state that is no matcher fills its row first."""
-    error: str | None
+    error: Problem
     try:
         if not isinstance(state, GrammarMatcher):
             state.fill_mask(row)
         error = state.error
     except Exception as failure:  # noqa: BLE001 - a user's state may raise anything, and only its row pays
         error = f"{type(failure).__name__}: {failure}"
+    except BaseException as failure:  # noqa: BLE001 - likewise: on the engine's thread nobody else is meant
+        error = failure
     if error is not None:
         row[:] = 0
     return error

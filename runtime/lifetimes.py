@@ -7,20 +7,35 @@ take on a thread where it can be interrupted.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
-from anyio import CancelScope, get_cancelled_exc_class
+from anyio import CancelScope, NoEventLoopError, get_cancelled_exc_class, get_current_task
 
-from greenroom.errors import ForkedProcess, WrongEventLoop
+from greenroom.errors import CallbackFailed, ForkedProcess, WrongEventLoop
 
-__all__ = ["Closing", "HomeLoop", "HomeProcess", "limiting_time", "running_loop", "time_limit", "wait_shielded"]
+__all__ = [
+    "Closing",
+    "HomeLoop",
+    "HomeProcess",
+    "as_exception",
+    "call_user",
+    "calling",
+    "contained",
+    "limiting_time",
+    "passes",
+    "running_loop",
+    "time_limit",
+    "wait_shielded",
+]
 
+T = TypeVar("T")
 _HERE = threading.local()
 """Of each thread: what limits the time of work there."""
 
@@ -62,6 +77,79 @@ async def wait_shielded(event: _Event, is_over: Callable[[], bool]) -> None:
             interruption = error
     if interruption is not None:
         raise interruption
+
+
+def as_exception(what: str, cause: BaseException) -> Exception:
+    """What code of a user's raised, as an error of its request: an exit that it made itself is nobody else's.
+
+    `what` names the code. An `Exception` is itself.
+    """
+    if isinstance(cause, Exception):
+        return cause
+    error = CallbackFailed(f"{what} raised {type(cause).__name__}: {cause}")
+    error.__cause__ = cause
+    return error
+
+
+def contained(what: str, function: Callable[[], T]) -> T:
+    """The result of `function`, which calls code of a user's, on a thread that is no event loop's.
+
+    What it raises that is no `Exception` is raised as a `CallbackFailed`: nobody interrupts such a thread.
+    """
+    try:
+        return function()
+    except Exception:
+        raise
+    except BaseException as cause:
+        raise as_exception(what, cause) from cause
+
+
+async def call_user(what: str, function: Callable[[], Any]) -> Any:
+    """The result of `function`, sync or async code of a user's on this loop. What that raises is a `CallbackFailed`.
+
+    A `KeyboardInterrupt` is the user's own and passes, as does a cancellation that somebody asked for, or the end of
+    the task's coroutine; one that nobody asked for is a failure like others.
+    """
+    task = _task()
+    try:
+        found = function()
+        return await found if inspect.isawaitable(found) else found
+    except BaseException as cause:
+        if passes(cause) or (isinstance(cause, GeneratorExit) and _task() != task):
+            raise
+        raise CallbackFailed(f"{what} raised {type(cause).__name__}: {cause}") from cause
+
+
+@contextmanager
+def calling(what: str) -> Iterator[None]:
+    """The same around sync code of a user's."""
+    try:
+        yield
+    except BaseException as cause:
+        if passes(cause):
+            raise
+        raise CallbackFailed(f"{what} raised {type(cause).__name__}: {cause}") from cause
+
+
+def passes(cause: BaseException) -> bool:
+    """Whether it is to pass through code on an event loop: an interrupt, or a cancellation that somebody asked for."""
+    if isinstance(cause, KeyboardInterrupt):
+        return True
+    if not isinstance(cause, asyncio.CancelledError):
+        return "trio" in sys.modules and isinstance(cause, sys.modules["trio"].Cancelled)  # nobody else can make one
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return False
+    return task is not None and task.cancelling() > 0
+
+
+def _task() -> int | None:
+    """Which task runs this; None where none does."""
+    try:
+        return get_current_task().id
+    except (RuntimeError, NoEventLoopError):
+        return None
 
 
 def running_loop() -> object | None:

@@ -15,6 +15,7 @@ import pytest
 from passlog import PassLog
 
 from greenroom.actors.decoder import Decoded
+from greenroom.actors.scheduler.scheduler import Scheduler
 from greenroom.backends.protocol import Sampled
 from greenroom.backends.scripted import Reply, Scripted
 from greenroom.errors import (
@@ -146,15 +147,21 @@ async def test_a_failed_pass_fails_its_rows_and_the_runtime_goes_on(method: Any)
         assert runtime.statistics().kv_bytes == 0
 
 
-async def test_a_dead_engine_fails_everything_at_once() -> None:
+@pytest.mark.parametrize("kind", [RuntimeError, SystemExit, KeyboardInterrupt])
+async def test_a_dead_engine_fails_everything_at_once(
+    kind: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Running requests get `EngineFailed`, later calls too, and the runtime can be left and entered again."""
+
+    def broken(*_: object) -> None:
+        raise kind("broken")
+
     backend = Scripted({"*": Reply("on and on", repeat=True)})
     runtime = Runtime(backend=backend)
     async with runtime:
         stream = runtime.generate("hello")
         await anext(stream)
-        backend.fail_next("edit", RuntimeError("broken"))
-        runtime.generate("another").task.cancel()
+        monkeypatch.setattr(Scheduler, "plan", broken)
         with pytest.raises(EngineFailed, match="broken"):
             await runtime.generate("a third").text()
         with pytest.raises(EngineFailed):
@@ -164,6 +171,7 @@ async def test_a_dead_engine_fails_everything_at_once() -> None:
             runtime.generate("later")
         assert [runtime.is_open, repr(runtime)[-7:]] == [False, "failed>"]
     assert [runtime.is_open, repr(runtime)[-7:]] == [False, "closed>"]
+    monkeypatch.undo()
     async with runtime:
         assert [runtime.is_open, repr(runtime)[-5:]] == [True, "open>"]
         assert (await runtime.generate("again", max_tokens=5).collect()).info.stop_reason == "length"
@@ -289,12 +297,15 @@ async def test_which_runtime_a_function_means() -> None:
 async def test_a_runtime_that_has_failed_is_not_meant_beside_one_that_serves() -> None:
     """Not as the context's, nor as one of several; alone it says why it serves nobody."""
     backend = Scripted({"*": Reply("on and on", repeat=True)})
-    async with Runtime(backend=Scripted("fine")) as fine, Runtime(backend=backend) as broken:
-        stream = broken.generate("hello")
+    async with Runtime(backend=Scripted("fine")) as fine, Runtime(backend=backend, max_rows=2) as broken:
+        stream, another = broken.generate("hello"), broken.generate("another")
         await anext(stream)
+        await anext(another)
         backend.fail_next("edit", RuntimeError("broken"))
+        another.task.cancel()
         with pytest.raises(EngineFailed, match="broken"):
-            await broken.generate("another").text()
+            async for _ in stream:
+                pass
         assert [fine.is_open, broken.is_open] == [True, False]
         assert await generate("x").text() == "fine"
         await fine.__aexit__(None, None, None)

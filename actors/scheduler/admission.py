@@ -67,6 +67,8 @@ class Admission:
         self._sharing = Sharing()
         self._overlaps = Overlaps()
         self._retained = RetainedRows(model, self._sharing)
+        self.faults: list[tuple[Request, BaseException]] = []
+        """Requests that a plan could not give a row, by a defect of ours."""
         self._pending_edits: list[Edit] = []
         """Of rows that were given back between two plans."""
         self._next_row = 0
@@ -131,6 +133,14 @@ class Admission:
         self._sharing.update(result)
         for row, num_tokens in result.reused:
             self.by_row[row].begin_row(num_tokens)
+
+    def lose_row(self, row: int) -> Request | None:
+        """The backend has no such row, though it was asked for one: whose it should have been."""
+        request = self.by_row.pop(row, None)
+        if request is not None:
+            self._overlaps.forget(request)
+            request.row = None
+        return request
 
     def clear(self) -> None:
         """Forget everybody: the engine is dying."""
@@ -242,8 +252,9 @@ class Admission:
             if self.by_row and not budget.fits(need, self._retained.nbytes, own):
                 budget.is_blocked = True
                 break
+            if not self._try_open(request, edits):
+                continue
             self.waiting.remove(request)
-            self._open(request, edits)
             admitted.append(request)
             num_free -= 1
             budget.open_row(need, own)
@@ -266,6 +277,20 @@ class Admission:
 
     def _paused(self) -> Iterator[Request]:
         return (r for r in self.by_row.values() if r.state is RequestState.PAUSED and r.progress.passes_in_flight == 0)
+
+    def _try_open(self, request: Request, edits: list[Edit]) -> bool:
+        """Give it a row; False where our own code fails over that, which leaves it where it was."""
+        count = len(edits)
+        try:
+            self._open(request, edits)
+        except BaseException as fault:  # noqa: BLE001 - of this request alone
+            del edits[count:]
+            if request.row is not None:
+                self.by_row.pop(request.row, None)
+                request.row = None
+            self.faults.append((request, fault))
+            return False
+        return True
 
     def _open(self, request: Request, edits: list[Edit]) -> None:
         submit = request.submit

@@ -27,12 +27,15 @@ class Batch(NamedTuple):
     feeds: tuple[Feed, ...]
     endings: Endings
     cost: float
+    faults: tuple[tuple[Request, BaseException], ...] = ()
+    """Requests for which nothing could be fed, by a defect of ours."""
 
 
 def build_batch(rows: Mapping[int, Request], budget: StepBudget, model: ModelInfo, now: float) -> Batch:
     """Build the next pass over `rows`, within `budget`. What it feeds counts as computed from now on."""
     feeds: list[Feed] = []
     endings: Endings = []
+    faults: list[tuple[Request, BaseException]] = []
     decoding = [(row, r) for row, r in rows.items() if r.state is RequestState.DECODE and r.can_decode]
     prompts = [(row, r) for row, r in rows.items() if r.state is RequestState.PREFILL and not r.progress.is_yielding]
     has_streams = any(request.state is RequestState.DECODE for request in rows.values())
@@ -43,8 +46,12 @@ def build_batch(rows: Mapping[int, Request], budget: StepBudget, model: ModelInf
     for row, request in decoding:
         most = 1 + max(0, room - kept)
         start = request.progress.num_computed
-        feed = _feed_decode(request, row, _piece_size(request, min(most, 1 + max(0, int(left)))))
-        feed = _add_draws(request, feed, model, most, endings)
+        try:
+            feed = _feed_decode(request, row, _piece_size(request, min(most, 1 + max(0, int(left)))))
+            feed = _add_draws(request, feed, model, most, endings)
+        except BaseException as fault:  # noqa: BLE001 - of this request alone
+            faults.append((request, fault))
+            continue
         room -= max(0, len(feed.ids) - 1)
         left -= cost_of(max(0, len(feed.ids) - 1), start, model.context_span)
         feeds.append(feed)
@@ -54,12 +61,16 @@ def build_batch(rows: Mapping[int, Request], budget: StepBudget, model: ModelInf
     room -= sum(sizes)
     for (row, request), (start, _), size in zip(prompts, lengths, sizes, strict=True):
         if size:
-            feed = _feed_prompt(request, row, _piece_size(request, size), now)
-            feed = _add_draws(request, feed, model, len(feed.ids) + room, endings)
+            try:
+                feed = _feed_prompt(request, row, _piece_size(request, size), now)
+                feed = _add_draws(request, feed, model, len(feed.ids) + room, endings)
+            except BaseException as fault:  # noqa: BLE001 - likewise
+                faults.append((request, fault))
+                continue
             room -= feed.drafts
             left -= cost_of(len(feed.ids), start, model.context_span)
             feeds.append(feed)
-    return Batch(tuple(feeds), endings, cost - left)
+    return Batch(tuple(feeds), endings, cost - left, tuple(faults))
 
 
 def _piece_size(request: Request, size: int) -> int:
@@ -111,7 +122,7 @@ def _add_draws(request: Request, feed: Feed, model: ModelInfo, budget: int, endi
     if can_draft and (drafts.drafter is not None or drafts.given):
         try:
             tokens = draft_tokens(request, budget - (len(feed.ids) or 1), model.vocab_size)
-        except Exception as cause:  # noqa: BLE001 - a drafter may be the user's own
+        except BaseException as cause:  # noqa: BLE001 - a drafter may be the user's own
             endings.append((request, callback_failed("the speculator", cause)))
     if tokens:
         drafts.in_flight = tokens

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from greenroom.actors.scheduler.postprocess import callback_failed
 from greenroom.actors.scheduler.request import Endings, Failure, Request
 from greenroom.backends.protocol import Masks, ModelInfo
 from greenroom.constraints.masks import fill_masks
@@ -46,10 +47,15 @@ def fill_grammar_masks(requests: Sequence[Request], model: ModelInfo) -> tuple[M
     masks: list[Bits] = []
     for place in kept:
         request = requests[place]
-        found = [bits[place : place + 1], *_masks_behind_drafts(request, bits.shape[1], model)]
+        found = [bits[place : place + 1]]
+        try:
+            found += _masks_behind_drafts(request, bits.shape[1], model)
+        except BaseException as cause:  # noqa: BLE001 - a constraint may be the user's own
+            endings.append((request, callback_failed("the constraint", cause)))
+            continue
         masks += found
         rows += [request.row or 0] * len(found)
-    return Masks(tuple(rows), np.concatenate(masks)), endings
+    return Masks(tuple(rows), np.concatenate(masks)) if rows else None, endings
 
 
 def _masks_behind_drafts(request: Request, words: int, model: ModelInfo) -> list[Bits]:
@@ -83,7 +89,9 @@ def _forbid_ends(request: Request, row: Bits, num_drafts: int) -> None:
             row[token // 32] &= ~np.uint32(1 << token % 32)
 
 
-def _failed(error: str) -> Finish:
+def _failed(error: str | BaseException) -> Finish:
+    if isinstance(error, BaseException):
+        return callback_failed("the constraint", error)
     return Failure.of(ConstraintFailed(f"the constraint of this request failed: {error}"))
 
 

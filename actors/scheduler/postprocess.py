@@ -73,7 +73,7 @@ def process_samples(request: Request, samples: Sequence[Sampled], now: float) ->
     return events, end
 
 
-def check_output(request: Request) -> ConstraintFailed | None:
+def check_output(request: Request) -> Exception | None:
     """Why a complete output fails what masks could not enforce; None where it is right, or not complete."""
     check, end, constraint = request.submit.check, request.end, request.constraint
     if check is None or end is None or end.reason != "stop" or constraint is None or not constraint.is_complete:
@@ -82,11 +82,13 @@ def check_output(request: Request) -> ConstraintFailed | None:
         problem = check(request.output_tokens)
     except Exception as cause:  # noqa: BLE001 - it may be the user's own
         problem = f"{type(cause).__name__}: {cause}"
+    except BaseException as cause:  # noqa: BLE001 - on this thread nobody is interrupted: it is the check's own
+        return callback_failed("the constraint's check", cause).error
     return None if problem is None else ConstraintFailed(f"the output is complete and does not fit: {problem}")
 
 
-def callback_failed(what: str, cause: Exception) -> Failure:
-    """The end of a request whose own code raised."""
+def callback_failed(what: str, cause: BaseException) -> Failure:
+    """The end of a request whose own code raised; whatever that is, on the engine's thread nobody else is meant."""
     error = CallbackFailed(f"{what} of this request raised {type(cause).__name__}: {cause}")
     error.__cause__ = cause
     return Failure.of(error)
@@ -118,7 +120,7 @@ def _decode_logits(request: Request, samples: Sequence[Sampled], events: list[Pa
     end = _decode_forced(request, events)
     try:
         request.submit.decoder.feed(samples)
-    except Exception as cause:  # noqa: BLE001 - a decoder may be the user's own
+    except BaseException as cause:  # noqa: BLE001 - a decoder may be the user's own
         return callback_failed("the decoder", cause)
     return end or Finish("length", "max_tokens")
 
@@ -130,7 +132,7 @@ def _check_drafts(request: Request, drafted: int, accepted: int) -> Finish | Non
         request.progress.is_redirected = True
     try:
         request.drafts.update(drafted, accepted)
-    except Exception as cause:  # noqa: BLE001 - a drafter may be the user's own
+    except BaseException as cause:  # noqa: BLE001 - a drafter may be the user's own
         return callback_failed("the speculator", cause)
     return None
 
@@ -173,7 +175,7 @@ def _decode(request: Request, sampled: Sampled, events: list[Payload]) -> Finish
     """Hand a token to the decoder, which may end the request."""
     try:
         decoded = request.submit.decoder.feed((sampled,))
-    except Exception as cause:  # noqa: BLE001 - a decoder may be the user's own
+    except BaseException as cause:  # noqa: BLE001 - a decoder may be the user's own
         return callback_failed("the decoder", cause)
     events += decoded.events
     output, stop = request.output, decoded.stop
@@ -196,6 +198,8 @@ def _end_if_failed(request: Request) -> Finish | None:
     """The end of a request whose constraint has failed."""
     if request.constraint is None or request.constraint.failure is None:
         return None
+    if request.constraint.cause is not None:
+        return callback_failed("the constraint", request.constraint.cause)
     error = ConstraintFailed(f"the constraint of this request failed: {request.constraint.failure}")
     return Failure.of(error)
 

@@ -200,13 +200,15 @@ class Timing:
 class Constrained:
     """A request's constraint. It may be the user's own: what it raises is kept as its `failure`."""
 
-    __slots__ = ("failure", "forces", "state")
+    __slots__ = ("cause", "failure", "forces", "state")
 
     def __init__(self, state: ConstraintState, *, forces: bool) -> None:
         self.state = state
         self.forces = forces
         """Whether forced tokens are fed without being drawn."""
         self.failure: str | None = None
+        self.cause: BaseException | None = None
+        """What it raised, where that is no `Exception`: an interrupt, an exit, a cancellation of its own making."""
 
     def forced_tokens(self, most: int) -> tuple[int, ...]:
         """Up to `most` tokens that must come next, where they need not be drawn."""
@@ -214,7 +216,7 @@ class Constrained:
             return ()
         try:
             return tuple(self.state.forced_tokens()[:most])
-        except Exception as cause:  # noqa: BLE001 - a constraint may be the user's own
+        except BaseException as cause:  # noqa: BLE001 - a constraint may be the user's own
             self._fail(cause)
             return ()
 
@@ -226,7 +228,7 @@ class Constrained:
             if state.error is None:
                 return state.is_stopped
             self.failure = state.error
-        except Exception as cause:  # noqa: BLE001 - likewise
+        except BaseException as cause:  # noqa: BLE001 - likewise
             self._fail(cause)
         return False
 
@@ -234,7 +236,7 @@ class Constrained:
         """Take the last `count` tokens back."""
         try:
             self.state.rollback(count)
-        except Exception as cause:  # noqa: BLE001 - likewise
+        except BaseException as cause:  # noqa: BLE001 - likewise
             self._fail(cause)
 
     @property
@@ -242,11 +244,12 @@ class Constrained:
         """Whether it accepts what was written."""
         try:
             return self.failure is None and self.state.is_accepting
-        except Exception:  # noqa: BLE001 - likewise
+        except BaseException:  # noqa: BLE001 - likewise
             return False
 
-    def _fail(self, cause: Exception) -> None:
+    def _fail(self, cause: BaseException) -> None:
         self.failure = f"{type(cause).__name__}: {cause}"
+        self.cause = None if isinstance(cause, Exception) else cause
 
 
 class Request:

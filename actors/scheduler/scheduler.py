@@ -49,7 +49,7 @@ from greenroom.actors.scheduler.request import Endings, Failure, Request, Reques
 from greenroom.actors.scheduler.statistics import Statistics, StepTimes
 from greenroom.actors.scheduler.step_budget import StepBudget
 from greenroom.actors.scheduler.totals import Totals
-from greenroom.backends.protocol import Edit, EditResult, Feed, Masks, ModelInfo, StepResult
+from greenroom.backends.protocol import Edit, EditResult, Feed, Masks, ModelInfo, Open, Rewind, StepResult
 from greenroom.errors import BackendFailed, GenerationFailed, InvalidLogits
 from greenroom.events import Finish, Info, StopDetail
 
@@ -114,7 +114,10 @@ class Scheduler:
         elif message.max_tokens == 0:
             self._finish(request, Finish("length", "max_tokens"))
         elif request.constraint is not None:
-            self._messages += self._deliver(request, *process_prompt(request))
+            try:
+                self._messages += self._deliver(request, *process_prompt(request))
+            except BaseException as fault:  # noqa: BLE001 - a defect, but of this request alone
+                self._break(request, fault)
 
     def reject(self, message: Reject) -> None:
         """End a request whose preparation failed: in that failure, or as cancelled where that came first."""
@@ -176,6 +179,9 @@ class Scheduler:
         self._settle(edits, now)
         # 2. Give the rows to those who are to run.
         admitted = self._admission.arrange(edits)
+        faults, self._admission.faults = self._admission.faults, []
+        for request, fault in faults:
+            self._break(request, fault)
         self._messages += [Started(request.id) for request in admitted if request.timing.first_chunk is None]
         # 3. Say all that has happened since the last plan.
         messages, self._messages = tuple(self._messages), []
@@ -193,6 +199,8 @@ class Scheduler:
         batch = build_batch(self._admission.by_row, self._budget, self.model, now)
         self._built = (batch.cost, now)
         self._finish_all(batch.endings)
+        for request, fault in batch.faults:
+            self._break(request, fault)
         return batch.feeds
 
     def is_masked(self, feeds: tuple[Feed, ...]) -> bool:
@@ -259,7 +267,10 @@ class Scheduler:
             if request.timing.first_token is None:
                 self._totals.count_first_token(request, now)
             num_forced_runs = request.output.num_forced_runs
-            deliveries += self._deliver(request, *process_samples(request, tuple(samples), now))
+            try:
+                deliveries += self._deliver(request, *process_samples(request, tuple(samples), now))
+            except BaseException as fault:  # noqa: BLE001 - a defect, but of this request alone
+                self._break(request, fault)
             if request.constraint is not None and request.constraint.forces:
                 was_forced = request.output.num_forced_runs > num_forced_runs
                 self._forced_share += (was_forced - self._forced_share) * _NEWEST
@@ -270,7 +281,7 @@ class Scheduler:
                 self._fail_row(failure.row, failure.error)
         return tuple(deliveries)
 
-    def fail(self, rows: tuple[int, ...], error: Exception, *, was_submitted: bool) -> None:
+    def fail(self, rows: tuple[int, ...], error: BaseException, *, was_submitted: bool) -> None:
         """End the requests of a pass that failed."""
         if was_submitted:
             self._mark_read(rows)
@@ -381,7 +392,7 @@ class Scheduler:
         total = len(request.submit.prompt)
         try:
             callback(min(request.progress.num_computed, total), total)
-        except Exception as cause:  # noqa: BLE001 - the user's own code
+        except BaseException as cause:  # noqa: BLE001 - the user's own code
             self._finish(request, callback_failed("the progress callback", cause))
 
     # Ends.
@@ -404,9 +415,24 @@ class Scheduler:
         if isinstance(cause, InvalidLogits):
             self._finish(request, Failure.of(InvalidLogits(cause.what, is_doubtful=cause.is_doubtful)))
             return
-        error = BackendFailed(f"the forward pass of this row failed: {cause}")
-        error.__cause__ = cause
-        self._finish(request, Failure.of(error))
+        self._finish(request, _pass_failed(cause))
+
+    def fail_edit(self, edit: Open | Rewind, error: BaseException) -> None:
+        """End the request whose row could not be opened, or rewound: the backend has changed nothing for it."""
+        if isinstance(edit, Open):
+            request = self._admission.lose_row(edit.row)
+            if request is not None and request.end is None:
+                self._finish(request, _pass_failed(error))
+        else:
+            self._fail_row(edit.row, error)
+
+    def _break(self, request: Request, fault: BaseException) -> None:
+        """End a request over which our own code has failed."""
+        if request.end is None:
+            what = f"{type(fault).__name__}: {fault}"
+            error = GenerationFailed(f"this request failed by a defect of greenroom, {what}; others go on")
+            error.__cause__ = fault
+            self._finish(request, Failure.of(error))
 
     def _end_announced(self, requests: list[int], detail: StopDetail) -> None:
         self._totals.ends[detail] += len(requests)
@@ -437,7 +463,7 @@ class Scheduler:
         error = end.error if isinstance(end, Failure) else None
         try:
             events = request.submit.decoder.finish(end.reason)
-        except Exception as cause:  # noqa: BLE001 - a decoder may be the user's own
+        except BaseException as cause:  # noqa: BLE001 - a decoder may be the user's own
             events = ()
             error = error or callback_failed("the decoder", cause).error
         error = error or check_output(request)
@@ -453,3 +479,9 @@ class Scheduler:
 def _not_run(detail: StopDetail) -> Info:
     """The end of a request that never came into the queue."""
     return Info(stop_reason="cancelled", stop_detail=detail, prompt_tokens=0, generation_tokens=0)
+
+
+def _pass_failed(cause: BaseException) -> Failure:
+    error = BackendFailed(f"the forward pass of this row failed: {cause}")
+    error.__cause__ = cause
+    return Failure.of(error)

@@ -15,6 +15,7 @@ from greenroom.chat.messages import tool_text
 from greenroom.errors import CallbackFailed, ToolFailed
 from greenroom.events import ToolCall, ToolResult
 from greenroom.inputs.tools import Toolbox
+from greenroom.lifetimes import call_user, calling, contained
 
 __all__ = ["Dispatch", "OnToolError", "can_run", "run"]
 
@@ -43,7 +44,8 @@ async def run(
 ) -> None:
     """Fill `results`, by the place of the call. Cancelled on the way, it holds those that were through.
 
-    An exception of a tool is logged, and becomes its result, or ends the others and is raised ("raise").
+    An exception of a tool is logged, and becomes its result, or ends the others and is raised ("raise"). What is no
+    `Exception`, an exit or an interrupt of the tool's own, is raised as `CallbackFailed` in any case.
     """
     failures: list[Exception] = []
 
@@ -51,7 +53,7 @@ async def run(
         name, began = call.function.name, time.perf_counter()
         text = error = None
         try:
-            text = tool_text(await _call_tool(call, tools, dispatch))
+            text = tool_text(await _call_contained(call, tools, dispatch))
         except Exception as failure:  # noqa: BLE001 - a user's code: told to the model, or raised below
             _log.warning("the tool %s failed", name, exc_info=failure)
             try:
@@ -74,17 +76,32 @@ def _told(call: ToolCall, failure: Exception, on_error: OnToolError) -> str:
 
     An exception's own text may hold what no model should see: only a `ToolFailed` is told in its words.
     """
-    if on_error == "raise":
+    if on_error == "raise" or isinstance(failure, CallbackFailed):
         raise failure
     if on_error == "tell":
         return str(failure) if isinstance(failure, ToolFailed) else f"{type(failure).__name__}: the tool failed"
-    try:
+    with calling("on_tool_error"):
         text = on_error(call, failure)
-    except Exception as cause:
-        raise CallbackFailed(f"on_tool_error raised {type(cause).__name__}: {cause}") from cause
     if not isinstance(text, str):
         raise CallbackFailed(f"on_tool_error must return what the model is told, a text, got {text!r}")
     return text
+
+
+async def _call_contained(call: ToolCall, tools: Toolbox | None, dispatch: Dispatch | None) -> Any:
+    """The same; what the tool raises that is no `Exception`, and that nobody else asked for, is a `CallbackFailed`."""
+    failure: Exception | None = None
+
+    async def work() -> Any:
+        nonlocal failure
+        try:
+            return await _call_tool(call, tools, dispatch)
+        except Exception as error:  # noqa: BLE001 - told as it is
+            failure = error
+
+    value = await call_user(f"the tool {call.function.name!r}", work)
+    if failure is not None:
+        raise failure
+    return value
 
 
 async def _call_tool(call: ToolCall, tools: Toolbox | None, dispatch: Dispatch | None) -> Any:
@@ -93,5 +110,6 @@ async def _call_tool(call: ToolCall, tools: Toolbox | None, dispatch: Dispatch |
         return await tool.call(call.function.arguments) if tool is not None else None
     if inspect.iscoroutinefunction(dispatch):
         return await dispatch(call)
-    value = await to_thread.run_sync(partial(dispatch, call), abandon_on_cancel=True)
+    work = partial(contained, f"the tool {call.function.name!r}", partial(dispatch, call))
+    value = await to_thread.run_sync(work, abandon_on_cancel=True)
     return await value if inspect.isawaitable(value) else value

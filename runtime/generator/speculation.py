@@ -8,6 +8,7 @@ from typing import NamedTuple
 from greenroom.actors.drafter import MAX_DRAFTS, Drafter
 from greenroom.generator.speculator import Speculator, call_draft, report
 from greenroom.inputs.parameters import sampling
+from greenroom.lifetimes import calling
 from greenroom.request.generation import Generation
 
 __all__ = ["Speculation"]
@@ -21,9 +22,10 @@ class Speculation(NamedTuple):
 
     def fork(self) -> Speculation:
         """For a branch."""
-        return Speculation(
-            None if self.user is None else self.user.fork(), None if self.engine is None else self.engine.fork()
-        )
+        if self.user is None:
+            return Speculation(engine=None if self.engine is None else self.engine.fork())
+        with calling("the speculator's fork"):
+            return Speculation(self.user.fork())
 
     async def draft(self, generation: Generation) -> tuple[int, ...]:
         """The user's guesses behind `generation`; none where the engine asks itself. Raises `CallbackFailed`."""
@@ -46,4 +48,5 @@ class Speculation(NamedTuple):
     def reset(self) -> None:
         """The generation goes on elsewhere than the user's was told."""
         if self.user is not None:
-            self.user.reset()
+            with calling("the speculator's reset"):
+                self.user.reset()

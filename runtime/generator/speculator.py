@@ -9,7 +9,7 @@ from typing import Self
 
 import msgspec
 
-from greenroom.errors import CallbackFailed
+from greenroom.lifetimes import call_user, calling
 
 __all__ = ["Drafting", "Speculator", "call_draft", "report"]
 
@@ -61,21 +61,20 @@ async def call_draft(speculator: Speculator, tokens: tuple[int, ...], start: int
     """Its guesses. Raises `CallbackFailed`."""
     if most <= 0:
         return ()
-    try:
+
+    async def draft() -> tuple[int, ...]:
         found = speculator.draft(Drafting(tokens, start, most))
-        if inspect.isawaitable(found):
-            found = await found
+        found = await found if inspect.isawaitable(found) else found
         return tuple([int(token) for token in found][:most])
-    except Exception as cause:
-        raise CallbackFailed(f"the speculator's draft raised {type(cause).__name__}: {cause}") from cause
+
+    drafts: tuple[int, ...] = await call_user("the speculator's draft", draft)
+    return drafts
 
 
 def report(speculator: Speculator, tokens: Sequence[int], wrong: int) -> None:
     """Tell it how the generation went on, and how many of its guesses were wrong. Raises `CallbackFailed`."""
-    try:
+    with calling("the speculator"):
         if tokens:
             speculator.accept(tokens)
         if wrong:
             speculator.rollback(wrong)
-    except Exception as cause:
-        raise CallbackFailed(f"the speculator raised {type(cause).__name__}: {cause}") from cause

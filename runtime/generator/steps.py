@@ -17,7 +17,7 @@ from greenroom.generator.cursor import Cursor, PendingStep
 from greenroom.inputs import samplers
 from greenroom.inputs.parameters import stop_ids
 from greenroom.inputs.samplers import Sampler
-from greenroom.request.generation import Generation
+from greenroom.request.generation import Generation, fork_state
 from greenroom.request.probes import Distribution, Entropy, Handle, Likeliest, Logits, Logprob, Logprobs, Probe
 from greenroom.request.recorder import RecordedToken
 from greenroom.request.run import RunOptions, RunResult, compute_logits
@@ -258,7 +258,7 @@ def _append(generation: Generation, tokens: Sequence[int]) -> Generation:
         raise InvalidParameter("tokens", tokens, "at least one token")
     config = generation.config
     decoder = generation.decoder.fork()
-    constraint = None if generation.constraint is None else generation.constraint.fork()
+    constraint = fork_state(generation.constraint)
     stops, most = stop_ids(config.parameters, config.model), config.parameters.max_tokens
     recorded: list[RecordedToken] = []
     ending: Finish | None = None

@@ -21,6 +21,7 @@ from greenroom.constraints.grammar_warning import GrammarWarning
 from greenroom.constraints.json_schemas.patterns import PatternTimeout, PatternValidator
 from greenroom.errors import InvalidConstraint, InvalidParameter, NotSupported, ToolFailed
 from greenroom.inputs.tool_schemas import plain_types
+from greenroom.lifetimes import contained
 from greenroom.values import function as check_function
 
 __all__ = ["Tool", "Toolbox", "Tools"]
@@ -145,7 +146,8 @@ class Tool:
             values = {key: getattr(struct, given[key]) for key in values if key in given}
         if inspect.iscoroutinefunction(self.function):
             return await self.function(**values)
-        result = await to_thread.run_sync(partial(self.function, **values), abandon_on_cancel=True)
+        work = partial(contained, f"the tool {self.name!r}", partial(self.function, **values))
+        result = await to_thread.run_sync(work, abandon_on_cancel=True)
         return await result if inspect.isawaitable(result) else result
 
 

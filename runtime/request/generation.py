@@ -19,11 +19,12 @@ from greenroom.backends.protocol import Sampled
 from greenroom.constraints.state import ConstraintState, ForcingState, parts
 from greenroom.errors import ConstraintFailed
 from greenroom.events import Chunk, Finish, Info
+from greenroom.lifetimes import calling
 from greenroom.request.config import GenerationConfig
 from greenroom.request.decoders import TokenDecoder
 from greenroom.request.recorder import RecordedToken
 
-__all__ = ["NOT_RUN", "Generation", "begin", "find_deadline", "follow", "seconds_until"]
+__all__ = ["NOT_RUN", "Generation", "begin", "find_deadline", "follow", "fork_state", "seconds_until"]
 
 
 NOT_RUN = Info(stop_reason="cancelled", stop_detail="handle", prompt_tokens=0, generation_tokens=0)
@@ -99,7 +100,7 @@ class Generation:
         if not kept:
             return self
         is_freed = ahead is not None and any(isinstance(p, ForcingState) and p.is_freed for p in parts(ahead))
-        constraint = None if self.constraint is None else self.constraint.fork()
+        constraint = fork_state(self.constraint)
         twin = replace(self, decoder=self.decoder.fork(), constraint=constraint)
         return twin.feed(kept, by_masks=is_freed)
 
@@ -119,7 +120,7 @@ class Generation:
 
     def rewind(self, count: int, seed: int | None) -> Generation:
         """Without the last `count` tokens that were generated."""
-        constraint = None if self.constraint is None else self.constraint.fork()
+        constraint = fork_state(self.constraint)
         if constraint is not None:
             constraint.rollback(count)
             if constraint.error is not None:
@@ -161,6 +162,14 @@ class Generation:
         compiled = self.config.compiled
         problem = None if compiled is None else compiled.check(self.output)
         return None if problem is None else ConstraintFailed(f"the output is complete and does not fit: {problem}")
+
+
+def fork_state(constraint: ConstraintState | None) -> ConstraintState | None:
+    """A copy in the same state; it may be the user's own. Raises `CallbackFailed` for what that raises."""
+    if constraint is None:
+        return None
+    with calling("the constraint's fork"):
+        return constraint.fork()
 
 
 def begin(config: GenerationConfig, prompt: tuple[int, ...], seed: int, decoder: Decoder | None = None) -> Generation:

@@ -18,7 +18,7 @@ from greenroom.constraints.state import ConstraintState
 from greenroom.errors import RuntimeClosed
 from greenroom.events import Finish, Info
 from greenroom.inputs.parameters import GenerateParameters, sampling, stop_ids
-from greenroom.request.generation import Generation
+from greenroom.request.generation import Generation, fork_state
 from greenroom.request.recorder import LogitsCollector, RecordedToken, RecordingDecoder
 
 __all__ = ["TO_THE_END", "Progress", "Run", "RunOptions", "RunResult", "build_submit", "compute_logits", "draw"]
@@ -132,7 +132,7 @@ class Run:
         self._is_own = decoder is None
         inner = base.decoder.fork() if decoder is None else decoder
         self._recorder = RecordingDecoder(inner, tells=tells, passes_on=not self._is_own)
-        self._constraint = None if base.constraint is None else base.constraint.fork()
+        self._constraint = fork_state(base.constraint)
         self.mailbox: Mailbox = _submit(
             base, context_id, decoder=self._recorder, constraint=self._constraint, options=options
         )
@@ -225,7 +225,7 @@ async def compute_logits(
 ) -> RunResult:
     """Run what `generation` holds, and `drafts` behind it, and draw nothing; the first `logits` rows are copied."""
     collector = LogitsCollector()
-    constraint = None if generation.constraint is None else generation.constraint.fork()
+    constraint = fork_state(generation.constraint)
     options = RunOptions(steps=1, draws=False, logits=logits, drafts=drafts)
     mailbox = _submit(generation, context_id, decoder=collector, constraint=constraint, options=options)
     _check_open(await _settle(mailbox))

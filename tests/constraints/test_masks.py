@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from vocabularies import AB, END, THREE, WIDTH, A, B, filled, ids
 
 from greenroom.constraints import AllOf, ConstraintCompiler, ConstraintState, Lazy, Regex, fill_masks, is_dead_end
+from greenroom.constraints.masks import Problem
 from greenroom.constraints.state import Bits
 
 GRAMMARS = ConstraintCompiler(THREE)
@@ -77,7 +78,7 @@ def start(pattern: str, *tokens: int) -> ConstraintState:
     return state
 
 
-def masks(states: Sequence[ConstraintState]) -> tuple[Bits, list[str | None]]:
+def masks(states: Sequence[ConstraintState]) -> tuple[Bits, list[Problem]]:
     """All masks at once, written over noise."""
     out = np.full((len(states), -(-WIDTH // 32)), 0xDEADBEEF, np.uint32)
     return out, fill_masks(states, out)
