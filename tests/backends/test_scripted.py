@@ -268,7 +268,7 @@ WRONG_REPLIES: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("replies", WRONG_REPLIES, ids=repr)
+@pytest.mark.parametrize("replies", WRONG_REPLIES)
 def test_replies_of_another_type_are_refused_at_once(replies: Any) -> None:
     """And what is in them, with its place."""
     with pytest.raises(InvalidParameter):
