@@ -194,6 +194,12 @@ class Toolbox:
         """The tool of that name."""
         return self._tools.get(name)
 
+    def select(self, name: str | None) -> tuple[Tool, ...]:
+        """Each tool, or the one of that `name`. Raises `InvalidParameter` for a name that is none of theirs."""
+        if name is not None and name not in self._tools:
+            raise InvalidParameter("the tool's name", name, f"one of {', '.join(self.names())}")
+        return tuple(tool for tool in self if name in (None, tool.name))
+
     def names(self) -> tuple[str, ...]:
         """Every name, in the order given."""
         return tuple(self._tools)

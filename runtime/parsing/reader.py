@@ -19,7 +19,7 @@ from greenroom.inputs.tools import Toolbox
 from greenroom.parsing.call_bodies import Written
 from greenroom.parsing.call_frames import CallFrame, FrameState
 from greenroom.parsing.calls import Calls
-from greenroom.parsing.formats import Format
+from greenroom.parsing.formats.format import Format
 from greenroom.parsing.markers import BLANK, Marker, Markers
 from greenroom.parsing.message_reader import Piece, Style
 from greenroom.parsing.thinking import Thinking

@@ -12,13 +12,16 @@ import json
 import re
 from copy import copy
 
+from greenroom.constraints.calls.json_writer import JsonWriter
 from greenroom.events import Chunk, Reasoning, StopReason
 from greenroom.inputs.tools import Toolbox
 from greenroom.parsing.call_bodies import Written
+from greenroom.parsing.call_frames import Between
 from greenroom.parsing.calls import Calls
+from greenroom.parsing.formats.format import Format
 from greenroom.parsing.message_reader import Piece, Style
 
-__all__ = ["MARKS", "HarmonyReader"]
+__all__ = ["HARMONY_FORMAT", "MARKS", "HarmonyReader"]
 
 MARKS = ("<|start|>", "<|channel|>", "<|constrain|>", "<|message|>", "<|end|>", "<|return|>", "<|call|>")
 _ANY = re.compile("|".join(map(re.escape, MARKS)))
@@ -152,3 +155,19 @@ class HarmonyReader:
         except (ValueError, RecursionError) as error:
             return Written(raw, None, str(error))
         return Written(raw, {"name": match["name"].removeprefix("functions."), "arguments": arguments})
+
+
+HARMONY_FORMAT = Format(
+    name="harmony",
+    aliases=("gpt_oss",),
+    told_by=(("<|channel|>", "<|message|>"),),
+    opens=(),
+    frame=lambda opening: Between(opening, "<|call|>"),
+    read=lambda raw, _: [Written(raw, None, "a message of a channel is no frame")],
+    writer=JsonWriter(
+        "<|channel|>commentary to=",
+        "<|channel|>commentary to=functions.{name} <|constrain|>json<|message|>",
+        "<|call|>",
+    ),
+)
+"""Messages have no frame: `HarmonyReader` reads them."""
