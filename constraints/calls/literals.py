@@ -18,7 +18,7 @@ from greenroom.constraints.calls.rules import Item, Rules, pattern
 from greenroom.constraints.calls.schemas import alternatives, with_bounds, with_definitions
 from greenroom.constraints.json_schemas.json_schema import JsonSchema
 
-__all__ = ["PYTHON", "Literals", "Syntax", "as_json", "as_literal", "as_text_by_type", "as_text_or_json"]
+__all__ = ["PYTHON", "Literals", "Syntax", "as_json", "as_literal", "as_text_or_json", "is_text"]
 
 _SCALARS = ({"type": "string"}, {"type": "number"}, {"type": "boolean"}, {"type": "null"})
 """What any value may be: nested ones have no end that a model must come to."""
@@ -236,14 +236,6 @@ def as_literal(rules: Rules, schema: Any, root: Mapping[str, Any], end: str, *, 
     return Literals(rules, syntax, root).value(schema)
 
 
-def as_text_by_type(rules: Rules, schema: Any, root: Mapping[str, Any], end: str, *, plain: Plain) -> str | None:
-    """A `Value`: strings as they are where the schema says `"type": "string"`, everything else as JSON."""
-    if isinstance(schema, Mapping) and schema.get("type") == "string":
-        body = plain.terminal(rules, schema)
-        return None if body is None else rules.until(body, end)
-    return as_json(rules, schema, root, end, plain=plain)
-
-
 def as_text_or_json(
     rules: Rules, schema: Any, root: Mapping[str, Any], end: str, *, plain: Plain, guesses: bool
 ) -> str | None:
@@ -252,10 +244,10 @@ def as_text_or_json(
     With `guesses`, the reader is sure of a string only where the schema says `"type": "string"`.
     """
     ways = list(alternatives(schema, root))
-    texts = [way for way in ways if _is_text(way)]
+    texts = [way for way in ways if is_text(way)]
     if not texts:
         return as_json(rules, schema, root, end, plain=plain)
-    others = [way for way in ways if not _is_text(way)]
+    others = [way for way in ways if not is_text(way)]
     is_sure = isinstance(schema, Mapping) and schema.get("type") == "string" if guesses else not others
     plain = msgspec.structs.replace(plain, guessed=not is_sure)
     bodies = [plain.terminal(rules, way, _words(others)) for way in texts]
@@ -266,7 +258,7 @@ def as_text_or_json(
     return rules.rule(" | ".join(f"({way})" for way in found)) if found else None
 
 
-def _is_text(way: Mapping[str, Any]) -> bool:
+def is_text(way: Mapping[str, Any]) -> bool:
     """Whether a string fits: the schema asks for one, or for anything."""
     values = way["enum"] if "enum" in way else [way["const"]] if "const" in way else None
     if values is not None:

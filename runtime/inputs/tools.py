@@ -116,6 +116,13 @@ class Tool:
         except (RecursionError, Unresolvable):
             return False
 
+    def takes_by(self, schema: Any, value: Any) -> bool:
+        """Whether `value` fits `schema`, which may refer to definitions of the tool's."""
+        try:
+            return bool(self._validator.evolve(schema=schema).is_valid(value))
+        except (RecursionError, Unresolvable):
+            return False
+
     async def call(self, arguments: Mapping[str, Any]) -> Any:
         """Run the function. A sync one runs on a worker thread, which a cancellation leaves behind.
 

@@ -8,8 +8,9 @@ from functools import partial
 from greenroom.constraints.calls.literals import Syntax, as_literal
 from greenroom.constraints.calls.plain import Plain
 from greenroom.constraints.calls.spelling import Spelling
-from greenroom.parsing import call_bodies
-from greenroom.parsing.formats.format import library_format
+from greenroom.parsing.call_frames import Between, starts_with
+from greenroom.parsing.formats.format import Format, call_markers
+from greenroom.parsing.gemma_syntax import read_gemma
 
 __all__ = ["FUNCTION_GEMMA", "GEMMA4"]
 
@@ -23,12 +24,10 @@ _GEMMA = Syntax(
 _FUNCTION_GEMMA = Syntax(
     quotes="<escape>",
     words=("true", "false", "null"),
-    plain=Plain(marks=("<escape>", "}", "<start_function_call>")),
+    plain=Plain(marks=("<escape>", "<start_function_call>", "<end_function_call>", "\0")),
     comma=",",
     colon=":",
-    flat=True,
 )
-"""mlx-lm's reader ends an argument at the first comma, and the call at the first brace."""
 
 
 def _writer(opening: str, closing: str, syntax: Syntax, names: str) -> Spelling:
@@ -44,18 +43,17 @@ def _writer(opening: str, closing: str, syntax: Syntax, names: str) -> Spelling:
     )
 
 
-GEMMA4 = library_format(
-    "gemma4",
-    "<|tool_call>",
-    "<tool_call|>",
-    texts=call_bodies.gemma_texts,
-    inner=('<|"|>',),
-    writer=_writer("<|tool_call>", "<tool_call|>", _GEMMA, r"[\w-]+"),
-)
-FUNCTION_GEMMA = library_format(
-    "function_gemma",
-    "<start_function_call>",
-    "<end_function_call>",
-    inner=("<escape>",),
-    writer=_writer("<start_function_call>", "<end_function_call>", _FUNCTION_GEMMA, r"\w+"),
-)
+def _format(name: str, opening: str, closing: str, syntax: Syntax, names: str) -> Format:
+    return Format(
+        name=name,
+        opens=call_markers(opening),
+        frame=lambda marker, _: Between(marker, closing, toggle=syntax.quotes, begins=starts_with("call:", closing)),
+        read=lambda raw, _: read_gemma(raw, opening, closing, syntax.quotes),
+        closes=(closing,),
+        inner=(syntax.quotes,),
+        writer=_writer(opening, closing, syntax, names),
+    )
+
+
+GEMMA4 = _format("gemma4", "<|tool_call>", "<tool_call|>", _GEMMA, r"[\w-]+")
+FUNCTION_GEMMA = _format("function_gemma", "<start_function_call>", "<end_function_call>", _FUNCTION_GEMMA, r"[\w-]+")

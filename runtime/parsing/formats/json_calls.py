@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Any
 
 from greenroom.constraints.calls.json_writer import JsonWriter
 from greenroom.inputs.tools import Toolbox
-from greenroom.parsing import call_bodies
-from greenroom.parsing.call_bodies import Written
-from greenroom.parsing.call_frames import Between, CallFrame, Value
-from greenroom.parsing.formats.format import Format, call_markers, library_format
+from greenroom.parsing.call_bodies import Written, json_calls
+from greenroom.parsing.call_frames import Between, CallFrame, Orphan, Value, starts_with
+from greenroom.parsing.formats.format import Format, call_markers
 from greenroom.parsing.formats.looks import bare, looks_like
 from greenroom.parsing.markers import Marker
 
@@ -18,25 +18,48 @@ __all__ = ["COMMAND_R", "COMMAND_R7B", "FIREFUNCTION_V2", "GRANITE", "JSON_TOOLS
 
 _LIST_HEAD = re.compile(r"\s*(?=\[)")
 _ANY_HEAD = re.compile(r"\s*(?=[\[{])")
+_BLANK = re.compile(r"\s*")
 
 
 def _between(name: str, start: str, end: str, **more: Any) -> Format:
+    opens = (*call_markers(start), Marker("{", "call", "line"))
     return Format(
         name=name,
-        opens=call_markers(start),
-        frame=lambda opening: Between(opening, end, quotes=True),
+        opens=opens,
+        frame=lambda opening, _: _frame(opening, start, end),
         closes=(end,),
-        read=lambda raw, _: call_bodies.json_calls(raw, start, end),
+        read=lambda raw, _: _read_between(raw, start, end),
         **more,
     )
 
 
-JSON_TOOLS = library_format(
+def _frame(opening: str, start: str, end: str) -> CallFrame:
+    if opening != start:
+        return Orphan(end, looks=looks_like(_OBJECT, _OBJECT_SO_FAR))
+    return Between(opening, end, quotes='"', begins=starts_with("{", "[", end))
+
+
+def _read_between(raw: str, start: str, end: str) -> list[Written]:
+    if not raw.startswith(start):
+        return [Written(raw, None, f"{end} without {start} in front of the call")]
+    return json_calls(raw, start, end)
+
+
+def _behind(
+    name: str, head: re.Pattern[str], closing: str = "", *, so_far: re.Pattern[str] = _BLANK, **more: Any
+) -> Format:
+    """Behind a marker, and at most a `closing` behind it."""
+    return Format(
+        name=name,
+        frame=lambda opening, _: Value(opening.removesuffix("["), head=head, head_so_far=so_far, closing=closing),
+        **more,
+    )
+
+
+JSON_TOOLS = _between(
     "json_tools",
     "<tool_call>",
     "</tool_call>",
-    quotes=True,
-    texts=call_bodies.json_texts,
     aliases=("json", "hermes", "qwen", "qwen3"),
     guessed_by=(("<tool_call>",),),
     writer=JsonWriter("<tool_call>", '<tool_call>\n{"name": {quoted}, "arguments": ', "}\n</tool_call>"),
@@ -63,29 +86,31 @@ COMMAND_R7B = _between(
 )
 
 _ACTION = "Action:\n```json\n"
-COMMAND_R = Format(
-    name="command_r",
+COMMAND_R = _behind(
+    "command_r",
+    _LIST_HEAD,
+    "```",
     opens=call_markers(_ACTION),
-    frame=lambda opening: Value(opening, head=_LIST_HEAD, closing="```"),
-    read=lambda raw, _: call_bodies.json_calls(raw, _ACTION, "```"),
+    read=lambda raw, _: json_calls(raw, _ACTION, "```"),
     told_by=(("Action:", "tool_name", "```json"),),
     writer=JsonWriter(
         _ACTION, _ACTION + '[\n    {\n        "tool_name": {quoted},\n        "parameters": ', "\n    }\n]```"
     ),
 )
-FIREFUNCTION_V2 = Format(
-    name="firefunction_v2",
+FIREFUNCTION_V2 = _behind(
+    "firefunction_v2",
+    re.compile(r"(?=\[\s*[{\]])"),
+    so_far=re.compile(r"\[?\s*"),
     opens=call_markers("functools["),
-    frame=lambda _: Value("functools", head=_LIST_HEAD),
-    read=lambda raw, _: call_bodies.json_calls(raw, "functools"),
+    read=lambda raw, _: json_calls(raw, "functools"),
     told_by=(("functools[",),),
     writer=JsonWriter("functools[", 'functools[{"name": {quoted}, "arguments": ', "}]"),
 )
-GRANITE = Format(
-    name="granite",
-    opens=call_markers("<|tool_call|>"),
-    frame=lambda opening: Value(opening, head=_LIST_HEAD),
-    read=lambda raw, _: call_bodies.json_calls(raw, "<|tool_call|>"),
+GRANITE = _behind(
+    "granite",
+    _ANY_HEAD,
+    opens=call_markers("<|tool_call|>", "<tool_call>"),
+    read=lambda raw, _: json_calls(raw, "<|tool_call|>" if raw.startswith("<|") else "<tool_call>"),
     told_by=(("available_tools", "<|tool_call|>"),),
     writer=JsonWriter("<|tool_call|>", '<|tool_call|>[{"name": {quoted}, "arguments": ', "}]"),
 )
@@ -95,15 +120,15 @@ _OBJECT_SO_FAR = re.compile(r'\{\s*(?:"[a-z_]{0,12}"?)?\s*')
 _TAG = "<|python_tag|>"
 
 
-def _llama_frame(opening: str) -> CallFrame:
-    if opening == "{":
+def _llama_frame(opening: str, _: Collection[str]) -> CallFrame:
+    if opening != _TAG:
         return Value("{", looks=looks_like(_OBJECT, _OBJECT_SO_FAR))
-    return Value(opening, head=_ANY_HEAD)
+    return Value(opening, head=_ANY_HEAD, head_so_far=_BLANK)
 
 
 def _read_llama(raw: str, tools: Toolbox) -> list[Written]:
     start = _TAG if raw.startswith(_TAG) else ""
-    written = call_bodies.json_calls(raw, start)
+    written = json_calls(raw, start)
     return written if start else bare(written, raw, tools)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import Any
 
-from greenroom.constraints.calls.literals import as_text_by_type
+from greenroom.constraints.calls.literals import as_text_or_json
 from greenroom.constraints.calls.plain import Plain
 from greenroom.constraints.calls.spelling import Spelling
-from greenroom.parsing.formats.format import Format, library_format
+from greenroom.parsing.formats.format import Format, call_markers
+from greenroom.parsing.tag_frames import TagFrame, TagGrammar, read_tags
+from greenroom.parsing.values import SpeltAsJson
 
 __all__ = ["GLM47", "LAGUNA", "LONGCAT"]
 
@@ -21,11 +24,32 @@ def _format(name: str, prefix: str = "", line: str = "", empty: str | None = Non
         key=f"<{prefix}arg_key>{{key}}</{prefix}arg_key>{line}<{prefix}arg_value>",
         close=f"</{prefix}arg_value>{line}",
         end=f"</{tag}>",
-        value=partial(as_text_by_type, plain=Plain(marks=(*inner, f"<{tag}>", f"</{tag}>"), strips=True)),
+        value=partial(as_text_or_json, plain=Plain(marks=(*inner, f"<{tag}>", f"</{tag}>")), guesses=True),
         empty=empty,
     )
-    return library_format(
-        name, f"<{tag}>", f"</{tag}>", inner=inner, is_strict=False, untyped=True, writer=writer, **more
+    key = rf"<{prefix}arg_key>\s*(?P<key>[^<>]*?)\s*</{prefix}arg_key>(?:\\n|\s)*<{prefix}arg_value>"
+    grammar = TagGrammar(
+        opening=f"<{tag}>",
+        closing=f"</{tag}>",
+        call=re.compile(rf"(?P<name>[\w.\-]+)\s*(?=<{prefix}arg_key>|</{tag}>)"),
+        call_lead="",
+        call_close="",
+        key=re.compile(key),
+        key_lead=f"<{prefix}arg_key>",
+        value_open=f"<{prefix}arg_value>",
+        value_close=f"</{prefix}arg_value>",
+        typed=lambda _, text: SpeltAsJson(text),
+    )
+    return Format(
+        name=name,
+        opens=call_markers(grammar.opening),
+        frame=lambda opening, names: TagFrame(grammar, opening, names),
+        read=lambda raw, tools: read_tags(raw, grammar, tools.names()),
+        closes=(grammar.closing,),
+        inner=inner,
+        is_strict=False,
+        writer=writer,
+        **more,
     )
 
 

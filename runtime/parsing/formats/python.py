@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keyword
 import re
+from collections.abc import Collection
 from functools import partial
 
 import msgspec
@@ -12,10 +13,9 @@ from greenroom.constraints.calls.literals import PYTHON, as_literal
 from greenroom.constraints.calls.plain import Plain
 from greenroom.constraints.calls.spelling import Spelling
 from greenroom.inputs.tools import Toolbox
-from greenroom.parsing import call_bodies
-from greenroom.parsing.call_bodies import Written
-from greenroom.parsing.call_frames import Value
-from greenroom.parsing.formats.format import Format, library_format, parser
+from greenroom.parsing.call_bodies import Written, json_calls, python_calls
+from greenroom.parsing.call_frames import Between, CallFrame, Value, starts_with
+from greenroom.parsing.formats.format import Format, call_markers
 from greenroom.parsing.formats.looks import bare, looks_like
 from greenroom.parsing.markers import Marker
 
@@ -48,27 +48,59 @@ def _writer(opening: str, closing: str) -> Spelling:
 
 _LIST = re.compile(r"\[\s*[A-Za-z_][\w.]*\s*\(")
 _LIST_SO_FAR = re.compile(r"\[\s*(?:[A-Za-z_][\w.]*\s*)?")
+_BODY = re.compile(r"\s*(?:\[|\{|[A-Za-z_][\w.]*\s*\()")
+_BODY_SO_FAR = re.compile(r"\s*(?:[A-Za-z_][\w.]*\s*)?")
+_START, _END = "<|tool_call_start|>", "<|tool_call_end|>"
+_LLAMA_START, _LLAMA_END = "<|python_start|>", "<|python_end|>"
 
 
-def _read_bare(raw: str, tools: Toolbox) -> list[Written]:
-    return bare(call_bodies.python_calls(raw, parser("pythonic").parse), raw, tools)
+def _read(raw: str, start: str, end: str) -> list[Written]:
+    """Python's calls, or JSON."""
+    inside = raw[len(start) :].lstrip()
+    if inside[:1] == "{" or re.match(r"\[\s*\{", inside):
+        return json_calls(raw, start, end)
+    stop = len(raw) - (len(end) if raw.endswith(end) else 0)
+    return python_calls(raw, len(start), stop)
 
 
-PYTHONIC = library_format(
-    "pythonic",
-    "<|tool_call_start|>",
-    "<|tool_call_end|>",
-    texts=call_bodies.python_texts,
+def _between(start: str, end: str) -> CallFrame:
+    is_empty, is_call = starts_with(end), looks_like(_BODY, _BODY_SO_FAR)
+
+    def begins(text: str) -> bool | None:
+        answers = is_empty(text), is_call(text)
+        return True if True in answers else None if None in answers else False
+
+    return Between(start, end, quotes="'\"", begins=begins)
+
+
+def _llama_frame(opening: str, _: Collection[str]) -> CallFrame:
+    if opening == _LLAMA_START:
+        return _between(_LLAMA_START, _LLAMA_END)
+    return Value(opening, looks=looks_like(_LIST, _LIST_SO_FAR), quotes="'\"")
+
+
+def _read_llama(raw: str, tools: Toolbox) -> list[Written]:
+    if raw.startswith(_LLAMA_START):
+        return _read(raw, _LLAMA_START, _LLAMA_END)
+    return bare(python_calls(raw, 0, len(raw)), raw, tools)
+
+
+PYTHONIC = Format(
+    name="pythonic",
+    opens=call_markers(_START),
+    frame=lambda opening, _: _between(opening, _END),
+    read=lambda raw, _: _read(raw, _START, _END),
+    closes=(_END,),
     aliases=("lfm2",),
-    writer=_writer("<|tool_call_start|>", "<|tool_call_end|>"),
+    writer=_writer(_START, _END),
 )
 LLAMA4_PYTHONIC = Format(
     name="llama4_pythonic",
-    opens=(Marker("[", "call", "line"),),
-    frame=lambda opening: Value(opening, looks=looks_like(_LIST, _LIST_SO_FAR), quotes="'\""),
-    read=_read_bare,
-    drops=("<|python_start|>", "<|python_end|>"),
+    opens=(*call_markers(_LLAMA_START), Marker("[", "call", "line")),
+    frame=_llama_frame,
+    read=_read_llama,
+    closes=(_LLAMA_END,),
     is_bare=True,
     writer=_writer("", ""),
-    told_by=(("<|python_start|>",),),
+    told_by=((_LLAMA_START,),),
 )

@@ -7,8 +7,8 @@ from functools import cache
 
 from greenroom.backends.protocol import ModelInfo
 from greenroom.errors import InvalidParameter, NotSupported
-from greenroom.parsing.formats.attributes import MINICPM5, MINIMAX_M2, MUSE_SPARK
-from greenroom.parsing.formats.format import Format, library_format, parser
+from greenroom.parsing.formats.attributes import DEEPSEEK_V3_2, MINICPM5, MINIMAX_M2, MUSE_SPARK
+from greenroom.parsing.formats.format import Format
 from greenroom.parsing.formats.gemma import FUNCTION_GEMMA, GEMMA4
 from greenroom.parsing.formats.harmony import HARMONY_FORMAT
 from greenroom.parsing.formats.headed import DEEPSEEK_V3, FUNCTIONARY_V3_1, FUNCTIONARY_V3_2, MISTRAL
@@ -22,6 +22,7 @@ from greenroom.parsing.formats.json_calls import (
     NEMOTRON,
 )
 from greenroom.parsing.formats.kimi import KIMI_K2, KIMI_K3
+from greenroom.parsing.formats.library import library_format
 from greenroom.parsing.formats.pairs import GLM47, LAGUNA, LONGCAT
 from greenroom.parsing.formats.python import LLAMA4_PYTHONIC, PYTHONIC
 from greenroom.parsing.formats.tags import QWEN3_CODER, SEED_OSS
@@ -30,6 +31,7 @@ __all__ = ["ALIASES", "DEFAULT", "HARMONY", "find", "infer_format", "names", "wr
 
 _FORMATS = (
     HARMONY_FORMAT,
+    DEEPSEEK_V3_2,
     DEEPSEEK_V3,
     COMMAND_R7B,
     COMMAND_R,
@@ -79,10 +81,9 @@ def find(name: str) -> Format:
     if real in _BY_NAME:
         return _BY_NAME[real]
     try:
-        own = parser(real)
+        return library_format(real)
     except LookupError:
         raise InvalidParameter("the tool format", name, f"one of {', '.join(names())}") from None
-    return library_format(real, own.start, own.end)
 
 
 def writing_format(name: str) -> Format:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
+from typing import Any
 
 from greenroom.constraints.calls.literals import as_text_or_json
 from greenroom.constraints.calls.plain import Plain
 from greenroom.constraints.calls.spelling import Spelling
-from greenroom.parsing.formats.format import library_format
+from greenroom.parsing.formats.format import Format, call_markers
+from greenroom.parsing.tag_frames import TagFrame, TagGrammar, read_tags
 
 __all__ = ["QWEN3_CODER", "SEED_OSS"]
 
@@ -23,16 +26,29 @@ def _writer(tag: str) -> Spelling:
     )
 
 
-QWEN3_CODER = library_format(
-    "qwen3_coder", "<tool_call>", "</tool_call>", each="<function=", untyped=True, writer=_writer("tool_call")
-)
-SEED_OSS = library_format(
-    "seed_oss",
-    "<seed:tool_call>",
-    "</seed:tool_call>",
-    each="<function=",
-    reads="qwen3_coder",
-    untyped=True,
-    writer=_writer("seed:tool_call"),
-    told_by=(("<seed:tool_call>",),),
-)
+def _format(name: str, tag: str, **more: Any) -> Format:
+    grammar = TagGrammar(
+        opening=f"<{tag}>",
+        closing=f"</{tag}>",
+        call=re.compile(r"<function=\s*(?P<name>[^\s<>]+)\s*>"),
+        call_lead="<function=",
+        call_close="</function>",
+        key=re.compile(r"<parameter=\s*(?P<key>[^\s<>]+)\s*>"),
+        key_lead="<parameter=",
+        value_open="<parameter=",
+        value_close="</parameter>",
+        lines=True,
+    )
+    return Format(
+        name=name,
+        opens=call_markers(grammar.opening, grammar.call_lead),
+        frame=lambda opening, names: TagFrame(grammar, opening, names),
+        read=lambda raw, tools: read_tags(raw, grammar, tools.names()),
+        closes=(grammar.closing,),
+        writer=_writer(tag),
+        **more,
+    )
+
+
+QWEN3_CODER = _format("qwen3_coder", "tool_call")
+SEED_OSS = _format("seed_oss", "seed:tool_call", told_by=(("<seed:tool_call>",),))
