@@ -40,6 +40,8 @@ from greenroom import (
 )
 
 WORKERS = 10
+PREFIX_BYTES = 48 << 20
+"""Of KV that is kept for later prompts: full long before the first quarter is over, so that it is not what grows."""
 MEGABYTE = 1 << 20
 TOPICS = ("a fox", "a sailor", "a lighthouse", "an owl", "the winter", "a river", "a baker", "two brothers")
 BEGINNING = "Tell me a short story. It should be kind, it should be brief, and it should end well. It is about "
@@ -160,11 +162,11 @@ async def work(runtime: Runtime, rng: Rng, until: float, ends: Counter[str]) -> 
             ends[type(error).__name__] += 1
 
 
-async def load(minutes: float, seed: int, bar: Callable[[], None]) -> tuple[list[tuple[float, int]], Counter[str]]:
-    """(Seconds, bytes) once a second, and how requests ended."""
+async def load(minutes: float, seed: int, bar: Callable[[], None]) -> tuple[list[tuple[float, int]], Counter[str], int]:
+    """(Seconds, bytes) once a second, how requests ended, and the bytes of prefixes in the end."""
     seen: list[tuple[float, int]] = []
     ends: Counter[str] = Counter()
-    async with Runtime(max_rows=WORKERS) as runtime:
+    async with Runtime(max_rows=WORKERS, prefix_bytes=PREFIX_BYTES) as runtime:
         began = time.monotonic()
         until = began + 60 * minutes
         async with anyio.create_task_group() as group:
@@ -174,9 +176,10 @@ async def load(minutes: float, seed: int, bar: Callable[[], None]) -> tuple[list
                 seen.append((time.monotonic() - began, resident_bytes()))
                 bar()
                 await anyio.sleep(1.0)
-        if runtime.statistics().running:
-            raise RuntimeError(f"rows are left over: {runtime.statistics()}")
-    return seen, ends
+        counts = runtime.statistics()
+        if counts.running:
+            raise RuntimeError(f"rows are left over: {counts}")
+    return seen, ends, counts.prefix_bytes
 
 
 def slope(seen: Sequence[tuple[float, int]]) -> float:
@@ -190,10 +193,11 @@ async def endurance(options: argparse.Namespace, bench: Bench) -> None:
     """The one case."""
     minutes = 0.1 if bench.is_smoke else options.minutes
     bar = bench.bar(f"mixed load, seed {options.seed}", int(60 * minutes))
-    seen, ends = await load(minutes, options.seed, bar)
+    seen, ends, options.prefix_bytes = await load(minutes, options.seed, bar)
     options.seen = seen
     bench.add("mixed load", "slope behind the first quarter", [max(slope(seen), 0.0)], "MB a minute")
     bench.add("mixed load", "held at a quarter", [seen[len(seen) // 4][1] / MEGABYTE], "MB")
+    bench.add("mixed load", "prefixes at the end", [options.prefix_bytes / MEGABYTE], "MB")
     bench.add("mixed load", "held at the end", [seen[-1][1] / MEGABYTE], "MB")
     for end, count in sorted(ends.items()):
         bench.add("requests", end, [count], "")

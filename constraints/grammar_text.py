@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
-
-from greenroom.constraints.vocabulary import Vocabulary
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 __all__ = ["literal", "nested_grammar", "regex_escape", "regex_unescape", "token_literal"]
+
+
+class _Named(Protocol):
+    """What a `Vocabulary` is here."""
+
+    @property
+    def special_tokens(self) -> Mapping[str, int]:
+        """The id of each special token."""
 
 
 def literal(text: str) -> str:
@@ -16,7 +23,7 @@ def literal(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def token_literal(text: str, vocabulary: Vocabulary) -> str:
+def token_literal(text: str, vocabulary: _Named) -> str:
     """`text` in Lark, special tokens in it as such; nothing for an empty one."""
     ids = vocabulary.special_tokens
     names = sorted(ids, key=len, reverse=True)

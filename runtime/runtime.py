@@ -43,7 +43,7 @@ from greenroom.inputs.prompts import Prompt
 from greenroom.inputs.tools import Toolbox, Tools
 from greenroom.lifetimes import HomeProcess
 from greenroom.options import GenerateOptions, RequestOptions
-from greenroom.parsing.detect import infer_thinking
+from greenroom.parsing.thinking import infer_thinking
 from greenroom.request import current
 from greenroom.request.config import GenerationConfig, MakeDecoder
 from greenroom.request.decoders import TokenDecoder

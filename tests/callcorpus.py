@@ -102,7 +102,7 @@ CORPUS = [
     Sample("hermes", '<tool_call>{"name": "get_weather", "argu', ["!i"]),
     Sample("hermes", "<tool_call>" + "[" * 5000 + "</tool_call>", ["!m"]),
     Sample("hermes", '<tool_call>{"arguments": {}}</tool_call>', ["!n"]),
-    Sample("hermes", '<tool_call>"add"</tool_call>', ["!m"]),
+    Sample("hermes", '<tool_call>"add"</tool_call>', ['<tool_call>"add"</tool_call>']),
     Sample("hermes", '<tool_call>{"name": "rm", "arguments": {}}</tool_call>', ["!u"]),
     Sample("hermes", '<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>', ["!a"]),
     Sample("hermes", '<tool_call>{"name": "add", "arguments": [1, 2]}</tool_call>', ["!a"]),
@@ -148,7 +148,7 @@ CORPUS = [
     Sample("mistral", '[TOOL_CALLS]my.add[ARGS]{"a": 1, "b": 2}', ["!u"]),
     Sample("mistral", '[TOOL_CALLS]add[ARGS]{"a": 1, "b', ["!i"]),
     Sample("mistral", "[TOOL_CALLS]add", ["!i"]),
-    Sample("mistral", '[TOOL_CALLS]add[ARGS]{"a": 1]} x[TOOL_CALLS]add[ARGS]{"a": 1, "b": 2}', ["!m", ADD]),
+    Sample("mistral", '[TOOL_CALLS]add[ARGS]{"a": 1]} x[TOOL_CALLS]add[ARGS]{"a": 1, "b": 2}', ["!m"]),
     Sample("mistral", "[THINK]hm[/THINK]Yes.", ["~hm", "Yes."]),
     # DeepSeek V3.1, and V3 and R1.
     Sample(
@@ -206,12 +206,21 @@ CORPUS = [
     Sample("qwen3_coder", "<tool_call>\n<function=get_weather>\n<parameter=city>\nŁ", ["!i"]),
     Sample("glm47", f"<tool_call>{_GLM}</tool_call>", [W]),
     Sample("glm47", f"<tool_call>{_GLM}", ["!i"]),
-    Sample("glm47", "<tool_call>what is this thing</tool_call>", ["!m"]),
+    Sample("glm47", "<tool_call>what is this thing</tool_call>", ["<tool_call>what is this thing</tool_call>"]),
     Sample("laguna", f"<tool_call>{_GLM}</tool_call>", [W]),
     Sample("longcat", f"<longcat_tool_call>{_GLM.replace('arg_', 'longcat_arg_')}</longcat_tool_call>", [W]),
-    Sample("longcat", "<longcat_tool_call>?</longcat_tool_call>", ["!m"]),
+    Sample("longcat", "<longcat_tool_call>?</longcat_tool_call>", ["<longcat_tool_call>?</longcat_tool_call>"]),
     Sample("minimax_m2", f"<minimax:tool_call>\n{_MINIMAX}\n{_MINIMAX_ADD}\n</minimax:tool_call>", [W, ADD]),
     Sample("minimax_m2", f"<minimax:tool_call>{_MINIMAX}<invoke name=</minimax:tool_call>", [W, "!m"]),
+    Sample(
+        "deepseek_v3_2",
+        '<｜DSML｜function_calls>\n<｜DSML｜invoke name="get_weather">\n'
+        '<｜DSML｜parameter name="city" string="true">Łódź</｜DSML｜parameter>\n</｜DSML｜invoke>\n'
+        '<｜DSML｜invoke name="add">\n<｜DSML｜parameter name="a" string="false">1</｜DSML｜parameter>\n'
+        '<｜DSML｜parameter name="b" string="false">2</｜DSML｜parameter>\n</｜DSML｜invoke>\n'
+        "</｜DSML｜function_calls>",
+        [W, ADD],
+    ),
     Sample("minicpm5", '<function name="get_weather"><param name="city">Łódź</param></function>', [W]),
     Sample("muse_spark", f"<atem:function_calls>{_ATEM}</atem:function_calls>", [W]),
     Sample("kimi_k2", f"<|tool_calls_section_begin|>{_KIMI}{_KIMI_ADD}<|tool_calls_section_end|>", [W, ADD]),

@@ -317,7 +317,7 @@ async def test_a_rejected_call_runs_nothing_of_its_round_and_is_not_lost() -> No
 
     wrong = f"So: {call(city='Oslo')}{call('nothing')}"
     async with Runtime(backend=Scripted(wrong)) as runtime:
-        session = ChatSession(runtime, tools=[get_weather])
+        session = ChatSession(runtime, tools=[get_weather], on_rejected="raise")
         told = await events(session, "Weather?")
         assert [event.reason for event in told if isinstance(event, RejectedToolCall)] == ["undeclared_tool"]
         assert session.history[1] == {"role": "assistant", "content": wrong}
@@ -326,6 +326,81 @@ async def test_a_rejected_call_runs_nothing_of_its_round_and_is_not_lost() -> No
         assert caught.value.event.name == "nothing"
         assert roles(session) == ["user", "assistant"] * 2
     assert ran == []
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({}, "Your call of nothing could not be used (undeclared tool)"),
+        ({"on_rejected": lambda rejected: f"no {rejected.name} here"}, "no nothing here"),
+    ],
+)
+async def test_a_model_is_told_of_a_call_that_could_not_be_used(options: dict[str, Any], told: str) -> None:
+    """And asked again; nothing of the round was run, and what it writes then is."""
+    ran: list[str] = []
+
+    def get_weather(city: str) -> str:
+        ran.append(city)
+        return "clear"
+
+    replies = Weather(call(city="Rome") + call("nothing"), call(city="Oslo"), "It is clear.")
+    async with Runtime(backend=Scripted(replies)) as runtime:
+        session = ChatSession(runtime, tools=[get_weather], **options)
+        assert await session.respond("Weather?") == "It is clear."
+        assert ran == ["Oslo"]
+        assert roles(session) == ["user", "assistant", "user", "assistant", "tool", "assistant"]
+        assert session.history[2]["content"].startswith(told)
+
+
+async def test_a_model_that_does_not_understand_is_told_twice() -> None:
+    """Then the turn ends as one of which nobody is told; the session goes on."""
+    replies = Weather(*[call(name) for name in ("one", "two", "three")], "Fine.")
+    async with Runtime(backend=Scripted(replies)) as runtime:
+        session = ChatSession(runtime, tools=[get_weather])
+        with pytest.raises(CallRejected) as caught:
+            await session.respond("Weather?")
+        assert caught.value.event.name == "three"
+        assert caught.value.info is not None
+        assert caught.value.info.rounds == 3
+        assert await session.respond("Never mind.") == "Fine."
+
+
+@pytest.mark.parametrize(("limit", "rounds"), [({"max_rejections": 0}, 1), ({"max_rounds": 2}, 2)])
+async def test_telling_is_bounded(limit: dict[str, Any], rounds: int) -> None:
+    """By rejections and by rounds."""
+    async with Runtime(backend=Scripted(call("nothing"))) as runtime:
+        session = ChatSession(runtime, tools=[get_weather], **limit)
+        told = await events(session, "Weather?")
+        info = told[-1]
+        assert isinstance(info, Info)
+        assert info.rounds == rounds
+
+
+async def test_a_call_that_the_limit_cut_is_not_asked_for_again() -> None:
+    """It would be cut again."""
+    async with Runtime(backend=Scripted(call(city="Oslo"))) as runtime:
+        session = ChatSession(runtime, tools=[get_weather])
+        told = await events(session, "Weather?", max_tokens=30)
+        info = told[-1]
+        assert isinstance(info, Info)
+        assert (info.rounds, info.stop_detail) == (1, "max_tokens")
+
+
+@pytest.mark.parametrize("answer", [SystemExit(3), 7])
+async def test_an_app_without_words_for_a_rejection_ends_the_turn(answer: object) -> None:
+    """As its failure, and nobody else's."""
+
+    def words(rejected: RejectedToolCall) -> Any:
+        del rejected
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    async with Runtime(backend=Scripted(Weather(call("nothing"), "Fine."))) as runtime:
+        session = ChatSession(runtime, tools=[get_weather], on_rejected=words)
+        with pytest.raises(CallbackFailed, match="on_rejected"):
+            await session.respond("Weather?")
+        assert await session.respond("Never mind.") == "Fine."
 
 
 @pytest.mark.parametrize("kept", ["rollback", "keep_partial"])
@@ -708,6 +783,8 @@ async def test_a_session_finds_the_current_runtime() -> None:
         {"when_busy": "x"},
         {"tools": "x"},
         {"on_tool_error": "x"},
+        {"on_rejected": "x"},
+        {"max_rejections": -1},
         {"context_overflow": "x"},
     ],
 )

@@ -359,3 +359,30 @@ def test_a_callback_that_blocks_is_named(caplog: pytest.LogCaptureFixture, monke
     leave.set()
     seen.stop()
     thread.join(SECONDS)
+
+
+async def test_the_engine_names_a_callback_that_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it is kept: the callback goes on once it was named, and the request with it."""
+    named = threading.Event()
+    said: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record.getMessage())
+            named.set()
+
+    def progress(done: int, total: int) -> None:
+        del done, total
+        assert named.wait(SECONDS)
+
+    monkeypatch.setattr(Watchdog.__init__, "__defaults__", (0.02,))
+    listener = Listener(logging.WARNING)
+    logging.getLogger("greenroom").addHandler(listener)
+    try:
+        async with Runtime(backend=Scripted({"*": "calm"})) as runtime:
+            with anyio.fail_after(SECONDS):
+                assert await runtime.generate("x", progress=progress).text() == "calm"
+    finally:
+        logging.getLogger("greenroom").removeHandler(listener)
+    assert "progress (test_contained.py:" in said[0]
+    assert "called by Scheduler._report_progress" in said[0]

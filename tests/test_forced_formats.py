@@ -82,6 +82,7 @@ ENDS = [
     "</arg_value>",
     "</longcat_arg_value>",
     "</param>",
+    "</｜DSML｜parameter>",
     "<escape>",
     '<|"|>',
 ]
@@ -177,8 +178,7 @@ def test_what_is_legal_is_a_call_that_fits(tool_format: str) -> None:
             continue
         for _ in range(4):
             check(tool_format, walked(grammar, dice), tools)
-    lists = [name for name in NESTED if tool_format == "function_gemma"]
-    assert refused == lists
+    assert refused == []
 
 
 def check(tool_format: str, text: str, tools: list[dict[str, Any]]) -> None:
@@ -196,8 +196,7 @@ def check(tool_format: str, text: str, tools: list[dict[str, Any]]) -> None:
 def test_any_tools_can_be_forced_in_any_format(data: st.DataObject) -> None:
     """Several tools, arguments that may be missing, tools without any."""
     tool_format = data.draw(st.sampled_from(FORMATS))
-    known = sorted({**PLAIN, **UNIONS} if tool_format == "function_gemma" else EVERYTHING)
-    names = data.draw(st.lists(st.sampled_from(known), max_size=6, unique=True))
+    names = data.draw(st.lists(st.sampled_from(sorted(EVERYTHING)), max_size=6, unique=True))
     required = [name for name in names if data.draw(st.booleans())]
     tools = [tool(schema(names, required)), tool({"type": "object", "properties": {}}, "nothing_to_say")]
     dice = random.Random(data.draw(st.integers(0, 2**32)))  # noqa: S311

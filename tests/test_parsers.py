@@ -119,11 +119,11 @@ def test_garbage_raises_nothing_and_no_cut_changes_it(text: str, name: str) -> N
 
 def test_every_token_boundary_gives_the_same_events() -> None:
     """Through ids: markers that are one special token, and characters of several tokens."""
-    text = 'Łódź <think>ja 🎭</think>\n<tool_call>{"name": "get_weather", "arguments": {"city": "Łódź"}}</tool_call> 🎭'
+    text = '<think>ja 🎭</think>\n<tool_call>{"name": "get_weather", "arguments": {"city": "Łódź"}}</tool_call> 🎭'
     ids = MODEL.tokenizer.encode(text)
     whole = ChatParser(MODEL, tools=TOOLS, salt="")
     expected = merged([*whole.feed(ids), *whole.finish()])
-    assert shape(expected) == ["Łódź ", "~ja 🎭", "get_weather(city='Łódź')", " 🎭"]
+    assert shape(expected) == ["~ja 🎭", "get_weather(city='Łódź')", " 🎭"]
     for place in range(len(ids)):
         one = ChatParser(MODEL, tools=TOOLS, salt="")
         assert merged([*one.feed(ids[:place]), *one.feed(ids[place:]), *one.finish()]) == expected
@@ -200,7 +200,7 @@ def test_a_call_cut_off_is_rejected_though_it_could_be_read() -> None:
 
 def test_a_rejected_call_has_all_of_its_text_and_a_bounded_preview() -> None:
     """The preview is fit for a log line."""
-    long = "x" * 10_000
+    long = "{" + "x" * 10_000
     (event,) = parsed(Sample("hermes", f"<tool_call>{long}</tool_call>", []), [])
     assert event.raw == f"<tool_call>{long}</tool_call>"
     assert len(event.preview) < PREVIEW + 10

@@ -19,7 +19,7 @@ from greenroom.backends.mlx import MlxBackend
 from greenroom.backends.protocol import ModelInfo
 from greenroom.backends.scripted import ByteTokenizer
 from greenroom.inputs.chat_template import adapt_messages, template_traits
-from greenroom.parsing.detect import infer_format
+from greenroom.parsing.formats.registry import infer_format
 from greenroom.parsing.structure import structures
 
 FOLDER = Path(__file__).resolve().parents[2] / "shared" / "assets" / "chat_templates"

@@ -175,7 +175,7 @@ async def test_a_call_cut_by_max_tokens_is_rejected() -> None:
 
 async def test_chunks_carry_their_own_tokens_beside_calls() -> None:
     """Those of thinking and of calls are in no chunk."""
-    async with Runtime(backend=Scripted(f"ab<think>c</think>d{CALL}e")) as runtime:
+    async with Runtime(backend=Scripted(f"<think>c</think>ab{CALL}de")) as runtime:
         result = await runtime.generate("x", tools=TOOLS, logprobs=0).collect()
     chunks = [event for event in result.events if isinstance(event, Chunk)]
     assert "".join([chunk.text for chunk in chunks]) == "abde"

@@ -16,6 +16,7 @@ from models import llama
 from greenroom.backends.mlx import MlxBackend
 from greenroom.backends.scripted import Reply, Scripted
 from greenroom.chat.session import ChatSession
+from greenroom.constraints import Regex
 from greenroom.errors import DeadEnd, GreenroomError, InvalidParameter
 from greenroom.generator.api import Snapshot
 from greenroom.inputs.parameters import GenerateParameters
@@ -473,3 +474,14 @@ def test_what_cannot_be_shown_is_named() -> None:
         assert shown in str(error)
         assert len(str(error)) < 300
         assert error.value is value
+
+
+async def test_a_bound_that_forbids_every_token_is_told() -> None:
+    """At the call where no token may be drawn at all, at the place where a constraint leaves nothing but the end."""
+    async with Runtime(backend=endless()) as runtime:
+        with pytest.raises(InvalidParameter, match="min_tokens must be 0 where every token ends the text"):
+            runtime.generate("x", stop=list(range(320)), min_tokens=2)
+        every = runtime.generate("x", stop=list(range(320)), max_tokens=5)
+        assert (await every.collect()).info.stop_reason == "stop"
+        with pytest.raises(DeadEnd, match="min_tokens forbids that"):
+            await runtime.generate("x", constrain=Regex("[a-c]{2}x?"), min_tokens=4, stop=ord("x")).text()

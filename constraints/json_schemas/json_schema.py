@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
 from llguidance import LLMatcher
 
@@ -16,6 +18,9 @@ from greenroom.constraints.json_schemas.python_types import ExportedType, export
 from greenroom.constraints.json_schemas.unsupported_keywords import SchemaCheck, check_of
 from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.errors import InvalidConstraint
+
+if TYPE_CHECKING:
+    from jsonschema import ValidationError
 
 __all__ = ["AnyJson", "JsonSchema"]
 
@@ -70,6 +75,7 @@ class JsonSchema(GrammarConstraint):
         object.__setattr__(self, "options", json.dumps(options | _layout(whitespace, separators)))
         object.__setattr__(self, "source", schema if exported is not None else None)
         object.__setattr__(self, "_exported", exported)
+        object.__setattr__(self, "_validator", None)
         check = self._check()
         if check.wait(_PATIENCE):
             check.result()
@@ -90,7 +96,36 @@ class JsonSchema(GrammarConstraint):
     def check(self, text: str) -> str | None:
         """See `Constraint.check`; from a Python type, whether `text` decodes to it and its sets repeat nothing."""
         exported: ExportedType | None = self._exported  # type: ignore[attr-defined]
-        return None if exported is None else exported.problem(text)
+        if exported is None:
+            return None
+        if (problem := exported.problem(text)) is not None:
+            return problem
+        try:
+            twice = self._first_duplicate(exported.full, json.loads(text))
+        except (ValueError, RecursionError) as error:
+            return str(error)
+        return None if twice is None else f"the items at {twice or '/'} must differ from each other"
+
+    def _first_duplicate(self, schema: Mapping[str, Any], value: Any) -> str | None:
+        """The JSON pointer into `value` of the list that repeats an item against the schema; None where none does.
+
+        Of several alternatives one that `value` fits without a repetition is enough; of several lists the one with the
+        least pointer. What else is wrong with `value` is not told, nor anything where jsonschema cannot judge: over a
+        value as deep as Python's recursion, or one over which patterns take too long.
+        """
+        from jsonschema import Draft202012Validator  # takes a while, and only these need it
+
+        from greenroom.constraints.json_schemas.patterns import PatternTimeout, PatternValidator
+
+        try:
+            validator: PatternValidator | None = self._validator  # type: ignore[attr-defined]
+            if validator is None:
+                validator = PatternValidator(schema, Draft202012Validator)
+                object.__setattr__(self, "_validator", validator)
+            places = [_repetition(error) for error in validator.errors(value)]
+        except (InvalidConstraint, PatternTimeout, RecursionError, re.error):
+            return None
+        return min((place for place in places if place is not None), default=None)
 
 
 @dataclass(frozen=True)
@@ -156,3 +191,17 @@ def _layout(whitespace: bool | str | None, separators: tuple[str, str] | None) -
     else:
         layout["whitespace_flexible"] = whitespace
     return layout
+
+
+def _repetition(error: ValidationError) -> str | None:
+    """The pointer of the list that repeats an item, where `error` is nothing else."""
+    if error.validator == "uniqueItems":
+        return "".join(f"/{step}" for step in error.absolute_path)
+    if error.validator not in ("anyOf", "oneOf"):
+        return None
+    # The errors of the alternatives, one alternative's behind the other's.
+    for _, errors in groupby(error.context or (), lambda inner: inner.relative_schema_path[0]):
+        places = [_repetition(inner) for inner in errors]
+        if None not in places:
+            return places[0]
+    return None

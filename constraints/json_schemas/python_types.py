@@ -6,23 +6,15 @@ keys. Whether lists that must not repeat an item do is found in the complete tex
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from inspect import isroutine
-from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from msgspec import inspect
 
 from greenroom.errors import InvalidConstraint
-
-if TYPE_CHECKING:
-    from jsonschema import ValidationError
-
-    from greenroom.constraints.json_schemas.patterns import PatternValidator
 
 __all__ = ["ExportedType", "export"]
 
@@ -41,9 +33,8 @@ class ExportedType:
     """A type's schema and the decoder that a complete text must pass."""
 
     def __init__(self, full: dict[str, Any], decode: Callable[[str], object]) -> None:
-        self._full = full
+        self.full = full
         """As the type's library gave it."""
-        self._validator: PatternValidator | None = None
         self.schema: dict[str, Any] = _enforceable(deepcopy(full))
         """Normalised: no unknown keys, and without what `problem` finds afterwards."""
         self._decode = decode
@@ -52,30 +43,9 @@ class ExportedType:
         """Why `text` is not the type's; None where it is."""
         try:
             self._decode(text)
-            value = json.loads(text)
-        except (ValueError, RecursionError) as error:  # msgspec's and pydantic's errors, and those of JSON
+        except (ValueError, RecursionError) as error:  # msgspec's and pydantic's errors
             return str(error)
-        twice = self._first_duplicate(value)
-        return None if twice is None else f"the items at {twice or '/'} must differ from each other"
-
-    def _first_duplicate(self, value: Any) -> str | None:
-        """The JSON pointer into `value` of the list that repeats an item against the schema; None where none does.
-
-        Of several alternatives one that `value` fits without a repetition is enough; of several lists the one with the
-        least pointer. What else is wrong with `value` is not told, nor anything where jsonschema cannot judge: over a
-        value as deep as Python's recursion, or one over which patterns take too long.
-        """
-        from jsonschema import Draft202012Validator  # takes a while, and only these need it
-
-        from greenroom.constraints.json_schemas.patterns import PatternTimeout, PatternValidator
-
-        try:
-            if self._validator is None:
-                self._validator = PatternValidator(self._full, Draft202012Validator)
-            places = [_repetition(error) for error in self._validator.errors(value)]
-        except (InvalidConstraint, PatternTimeout, RecursionError, re.error):
-            return None
-        return min((place for place in places if place is not None), default=None)
+        return None
 
 
 def export(source: Any) -> ExportedType:
@@ -203,17 +173,3 @@ class _Walk:
             schema.setdefault("propertyNames", {"enum": [str(value) for value in key.values]})
         elif isinstance(key, inspect.EnumType):
             schema.setdefault("propertyNames", {"enum": [str(member.value) for member in key.cls]})
-
-
-def _repetition(error: ValidationError) -> str | None:
-    """The pointer of the list that repeats an item, where `error` is nothing else."""
-    if error.validator == "uniqueItems":
-        return "".join(f"/{step}" for step in error.absolute_path)
-    if error.validator not in ("anyOf", "oneOf"):
-        return None
-    # The errors of the alternatives, one alternative's behind the other's.
-    for _, errors in groupby(error.context or (), lambda inner: inner.relative_schema_path[0]):
-        places = [_repetition(inner) for inner in errors]
-        if None not in places:
-            return places[0]
-    return None

@@ -9,7 +9,7 @@ import anyio
 import msgspec
 
 from greenroom.actors.draining import Hold
-from greenroom.chat.dispatch import Dispatch, OnToolError
+from greenroom.chat.dispatch import Dispatch, OnRejected, OnToolError
 from greenroom.chat.messages import Message
 from greenroom.chat.overflow import Overflow, shown
 from greenroom.errors import InvalidParameter, SessionBusy
@@ -18,10 +18,13 @@ from greenroom.lifetimes import HomeLoop
 from greenroom.request.current import OpenRuntime, session_of
 from greenroom.values import choice, function, integer, mapping, text
 
-__all__ = ["MAX_ROUNDS", "Conversation", "OnCancel", "RunningTurn", "Settings", "WhenBusy"]
+__all__ = ["MAX_REJECTIONS", "MAX_ROUNDS", "Conversation", "OnCancel", "RunningTurn", "Settings", "WhenBusy"]
 
 MAX_ROUNDS = 8
 """Generations of one turn: a model that calls tools for longer than that is most likely going round in circles."""
+
+MAX_REJECTIONS = 2
+"""Times in a turn that a model is told of calls that could not be used: one that does not understand will not."""
 
 OnCancel = Literal["rollback", "keep_partial"]
 WhenBusy = Literal["wait", "raise", "stop"]
@@ -40,7 +43,9 @@ class Settings(msgspec.Struct, kw_only=True):
     tool_format: str | None = None
     template_options: Mapping[str, Any] | None = None
     max_rounds: int = MAX_ROUNDS
+    max_rejections: int = MAX_REJECTIONS
     on_tool_error: OnToolError = "tell"
+    on_rejected: OnRejected = "tell"
     on_cancel: OnCancel = "rollback"
     when_busy: WhenBusy = "wait"
     context_overflow: Overflow = "error"
@@ -49,8 +54,11 @@ class Settings(msgspec.Struct, kw_only=True):
     def __post_init__(self) -> None:
         """Check the choices."""
         integer("max_rounds", self.max_rounds, 1, None, "an integer of at least 1")
-        if self.on_tool_error not in ("tell", "raise") and not callable(self.on_tool_error):
-            raise InvalidParameter("on_tool_error", self.on_tool_error, "'tell', 'raise' or a function")
+        integer("max_rejections", self.max_rejections, 0, None, "an integer of at least 0")
+        for name in ("on_tool_error", "on_rejected"):
+            value = getattr(self, name)
+            if not callable(value) and not (isinstance(value, str) and value in {"tell", "raise"}):
+                raise InvalidParameter(name, value, "'tell', 'raise' or a function")
         for name, choices in _CHOICES.items():
             choice(name, getattr(self, name), choices)
         function("tool_dispatch", self.tool_dispatch)

@@ -13,11 +13,11 @@ from anyio import create_task_group, to_thread
 
 from greenroom.chat.messages import tool_text
 from greenroom.errors import CallbackFailed, ToolFailed
-from greenroom.events import ToolCall, ToolResult
+from greenroom.events import RejectedToolCall, ToolCall, ToolResult
 from greenroom.inputs.tools import Toolbox
 from greenroom.lifetimes import call_user, calling, contained
 
-__all__ = ["Dispatch", "OnToolError", "can_run", "run"]
+__all__ = ["Dispatch", "OnRejected", "OnToolError", "can_run", "run", "told_of_rejections"]
 
 _log = logging.getLogger("greenroom")
 
@@ -25,6 +25,9 @@ Dispatch = Callable[[ToolCall], Any]
 """What runs a call in place of the tool's own function, sync (on a worker thread) or async."""
 OnToolError = Literal["tell", "raise"] | Callable[[ToolCall, Exception], str]
 """What becomes of a tool's exception; a function says what the model is told of it."""
+
+OnRejected = Literal["tell", "raise"] | Callable[[RejectedToolCall], str]
+"""What becomes of a call that could not be used; a function says what the model is told of it."""
 
 
 def can_run(calls: Sequence[ToolCall], tools: Toolbox | None, dispatch: Dispatch | None) -> bool:
@@ -85,6 +88,24 @@ def _told(call: ToolCall, failure: Exception, on_error: OnToolError) -> str:
     if not isinstance(text, str):
         raise CallbackFailed(f"on_tool_error must return what the model is told, a text, got {text!r}")
     return text
+
+
+def told_of_rejections(rejected: Sequence[RejectedToolCall], on_rejected: OnRejected) -> str:
+    """What the model is told of its calls that could not be used, so that it can write them again."""
+    if callable(on_rejected):
+        with calling("on_rejected"):
+            texts: list[Any] = [on_rejected(each) for each in rejected]
+        if wrong := [text for text in texts if not isinstance(text, str)]:
+            raise CallbackFailed(f"on_rejected must return what the model is told, a text, got {wrong[0]!r}")
+        return "\n".join(texts)
+    lines = [_reason(each) for each in rejected]
+    return "\n".join([*lines, "No call of this message was run. Write it again, correctly, or answer without it."])
+
+
+def _reason(rejected: RejectedToolCall) -> str:
+    named = f" of {rejected.name}" if rejected.name else ""
+    detail = f": {rejected.detail}" if rejected.detail else ""
+    return f"Your call{named} could not be used ({rejected.reason.replace('_', ' ')}){detail}."
 
 
 async def _call_contained(call: ToolCall, tools: Toolbox | None, dispatch: Dispatch | None) -> Any:

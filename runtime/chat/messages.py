@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from greenroom.backends.host import available_memory
-from greenroom.errors import InvalidPrompt
+from greenroom.errors import InvalidPrompt, shown
 from greenroom.events import ToolCall, ToolResult
 from greenroom.files.json_depth import MAX_JSON_DEPTH, check_json_depth
 from greenroom.files.regular import find_target, read_file, replace_file
@@ -52,10 +52,7 @@ def check_messages(messages: Sequence[Any]) -> None:
 
     Beyond what a prompt's messages must be: calls have ids, by which results are found, and arguments that are JSON.
     """
-    if isinstance(messages, str) or not isinstance(messages, Sequence):
-        raise InvalidPrompt(f"a list of messages is needed, not {type(messages).__name__}")
-    if not all(isinstance(message, Mapping) for message in messages):
-        raise InvalidPrompt("a transcript is a list of messages, and one of them is none")
+    _check_list(messages)
     prompts.check(messages)
     for place, message in enumerate(messages):
         if _nests_deeper(message, MAX_JSON_DEPTH - _DEPTH_OF_MESSAGES):
@@ -70,6 +67,14 @@ def check_messages(messages: Sequence[Any]) -> None:
                 _check_arguments(where, arguments)
         if not isinstance(answered := message.get("tool_call_id"), str | None):
             raise InvalidPrompt(f"message {place} must have text as its tool_call_id, got {answered!r}")
+
+
+def _check_list(messages: object) -> None:
+    if isinstance(messages, str) or not isinstance(messages, Sequence):
+        raise InvalidPrompt(f"a list of messages is needed, not {type(messages).__name__}")
+    for place, message in enumerate(messages):
+        if not isinstance(message, Mapping):
+            raise InvalidPrompt(f"item {place} of a transcript must be a message, got {shown(message)}")
 
 
 def _nests_deeper(value: object, most: int) -> bool:

@@ -10,8 +10,8 @@ from typing import Any, Unpack
 import msgspec
 from anyio import to_thread
 
-from greenroom.chat.conversation import MAX_ROUNDS, Conversation, OnCancel, Settings, WhenBusy
-from greenroom.chat.dispatch import Dispatch, OnToolError
+from greenroom.chat.conversation import MAX_REJECTIONS, MAX_ROUNDS, Conversation, OnCancel, Settings, WhenBusy
+from greenroom.chat.dispatch import Dispatch, OnRejected, OnToolError
 from greenroom.chat.messages import (
     Message,
     SavedTranscript,
@@ -51,7 +51,9 @@ class ChatSession:
 
     `on_tool_error`: an exception of a tool is told to the model ("tell": its type's name alone, but for `ToolFailed`,
     whose text is meant for it), raised ("raise"), or told as a function of the call and the exception says. It is
-    logged with its traceback in any case. `on_cancel`: of a turn that was
+    logged with its traceback in any case. `on_rejected`: of a call that could not be used the model is told, with the
+    reason, and is asked again ("tell", at most `max_rejections` times a turn), the turn ends ("raise"), or the model is
+    told what a function of the event says. `on_cancel`: of a turn that was
     cut, nothing is kept ("rollback") or what was said ("keep_partial"). A question while a turn runs waits, fails with
     `SessionBusy` ("raise"), or stops that turn ("stop"), as `when_busy` says.
 
@@ -73,7 +75,9 @@ class ChatSession:
         parameters: GenerateParameters | None = None,
         template_options: Mapping[str, Any] | None = None,
         max_rounds: int = MAX_ROUNDS,
+        max_rejections: int = MAX_REJECTIONS,
         on_tool_error: OnToolError = "tell",
+        on_rejected: OnRejected = "tell",
         on_cancel: OnCancel = "rollback",
         when_busy: WhenBusy = "wait",
         context_overflow: Overflow = "error",
@@ -85,7 +89,9 @@ class ChatSession:
             tool_format=tool_format,
             template_options=template_options,
             max_rounds=max_rounds,
+            max_rejections=max_rejections,
             on_tool_error=on_tool_error,
+            on_rejected=on_rejected,
             on_cancel=on_cancel,
             when_busy=when_busy,
             context_overflow=context_overflow,
@@ -124,8 +130,9 @@ class ChatSession:
     def stream_events(self, prompt: Question, **overrides: Unpack[TurnOptions]) -> EventTurn:
         """Every event of every round, with a `ToolResult` for each call that was run, then one `Info` with their sums.
 
-        A `tool_choice` that forces calls forces them in the first round: the others answer what these gave. A rejected
-        call ends the turn: no call of its round is run, and the text of all is kept in the transcript.
+        A `tool_choice` that forces calls forces them in the first round: the others answer what these gave. Beside a
+        rejected call none of its round is run, and the text of all is kept in the transcript; the model is told as
+        `on_rejected` says, and where it is not the turn ends.
         """
         return EventTurn(self._turn(prompt, overrides))
 

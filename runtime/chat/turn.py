@@ -52,6 +52,8 @@ class Turn:
         """What the reader gets before anything else is read."""
         self.is_exhausted = False
         """Its rounds are over, and the model waits for results."""
+        self._num_rejections = 0
+        """Rounds after which the model was told of calls that could not be used."""
         self._scope: CancelScope | None = None
         self._hold: Hold | None = None
         """Has a drain of the runtime wait for all rounds."""
@@ -146,6 +148,10 @@ class Turn:
         if not isinstance(event, Info):
             self._output.add(event)
             return event
+        return await self._end_round(event)
+
+    async def _end_round(self, event: Info) -> Info | None:
+        """The turn's end, or None where it goes on."""
         self._infos.append(event)
         self._conversation.tokens_used = event.prompt_tokens + event.generation_tokens
         if event.stop_reason == "cancelled":
@@ -156,6 +162,9 @@ class Turn:
                 return None
             self.is_exhausted = True
             self._finish(complete=True)
+        elif event.stop_reason == "stop" and self._may_try_again():
+            self._tell_rejections()
+            return None
         else:
             self._finish(complete=True)
         return self.info
@@ -169,6 +178,29 @@ class Turn:
             and self._stopped_by is None
             and dispatch.can_run(calls, conversation.toolbox, conversation.settings.tool_dispatch)
         )
+
+    def _may_try_again(self) -> bool:
+        """Whether the model is told of its calls that could not be used, and asked again."""
+        settings = self._conversation.settings
+        return (
+            bool(self._output.rejected)
+            and settings.on_rejected != "raise"
+            and self._stopped_by is None
+            and self._num_rejections < settings.max_rejections
+            and len(self._infos) < settings.max_rounds
+        )
+
+    def _tell_rejections(self) -> None:
+        self._num_rejections += 1
+        told = dispatch.told_of_rejections(self._output.rejected, self._conversation.settings.on_rejected)
+        self._begin_round([{"role": "user", "content": told}])
+
+    def _begin_round(self, answers: list[Message]) -> None:
+        """Ask the model again, with answers to what it said in this round."""
+        self._new += [self._output.message(self._conversation.thought_key), *answers]
+        self._output = _Output()
+        with nullcontext() if self._hold is None else self._hold.going_on():
+            self._stream = self._start(self._messages(), False)
 
     async def _run_tools(self) -> None:
         """Run the round's calls and begin the next round. Stopped meanwhile: the turn's end."""
@@ -185,10 +217,7 @@ class Turn:
             detail = self._stopped_by or "handle"
             self._ready.append(msgspec.structs.replace(self.info, stop_reason="cancelled", stop_detail=detail))
             return
-        self._new += [self._output.message(self._conversation.thought_key), *map(tool_message, results)]
-        self._output = _Output()
-        with nullcontext() if self._hold is None else self._hold.going_on():
-            self._stream = self._start(self._messages(), False)
+        self._begin_round(list(map(tool_message, results)))
 
     async def _check_results(self) -> None:
         """Raise `InvalidPrompt` where the template takes no such calls and results: before a tool has run."""

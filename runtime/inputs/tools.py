@@ -128,6 +128,13 @@ class Tool:
         except (RecursionError, Unresolvable, PatternTimeout):
             return False
 
+    def takes_by(self, schema: Any, value: Any) -> bool:
+        """Whether `value` fits `schema`, which may refer to definitions of the tool's."""
+        try:
+            return self._validator.takes(value, schema)
+        except (RecursionError, Unresolvable, PatternTimeout):
+            return False
+
     async def call(self, arguments: Mapping[str, Any]) -> Any:
         """Run the function. A sync one runs on a worker thread, which a cancellation leaves behind.
 
@@ -231,6 +238,12 @@ class Toolbox:
     def get(self, name: str) -> Tool | None:
         """The tool of that name."""
         return self._tools.get(name)
+
+    def select(self, name: str | None) -> tuple[Tool, ...]:
+        """Each tool, or the one of that `name`. Raises `InvalidParameter` for a name that is none of theirs."""
+        if name is not None and name not in self._tools:
+            raise InvalidParameter("the tool's name", name, f"one of {', '.join(self.names())}")
+        return tuple(tool for tool in self if name in (None, tool.name))
 
     def names(self) -> tuple[str, ...]:
         """Every name, in the order given."""

@@ -1,28 +1,26 @@
-"""Reading calls that mlx-lm's parsers do not read: JSON under various names, DeepSeek's and Functionary's frames.
+"""Reading whole frames: JSON under various names, names in front of JSON, Python's calls.
 
 Every reader takes the whole text of a frame, markers included, and gives `Written`s whose texts joined are that text.
+It accounts for each character: what is left over makes the frame unreadable.
 """
 
 from __future__ import annotations
 
 import ast
-import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
+
+from greenroom.parsing.values import JSON, python_value
 
 __all__ = [
     "Written",
     "call_of",
-    "deepseek",
-    "functionary",
-    "gemma_texts",
+    "cut_text",
     "headed_calls",
     "json_calls",
-    "json_texts",
     "python_calls",
-    "python_texts",
     "tiles",
 ]
 
@@ -38,19 +36,19 @@ class Written(NamedTuple):
 _NAMES = ("name", "tool_name", "function", "tool", "function_name")
 _ARGUMENTS = ("arguments", "parameters", "args", "input")
 _IDS = ("id", "tool_call_id", "call_id")
-_JSON = json.JSONDecoder(strict=False)  # models write line breaks into strings
+_TYPES = ("type", "index")
+_FAILURES = (ValueError, RecursionError, SyntaxError, MemoryError)
 
 
-def json_calls(raw: str, start: str, end: str = "") -> list[Written]:
+def json_calls(raw: str, start: str, end: str = "", *, closer: str = " \n;`") -> list[Written]:
     """A JSON object, or a list of them, between two markers; what stands around each goes to its text."""
-    begin = len(start)
-    body = raw.removesuffix(end)[begin:] if end else raw[begin:]
-    place = begin + len(body) - len(body.lstrip())
+    stop = len(raw) - (len(end) if end and raw.endswith(end) else 0)
+    place = len(start) + _blanks(raw[len(start) :])
     try:
-        value, stop = _JSON.raw_decode(raw, place)
-        trailing = raw[stop : len(raw) - (len(end) if raw.endswith(end) and end else 0)].strip(" \n;`")
-    except (ValueError, RecursionError) as error:
+        value, behind = JSON.raw_decode(raw, place)
+    except _FAILURES as error:
         return [Written(raw, None, str(error))]
+    trailing = raw[behind:stop].strip(closer)
     if trailing:
         return [Written(raw, None, f"text behind the value: {trailing[:40]!r}")]
     if not isinstance(value, list):
@@ -60,25 +58,45 @@ def json_calls(raw: str, start: str, end: str = "") -> list[Written]:
     return [_object(text, each) for text, each in zip(_elements(raw, place, len(value)), value, strict=True)]
 
 
+def _blanks(text: str) -> int:
+    return len(text) - len(text.lstrip())
+
+
 def _object(raw: str, value: object) -> Written:
-    call = call_of(value)
+    try:
+        call = call_of(value)
+    except ValueError as error:
+        return Written(raw, None, str(error))
     return Written(raw, call, "" if call is not None else "no object with a name and arguments")
 
 
 def call_of(value: object) -> dict[str, Any] | None:
-    """Name, arguments and id of a call in JSON, whichever words it uses; None for what is no object."""
+    """Name, arguments and id of a call in JSON, whichever words it uses; None for what is no object.
+
+    Raises `ValueError` where something else stands in it: an argument beside the name, say.
+    """
     if not isinstance(value, Mapping):
         return None
     if isinstance(value.get("function"), Mapping):
-        value = {**value, **value["function"]}
-        del value["function"]
-    found = {"name": _first(value, _NAMES), "arguments": _first(value, _ARGUMENTS)}
-    given = _first(value, _IDS)
+        rest = {key: each for key, each in value.items() if key != "function"}
+        twice = sorted(rest.keys() & value["function"].keys())
+        if twice:
+            raise ValueError(f"given twice: {', '.join(twice)}")
+        value = {**rest, **value["function"]}
+    left = set(value) - set(_TYPES)
+    name, arguments, given = (_take(value, left, keys) for keys in (_NAMES, _ARGUMENTS, _IDS))
+    if left:
+        raise ValueError(f"beside a name and arguments there is {', '.join(sorted(left))[:80]}")
+    found = {"name": name, "arguments": arguments}
     return {**found, "id": given} if given is not None else found
 
 
-def _first(value: Mapping[str, Any], keys: Iterable[str]) -> Any:
-    return next((value[key] for key in keys if key in value), None)
+def _take(value: Mapping[str, Any], left: set[str], keys: Iterable[str]) -> Any:
+    key = next((key for key in keys if key in value), None)
+    if key is None:
+        return None
+    left.discard(key)
+    return value[key]
 
 
 def _elements(raw: str, place: int, count: int) -> list[str]:
@@ -86,119 +104,93 @@ def _elements(raw: str, place: int, count: int) -> list[str]:
     cuts = []
     at = place + 1
     for _ in range(count - 1):
-        at += len(raw[at:]) - len(raw[at:].lstrip())
-        _, at = _JSON.raw_decode(raw, at)
+        at += _blanks(raw[at:])
+        _, at = JSON.raw_decode(raw, at)
         cuts.append(at)
         at += raw[at:].index(",") + 1
-    return _cut(raw, cuts)
+    return cut_text(raw, cuts)
 
 
-def _cut(raw: str, places: Sequence[int]) -> list[str]:
+def cut_text(raw: str, places: Sequence[int]) -> list[str]:
+    """`raw` in pieces, cut at these places."""
     return [raw[begin:end] for begin, end in pairwise([0, *places, len(raw)])]
 
 
 def tiles(raw: str, begin: str) -> list[str]:
     """`raw` cut in front of each `begin` but the first: one piece a call."""
-    return _cut(raw, [match.start() for match in re.finditer(re.escape(begin), raw)][1:])
+    return cut_text(raw, [match.start() for match in re.finditer(re.escape(begin), raw)][1:])
 
 
-# Where the calls are that a parser of mlx-lm's found in one text: as many pieces as calls, which joined are the text.
+def headed_calls(raw: str, begin: int, head: re.Pattern[str], tail: re.Pattern[str], end: int) -> list[Written]:
+    """Calls between two places, each a `head`, a JSON object and a `tail`.
+
+    A head has a group `name` (`fenced` or `plain`), perhaps `id`. Of the first call that cannot be read on, all is one
+    unreadable text.
+    """
+    written: list[Written] = []
+    done, at = 0, begin
+    while raw[at:end].strip() or not written:
+        try:
+            match = _match(head, raw, at, end, "no name in front of an object")
+            value, behind = JSON.raw_decode(raw, match.end())
+            behind = _match(tail, raw, behind, end, "text behind the object").end()
+        except _FAILURES as error:
+            return [*written, Written(raw[done:], None, str(error))]
+        groups = match.groupdict()
+        name = next(filter(None, (groups.get(word) for word in ("name", "fenced", "plain"))), "")
+        call = {"name": name.strip(), "arguments": value}
+        given = groups.get("id")
+        written.append(Written(raw[done:behind], {**call, "id": given} if given else call))
+        done = at = behind
+    last = written[-1]
+    return [*written[:-1], last._replace(raw=last.raw + raw[done:])]
 
 
-def json_texts(raw: str) -> list[str]:
-    """Of a JSON list, cut behind each element. Raises `ValueError` where it is none."""
-    place = raw.index("[")
-    return _elements(raw, place, len(_JSON.raw_decode(raw, place)[0]))
+def _match(pattern: re.Pattern[str], raw: str, at: int, end: int, problem: str) -> re.Match[str]:
+    match = pattern.match(raw, at)
+    if match is None or match.end() > end:
+        raise ValueError(f"{problem}: {raw[at : at + 40]!r}")
+    return match
 
 
-def python_texts(raw: str) -> list[str]:
-    """Of `[f(a=1), g(b=2)]`, cut behind each call. Raises `SyntaxError` or `ValueError` where it is none."""
-    return _cut(raw, [end for _, end in _python_places(raw, raw.index("["), raw.rindex("]") + 1)[:-1]])
-
-
-_GEMMA = re.compile(r'<\|"\|>.*?<\|"\|>|(?P<call>call:[\w-]+\{)', re.DOTALL)
-
-
-def gemma_texts(raw: str) -> list[str]:
-    """Of `call:f{…}call:g{…}`, cut in front of each call; what looks like one inside of a string is none."""
-    return _cut(raw, [match.start() for match in _GEMMA.finditer(raw) if match["call"]][1:])
-
-
-_HEADED = re.compile(r"(?P<name>[^\s\[\]{}<>]+?)\s*(?:\[CALL_ID\](?P<id>[^\[\]]*))?\s*(?:\[ARGS\])?\s*(?=\{)")
-
-
-def headed_calls(raw: str, start: str) -> list[Written]:
-    """A name, perhaps an id, and a JSON object: `>>>name{…}`, `[TOOL_CALLS]name[CALL_ID]id[ARGS]{…}`."""
-    match = _HEADED.match(raw, len(start) + len(raw[len(start) :]) - len(raw[len(start) :].lstrip()))
-    if match is None:
-        return [Written(raw, None, "no name in front of an object")]
-    return [_read_call(raw, match["name"], raw[match.end() :], match["id"])]
-
-
-def _read_call(raw: str, name: str, arguments: str, given: str | None = None) -> Written:
+def python_calls(raw: str, begin: int, end: int) -> list[Written]:
+    """`[f(a=1), g(b=2)]`, or one call by itself, between two places, read as Python reads it and by no other rule."""
+    begin += _blanks(raw[begin:end])
+    body = raw[begin:end].rstrip()
     try:
-        value = _JSON.decode(arguments.strip())
-    except ValueError as error:
-        return Written(raw, None, str(error))
-    call = {"name": name.strip(), "arguments": value}
-    return Written(raw, {**call, "id": given} if given else call)
-
-
-_DEEPSEEK = re.compile(r"<｜tool▁call▁begin｜>(?P<head>.*?)<｜tool▁sep｜>(?P<body>.*?)<｜tool▁call▁end｜>", re.DOTALL)
-_FENCED = re.compile(r"\s*(?P<name>[^\n]+)\n```(?:json)?\n(?P<body>.*)\n?```\s*", re.DOTALL)
-
-
-def deepseek(raw: str) -> list[Written]:
-    """V3.1: name, separator, JSON. V3 and R1: a type, separator, name, and JSON in a fence."""
-    written = []
-    for text in tiles(raw, "<｜tool▁call▁begin｜>"):
-        match = _DEEPSEEK.search(text)
-        if match is None:
-            written.append(Written(text, None, "no complete call between its markers"))
-            continue
-        fenced = _FENCED.fullmatch(match["body"])
-        name, body = (fenced["name"], fenced["body"]) if fenced else (match["head"], match["body"])
-        written.append(_read_call(text, name, body))
-    return written
-
-
-_FUNCTIONARY = re.compile(r"<function=(?P<name>[^>\s]+)>(?P<body>.*?)(?:</function>)?", re.DOTALL)
-
-
-def functionary(raw: str) -> list[Written]:
-    """`<function=name>{…}</function>`."""
-    match = _FUNCTIONARY.fullmatch(raw)
-    return [Written(raw, None, "no name")] if match is None else [_read_call(raw, match["name"], match["body"])]
-
-
-def python_calls(raw: str, parse: Callable[..., Any]) -> list[Written]:
-    """`[f(a=1), g(b=2)]` without markers, read by mlx-lm's pythonic parser, one call at a time."""
-    try:
-        places = _python_places(raw, len(raw) - len(raw.lstrip()), len(raw.rstrip()))
-    except (SyntaxError, ValueError) as error:
+        tree = ast.parse(body, mode="eval").body
+        elements = tree.elts if isinstance(tree, ast.List) else [tree]
+        if not elements:
+            return [Written(raw, None, "an empty list of calls")]
+        calls = [_python_call(element) for element in elements]
+    except _FAILURES as error:
         return [Written(raw, None, str(error))]
-    texts = _cut(raw, [end for _, end in places[:-1]])
-    sources = [raw[begin:end] for begin, end in places]
-    return [_parse_call(text, source, parse) for text, source in zip(texts, sources, strict=True)]
+    offsets = [_offset(body, element) for element in elements[:-1]]
+    texts = cut_text(raw, [begin + offset for offset in offsets])
+    return [Written(text, call) for text, call in zip(texts, calls, strict=True)]
 
 
-def _python_places(raw: str, begin: int, end: int) -> list[tuple[int, int]]:
-    """Where each element of the Python list `raw[begin:end]` begins and ends. Raises `SyntaxError`, `ValueError`."""
-    body = raw[begin:end]
-    tree = ast.parse(body, mode="eval").body
-    if not isinstance(tree, ast.List) or not tree.elts:
-        raise ValueError("no list of calls")
-    places = []
-    for element in tree.elts:
-        source = ast.get_source_segment(body, element) or ""
-        begin = raw.index(source, begin)
-        places.append((begin, begin + len(source)))
-        begin += len(source)
-    return places
+def _offset(body: str, node: ast.expr) -> int:
+    """Where a node ends: Python counts lines, and bytes in them."""
+    lines = re.findall(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", body)
+    before = sum(map(len, lines[: (node.end_lineno or 1) - 1]))
+    line = lines[(node.end_lineno or 1) - 1].encode()
+    return before + len(line[: node.end_col_offset or 0].decode())
 
 
-def _parse_call(text: str, source: str, parse: Callable[..., Any]) -> Written:
-    try:
-        return Written(text, parse(f"[{source}]"))
-    except Exception as error:  # noqa: BLE001 - a foreign parser over what a model wrote: it may raise anything
-        return Written(text, None, f"{type(error).__name__}: {error}")
+def _python_call(node: ast.expr) -> dict[str, Any]:
+    if not isinstance(node, ast.Call):
+        raise ValueError(f"{ast.unparse(node)[:80]} is no call")  # noqa: TRY004 - of what a model wrote
+    if node.args or any(keyword.arg is None for keyword in node.keywords):
+        raise ValueError("an argument without its name")
+    return {"name": _dotted(node.func), "arguments": {str(k.arg): python_value(k.value) for k in node.keywords}}
+
+
+def _dotted(node: ast.expr) -> str:
+    match node:
+        case ast.Name(id=name):
+            return name
+        case ast.Attribute(value=parent, attr=name):
+            return f"{_dotted(parent)}.{name}"
+        case _:
+            raise ValueError(f"{ast.unparse(node)[:80]} is no name")

@@ -7,13 +7,13 @@ that it holds.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from copy import copy
 from typing import Literal, Protocol
 
 from greenroom.parsing.scanner import Scanner
 
-__all__ = ["Between", "CallFrame", "FrameState", "Value"]
+__all__ = ["Between", "CallFrame", "FrameState", "Orphan", "Value", "starts_with"]
 
 FrameState = Literal["open", "closed", "cut", "text"]
 """`open`: more is needed. `closed`: the frame is `text[:end]`. `cut`: so too, but what should close it is missing.
@@ -26,8 +26,13 @@ _LONGEST_HEAD = 1024
 class CallFrame(Protocol):
     """Text from an opening marker on."""
 
-    text: str
-    end: int
+    @property
+    def text(self) -> str:
+        """All that was taken."""
+
+    @property
+    def end(self) -> int:
+        """How much of it is the frame, once that has ended."""
 
     def push(self, text: str) -> FrameState:
         """Take what follows."""
@@ -42,18 +47,30 @@ class CallFrame(Protocol):
 class Between:
     """Ends behind `end`. An opening marker inside it means that the model forgot to close: there the frame is cut.
 
-    With `quotes` the body is JSON, and a marker inside of one of its strings closes nothing. If that string never ends,
-    the first such marker was the end after all.
+    A marker inside of a string closes and opens nothing: `quotes` are the characters around strings, as in JSON, and
+    `toggle` a marker around them. If that string never ends, the first such marker cuts the frame. `begins` tells of
+    what stands behind the opening whether a call may come of it (None: too short to tell); else all of this is text.
     """
 
-    def __init__(self, opening: str, end: str, *, quotes: bool = False, reopens: Sequence[str] | None = None) -> None:
-        self.text = ""
-        self.end = 0
+    def __init__(
+        self,
+        opening: str,
+        end: str,
+        *,
+        quotes: str = "",
+        toggle: str = "",
+        begins: Callable[[str], bool | None] | None = None,
+        reopens: Sequence[str] | None = None,
+    ) -> None:
+        self.text: str = ""
+        self.end: int = 0
         self._opening = opening
+        self._begins = begins
+        self._toggle = toggle
         self._marks = re.compile("|".join(map(re.escape, (end, *((opening,) if reopens is None else reopens)))))
         self._longest = max(len(end), len(opening))
         self._close = end
-        self._scanner = Scanner(loose=False) if quotes else None
+        self._scanner = Scanner(quotes, loose=False, many=True) if quotes else None
         self._looked = len(opening)
         """Markers that begin in front of this were seen."""
         self._scanned = len(opening)
@@ -63,6 +80,11 @@ class Between:
     def push(self, text: str) -> FrameState:
         """See `CallFrame.push`."""
         self.text += text
+        if self._begins is not None:
+            answer = self._begins(self.text[len(self._opening) :])
+            if not answer:
+                return "open" if answer is None else "text"
+            self._begins = None
         while (match := self._marks.search(self.text, self._looked)) is not None:
             if not self._is_quoted(match):
                 is_endless = self._scanner is not None and self._scanner.is_broken
@@ -78,6 +100,8 @@ class Between:
 
     def give_up(self) -> FrameState:
         """See `CallFrame.give_up`."""
+        if self._begins is not None:
+            return "text"
         if self._quoted is not None:
             return self._end_at(self._quoted)
         self.end = len(self.text)
@@ -92,9 +116,11 @@ class Between:
     def _end_at(self, match: re.Match[str]) -> FrameState:
         is_closed = match.group() == self._close
         self.end = match.end() if is_closed else match.start()
-        return "closed" if is_closed else "cut"
+        return "closed" if is_closed and match is not self._quoted else "cut"
 
     def _is_quoted(self, match: re.Match[str]) -> bool:
+        if self._toggle:
+            return self.text.count(self._toggle, len(self._opening), match.start()) % 2 == 1
         if self._scanner is None:
             return False
         self._scan(match.start())
@@ -109,10 +135,11 @@ class Between:
 class Value:
     """Ends with the JSON value, or the Python list, behind the opening marker and a head.
 
-    `head` matches what may stand between the marker and the value's bracket. Formats without a marker open with the
-    bracket itself and have `looks`: it tells of a beginning whether it is a call's (None: too short to tell). Where it
-    is not, all of this is text. A broken value ends where it breaks if it has no marker, else where the next marker or
-    the end of the answer cuts it. A literal `closing` behind the value belongs to the frame.
+    `head` matches what may stand between the marker and the value's bracket, `head_so_far` a beginning of that: where
+    neither does, all of this is text. A head that is one of `names` and never goes on is a call cut short. Formats
+    without a marker open with the bracket itself and have `looks`: it tells of a beginning whether it is a call's (None
+    where it is too short to tell). Where it is not, all of this is text. A broken value ends where it breaks if it has
+    no marker, else with the answer. A literal `closing` behind the value belongs to the frame.
     """
 
     def __init__(
@@ -120,14 +147,18 @@ class Value:
         opening: str,
         *,
         head: re.Pattern[str] | None = None,
+        head_so_far: re.Pattern[str] | None = None,
+        names: Collection[str] = (),
         looks: Callable[[str], bool | None] | None = None,
         quotes: str = '"',
         closing: str = "",
     ) -> None:
-        self.text = ""
-        self.end = 0
+        self.text: str = ""
+        self.end: int = 0
         self._opening = opening
         self._head = head
+        self._head_so_far = head_so_far
+        self._names = names
         self._looks = looks
         self._is_bare = looks is not None
         self._closing = closing
@@ -139,8 +170,9 @@ class Value:
         """See `CallFrame.push`."""
         self.text += text
         if self._begin is None and not self._begins():
-            is_lost = len(self.text) > len(self._opening) + _LONGEST_HEAD
-            return self._end_broken() if is_lost else self._end_reopened()
+            head = self.text[len(self._opening) :]
+            is_open = self._head_so_far is None or self._head_so_far.fullmatch(head) is not None
+            return "open" if is_open and len(head) <= _LONGEST_HEAD else "text"
         if self._looks is not None:
             answer = self._looks(self.text)
             if answer is None:
@@ -156,7 +188,8 @@ class Value:
 
     def give_up(self) -> FrameState:
         """See `CallFrame.give_up`."""
-        if self._looks is not None:
+        head = re.split(r"[\[\s]", self.text[len(self._opening) :].strip())[0]
+        if self._looks is not None or (self._begin is None and head not in self._names):
             return "text"
         if self._scanner.end is not None:
             self.end = (self._begin or 0) + self._scanner.end
@@ -183,14 +216,7 @@ class Value:
         if self._is_bare:
             self.end = self._scanner.seen
             return "cut"
-        return self._end_reopened()
-
-    def _end_reopened(self) -> FrameState:
-        again = self.text.find(self._opening, len(self._opening))
-        if again < 0:
-            return "open"
-        self.end = again
-        return "cut"
+        return "open"
 
     def _close(self, length: int) -> FrameState:
         self.end = (self._begin or 0) + length
@@ -202,3 +228,32 @@ class Value:
             self.end += len(rest) - len(bare) + len(self._closing)
             return "closed"
         return "open" if self._closing.startswith(bare) else "closed"
+
+
+class Orphan(Value):
+    """A bare JSON object that is a call's only if the marker `end`, which lacks its beginning, is right behind it."""
+
+    def __init__(self, end: str, looks: Callable[[str], bool | None]) -> None:
+        super().__init__("{", looks=looks, closing=end)
+
+    def push(self, text: str) -> FrameState:
+        """See `CallFrame.push`."""
+        state = super().push(text)
+        is_whole = state == "closed" and self.text[: self.end].endswith(self._closing)
+        return state if state == "open" or is_whole else "text"
+
+    def give_up(self) -> FrameState:
+        """See `CallFrame.give_up`."""
+        return "text"
+
+
+def starts_with(*leads: str) -> Callable[[str], bool | None]:
+    """Whether a text begins, behind white space, with one of `leads`; None where it is too short to tell."""
+
+    def begins(text: str) -> bool | None:
+        text = text.lstrip()
+        if text.startswith(leads):
+            return True
+        return None if any(lead.startswith(text) for lead in leads) else False
+
+    return begins

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import secrets
 from collections.abc import Mapping
 from copy import copy
 from typing import Any
 
 from greenroom.events import Function, RejectedToolCall, ToolCall
-from greenroom.inputs.tools import Tool, Toolbox
+from greenroom.inputs.tools import Toolbox
 from greenroom.parsing.call_bodies import Written
+from greenroom.parsing.decoding import decode_arguments
+from greenroom.parsing.values import read_json
 
 __all__ = ["PREVIEW", "Calls"]
 
@@ -25,8 +26,7 @@ class Calls:
     An id of the model's own is kept where it is the first of that id. Others follow from `salt` and the call's place,
     so that one generation, run again, gives the same ids; without a `salt` they are random. Without `keeps_ids` the
     model's own (that merely count) are not used. `nine` makes ids of nine letters and digits, which Mistral's templates
-    insist on. With `untyped`, arguments were written as texts: one that its schema does not take as a text, and takes
-    as the JSON that it spells, is that.
+    insist on. Arguments that were written as texts are what their schemas say.
     """
 
     def __init__(
@@ -36,10 +36,8 @@ class Calls:
         salt: str | None = None,
         nine: bool = False,
         keeps_ids: bool = True,
-        untyped: bool = False,
     ) -> None:
         self._tools = tools
-        self._untyped = untyped
         self._salt = secrets.token_hex(8) if salt is None else salt
         self._nine = nine
         self._keeps_ids = keeps_ids
@@ -70,10 +68,8 @@ class Calls:
         arguments = _object(call.get("arguments"))
         if arguments is None:
             return _reject("invalid_arguments", raw, name, "the arguments are no JSON object")
+        arguments = decode_arguments(tool, arguments)
         problem = tool.problem(arguments)
-        if problem is not None and self._untyped:
-            arguments = {key: _retype(tool, key, value) for key, value in arguments.items()}
-            problem = tool.problem(arguments)
         if problem is not None:
             return _reject("invalid_arguments", raw, name, problem)
         return ToolCall(Function(name, arguments), self._id(call.get("id") if self._keeps_ids else None), raw)
@@ -92,22 +88,12 @@ def _object(arguments: object) -> dict[str, Any] | None:
     """Arguments as a dict: some models write them as JSON in a string, some leave out an empty object."""
     if isinstance(arguments, str):
         try:
-            arguments = json.loads(arguments)
+            arguments = read_json(arguments)
         except (ValueError, RecursionError):
             return None
     if arguments is None:
         return {}
     return dict(arguments) if isinstance(arguments, Mapping) else None
-
-
-def _retype(tool: Tool, key: str, value: Any) -> Any:
-    if not isinstance(value, str) or tool.takes(key, value):
-        return value
-    try:
-        decoded = json.loads(value)
-    except (ValueError, RecursionError):
-        return value
-    return decoded if tool.takes(key, decoded) else value
 
 
 def _reject(reason: Any, raw: str, name: str | None, detail: str) -> RejectedToolCall:

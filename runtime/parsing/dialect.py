@@ -11,13 +11,14 @@ import msgspec
 from greenroom.backends.protocol import ModelInfo, Tokenizer
 from greenroom.errors import InvalidParameter
 from greenroom.inputs.tools import Toolbox
-from greenroom.parsing import harmony
-from greenroom.parsing.detect import DEFAULT, infer_format, infer_thinking
-from greenroom.parsing.formats import ALIASES, HARMONY, Format, find
+from greenroom.parsing.channels import HarmonyReader
+from greenroom.parsing.formats import harmony
+from greenroom.parsing.formats.format import Format
+from greenroom.parsing.formats.registry import ALIASES, DEFAULT, HARMONY, find, infer_format
 from greenroom.parsing.marker_stream import Pieces
 from greenroom.parsing.message_reader import MessageReader, Style
 from greenroom.parsing.reader import Reader
-from greenroom.parsing.thinking import Thinking
+from greenroom.parsing.thinking import Thinking, infer_thinking
 
 __all__ = ["Dialect"]
 
@@ -53,8 +54,8 @@ class Dialect(msgspec.Struct, frozen=True):
         thinking = infer_thinking(model)
         if name is None and not has_tools:
             return cls(DEFAULT, None, thinking)
-        needs_form = has_tools or name in _DROPPING
-        return cls(name or DEFAULT, find(name or DEFAULT) if needs_form else None, thinking)
+        form = find(name or DEFAULT)
+        return cls(form.name, form if has_tools or form.drops else None, thinking)
 
     @property
     def is_plain(self) -> bool:
@@ -73,7 +74,7 @@ class Dialect(msgspec.Struct, frozen=True):
             raise InvalidParameter("reasoning", style, "'events', 'text' or 'drop'")
         reader: MessageReader
         if self.name == HARMONY:
-            reader = harmony.HarmonyReader(tools, style=style, salt=salt)
+            reader = HarmonyReader(tools, style=style, salt=salt)
         else:
             reader = Reader(self.form, self.thinking, tools, style=style, salt=salt)
         opened_markers = self.opened_markers(prompt_tail)
@@ -107,7 +108,3 @@ class Dialect(msgspec.Struct, frozen=True):
             return marks + form.drops
         opens = tuple(marker.text for marker in form.opens)
         return marks + form.drops + opens + form.inner + form.closes
-
-
-_DROPPING = frozenset({"command_r7b", "functionary_v3_2", "kimi_k3", "llama4_pythonic"})
-"""Formats whose markers stand in texts without calls too."""

@@ -23,5 +23,8 @@ class MessageReader(Protocol):
     def finish(self, reason: StopReason) -> list[Piece]:
         """The message is over: what was held back."""
 
+    def is_thought(self, character: str) -> bool:
+        """Whether the next character, if it is this one, is a thought's or the white space around one."""
+
     def fork(self) -> MessageReader:
         """An independent copy."""

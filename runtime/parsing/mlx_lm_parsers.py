@@ -1,74 +1,46 @@
-"""mlx-lm's parsers behind our interface: each call read by itself, and what they raise or make up, caught."""
+"""mlx-lm's parsers behind our interface, for formats without a reader of our own: what they leave out is not run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import json
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from greenroom.inputs.tools import Toolbox
-from greenroom.parsing.call_bodies import Written, call_of, tiles
+from greenroom.parsing.call_bodies import Written, call_of
 
-__all__ = ["Texts", "read"]
+__all__ = ["read"]
 
-
-Texts = Callable[[str], list[str]]
-"""Cuts a text that holds several calls into one piece a call. It may raise where it cannot."""
+_WORD = re.compile(r"\w+")
 
 
-def read(raw: str, parser: Any, tools: Toolbox, *, each: str = "", texts: Texts | None = None) -> list[Written]:
-    """Every call of a frame, by `parser` (with `start`, `end` and `parse`).
+def read(raw: str, parser: Any, tools: Toolbox) -> list[Written]:
+    """The call of a frame, by `parser` (with `start`, `end` and `parse`).
 
-    `each` begins every call of a frame that holds several: then one that cannot be read takes no other with it, and
-    each has its own text. Where the parser finds several calls in one text, `texts` says which part of it is whose;
-    where that is not known, the first has all of it.
+    Where it finds several, the first has all of the text. A frame is unreadable if words of it stand more often in the
+    text than in what the parser made of it, tags aside.
     """
-    written: list[Written] = []
-    for text in tiles(raw, each) if each else [raw]:
-        written += [_check_end(one, each) for one in _read(text, parser, tools, texts)]
-    return written
-
-
-def _check_end(written: Written, each: str) -> Written:
-    """A name with a marker in it was taken from a call that lacks its end."""
-    name = written.call.get("name") if written.call is not None else None
-    if each and isinstance(name, str) and each in name:
-        return Written(written.raw, None, "the call's end is missing")
-    return written
-
-
-def _read(text: str, parser: Any, tools: Toolbox, texts: Texts | None) -> list[Written]:
-    body = text.removeprefix(parser.start)
+    body = raw.removeprefix(parser.start)
     body = body.removesuffix(parser.end) if parser.end else body
     try:
         found = parser.parse(body, tools.schemas)
+        calls = found if isinstance(found, Sequence) and not isinstance(found, str) else [found]
+        written = [call_of(call) for call in calls]
     except Exception as error:  # noqa: BLE001 - a foreign parser over what a model wrote: it may raise anything
-        return [Written(text, None, f"{type(error).__name__}: {error}")]
-    calls = found if isinstance(found, Sequence) and not isinstance(found, str) else [found]
-    if not calls:
-        return [Written(text, None, "no call")]
-    parts = _share_text(text, len(calls), texts)
-    return [_check_call(part, call, tools) for part, call in zip(parts, calls, strict=True)]
+        return [Written(raw, None, f"{type(error).__name__}: {error}")]
+    read_calls = [call for call in written if call is not None]
+    if not read_calls or len(read_calls) < len(written):
+        return [Written(raw, None, "no call with a name and arguments")]
+    left = _left_over(body, read_calls)
+    if left:
+        return [Written(raw, None, f"the parser leaves out {left[:40]!r}")]
+    return [Written(raw if place == 0 else "", call) for place, call in enumerate(read_calls)]
 
 
-def _share_text(text: str, count: int, texts: Texts | None) -> list[str]:
-    """The part of `text` that is each call's."""
-    if count > 1 and texts is not None:
-        with suppress(SyntaxError, ValueError, RecursionError):  # then nobody knows
-            parts = texts(text)
-            if len(parts) == count:
-                return parts
-    return [text, *[""] * (count - 1)]
-
-
-def _check_call(text: str, call: object, tools: Toolbox) -> Written:
-    if not isinstance(call, Mapping):
-        return Written(text, None, f"no object with a name and arguments, but {type(call).__name__}")
-    call = call if "name" in call and "arguments" in call else call_of(call) or call
-    arguments = call.get("arguments")
-    # GLM's parser puts what it cannot read into an argument "raw", of a tool "unknown" where it finds no name.
-    if isinstance(arguments, Mapping) and set(arguments) == {"raw"}:
-        tool = tools.get(str(call.get("name")))
-        if tool is None or "raw" not in tool.parameters.get("properties", {}):
-            return Written(text, None, "no arguments that the format knows")
-    return Written(text, {**call, "arguments": arguments})
+def _left_over(body: str, calls: Sequence[Mapping[str, Any]]) -> str:
+    """The first word of `body`, outside of tags, that is in none of the calls."""
+    told = set(_WORD.findall(json.dumps(calls, ensure_ascii=False, default=str).lower().replace("\\n", " ")))
+    told |= {"name", "arguments", "parameters", "true", "false", "null", "none", "call", "function"}
+    text = re.sub(r"<[^<>\n]*>", " ", body.replace("\\n", " "))
+    return next((word for word in _WORD.findall(text.lower()) if word not in told), "")

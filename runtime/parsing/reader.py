@@ -19,10 +19,11 @@ from greenroom.inputs.tools import Toolbox
 from greenroom.parsing.call_bodies import Written
 from greenroom.parsing.call_frames import CallFrame, FrameState
 from greenroom.parsing.calls import Calls
-from greenroom.parsing.formats import Format
+from greenroom.parsing.formats.format import Format
 from greenroom.parsing.markers import BLANK, Marker, Markers
 from greenroom.parsing.message_reader import Piece, Style
 from greenroom.parsing.thinking import Thinking
+from greenroom.parsing.thought_frames import ThoughtFrames
 
 __all__ = ["Reader"]
 
@@ -43,10 +44,21 @@ class Reader:
         self._tools = tools if tools is not None else Toolbox(())
         self._thinking = thinking
         self._style: Style = style
-        ways = {} if form is None else {"nine": form.nine, "keeps_ids": form.keeps_ids, "untyped": form.untyped}
+        ways = {} if form is None else {"nine": form.nine, "keeps_ids": form.keeps_ids}
         self._calls = Calls(self._tools, salt=salt, **ways)
         self._markers = Markers(_markers(self._form, form, thinking))
+        self._is_over = False
+        """A call broke: what follows it is none."""
+        self._is_mention = False
+        """A marker of calls turned out to be text: so is the one that would end it."""
+        self._said = False
+        self._thought = ThoughtFrames(self._form, self._tools.names())
+        self._unended = ""
+        """Why a thought that has a call did not end, where that is no end of the model's own."""
+        self._is_late = False
+        """The answer ended inside of a thought: what is left of it is told."""
         self._held = ""
+        self._is_final = False
         self._before = ""
         """The text in front of what is held, as far as its last line; a letter stands for all lines before."""
         self._is_thinking = False
@@ -66,16 +78,22 @@ class Reader:
         """See `MessageReader.finish`. A call that is still open is read where it may be, else rejected."""
         return self._run("", reason)
 
+    def is_thought(self, character: str) -> bool:
+        """See `MessageReader.is_thought`."""
+        return self._is_thinking or (self._skips and character.isspace())
+
     def fork(self) -> Reader:
         """See `MessageReader.fork`."""
         twin = copy(self)
         twin._calls = self._calls.fork()  # noqa: SLF001 - its own kind
         twin._frame = self._frame and self._frame.fork()  # noqa: SLF001
+        twin._thought = self._thought.fork()  # noqa: SLF001
         twin._events = []  # noqa: SLF001
         return twin
 
     def _run(self, text: str, final: StopReason | None) -> list[Piece]:
         self._held += text
+        self._is_final = final is not None
         while True:
             if self._frame is not None:
                 goes_on = self._step_call(final)
@@ -98,6 +116,8 @@ class Reader:
         if found.marker is not None and found.marker.kind == "call":
             self._open_call(text, found.marker)
             return True
+        if found.marker is not None and found.marker.kind == "close" and not self._may_drop(text, found.marker, final):
+            return self._hold_close(text, found.marker)
         is_over = final is not None or found.marker is not None
         text = self._between_calls(text, is_over=is_over)
         self._tell(text)
@@ -107,6 +127,23 @@ class Reader:
         if found.marker.kind == "think":
             self._is_thinking = self._skips = True
         self._verbatim(found.marker)
+        return True
+
+    def _may_drop(self, text: str, marker: Marker, final: StopReason | None) -> bool:
+        """Whether a marker that ends no call means nothing: at the answer's ends, or behind a call."""
+        if self._is_mention:
+            return False
+        is_last = final is not None and not self._held[len(marker.text) :].strip()
+        return is_last or not (self._before + text).rpartition("\x00")[2].strip()
+
+    def _hold_close(self, text: str, marker: Marker) -> bool:
+        """Wait for what stands behind a marker that ends no call; or take it for text."""
+        rest = self._held[len(marker.text) :]
+        self._tell(self._between_calls(text, is_over=True))
+        if not rest.strip() and not self._is_mention and not self._is_final:
+            return False
+        self._say(marker.text)
+        self._held = rest
         return True
 
     def _between_calls(self, text: str, *, is_over: bool) -> str:
@@ -142,6 +179,10 @@ class Reader:
     def _say(self, text: str) -> None:
         if not text:
             return
+        if self._is_late:
+            self._think(text, closes=False)
+            return
+        self._said = self._said or bool(text.strip())
         last = self._events[-1] if self._events else None
         if isinstance(last, Chunk):
             self._events[-1] = Chunk(last.text + text)
@@ -159,17 +200,32 @@ class Reader:
         place = self._held.find(end)
         if place >= 0:
             self._think(self._held[:place], closes=True)
+            self._thought.reset()
             self._held = self._held[place + len(end) :]
             self._is_thinking = False
             self._skips = True
             self._verbatim(Marker(end, "think"))
             return True
+        held_from = self._thought.find(self._held)
+        if final is not None and self._thought.has_frame:
+            self._end_late(held_from, final)
+            return True
         free = len(self._held) if final is not None else _free(self._held, end)
+        free = min(free, held_from) if final is None else free
         if self._style != "text" and final is None:
             free = len(self._held[:free].rstrip())
         text, self._held = self._held[:free], self._held[free:]
+        self._thought.drop(free)
         self._think(text, closes=False)
         return False
+
+    def _end_late(self, place: int, final: StopReason) -> None:
+        """The answer ended inside of a thought that has a call: that is read as if the thought were over."""
+        text, self._held = self._held[:place], self._held[place:]
+        self._think(text, closes=False)
+        self._is_thinking, self._skips = False, False
+        self._is_late = True
+        self._unended = "" if final == "stop" else _CUT[final]
 
     def _think(self, text: str, *, closes: bool) -> None:
         if self._style == "text":
@@ -198,7 +254,7 @@ class Reader:
             self._lead = ""
             self._tell(whole)
         self._after_call = self._skips = False
-        self._frame = self._form.frame(marker.text)
+        self._frame = self._form.frame(marker.text, self._tools.names())
 
     def _step_call(self, final: StopReason | None) -> bool:
         """Give what is held to the frame; whether that has ended, or was no call."""
@@ -209,8 +265,6 @@ class Reader:
         state = frame.push(text)
         if state == "open" and final is not None:
             state = frame.give_up()
-            if state == "open":
-                frame.end, state = len(frame.text), "cut"
         if state == "open":
             return False
         self._close(frame, self._form, state, final)
@@ -220,6 +274,7 @@ class Reader:
         self._frame = None
         lead, self._lead = self._lead, ""
         if state == "text":
+            self._is_mention = not form.is_bare or self._is_mention
             self._take_as_text(lead, frame.text, 1)
             return
         raw, self._held = frame.text[: frame.end], frame.text[frame.end :]
@@ -232,9 +287,19 @@ class Reader:
             self._take_as_text(lead, raw + self._held, len(raw))
             return
         written[0] = written[0]._replace(raw=lead + written[0].raw)
-        self._events += [self._calls.event(each, cut=cut if is_last and final != "stop" else "") for each in written]
+        if self._unended:
+            written = [each._replace(call=None, problem="") for each in written]
+            cut = self._unended
+        if state == "cut" and written[-1].call is None:
+            self._end_calls()
+        is_cut = bool(self._unended) or (is_last and final != "stop")
+        self._events += [self._calls.event(each, cut=cut if is_cut else "") for each in written]
         self._after_call = True
-        self._before = ""
+        self._before = "x\n\x00" if self._said else ""
+
+    def _end_calls(self) -> None:
+        self._is_over = True
+        self._markers = Markers(_markers(None, self._form, self._thinking))
 
     def _read_frame(self, raw: str, form: Format, cut: str, final: StopReason | None) -> list[Written]:
         """A frame without its end is read where an incomplete one cannot pass for another."""
@@ -263,10 +328,11 @@ _CUT: dict[StopReason, str] = {
 
 def _markers(active: Format | None, form: Format | None, thinking: Thinking | None) -> tuple[Marker, ...]:
     opens = active.opens if active is not None else ()
+    opens += tuple(Marker(text, "close") for text in (active.closes if active is not None else ()))
     drops = tuple(Marker(text, "drop") for text in (form.drops if form is not None else ()))
     if thinking is None:
         return opens + drops
-    return (*opens, *drops, Marker(thinking.start, "think"), Marker(thinking.end, "drop"))
+    return (*opens, *drops, Marker(thinking.start, "think", "start"), Marker(thinking.end, "drop"))
 
 
 def _free(text: str, marker: str) -> int:

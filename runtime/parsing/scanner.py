@@ -13,14 +13,16 @@ class Scanner:
     """Walks a value that opens with a bracket. `end` is the number of characters up to its last bracket, once known.
 
     `is_broken` says that no value can come of it: brackets that do not match or, where they are not `loose`, a string
-    with a line break. `seen` characters were walked until then.
+    with a line break. With `many`, values follow each other and none of them is the end. `seen` characters were walked
+    until then.
     """
 
-    __slots__ = ("_escaped", "_loose", "_open", "_quotes", "end", "in_string", "is_broken", "seen")
+    __slots__ = ("_escaped", "_loose", "_many", "_open", "_quotes", "end", "in_string", "is_broken", "seen")
 
-    def __init__(self, quotes: str = '"', *, loose: bool = True) -> None:
+    def __init__(self, quotes: str = '"', *, loose: bool = True, many: bool = False) -> None:
         self._quotes = quotes
         self._loose = loose
+        self._many = many
         self._open: list[str] = []
         self._escaped = False
         self.seen = 0
@@ -52,7 +54,7 @@ class Scanner:
         elif character in "}])":
             if not self._open or self._open.pop() != character:
                 self.is_broken = True
-            elif not self._open:
+            elif not self._open and not self._many:
                 self.end = self.seen
 
     def _step_in_string(self, character: str) -> None:

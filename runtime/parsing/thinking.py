@@ -1,10 +1,12 @@
-"""The markers around a model's thinking."""
+"""The markers around a model's thinking, and which of them a model's files tell of."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["KNOWN", "Thinking"]
+from greenroom.backends.protocol import ModelInfo, Tokenizer
+
+__all__ = ["KNOWN", "Thinking", "infer_thinking"]
 
 
 class Thinking(NamedTuple):
@@ -25,3 +27,18 @@ KNOWN = (
     Thinking("<|open|>think<|sep|>", "<|close|>think<|sep|>"),
 )
 """In the order in which a model is asked for them."""
+
+
+def infer_thinking(model: ModelInfo) -> Thinking | None:
+    """The markers of thinking: what the backend knows, what the template writes, what is one token."""
+    if model.thinking is not None:
+        return Thinking(*model.thinking)
+    template = model.chat_template or ""
+    for known in KNOWN:
+        if known.start in template and known.end in template:
+            return known
+    return next((known for known in KNOWN if all(_is_token(mark, model.tokenizer) for mark in known)), None)
+
+
+def _is_token(mark: str, tokenizer: Tokenizer) -> bool:
+    return len(tokenizer.encode(mark, add_special_tokens=False)) == 1

@@ -11,6 +11,9 @@ from dataclasses import fields
 
 import msgspec
 
+from greenroom.constraints.calls.forced import ForcedCalls, JsonCall, NativeCall
+from greenroom.constraints.calls.json_writer import JsonWriter
+from greenroom.constraints.calls.writer import CallWriter
 from greenroom.constraints.constraint import Constraint, GrammarConstraint
 from greenroom.constraints.grammar_text import regex_unescape
 from greenroom.constraints.json_schemas.json_schema import AnyJson, JsonSchema
@@ -22,8 +25,7 @@ from greenroom.constraints.kinds.struct_tag import StructTag, Tag
 from greenroom.constraints.state import ConstraintState
 from greenroom.errors import InvalidConstraint, NotSupported
 from greenroom.files.json_depth import check_json_depth
-from greenroom.parsing.forced import ForcedCalls, JsonCall, NativeCall
-from greenroom.parsing.spelling import SPELLINGS
+from greenroom.parsing.formats.registry import writing_format
 from greenroom.parsing.thinking import Thinking
 
 __all__ = ["Budget", "Source", "budget_from", "budget_of", "constraint_from", "source_of"]
@@ -152,7 +154,8 @@ def _compound_source(constraint: Constraint) -> Source:
         case All(parts=parts):
             return _All(tuple([source_of(part) for part in parts]))
         case ForcedCalls(calls=calls, thinking=thinking, is_thinking=is_thinking):
-            return _Calls(tuple([_call(call) for call in calls]), thinking, is_thinking)
+            marks = None if thinking is None else Thinking(*thinking)
+            return _Calls(tuple([_call(call) for call in calls]), marks, is_thinking)
         case _:
             raise NotSupported(f"a file of a generation under {constraint!r}")
 
@@ -214,14 +217,23 @@ def _tag_from(tag: _Tag) -> Tag:
 def _call_from(call: _JsonCall | _NativeCall) -> JsonCall | NativeCall:
     if isinstance(call, _JsonCall):
         return JsonCall(call.begin, _schema_from(call.arguments), call.end)
-    if call.tool_format not in SPELLINGS:
-        raise InvalidConstraint(f"{call.tool_format!r} is no format of calls that we can spell")
+    writer = _writer(call.tool_format)
     try:
         check_json_depth(call.schema.encode())
         msgspec.json.decode(call.schema, type=dict[str, msgspec.Raw])
     except ValueError as cause:
         raise InvalidConstraint(f"the schema of the call {call.name!r} is no JSON object: {cause}") from cause
-    return NativeCall(call.tool_format, call.name, call.schema, call.opened)
+    return NativeCall(call.tool_format, call.name, call.schema, call.opened, writer)
+
+
+def _writer(tool_format: str) -> CallWriter:
+    try:
+        writer = writing_format(tool_format).writer
+    except NotSupported:
+        writer = None
+    if writer is None or isinstance(writer, JsonWriter):
+        raise InvalidConstraint(f"{tool_format!r} is no format of calls that we can spell")
+    return writer
 
 
 def _schema_from(source: _Schema) -> JsonSchema:

@@ -30,6 +30,8 @@ class TextDecoder:
     With `keep_tokens` each chunk carries all tokens since the chunk before it. Where the text of a token is held back
     in part, its token goes with the first part; tokens that no text follows (those of a stop string) are in no chunk.
 
+    A stop string inside of a thought ends nothing.
+
     With a `reader` the text, freed of stop strings, becomes what the reader makes of it: thinking and calls beside
     chunks. The tokens of these are in no chunk.
     """
@@ -57,6 +59,7 @@ class TextDecoder:
     def feed(self, tokens: Sequence[Sampled]) -> Decoded:
         """See `Decoder.feed`."""
         whole = ""
+        pieces: list[Payload] = []
         stop = None
         for sampled in tokens:
             token = sampled.token
@@ -67,13 +70,16 @@ class TextDecoder:
             if self._keep_tokens:
                 self._tokens.append(_token(sampled))
             if text and self._scan is not None:
-                text, met = self._scan.push(text)
+                text, met = self._scanned(text, self._scan, pieces)
                 if met is not None:
                     whole += text
                     self._has_met = True
                     stop = Stop("stop", "stop_string", met)
                     break
             whole += text
+        if pieces:
+            pieces += self._reader.feed(whole) if self._reader is not None and whole else ()
+            return Decoded(self._with_tokens(pieces), stop)
         if whole:
             return Decoded(self._told(whole), stop)
         return NOTHING if stop is None else Decoded((), stop)
@@ -84,9 +90,26 @@ class TextDecoder:
         told = self._told(text) if text else ()
         return told if self._reader is None else (*told, *self._with_tokens(self._reader.finish(reason)))
 
+    def _scanned(self, text: str, scan: _Scan, pieces: list[Payload]) -> tuple[str, str | None]:
+        """The text that is free to go, and the stop string that ends it. A thought ends at none.
+
+        With a reader, what it makes of the text goes to `pieces`: where a thought begins it alone knows.
+        """
+        if self._reader is None:
+            return scan.push(text)
+        for character in text:
+            if self._reader.is_thought(character):
+                free, met = scan.flush() + character, None
+            else:
+                free, met = scan.push(character)
+            pieces += self._reader.feed(free) if free else ()
+            if met is not None:
+                return "", met
+        return "", None
+
     def _rest(self) -> str:
         text = self._stream.flush()
-        if self._scan is not None:
+        if self._scan is not None and not (self._reader is not None and self._reader.is_thought(text[:1])):
             text, met = self._scan.push(text)
             if met is None:
                 text += self._scan.held
@@ -226,6 +249,11 @@ class _Scan:
         self._automaton = automaton
         self._state = 0
         self.held = ""
+
+    def flush(self) -> str:
+        """What is held, which becomes no stop string."""
+        held, self.held, self._state = self.held, "", 0
+        return held
 
     def push(self, text: str) -> tuple[str, str | None]:
         """The text that is free to go, and the stop string that ends it, if one is complete."""

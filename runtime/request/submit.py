@@ -14,7 +14,7 @@ from greenroom.actors.messages import Submit
 from greenroom.errors import InvalidParameter, NotSupported
 from greenroom.inputs import prompts
 from greenroom.inputs.prompts import Prompt
-from greenroom.parsing.detect import infer_thinking
+from greenroom.parsing.thinking import infer_thinking
 from greenroom.request.client import Client
 from greenroom.request.config import GenerationConfig, MakeDecoder
 from greenroom.request.context_buffer import ContextBuffer

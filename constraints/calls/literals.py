@@ -1,4 +1,4 @@
-"""Values by a JSON schema, as rules: in JSON between tags, as Python's literals, in Gemma's syntax.
+"""Values by a JSON schema, as rules: in JSON between tags, as Python's literals, in syntaxes of the kind.
 
 For JSON by itself there is llguidance's own, which enforces more keywords; this one knows what must not stand in a
 string. Keywords that are not enforced here are left to the check of the arguments.
@@ -13,12 +13,12 @@ from typing import Any
 
 import msgspec
 
+from greenroom.constraints.calls.plain import Plain
+from greenroom.constraints.calls.rules import Item, Rules, pattern
+from greenroom.constraints.calls.schemas import alternatives, with_bounds, with_definitions
 from greenroom.constraints.json_schemas.json_schema import JsonSchema
-from greenroom.parsing.plain import Plain
-from greenroom.parsing.rules import Item, Rules, pattern
-from greenroom.parsing.schemas import alternatives, with_bounds, with_definitions
 
-__all__ = ["FUNCTION_GEMMA", "GEMMA", "PYTHON", "Literals", "Syntax", "json_between"]
+__all__ = ["PYTHON", "Literals", "Syntax", "as_json", "as_literal", "as_text_or_json", "is_text"]
 
 _SCALARS = ({"type": "string"}, {"type": "number"}, {"type": "boolean"}, {"type": "null"})
 """What any value may be: nested ones have no end that a model must come to."""
@@ -79,31 +79,16 @@ class Syntax(msgspec.Struct, frozen=True, kw_only=True):
 PYTHON = Syntax(
     quotes='"',
     words=("True", "False", "None"),
-    plain=Plain(marks=("<|tool_call_start|>", "<|tool_call_end|>")),
+    plain=Plain(marks=()),
     comma=", ",
     colon=": ",
     escapes=True,
     quoted_keys=True,
 )
-GEMMA = Syntax(
-    quotes='<|"|>',
-    words=("true", "false", "null"),
-    plain=Plain(marks=('<|"|>', "<tool_call|>", "<|tool_call>", "\0")),
-    comma=",",
-    colon=":",
-)
-FUNCTION_GEMMA = Syntax(
-    quotes="<escape>",
-    words=("true", "false", "null"),
-    plain=Plain(marks=("<escape>", "}", "<start_function_call>")),
-    comma=",",
-    colon=":",
-    flat=True,
-)
-"""mlx-lm's reader ends an argument at the first comma, and the call at the first brace."""
+"""Python's own."""
 
 
-def json_between(marks: tuple[str, ...]) -> Syntax:
+def _json_between(marks: tuple[str, ...]) -> Syntax:
     """JSON whose strings hold none of `marks`: a reader that looks for these does not look for strings."""
     return msgspec.structs.replace(PYTHON, words=("true", "false", "null"), plain=Plain(marks=marks))
 
@@ -234,3 +219,54 @@ class Literals:
 
 def _json(schema: Any, root: Mapping[str, Any]) -> JsonSchema:
     return JsonSchema(with_bounds(with_definitions(schema, root)), separators=(", ", ": "), lenient=True)
+
+
+# Values with what ends them, as a `Spelling` asks for them.
+
+
+def as_json(rules: Rules, schema: Any, root: Mapping[str, Any], end: str, *, plain: Plain) -> str | None:
+    """A `Value` as JSON, strings in quotes."""
+    value = Literals(rules, _json_between(plain.marks), root).value(schema)
+    return None if value is None else f"{value} {rules.literal(end)}"
+
+
+def as_literal(rules: Rules, schema: Any, root: Mapping[str, Any], end: str, *, syntax: Syntax) -> str | None:
+    """A `Value` in that syntax, which needs no end."""
+    del end
+    return Literals(rules, syntax, root).value(schema)
+
+
+def as_text_or_json(
+    rules: Rules, schema: Any, root: Mapping[str, Any], end: str, *, plain: Plain, guesses: bool
+) -> str | None:
+    """A `Value`: strings as they are, else JSON; a string that may be something else must not look like it.
+
+    With `guesses`, the reader is sure of a string only where the schema says `"type": "string"`.
+    """
+    ways = list(alternatives(schema, root))
+    texts = [way for way in ways if is_text(way)]
+    if not texts:
+        return as_json(rules, schema, root, end, plain=plain)
+    others = [way for way in ways if not is_text(way)]
+    is_sure = isinstance(schema, Mapping) and schema.get("type") == "string" if guesses else not others
+    plain = msgspec.structs.replace(plain, guessed=not is_sure)
+    bodies = [plain.terminal(rules, way, _words(others)) for way in texts]
+    found = [rules.until(body, end) for body in bodies if body is not None]
+    structured = [way for way in others if way.get("type") not in ("boolean", "null")]
+    values = as_json(rules, {"anyOf": structured}, root, end, plain=plain) if structured else None
+    found += [] if values is None else [values]
+    return rules.rule(" | ".join(f"({way})" for way in found)) if found else None
+
+
+def is_text(way: Mapping[str, Any]) -> bool:
+    """Whether a string fits: the schema asks for one, or for anything."""
+    values = way["enum"] if "enum" in way else [way["const"]] if "const" in way else None
+    if values is not None:
+        return any(isinstance(value, str) for value in values)
+    return way.get("type") == "string" or not {"type", "properties", "items"}.intersection(way)
+
+
+def _words(others: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The words that are values of `others`: true, false and null."""
+    kinds = {way.get("type") for way in others if "enum" not in way and "const" not in way}
+    return (*(["true", "false"] if "boolean" in kinds else []), *(["null"] if "null" in kinds else []))

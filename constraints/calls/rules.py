@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
-from greenroom.constraints.constraint import GrammarConstraint
 from greenroom.constraints.grammar_text import nested_grammar, regex_escape, token_literal
 from greenroom.constraints.vocabulary import Vocabulary
 
@@ -14,6 +13,13 @@ __all__ = ["Item", "Rules", "pattern"]
 
 Item = tuple[str, bool]
 """An expression, and whether it has to be there."""
+
+
+class _Grammar(Protocol):
+    """What a `GrammarConstraint` is here."""
+
+    def grammar(self, vocabulary: Vocabulary) -> str:
+        """The form of llguidance."""
 
 
 class Rules:
@@ -37,7 +43,7 @@ class Rules:
         """Whether `text` is one special token."""
         return text in self._vocabulary.special_tokens
 
-    def json(self, schema: GrammarConstraint) -> str:
+    def json(self, schema: _Grammar) -> str:
         """A value by that schema."""
         name = f"json_{len(self._parts)}"
         self._parts.append(nested_grammar(schema.grammar(self._vocabulary), name))

@@ -27,6 +27,21 @@ _FARTHEST, _FINEST = 1e15, 1e-9
 """Of numbers that are not integers: what is between has no more digits than a double."""
 
 
+_SAYS = frozenset(
+    ["$ref", "allOf", "anyOf", "oneOf", "const", "enum", "type", "properties", "items", "prefixItems", "if", "not"]
+)
+_ANYTHING = {
+    "anyOf": [
+        {"type": "string"},
+        {"type": "number"},
+        {"type": "boolean"},
+        {"type": "null"},
+        {"type": "array", "items": {"anyOf": [{"type": kind} for kind in ("string", "number", "boolean", "null")]}},
+    ]
+}
+"""What stands for a schema that says nothing: a number without an end is none that can be held."""
+
+
 def with_bounds(schema: Any) -> Any:
     """The schema with an end to all that it leaves open, where a small model might go on for ever.
 
@@ -35,7 +50,7 @@ def with_bounds(schema: Any) -> Any:
     """
     if not isinstance(schema, Mapping):
         return schema
-    new = dict(schema)
+    new = dict(schema) if _SAYS.intersection(schema) else {**_ANYTHING, **schema}
     for word in _MAPS:
         if isinstance(new.get(word), Mapping):
             new[word] = {key: with_bounds(value) for key, value in new[word].items()}

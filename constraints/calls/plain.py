@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from greenroom.parsing.rules import Rules, pattern
+from greenroom.constraints.calls.rules import Rules, pattern
 
 __all__ = ["Plain"]
 

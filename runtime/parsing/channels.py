@@ -1,4 +1,4 @@
-"""Harmony, the format of gpt-oss: a turn is several messages, each in a channel.
+"""Harmony's reader: a turn of gpt-oss is several messages, each in a channel.
 
     <|channel|>analysis<|message|>…<|end|><|start|>assistant<|channel|>commentary to=functions.f
     <|constrain|>json<|message|>{…}<|call|>
@@ -8,7 +8,6 @@ Analysis is thinking, final is the answer, commentary is text for the user, or a
 
 from __future__ import annotations
 
-import json
 import re
 from copy import copy
 
@@ -16,16 +15,22 @@ from greenroom.events import Chunk, Reasoning, StopReason
 from greenroom.inputs.tools import Toolbox
 from greenroom.parsing.call_bodies import Written
 from greenroom.parsing.calls import Calls
+from greenroom.parsing.formats.harmony import MARKS
 from greenroom.parsing.message_reader import Piece, Style
+from greenroom.parsing.values import read_json
 
-__all__ = ["MARKS", "HarmonyReader"]
+__all__ = ["HarmonyReader"]
 
-MARKS = ("<|start|>", "<|channel|>", "<|constrain|>", "<|message|>", "<|end|>", "<|return|>", "<|call|>")
 _ANY = re.compile("|".join(map(re.escape, MARKS)))
 _HEADS = ("<|start|>", "<|channel|>", "<|constrain|>")
 _ENDS = ("<|end|>", "<|return|>", "<|call|>")
 _RECIPIENT = re.compile(r"\bto=(?P<name>\S+?)(?=<\||\s|$)")
-_CHANNEL = re.compile(r"<\|channel\|>\s*(?P<name>\w+)")
+_CHANNEL = re.compile(r"(?:<\|channel\|>\s*|^(?:assistant)?\s*(?=analysis|commentary|final))(?P<name>\w+)")
+_WHOLE_LEAD = re.compile(
+    r"\s*(?:assistant)?\s*(?:analysis|commentary|final)?(?:\s*to=[\w.\-]+)?(?:\s*(?:json|code))?\s*"
+)
+_LEAD = re.compile(r"\s*\w*(?:\s*(?:analysis|commentary|final)?\s*(?:t|to|to=[\w.\-]*)?(?:\s*(?:json|code)?)?)?\s*")
+"""A header that lacks its marker, and what one may begin with."""
 _LONGEST_HEAD = 512
 """Characters of a header: role, channel, recipient and type. More is text that lacks its markers."""
 
@@ -41,6 +46,9 @@ class HarmonyReader:
         self._head = ""
         """The header so far, or of the message that is being read; empty between messages."""
         self._in_head = False
+        self._lead = ""
+        """What may be a header that lacks its marker; kept from the message's beginning on."""
+        self._may_lead = True
         self._body = ""
         """A call's body so far."""
         self._events: list[Piece] = []
@@ -65,11 +73,17 @@ class HarmonyReader:
         """See `MessageReader.finish`."""
         text, self._held = self._held, ""
         self._text(text)
+        lead, self._lead, self._may_lead = self._lead, "", False
+        self._text(lead)
         if self._in_head:
             self._drop_header()
         elif self._kind() == "call":
             self._end(reason)
         return self._take_events()
+
+    def is_thought(self, character: str) -> bool:  # noqa: ARG002 - channels say it
+        """See `MessageReader.is_thought`."""
+        return self._in_head or (bool(self._head) and self._kind() == "analysis")
 
     def fork(self) -> HarmonyReader:
         """See `MessageReader.fork`."""
@@ -83,6 +97,13 @@ class HarmonyReader:
         return events
 
     def _mark(self, mark: str) -> None:
+        lead, self._lead = self._lead, ""
+        if lead and (mark == "<|start|>" or mark in _ENDS or not _WHOLE_LEAD.fullmatch(lead)):
+            self._may_lead = False
+            self._text(lead)
+        elif lead:
+            self._in_head = True
+            self._head = lead
         if mark == "<|message|>":
             self._in_head = False
             self._body = ""
@@ -98,6 +119,12 @@ class HarmonyReader:
             self._head += mark
 
     def _text(self, text: str) -> None:
+        if text and not self._in_head and not self._head and self._may_lead:
+            self._lead += text
+            self._may_lead = _LEAD.fullmatch(self._lead) is not None and len(self._lead) <= _LONGEST_HEAD
+            if self._may_lead:
+                return
+            text, self._lead = self._lead, ""
         if not text:
             return
         if self._in_head:
@@ -121,10 +148,15 @@ class HarmonyReader:
         self._events.append(event)
 
     def _kind(self) -> str:
-        if self._tools is not None and _RECIPIENT.search(self._head):
+        if self._tools is not None and self._recipient():
             return "call"
-        channel = _CHANNEL.search(self._head)
-        return "analysis" if channel is not None and channel["name"] == "analysis" else "text"
+        channels = _CHANNEL.findall(self._head)
+        return "analysis" if channels and channels[-1] == "analysis" else "text"
+
+    def _recipient(self) -> str:
+        """Whom the message is for; empty for the user: an assistant that names itself calls nobody."""
+        names = [name for name in _RECIPIENT.findall(self._head) if name not in ("assistant", "user", "all")]
+        return names[-1] if names else ""
 
     def _drop_header(self) -> None:
         """There was no message behind the header: what is not a marker, a role or a channel is text."""
@@ -141,14 +173,14 @@ class HarmonyReader:
             cut = "" if mark or reason in (None, "stop") else f"the answer ended as {reason!r} inside of the call"
             self._events.append(self._calls.event(self._read_call(mark, cut), cut=cut))
         self._head = self._body = ""
+        self._may_lead = True
 
     def _read_call(self, mark: str, cut: str) -> Written:
         raw = self._head + self._body + mark
-        match = _RECIPIENT.search(self._head)
-        if cut or match is None:
+        if cut:
             return Written(raw, None, cut)
         try:
-            arguments = json.loads(self._body, strict=False) if self._body.strip() else {}
+            arguments = read_json(self._body) if self._body.strip() else {}
         except (ValueError, RecursionError) as error:
             return Written(raw, None, str(error))
-        return Written(raw, {"name": match["name"].removeprefix("functions."), "arguments": arguments})
+        return Written(raw, {"name": self._recipient().removeprefix("functions."), "arguments": arguments})

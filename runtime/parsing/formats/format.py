@@ -1,0 +1,53 @@
+"""What there is to know of one format of calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+import msgspec
+
+from greenroom.constraints.calls.writer import CallWriter
+from greenroom.inputs.tools import Toolbox
+from greenroom.parsing.call_bodies import Written
+from greenroom.parsing.call_frames import CallFrame
+from greenroom.parsing.markers import Marker
+
+__all__ = ["Format", "call_markers"]
+
+
+class Format(msgspec.Struct, frozen=True, kw_only=True):
+    """One way of writing calls.
+
+    `frame` collects from an opening marker on, and is told the names of the tools; `read` takes a whole frame. `closes`
+    are the markers that end it, `inner` those that stand inside of it, `drops` such that mean nothing in the text. A
+    frame without its closing marker is read if `is_strict`: then what is incomplete cannot be read as something else.
+    `is_bare` opens with a bracket, so what opened may be text. `begins` is a marker that the chat template may have
+    written already.
+    """
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    told_by: tuple[tuple[str, ...], ...] = ()
+    """Texts of a chat template: all of one of these tell the format, whatever else is known of the model."""
+    guessed_by: tuple[tuple[str, ...], ...] = ()
+    """As `told_by`, where neither that nor mlx-lm's own guess tells anything."""
+    opens: tuple[Marker, ...]
+    frame: Callable[[str, Collection[str]], CallFrame]
+    read: Callable[[str, Toolbox], list[Written]]
+    writer: CallWriter | None = None
+    """Writes forced calls; None where nothing can."""
+    closes: tuple[str, ...] = ()
+    inner: tuple[str, ...] = ()
+    drops: tuple[str, ...] = ()
+    is_strict: bool = True
+    is_bare: bool = False
+    nine: bool = False
+    """Ids have nine letters and digits, as the template insists."""
+    keeps_ids: bool = True
+    """The model's own ids mean something beyond their message."""
+    begins: str = ""
+
+
+def call_markers(*texts: str) -> tuple[Marker, ...]:
+    """Markers that open calls wherever they stand."""
+    return tuple(Marker(text, "call") for text in texts)
