@@ -10,6 +10,7 @@ import numpy.typing as npt
 from greenroom.constraints.masks import masked_logits
 from greenroom.constraints.state import ConstraintState
 from greenroom.errors import ConstraintFailed, InvalidParameter, TokenRefused
+from greenroom.values import integer
 
 __all__ = ["Matcher"]
 
@@ -29,8 +30,11 @@ class Matcher:
 
         End tokens are allowed where the text is complete. Raises `ConstraintFailed` where the constraint broke.
         """
-        if logits.shape != (self._vocab_size,):
-            raise InvalidParameter("logits", logits.shape, f"an array of shape ({self._vocab_size},)")
+        given: object = logits
+        if not isinstance(given, np.ndarray) or given.dtype.kind != "f":
+            raise InvalidParameter("logits", given, "an array of floats")
+        if given.shape != (self._vocab_size,):
+            raise InvalidParameter("logits", given.shape, f"an array of shape ({self._vocab_size},)")
         bits = np.empty(-(-self._vocab_size // 32), np.uint32)
         self._state.fill_mask(bits)
         self._check()
@@ -38,7 +42,7 @@ class Matcher:
 
     def accept(self, tokens: int | Sequence[int]) -> None:
         """Go on by a token or several. Raises `TokenRefused` for one that is not allowed, and changes nothing."""
-        ids = [int(tokens)] if isinstance(tokens, int | np.integer) else [int(token) for token in tokens]
+        ids = self._ids(tokens)
         legal = self._state.validate(ids)
         if legal < len(ids):
             raise TokenRefused(ids[legal], "the constraint does not allow it here")
@@ -46,8 +50,25 @@ class Matcher:
         self._check()
 
     def rollback(self, count: int) -> None:
-        """Take the last `count` tokens back. Raises `ValueError` where there are fewer."""
-        self._state.rollback(count)
+        """Take the last `count` tokens back. Raises `InvalidParameter` where there are fewer."""
+        integer("count", count, 0, None, "an integer of at least 0")
+        try:
+            self._state.rollback(count)
+        except ValueError as error:
+            raise InvalidParameter("count", count, "at most the number of tokens that were accepted") from error
+
+    def _ids(self, tokens: object) -> list[int]:
+        several = [tokens] if isinstance(tokens, int | np.integer) else tokens
+        if not isinstance(several, Sequence | np.ndarray) or isinstance(several, str | bytes | bytearray):
+            raise InvalidParameter("tokens", tokens, "a token id, or a sequence of them")
+        ids: list[int] = []
+        for token in np.ravel(several).tolist() if isinstance(several, np.ndarray) else several:
+            if not isinstance(token, int | np.integer) or isinstance(token, bool):
+                raise InvalidParameter("tokens", token, "a token id, or a sequence of them")
+            if not 0 <= token < self._vocab_size:
+                raise TokenRefused(token, f"the vocabulary has {self._vocab_size}")
+            ids.append(int(token))
+        return ids
 
     def clone(self) -> Matcher:
         """An independent copy."""

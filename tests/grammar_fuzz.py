@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from vocabularies import BYTES, filled, ids
 
 from greenroom.constraints import (
     All,
@@ -173,6 +172,8 @@ def constraint(draw: random.Random) -> Constraint:
 
 def follow(compiler: ConstraintCompiler, seed: int) -> bool:
     """Compile the constraint of `seed` and draw from its masks; whether it compiled."""
+    from vocabularies import filled, ids  # here, because the benchmarks make grammars too, and have such a module
+
     draw = random.Random(seed)  # noqa: S311 - the same for each seed
     try:
         state = compiler.compile(constraint(draw)).start()
@@ -193,6 +194,8 @@ def follow(compiler: ConstraintCompiler, seed: int) -> bool:
 
 def main() -> None:
     """Run the seeds that the command line names."""
+    from vocabularies import BYTES
+
     first, count = map(int, sys.argv[1:])
     warnings.simplefilter("ignore")
     np.seterr(all="raise")

@@ -207,7 +207,7 @@ def test_an_unknown_name_is_a_type_error() -> None:
     with pytest.raises(TypeError, match=r"'temprature' is not a generation parameter; did you mean 'temperature'\?"):
         merge_parameters(None, {"temprature": 1.0})
     wrong: Any = {"top_k": 1}
-    with pytest.raises(TypeError, match="must be GenerateParameters"):
+    with pytest.raises(InvalidParameter, match="must be GenerateParameters"):
         merge_parameters(wrong, {})
 
 

@@ -37,7 +37,7 @@ class Reply(msgspec.Struct, frozen=True):
     error: Exception | None = None
 
     def __post_init__(self) -> None:
-        """Raises `InvalidParameter` for a field of another type, `ValueError` too for what could never be said."""
+        """Raises `InvalidParameter` for a field of another type, or for what could never be said."""
         _check_text("the text of a reply", self.text)
         ids: object = self.ids
         for name, value in (("delay", self.delay), ("fail_at", self.fail_at)):
@@ -48,11 +48,11 @@ class Reply(msgspec.Struct, frozen=True):
         if not isinstance(self.error, Exception | None):
             raise InvalidParameter("the error of a reply", self.error, "an exception, or None")
         if self.delay < 0:
-            raise ValueError(f"delay must be at least 0, got {self.delay}")
+            raise InvalidParameter("the delay of a reply", self.delay, "at least 0")
         if self.fail_at is not None and self.fail_at < 1:
-            raise ValueError(f"fail_at counts from 1, got {self.fail_at}")
+            raise InvalidParameter("the fail_at of a reply", self.fail_at, "at least 1")
         if self.is_endless and not (self.text or self.ids):
-            raise ValueError("a reply that repeats needs text or ids")
+            raise InvalidParameter("the text of a reply that repeats", self.text, "not empty, where there are no ids")
 
     @property
     def is_endless(self) -> bool:

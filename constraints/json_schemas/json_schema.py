@@ -17,7 +17,7 @@ from greenroom.constraints.grammar_text import regex_escape
 from greenroom.constraints.json_schemas.python_types import ExportedType, export
 from greenroom.constraints.json_schemas.unsupported_keywords import SchemaCheck, check_of
 from greenroom.constraints.vocabulary import Vocabulary
-from greenroom.errors import InvalidConstraint
+from greenroom.errors import InvalidConstraint, shown
 
 if TYPE_CHECKING:
     from jsonschema import ValidationError
@@ -68,6 +68,7 @@ class JsonSchema(GrammarConstraint):
         lenient: bool = False,
     ) -> None:
         exported = None if isinstance(schema, Mapping | str | bool) else _export(schema)
+        _check_layout(whitespace, separators, lenient)
         options: dict[str, Any] = {"lenient": True} if lenient else {}
         if exported is not None:
             options["coerce_one_of"] = True  # the alternatives of a Python union; decoding the text decides
@@ -81,8 +82,8 @@ class JsonSchema(GrammarConstraint):
             check.result()
 
     def __repr__(self) -> str:
-        shown = self.text if len(self.text) <= 80 else f"{self.text[:77]}..."
-        return f"JsonSchema({shown if self.source is None else self.source!r})"
+        text = self.text if len(self.text) <= 80 else f"{self.text[:77]}..."
+        return f"JsonSchema({text if self.source is None else self.source!r})"
 
     def grammar(self, vocabulary: Vocabulary) -> str:  # noqa: ARG002 - the same for all
         """See `GrammarConstraint.grammar`."""
@@ -153,7 +154,7 @@ def _schema_text(schema: Any) -> str:
             check_nesting(schema)
         content = json.loads(schema) if isinstance(schema, str) else schema
         if not isinstance(content, Mapping | bool):
-            raise InvalidConstraint(f"a JSON schema is an object or a boolean, got {schema!r}")
+            raise InvalidConstraint(f"a JSON schema is an object or a boolean, got {shown(schema)}")
         if content is False:
             raise InvalidConstraint("nothing fits the schema `false`")
         check_schema(content)
@@ -177,6 +178,16 @@ def _with_whole_counts(schema: Any) -> Any:
 def _count(name: str, part: Any) -> Any:
     is_count = name in _COUNTS and isinstance(part, float) and part.is_integer()
     return int(part) if is_count else _with_whole_counts(part)
+
+
+def _check_layout(whitespace: object, separators: object, lenient: object) -> None:
+    if not isinstance(whitespace, bool | str | None):
+        raise InvalidConstraint(f"the whitespace of a schema is None, a bool or a regex, got {shown(whitespace)}")
+    is_pair = isinstance(separators, tuple | list) and len(separators) == 2
+    if separators is not None and not (is_pair and all(isinstance(each, str) for each in separators)):  # type: ignore[attr-defined]
+        raise InvalidConstraint(f"the separators of a schema are None or two strings, got {shown(separators)}")
+    if not isinstance(lenient, bool):
+        raise InvalidConstraint(f"a schema's lenient is a bool, got {shown(lenient)}")
 
 
 def _layout(whitespace: bool | str | None, separators: tuple[str, str] | None) -> dict[str, Any]:

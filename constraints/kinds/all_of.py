@@ -9,7 +9,7 @@ import numpy as np
 
 from greenroom.constraints.constraint import CompiledConstraint, Compiler, Constraint, limit_nesting
 from greenroom.constraints.state import Bits, CompositeState, ConstraintState, parts, stop_forcing
-from greenroom.errors import InvalidConstraint
+from greenroom.errors import InvalidConstraint, shown
 
 __all__ = ["All", "AllOf"]
 
@@ -23,7 +23,7 @@ class All(Constraint):
     def __init__(self, *parts: Constraint) -> None:
         object.__setattr__(self, "parts", parts)
         if not parts or not all(isinstance(part, Constraint) for part in parts):
-            raise InvalidConstraint(f"All needs constraints, got {parts!r}")
+            raise InvalidConstraint(f"All needs constraints, got {shown(parts)}")
         limit_nesting(self, parts)
 
     def compile(self, compiler: Compiler) -> CompiledConstraint:

@@ -12,7 +12,7 @@ from greenroom.constraints.constraint import GrammarConstraint
 from greenroom.constraints.grammar_text import literal
 from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.constraints.watch import watched
-from greenroom.errors import CompilersBusy, InvalidConstraint
+from greenroom.errors import CompilersBusy, InvalidConstraint, shown
 
 __all__ = ["Choice", "Gbnf", "Lark", "Regex"]
 
@@ -80,7 +80,7 @@ class Choice(GrammarConstraint):
     def __init__(self, *options: str) -> None:
         object.__setattr__(self, "options", options)
         if not options or not all(isinstance(option, str) for option in options):
-            raise InvalidConstraint(f"Choice needs strings to choose from, got {options!r}")
+            raise InvalidConstraint(f"Choice needs strings to choose from, got {shown(options)}")
 
     def grammar(self, vocabulary: Vocabulary) -> str:  # noqa: ARG002 - the same for all
         """See `GrammarConstraint.grammar`."""
@@ -89,4 +89,4 @@ class Choice(GrammarConstraint):
 
 def _text(owner: object, name: str, value: object) -> None:
     if not isinstance(value, str):
-        raise InvalidConstraint(f"{type(owner).__name__}'s {name} is a string, got {value!r}")
+        raise InvalidConstraint(f"{type(owner).__name__}'s {name} is a string, got {shown(value)}")

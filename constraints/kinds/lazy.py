@@ -11,7 +11,7 @@ import numpy as np
 from greenroom.constraints.constraint import CompiledConstraint, Compiler, Constraint, limit_nesting
 from greenroom.constraints.state import Bits, CompositeState, ConstraintState, parts
 from greenroom.constraints.vocabulary import Vocabulary
-from greenroom.errors import InvalidConstraint
+from greenroom.errors import InvalidConstraint, shown
 
 __all__ = ["Lazy", "LazyState", "Trigger"]
 
@@ -126,14 +126,16 @@ class Lazy(Constraint):
     def __post_init__(self) -> None:
         trigger: object = self.trigger  # callers without a type checker
         if isinstance(trigger, bool) or not isinstance(trigger, str | int) or trigger == "":
-            raise InvalidConstraint(f"a trigger is a string that is not empty, or a token's id; got {self.trigger!r}")
+            raise InvalidConstraint(
+                f"a trigger is a string that is not empty, or a token's id; got {shown(self.trigger)}"
+            )
         limit_nesting(self, [self.constraint])
 
     def compile(self, compiler: Compiler) -> CompiledConstraint:
         """See `Constraint.compile`."""
         vocabulary = compiler.vocabulary
         if isinstance(self.trigger, int) and not vocabulary.token_bytes(self.trigger):
-            raise InvalidConstraint(f"the vocabulary has no token {self.trigger} to wait for")
+            raise InvalidConstraint(f"the vocabulary has no token {shown(self.trigger)} to wait for")
         inner = compiler.compile(self.constraint)
         trigger = Trigger(vocabulary, self.trigger)
 

@@ -10,7 +10,7 @@ from greenroom.constraints.constraint import GrammarConstraint
 from greenroom.constraints.grammar_text import literal, nested_grammar, token_literal
 from greenroom.constraints.json_schemas.json_schema import JsonSchema
 from greenroom.constraints.vocabulary import Vocabulary
-from greenroom.errors import InvalidConstraint
+from greenroom.errors import InvalidConstraint, shown
 
 __all__ = ["StructTag", "Tag"]
 
@@ -32,9 +32,16 @@ class Tag:
     def __post_init__(self) -> None:
         content: object = self.content  # callers without a type checker
         if not isinstance(content, GrammarConstraint) or isinstance(content, StructTag):
-            raise InvalidConstraint(f"a tag's content is a grammar or a JSON schema, got {self.content!r}")
+            raise InvalidConstraint(f"a tag's content is a grammar or a JSON schema, got {shown(self.content)}")
+        for name, value in (
+            ("begin", self.begin),
+            ("end", self.end),
+            ("trigger", "" if self.trigger is None else self.trigger),
+        ):
+            if not isinstance(value, str):
+                raise InvalidConstraint(f"a tag's {name} is a string, got {shown(value)}")
         if not self.begin or self.trigger == "" or not self.begin.startswith(self.trigger or ""):
-            raise InvalidConstraint(f"a tag's begin {self.begin!r} starts with its trigger {self.trigger!r}")
+            raise InvalidConstraint(f"a tag's begin {shown(self.begin)} starts with its trigger {shown(self.trigger)}")
 
 
 @dataclass(frozen=True, init=False)
@@ -50,8 +57,10 @@ class StructTag(GrammarConstraint):
     def __init__(self, *tags: Tag, required: bool = False) -> None:
         object.__setattr__(self, "tags", tags)
         object.__setattr__(self, "required", required)
+        if not isinstance(required, bool):
+            raise InvalidConstraint(f"StructTag's required is a bool, got {shown(required)}")
         if not tags or not all(isinstance(tag, Tag) for tag in tags):
-            raise InvalidConstraint(f"StructTag needs Tags, got {tags!r}")
+            raise InvalidConstraint(f"StructTag needs Tags, got {shown(tags)}")
 
     def grammar(self, vocabulary: Vocabulary) -> str:
         """See `GrammarConstraint.grammar`."""

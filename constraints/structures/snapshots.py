@@ -20,7 +20,8 @@ from greenroom.constraints.structures.schemas import shape_of_schema
 from greenroom.constraints.structures.shapes import Missing, Shape
 from greenroom.constraints.structures.types import shape_of
 from greenroom.constraints.structures.validators import reason
-from greenroom.errors import InvalidParameter, InvalidStructure, StructureFailed, TruncatedJson
+from greenroom.errors import InvalidStructure, StructureFailed, TruncatedJson
+from greenroom.values import boolean, choice, integer
 
 __all__ = ["Done", "Snapshots", "Validate"]
 
@@ -79,8 +80,11 @@ class Snapshots(Generic[T]):
         max_depth: int = MAX_DEPTH,
         max_size: int = MAX_SIZE,
     ) -> None:
-        _one_of("missing", missing, ("default", "unset", "omit"))
-        _one_of("validate", validate, ("closed", "final", "never"))
+        choice("missing", missing, ("default", "unset", "omit"))
+        choice("validate", validate, ("closed", "final", "never"))
+        boolean("partial_strings", partial_strings)
+        integer("max_depth", max_depth, 0, None, "an integer of at least 0")
+        integer("max_size", max_size, 0, None, "an integer of at least 0")
         self._shape = _shape(kind, validated=validate != "never")
         self._missing: Missing = missing
         self._partial_strings = partial_strings
@@ -351,8 +355,3 @@ def _shape(kind: Any, *, validated: bool) -> Shape:
 @lru_cache(maxsize=256)
 def _cached_shape(kind: Any) -> Shape:
     return shape_of(kind)
-
-
-def _one_of(name: str, value: object, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise InvalidParameter(name, value, " or ".join(map(repr, known)))

@@ -26,7 +26,7 @@ from greenroom.constraints.structures.shapes import (
     Shape,
 )
 from greenroom.constraints.structures.validators import Library, library_of
-from greenroom.errors import UnsupportedType
+from greenroom.errors import UnsupportedType, shown
 
 __all__ = ["shape_of"]
 
@@ -55,10 +55,16 @@ def shape_of(kind: Any) -> Shape:
         walk = _Walk(library_of(kind))
         shape = walk.shape(kind, checked=True)
     except NameError as error:
-        raise UnsupportedType(f"an annotation of {kind!r} cannot be resolved: {error}; move it to a module") from error
+        raise UnsupportedType(
+            f"an annotation of {shown(kind)} cannot be resolved: {error}; move it to a module"
+        ) from error
+    except UnsupportedType:
+        raise
+    except (AttributeError, RecursionError, TypeError, ValueError) as error:  # a value in the place of a type
+        raise UnsupportedType(f"{shown(kind)} is no type of which objects can be made: {error}") from error
     decode = walk.library.decoder(kind)
     if decode is None and not isinstance(shape, (Array, Map, Record, OneOf, Either)):
-        raise UnsupportedType(f"{kind!r} is neither a type that msgspec takes nor one of pydantic's")
+        raise UnsupportedType(f"{shown(kind)} is neither a type that msgspec takes nor one of pydantic's")
     shape.check = decode
     return shape
 

@@ -540,7 +540,9 @@ def buffer_of(context: object) -> ContextBuffer:
     return context._buffer  # noqa: SLF001
 
 
-def _cursor_of(generator: Generator) -> Cursor:
+def _cursor_of(generator: object) -> Cursor:
+    if not isinstance(generator, Generator):
+        raise InvalidParameter("the generator", generator, "a Generator")
     return generator._cursor  # noqa: SLF001
 
 

@@ -146,11 +146,13 @@ def merge_parameters(
 ) -> GenerateParameters:
     """`parameters` (None: `defaults`) with `overrides` in their place; an unknown name is a `TypeError` naming it.
 
+    Raises `InvalidParameter` for `parameters` that are none.
+
     `parameters` have a value for each field, so they take the place of all `defaults`; `overrides` hold what was given.
     """
     base: object = defaults if parameters is None else parameters
     if not isinstance(base, GenerateParameters):
-        raise TypeError(f"parameters must be GenerateParameters or None, got {base!r}")
+        raise InvalidParameter("parameters", base, "GenerateParameters or None")
     for name in overrides:
         if name not in GenerateParameters.__struct_fields__:
             near = difflib.get_close_matches(name, GenerateParameters.__struct_fields__, 1)

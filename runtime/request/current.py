@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Protocol, TypeVar, cast
 
-from greenroom.errors import AmbiguousRuntime, NoRuntime
+from greenroom.errors import AmbiguousRuntime, InvalidParameter, NoRuntime
 from greenroom.lifetimes import running_loop
 from greenroom.request.session import Session
 
@@ -47,8 +47,12 @@ def leave(runtime: OpenRuntime) -> None:
 
 
 def find(runtime: R | None) -> R:
-    """The runtime to use. Raises `NoRuntime` or `AmbiguousRuntime`."""
-    return runtime if runtime is not None else cast("R", _find_entered())
+    """The runtime to use. Raises `NoRuntime`, `AmbiguousRuntime`, or `InvalidParameter` for what is none."""
+    if runtime is None:
+        return cast("R", _find_entered())
+    if not hasattr(runtime, "_require_session"):
+        raise InvalidParameter("runtime", runtime, "a Runtime, or None for the one that is entered")
+    return runtime
 
 
 def _find_entered() -> OpenRuntime:

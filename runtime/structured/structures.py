@@ -15,11 +15,12 @@ from typing_extensions import TypeForm
 
 from greenroom.actors.client import LoopPoster, loop_poster
 from greenroom.constraints.structures import MISSING, Missing, Path, Snapshots, Validate
-from greenroom.errors import InvalidParameter, StreamInUse, TruncatedJson
+from greenroom.errors import StreamInUse, TruncatedJson
 from greenroom.events import Info
 from greenroom.lifetimes import Closing, HomeLoop
 from greenroom.structured.background_task import Background
 from greenroom.structured.reader import Structure, StructureFeed, close
+from greenroom.values import boolean, choice
 
 __all__ = ["Marked", "SnapshotOptions", "StructureOptions", "Structures", "Truncated", "structures"]
 
@@ -219,7 +220,7 @@ def structures_of(
     kind: Any, *, truncated: Truncated = "raise", every_chunk: bool = False, **options: Unpack[SnapshotOptions]
 ) -> Callable[[AsyncIterable[Any]], Structures[Any]]:
     """`structures` of a kind, for a source that is to come: what can be refused is refused here."""
-    if truncated not in ("raise", "mark"):
-        raise InvalidParameter("truncated", truncated, "'raise' or 'mark'")
+    choice("truncated", truncated, ("raise", "mark"))
+    boolean("every_chunk", every_chunk)
     snapshots: Snapshots[Any] = Snapshots(kind, **options)
     return lambda source: Structures(source, snapshots, truncated=truncated, every_chunk=every_chunk)
