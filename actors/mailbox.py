@@ -15,7 +15,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from greenroom.actors.decoder import Payload
 from greenroom.actors.messages import Awaited, Cancel, Credit, Delivery, Ended, Inbound, Outbound, Started
-from greenroom.errors import StreamInUse
+from greenroom.errors import GenerationFailed, StreamInUse
 from greenroom.events import Info, StopDetail
 from greenroom.lifetimes import HomeLoop, running_loop, wait_shielded
 
@@ -203,6 +203,8 @@ class PendingRequest:
     async def wait(self) -> None:
         """Until the request is queued, or over: then its stream has the `Info`. Raises why it is not queued.
 
+        What fails once it is queued is its stream's to raise, however fast it does.
+
         Cancelled, it settles the request first.
         """
         try:
@@ -211,5 +213,10 @@ class PendingRequest:
             await self.mailbox.close("scope")
             raise
         error = self.mailbox.error if self.mailbox.is_settled else self._error
-        if error is not None:
+        if error is not None and not _was_queued(error):
             raise error
+
+
+def _was_queued(error: Exception) -> bool:
+    """Whether a request that failed had been taken: one that was refused before has run no prompt."""
+    return isinstance(error, GenerationFailed) and error.info is not None and error.info.prompt_tokens > 0

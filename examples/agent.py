@@ -13,7 +13,7 @@ import anyio
 import anyio.lowlevel
 
 import greenroom
-from greenroom import ChatSession, Chunk, Info, Reasoning, ToolCall
+from greenroom import ChatSession, Chunk, Info, Reasoning, RejectedToolCall, ToolCall, ToolResult
 
 REMINDERS: list[str] = []
 
@@ -53,8 +53,10 @@ async def ask(session: ChatSession, question: str) -> Info:
                     print(f"→ {call.name}({call.arguments})")
                 case Info() as info:
                     print(f"\n[{info.rounds} rounds, {info.cached_prompt_tokens} prompt tokens reused]")
-                case rejected:
-                    print(f"\n✗ {rejected.reason}: {rejected.detail}")
+                case ToolResult(name=name, result=result, error=error):
+                    print(f"← {name}: {result or error}")
+                case RejectedToolCall(reason=reason, detail=detail):
+                    print(f"\n✗ {reason}: {detail}")
     return info
 
 

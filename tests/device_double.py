@@ -301,7 +301,7 @@ class DeviceDouble(MlxBackend):
             array[:] = self._blank(array)
         step.done = None
         if step.tokens is not None:
-            step.tokens = mx.array(tokens, mx.uint32)
+            step.tokens, step.marked, step.range = mx.array(tokens, mx.uint32), None, None
         if step.logits is not None:
             step.logits = step.logits[0], self._blank(step.logits[1])
         if (asked := step.logprobs) is not None:

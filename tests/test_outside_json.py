@@ -42,10 +42,14 @@ def test_json_as_deep_as_may_be_is_read() -> None:
     assert msgspec.json.encode(value) == b"[" * MAX_JSON_DEPTH + b"]" * MAX_JSON_DEPTH
 
 
-@pytest.mark.parametrize("name", [*WRONG, *OTHERS])
+NO_ARGUMENTS = {name: text for name, text in (WRONG | OTHERS).items() if text}
+"""But for none at all, which are written as such."""
+
+
+@pytest.mark.parametrize("name", NO_ARGUMENTS)
 def test_arguments_of_a_call_that_are_no_object_name_the_call(name: str) -> None:
     """By the place of the message, and of the call in it."""
-    calls = [{"function": {"name": "f", "arguments": text}} for text in ("{}", (WRONG | OTHERS)[name])]
+    calls = [{"function": {"name": "f", "arguments": text}} for text in ("{}", NO_ARGUMENTS[name])]
     messages: list[dict[str, Any]] = [{"role": "user", "content": "x"}, {"role": "assistant", "tool_calls": calls}]
     tokenizer = Scripted().load().tokenizer
     with pytest.raises(InvalidPrompt, match="arguments of call 1 of message 1 must be a JSON object"):
@@ -55,7 +59,7 @@ def test_arguments_of_a_call_that_are_no_object_name_the_call(name: str) -> None
 async def test_such_a_message_fails_its_request_alone() -> None:
     """The runtime goes on."""
     async with Runtime(backend=Scripted("fine")) as runtime:
-        for text in (WRONG | OTHERS).values():
+        for text in NO_ARGUMENTS.values():
             call = {"function": {"name": "f", "arguments": text}}
             with pytest.raises(InvalidPrompt):
                 await runtime.generate([{"role": "assistant", "tool_calls": [call]}]).collect()

@@ -313,7 +313,7 @@ def test_an_end_that_is_seen_late_costs_one_draw_and_a_known_one_none(order: str
 
 def _by_cancel(monkeypatch: pytest.MonkeyPatch) -> list[Inbound]:
     del monkeypatch
-    return [Cancel(0, "handle")]
+    return [Cancel(1, "handle")]
 
 
 def _by_timeout(monkeypatch: pytest.MonkeyPatch) -> list[Inbound]:
@@ -335,7 +335,7 @@ def test_a_stop_at_every_step_settles_exactly(
     for at in range(9):
         with bench(order, {"p" * 100: Reply("ab" * 40), "n": Reply("the neighbour speaks")}) as b:
             told: list[tuple[Any, ...]] = []
-            messages: list[Inbound] = [b.request(1, "n"), b.request(0, "p" * 100, deadline=1e11)]
+            messages: list[Inbound] = [b.request(0, "n"), b.request(1, "p" * 100, deadline=1e11)]
             with monkeypatch.context() as patch:
                 for step in range(at + 2):
                     stops = stop(patch) if step == at else []
@@ -345,10 +345,10 @@ def test_a_stop_at_every_step_settles_exactly(
                         submitted = b.log.num_passes(1)
                 told += b.finish()
             assert b.log.num_passes(1) == submitted
-            assert ends(told)[0][0] == "cancelled"
-            assert ("ab" * 40).startswith(texts(told).get(0, ""))
+            assert ends(told)[1][0] == "cancelled"
+            assert ("ab" * 40).startswith(texts(told).get(1, ""))
             if stop is not _by_shutdown:
-                assert texts(told)[1] == "the neighbour speaks"
+                assert texts(told)[0] == "the neighbour speaks"
 
 
 @pytest.mark.parametrize("order", ORDERS)

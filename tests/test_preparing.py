@@ -111,12 +111,12 @@ async def test_a_timeout_and_a_scope_end_what_compiles() -> None:
     with held() as hold:
         async with Runtime(backend=Scripted()) as runtime:
             with anyio.fail_after(SOON):
-                result = await runtime.generate("Hi", constrain=Slow(hold), timeout=0.05).collect()
+                result = await runtime.generate("a", constrain=Slow(hold), timeout=0.05).collect()
             assert (result.info.stop_reason, result.info.stop_detail) == ("cancelled", "timeout")
             with anyio.move_on_after(0.05) as scope:
-                await runtime.generate("Hi", constrain=Slow(hold, "other")).collect()
+                await runtime.generate("a", constrain=Slow(hold, "other")).collect()
             assert scope.cancelled_caught
-            stream = runtime.generate("Hi", constrain=Slow(hold, "third"))
+            stream = runtime.generate("a", constrain=Slow(hold, "third"))
             stream.task.cancel()
             with anyio.fail_after(SOON):
                 info = await stream.task
@@ -128,7 +128,7 @@ async def test_a_timeout_and_a_scope_end_what_compiles() -> None:
 async def test_a_timeout_ends_a_generator_that_compiles(way: str) -> None:
     """Its time begins with the first step, which compiles; a fork of it has its own, and begins anew."""
     with held() as hold:
-        async with Runtime(backend=Scripted()) as runtime:
+        async with Runtime(backend=Scripted("a")) as runtime:
             sampler = GenerateParameters(timeout=0.05)
             generator = _generator(runtime, sampler=sampler, constrain=Slow(hold))
             with anyio.fail_after(SOON):
@@ -153,9 +153,9 @@ async def test_a_timeout_ends_a_generator_that_compiles(way: str) -> None:
 
 
 WAITS: dict[str, Callable[[Runtime, Constraint], Any]] = {
-    "generate": lambda runtime, constraint: runtime.generate("Hi", constrain=constraint).collect(),
-    "generate_task": lambda runtime, constraint: runtime.generate_task("Hi", constrain=constraint),
-    "generate_tokens_task": lambda runtime, constraint: runtime.generate_tokens_task("Hi", constrain=constraint),
+    "generate": lambda runtime, constraint: runtime.generate("a", constrain=constraint).collect(),
+    "generate_task": lambda runtime, constraint: runtime.generate_task("a", constrain=constraint),
+    "generate_tokens_task": lambda runtime, constraint: runtime.generate_tokens_task("a", constrain=constraint),
     "ids": lambda runtime, constraint: runtime.generate_task(HELLO, constrain=constraint),
     "matcher": lambda runtime, constraint: runtime.matcher(constraint),
     "generator": lambda runtime, constraint: _generator(runtime, constrain=constraint).collect_text(),
@@ -217,7 +217,7 @@ async def test_leaving_ends_who_waits_in_generate_task_for_its_turn(num_waiting:
     details: list[object] = []
 
     async def ask(runtime: Runtime, number: int) -> None:
-        stream, task = await runtime.generate_task("Hi", constrain=Slow(hold, str(number)))
+        stream, task = await runtime.generate_task("a", constrain=Slow(hold, str(number)))
         details.append((task.status, (await task).stop_detail, (await stream.collect()).info.stop_detail))
 
     with held() as hold:
@@ -232,8 +232,8 @@ async def test_leaving_ends_who_waits_in_generate_task_for_its_turn(num_waiting:
 async def test_neighbours_of_what_compiles_go_on() -> None:
     """Ids wait for nothing; text waits until it shows that what stands before it has stalled."""
     with held() as hold:
-        async with Runtime(backend=Scripted("Hello.")) as runtime:
-            slow = runtime.generate("Hi", constrain=Slow(hold))
+        async with Runtime(backend=Scripted({"*": "Hello.", "a": "a"})) as runtime:
+            slow = runtime.generate("a", constrain=Slow(hold))
             await hold.wait()
             with anyio.fail_after(SOON):
                 assert await runtime.generate(HELLO).text() == "Hello."
@@ -271,7 +271,7 @@ async def test_many_requests_of_one_slow_schema_hold_one_thread(whole: Callable[
     """It is compiled once, whatever it is a part of, and all of them have it then."""
     with held() as hold:
         async with Runtime(backend=Scripted("=a")) as runtime:
-            streams = [runtime.generate("Hi", constrain=whole(Slow(hold))) for _ in range(10)]
+            streams = [runtime.generate("a", constrain=whole(Slow(hold))) for _ in range(10)]
             await hold.wait()
             with anyio.fail_after(SOON):
                 assert await runtime.generate("Hi", max_tokens=1).text()
@@ -287,7 +287,7 @@ async def test_all_who_wait_for_a_constraint_are_told_that_it_does_not_compile()
     """It is not compiled again for each of them."""
     with held() as hold:
         async with Runtime(backend=Scripted()) as runtime:
-            streams = [runtime.generate("Hi", constrain=All(Slow(hold), Regex(f"a{n}?"))) for n in range(6)]
+            streams = [runtime.generate("a", constrain=All(Slow(hold), Regex(f"a{n}?"))) for n in range(6)]
             await hold.wait()
             await runtime.generate("Hi", max_tokens=1).collect()
             hold.error = ValueError("no such thing")
@@ -302,9 +302,9 @@ async def test_what_was_given_up_is_there_for_the_next_request() -> None:
     """Its compilation runs out."""
     with held() as hold:
         async with Runtime(backend=Scripted()) as runtime:
-            await runtime.generate("Hi", constrain=Slow(hold), timeout=0.05).collect()
+            await runtime.generate("a", constrain=Slow(hold), timeout=0.05).collect()
             hold.go.set()
-            assert await runtime.generate("Hi", constrain=Slow(hold)).text() == "a"
+            assert await runtime.generate("a", constrain=Slow(hold)).text() == "a"
     assert hold.count == 1
 
 
@@ -313,7 +313,7 @@ async def test_the_ready_start_in_the_order_of_the_calls() -> None:
     started: list[str] = []
 
     def start(runtime: Runtime, name: str, **options: Any) -> EventStream:
-        return runtime.generate("Hi", progress=lambda *_: started.append(name), max_tokens=2, **options)
+        return runtime.generate("a", progress=lambda *_: started.append(name), max_tokens=2, **options)
 
     with held() as hold:
         backend = Scripted()
@@ -343,7 +343,7 @@ async def test_too_much_work_that_was_given_up_is_a_typed_error(
     with held() as hold:
         async with Runtime(backend=Scripted("Hello.")) as runtime:
             for number in range(preparers.MOST_ABANDONED):
-                stream = runtime.generate("Hi", constrain=Slow(hold, str(number)))
+                stream = runtime.generate("a", constrain=Slow(hold, str(number)))
                 await hold.wait()
                 await stream.aclose()
             with pytest.raises(PreparersBusy, match=f"{preparers.MOST_ABANDONED} preparations") as caught:
@@ -505,7 +505,7 @@ EXITS = {
         async def main():
             hold = Hold()
             async with greenroom.Runtime(backend=Scripted()) as runtime:
-                stream = runtime.generate("Hi", constrain=Slow(hold))
+                stream = runtime.generate("a", constrain=Slow(hold))
                 await hold.wait()
                 {leaving}
         anyio.run(main)

@@ -435,8 +435,9 @@ class Scheduler:
             self._finish(request, Failure.of(error))
 
     def _end_announced(self, requests: list[int], detail: StopDetail) -> None:
-        self._totals.ends[detail] += len(requests)
-        self._messages += [Ended(request, _not_run(detail)) for request in requests]
+        for request in requests:
+            self._totals.ends[detail] += 1
+            self._messages.append(Ended(request, _not_run(detail)))
 
     def _expire(self, now: float) -> None:
         self._end_announced(self._arrivals.expire(now), "timeout")

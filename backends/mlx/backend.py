@@ -409,7 +409,8 @@ class MlxBackend:
         drawn = sampler.draw(logits, fed, masks, positions, keeps=bool(wanted))
         # 3. Copy the logits that were asked for.
         kept = (wanted, logits[mx.array(wanted)].astype(mx.float32)) if wanted else None
-        return SubmittedPass(report, drawn.tokens, drawn.logprobs, kept, found, current.drafts)
+        marked = found.mark(drawn.tokens, is_fused=self._device.fuses_sampling)
+        return SubmittedPass(report, drawn.tokens, drawn.logprobs, kept, found, marked, current.drafts)
 
     def _sampler_for(self, rows: list[Row]) -> BatchSampler:
         key = tuple([row.id for row in rows])

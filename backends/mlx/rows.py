@@ -15,7 +15,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from greenroom.backends.mlx.soundness import LogitRange
+from greenroom.backends.mlx.soundness import UNSOUND, LogitRange
 from greenroom.backends.protocol import KvOptions, RowFailure, Sampling
 from greenroom.errors import InvalidLogits
 
@@ -42,16 +42,21 @@ class SubmittedPass:
     """Raw logits that were asked for, and which of `tokens` they belong to."""
     range: LogitRange | None = None
     """By which it is told whether the logits were such that a token can be drawn from them."""
+    marked: mx.array | None = None
+    """`tokens` with `UNSOUND` in the place of those that could not be drawn: what is read."""
     drafts: dict[int, tuple[int, ...]] = field(default_factory=dict)
     """By row, the guesses behind whose places it drew too."""
     failures: tuple[RowFailure, ...] = field(default=(), init=False)
     done: mx.array | None = field(default=None, init=False)
     """What a pass that drew nothing is waited for by."""
     values: list[int] | None = field(default=None, init=False)
+    is_sound: bool = field(default=False, init=False)
+    """Nothing of what was read is marked."""
 
     def arrays(self) -> list[mx.array]:
         """What was drawn, and what was asked for beside it: to be evaluated."""
         found = [] if self.tokens is None else [self.tokens]
+        found += [] if self.marked is None else [self.marked]
         found += [self.range.largest, self.range.smallest] if self.range is not None else []
         found += self.logprobs.arrays() if self.logprobs is not None else []
         return found if self.logits is None else [*found, self.logits[1]]
@@ -62,7 +67,12 @@ class SubmittedPass:
             if self.done is not None:
                 mx.eval(self.done)
                 self.done = None
-            self.values = [] if self.tokens is None else ints(self.tokens)
+            read = self.tokens if self.marked is None else self.marked
+            self.values = [] if read is None else ints(read)
+            # One array is read where all is well: each hand-over of the interpreter's lock may wait for its return.
+            self.is_sound = self.marked is not None and UNSOUND not in self.values
+            if not self.is_sound and self.tokens is not None and self.marked is not None:
+                self.values = ints(self.tokens)
         return self.values
 
     def faults(self) -> dict[int, tuple[int, InvalidLogits]]:
@@ -70,11 +80,11 @@ class SubmittedPass:
 
         What a row drew behind a wrong guess counts for nothing.
         """
-        wrong = {} if self.range is None else self.range.faults()
+        values = self.numbers()
+        wrong = {} if self.range is None or self.is_sound else self.range.faults()
         if not wrong:
             return {}
         found: dict[int, tuple[int, InvalidLogits]] = {}
-        values = self.numbers()
         for row, drawn in groupby(self.report, itemgetter(0)):
             drafts = self.drafts.get(row, ())
             for number, (_, place) in enumerate(drawn):

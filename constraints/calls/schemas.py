@@ -46,7 +46,7 @@ def with_bounds(schema: Any) -> Any:
     """The schema with an end to all that it leaves open, where a small model might go on for ever.
 
     Integers without an end have 53 bits, other numbers 15 digits in front of the point and 9 behind it, and objects
-    that name their properties have no others.
+    that name their properties, or say that there are none, have no others.
     """
     if not isinstance(schema, Mapping):
         return schema
@@ -62,8 +62,9 @@ def with_bounds(schema: Any) -> Any:
             new[word] = with_bounds(new[word])
     if "enum" not in new and "const" not in new:
         new |= _ends(new)
-    properties = new.get("properties") or {}
-    if properties and properties.keys() >= set(new.get("required", ())) and not _ADDS.intersection(new):
+    properties = new.get("properties")
+    is_named = isinstance(properties, Mapping) and properties.keys() >= set(new.get("required", ()))
+    if is_named and not _ADDS.intersection(new):
         new["additionalProperties"] = False
     return new
 

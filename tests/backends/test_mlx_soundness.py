@@ -160,7 +160,7 @@ def test_what_is_drawn_behind_a_wrong_guess_fails_nobody() -> None:
     logits[mx.array([1, 4, 6])] = mx.array(math.nan)
     report = ((5, 0), (5, 1), (5, 2), (8, 3), (8, 4), (9, 5), (3, 6))
     tokens = mx.array([11, 0, 12, 21, 0, 31, 0], dtype=mx.uint32)
-    step = SubmittedPass(report, tokens, None, None, range_of(logits), {5: (10, 11), 8: (21,)})
+    step = SubmittedPass(report, tokens, None, None, range_of(logits), None, {5: (10, 11), 8: (21,)})
     assert {row: number for row, (number, _) in step.faults().items()} == {8: 1, 3: 0}
     assert SubmittedPass(report, tokens, None, None, range_of(logits[2:4])).faults() == {}
 
