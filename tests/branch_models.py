@@ -49,7 +49,7 @@ def _spoken(builder: Callable[[], tuple[Any, Bytes]]) -> Callable[[], tuple[Any,
 def backend_of(kind: str, **options: Any) -> Backend | None:
     """A backend that was not loaded; None is the understudy. `options` are those of `MlxBackend`."""
     if kind == "scripted":
-        return Scripted({"*": Reply(REPLY)})
+        return Scripted({"*": Reply(REPLY, bends=True)})
     if kind == "understudy":
         return None
     builder = models.MODELS.get(kind) or (models.gemma2 if kind == "gemma2" else lambda: build(kind, models.VOCAB))

@@ -106,7 +106,9 @@ def draw(row: ScriptedRow, feed: Feed, bits: Sequence[Bits] | None, vocab_size: 
 
 def _fits(script: Script, place: int, legal: Legal) -> bool:
     """Whether the script has something to say where there is a choice. Tokens that are banned come later."""
-    return any(legal.takes(token) for token, _ in script.choices(place)) or len(legal.first(2)) < 2
+    if script.reply.bends or len(legal.first(2)) < 2:
+        return True
+    return any(legal.takes(token) for token, _ in script.choices(place))
 
 
 def _mismatch(row: ScriptedRow, script: Script, place: int, length: int, legal: Legal) -> str:

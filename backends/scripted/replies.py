@@ -25,7 +25,8 @@ class Reply(msgspec.Struct, frozen=True):
     In `text`, special tokens may be spelt out ("<think>", "<tool_call>"). With `repeat`, or without `end`, it begins
     again for ever. With `delay`, the row's first token takes that many steps more: the read that gives it lets them
     pass, so every row of that pass waits, as it would for a long prompt. At its `fail_at`-th token (the first is 1) the
-    row fails alone, with `error`.
+    row fails alone, with `error`. With `bends` it fits every constraint: where that takes nothing of the reply, the
+    lowest legal id is said in its place.
     """
 
     text: str = ""
@@ -35,6 +36,7 @@ class Reply(msgspec.Struct, frozen=True):
     repeat: bool = False
     fail_at: int | None = None
     error: Exception | None = None
+    bends: bool = False
 
     def __post_init__(self) -> None:
         """Raises `InvalidParameter` for a field of another type, or for what could never be said."""

@@ -245,7 +245,7 @@ async def test_events_are_chunks_and_one_info() -> None:
 
 async def test_a_cancelled_pull_goes_on_where_it_stood() -> None:
     """The cancellation propagates; the next token is the one that was waited for."""
-    backend = Scripted({"*": Reply(REPLY)})
+    backend = Scripted({"*": Reply(REPLY, bends=True)})
     async with Runtime(backend=backend) as runtime, runtime.context() as ctx:
         g = ctx.fill("x").generate(Sampler.greedy(), max_tokens=30)
         pull = g.tokens()
@@ -262,7 +262,7 @@ async def test_a_cancelled_pull_goes_on_where_it_stood() -> None:
 
 async def test_two_tasks_do_not_share_a_generator() -> None:
     """A fork, or a second reader, in the middle of a step is refused, and the step goes on."""
-    backend = Scripted({"*": Reply(REPLY)})
+    backend = Scripted({"*": Reply(REPLY, bends=True)})
     async with Runtime(backend=backend) as runtime, runtime.context() as ctx:
         g = ctx.fill("x").generate(Sampler.greedy(), max_tokens=3)
         step = await anext(g)
@@ -281,7 +281,7 @@ async def test_two_tasks_do_not_share_a_generator() -> None:
 
 async def test_a_failed_pass_leaves_every_row_as_it_was() -> None:
     """All rows of the pass raise, none ends as if it were well; each step may be repeated."""
-    backend = Scripted({"*": Reply(REPLY)})
+    backend = Scripted({"*": Reply(REPLY, bends=True)})
     async with Runtime(backend=backend) as runtime, runtime.context() as ctx:
         g = ctx.fill("x").generate(Sampler.greedy(), max_tokens=9, constrain=Regex("[A-Za-z ]+"))
         await pulled(g, 3)

@@ -22,7 +22,7 @@ async def said(runtime: Runtime, **options: Any) -> Generator:
 
 async def test_a_model_that_is_right_is_asked_for_more() -> None:
     """One that says the same saves most passes, and its own are one for each guess."""
-    target, other = Scripted({"*": Reply(TEXT)}), Scripted({"*": Reply(TEXT)})
+    target, other = Scripted({"*": Reply(TEXT, bends=True)}), Scripted({"*": Reply(TEXT, bends=True)})
     async with Runtime(backend=target) as runtime, Runtime(backend=other) as draft:
         g = await said(runtime, draft_model=draft)
         assert g.info.accepted_tokens >= 0.98 * g.info.drafted_tokens
@@ -34,12 +34,12 @@ async def test_a_model_that_is_right_is_asked_for_more() -> None:
 async def test_a_model_that_is_wrong_is_soon_asked_no_more() -> None:
     """Then it costs next to nothing; where it begins to be right it is found out."""
     wrong = Scripted({"*": Reply("?" * 400)})
-    async with Runtime(backend=Scripted({"*": Reply(TEXT)})) as runtime, Runtime(backend=wrong) as draft:
+    async with Runtime(backend=Scripted({"*": Reply(TEXT, bends=True)})) as runtime, Runtime(backend=wrong) as draft:
         g = await said(runtime, draft_model=draft)
         assert 0 < g.info.drafted_tokens < 30
         assert draft.statistics().steps < 40
     late = Scripted({"*": Reply("?" * 100 + TEXT[100:])})
-    async with Runtime(backend=Scripted({"*": Reply(TEXT)})) as runtime, Runtime(backend=late) as draft:
+    async with Runtime(backend=Scripted({"*": Reply(TEXT, bends=True)})) as runtime, Runtime(backend=late) as draft:
         g = await said(runtime, draft_model=draft)
         assert g.info.accepted_tokens > 150
         assert g.info.drafted_tokens - g.info.accepted_tokens < 30
@@ -50,8 +50,8 @@ async def test_guesses_for_many_share_passes(rows: int) -> None:
     """Those that step together ask together: the second model runs hardly more often than for one."""
     passes: dict[int, int] = {}
     for count in (1, rows):
-        other = Scripted({"*": Reply(TEXT)})
-        async with Runtime(backend=Scripted({"*": Reply(TEXT)})) as runtime, Runtime(backend=other) as draft:
+        other = Scripted({"*": Reply(TEXT, bends=True)})
+        async with Runtime(backend=Scripted({"*": Reply(TEXT, bends=True)})) as runtime, Runtime(backend=other) as draft:
             async with anyio.create_task_group() as group:
                 for _ in range(count):
                     group.start_soon(lambda: said(runtime, draft_model=draft))

@@ -51,7 +51,7 @@ def text_of(seed: int, length: int) -> str:
 def runtime_of(kind: str) -> Runtime:
     """With a small step, so that a long prompt is run beside many steps of the others."""
     if kind == "scripted":
-        backend: Any = Scripted(lambda said, seed: Reply(text_of(hash((len(said), seed)), 90)))
+        backend: Any = Scripted(lambda said, seed: Reply(text_of(hash((len(said), seed)), 90), bends=True))
         return Runtime(backend=backend, max_step_tokens=64)
     backend = backend_of(kind)
     return Runtime(backend=backend, max_step_tokens=64) if backend is not None else Runtime(max_step_tokens=64)

@@ -154,7 +154,7 @@ TEXT = "Grüße, 你好 👋! One STOP is no STEP, and that is the STOP-sign."
 async def test_nothing_is_lost_within_a_character_or_a_stop_string(options: dict[str, Any], tmp_path: Path) -> None:
     """Saved behind each event and each byte; text, events and log-probabilities are those of one that was not."""
     path = tmp_path / "g.safetensors"
-    async with Runtime(backend=Scripted({"*": Reply(TEXT)})) as runtime, runtime.context() as ctx:
+    async with Runtime(backend=Scripted({"*": Reply(TEXT, bends=True)})) as runtime, runtime.context() as ctx:
         ctx.user("x").cue()
 
         async def begun() -> Generator:
