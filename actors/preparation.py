@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from greenroom.constraints.compiler import CompiledElsewhere, forsake, waiting_by_callback
+from greenroom.constraints.watch import starting_within
 from greenroom.lifetimes import as_exception, limiting_time
 
 __all__ = ["Preparation"]
@@ -130,7 +131,7 @@ class Preparation:
 
     def _attempt(self) -> tuple[Any, Exception | None] | CompiledElsewhere:
         try:
-            with waiting_by_callback(self._awaited), limiting_time(self._limited):
+            with waiting_by_callback(self._awaited), limiting_time(self._limited), starting_within(self._uninterrupted):
                 return self._work(), None
         except CompiledElsewhere as elsewhere:
             return elsewhere
@@ -149,6 +150,15 @@ class Preparation:
             else:
                 time.sleep(0)
                 return
+
+    @contextmanager
+    def _uninterrupted(self) -> Iterator[None]:
+        """None is sent inside."""
+        self._end_interruptions()
+        try:
+            yield
+        finally:
+            self._token.append(None)
 
     @contextmanager
     def _limited(self, seconds: float, error: Exception) -> Iterator[None]:

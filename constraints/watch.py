@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Generic, TypeVar
 
 from greenroom.errors import CompilationTimeout, CompilersBusy, InvalidConstraint
 
-__all__ = ["Watched", "watched"]
+__all__ = ["Watched", "starting_within", "watched"]
 
 T = TypeVar("T")
 
@@ -41,7 +42,8 @@ class Watched(Generic[T]):
         self._error: BaseException | None = None
         self._done = threading.Event()
         self._started = time.monotonic()
-        with _LOCK:
+        shield: Callable[[], AbstractContextManager[None]] = getattr(_HERE, "shield", nullcontext)
+        with shield(), _LOCK:
             abandoned = sum(each.is_late for each in _RUNNING)
             if abandoned >= MOST_ABANDONED:
                 raise CompilersBusy(abandoned)
@@ -90,6 +92,19 @@ class Watched(Generic[T]):
         with _LOCK:
             _RUNNING.discard(self)
         self._done.set()
+
+
+@contextmanager
+def starting_within(shield: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
+    """Inside, this thread starts others within `shield()`, in which nobody may interrupt it.
+
+    Until a thread has begun it has its parent's number, and Python takes it for its parent.
+    """
+    _HERE.shield = shield
+    try:
+        yield
+    finally:
+        del _HERE.shield
 
 
 def watched(what: str, work: Callable[[], T]) -> T:

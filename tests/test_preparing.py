@@ -19,7 +19,7 @@ import msgspec
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from greenroom import EventStream, GenerateParameters, Runtime
+from greenroom import EventStream, GenerateParameters, Reply, Runtime
 from greenroom.actors import preparers
 from greenroom.actors.preparers import Preparers
 from greenroom.backends import understudy
@@ -270,7 +270,7 @@ async def test_ids_are_queued_without_a_thread(monkeypatch: pytest.MonkeyPatch) 
 async def test_many_requests_of_one_slow_schema_hold_one_thread(whole: Callable[[Constraint], Constraint]) -> None:
     """It is compiled once, whatever it is a part of, and all of them have it then."""
     with held() as hold:
-        async with Runtime(backend=Scripted("=a")) as runtime:
+        async with Runtime(backend=Scripted(Reply("=a", bends=True))) as runtime:
             streams = [runtime.generate("a", constrain=whole(Slow(hold))) for _ in range(10)]
             await hold.wait()
             with anyio.fail_after(SOON):

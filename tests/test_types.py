@@ -17,7 +17,7 @@ from greenroom.inputs.parameters import ParameterOptions
 from greenroom.options import TokenOptions, TurnOptions
 
 ROOT = Path(__file__).resolve().parents[1]
-REQUEST = {"constrain", "template", "template_options", "context", "progress"}
+REQUEST = {"thinking", "constrain", "template", "template_options", "context", "progress"}
 TOOLS = {"tools", "tool_choice", "tool_format"}
 
 RIGHT = """
@@ -151,7 +151,7 @@ def test_the_options_are_the_parameters() -> None:
     [
         (GenerateOptions, REQUEST | TOOLS),
         (TokenOptions, REQUEST | {"include_stop_token"}),
-        (TurnOptions, {"constrain", "tool_choice", "template", "progress"}),
+        (TurnOptions, {"constrain", "tool_choice", "template", "thinking", "progress"}),
     ],
 )
 def test_options_are_optional_and_have_all_there_is(options: Any, more: set[str]) -> None:

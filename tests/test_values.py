@@ -112,7 +112,7 @@ async def ask(runtime: Runtime, **options: Any) -> None:
 
 def endless() -> Scripted:
     """A double that goes on."""
-    return Scripted({"*": Reply("on and on ", repeat=True)})
+    return Scripted({"*": Reply("on and on ", repeat=True, bends=True)})
 
 
 @pytest.mark.parametrize("name", [*FIELDS, *OTHERS])

@@ -51,7 +51,10 @@ async def test_guesses_for_many_share_passes(rows: int) -> None:
     passes: dict[int, int] = {}
     for count in (1, rows):
         other = Scripted({"*": Reply(TEXT, bends=True)})
-        async with Runtime(backend=Scripted({"*": Reply(TEXT, bends=True)})) as runtime, Runtime(backend=other) as draft:
+        async with (
+            Runtime(backend=Scripted({"*": Reply(TEXT, bends=True)})) as runtime,
+            Runtime(backend=other) as draft,
+        ):
             async with anyio.create_task_group() as group:
                 for _ in range(count):
                     group.start_soon(lambda: said(runtime, draft_model=draft))

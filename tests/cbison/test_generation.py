@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cbison_engines import library, toy
 
-from greenroom.backends.scripted import Scripted
+from greenroom.backends.scripted import Reply, Scripted
 from greenroom.backends.scripted.tokenizer import SPECIAL, STOP
 from greenroom.constraints import Cbison, Constraint, JsonSchema, Regex, Vocabulary
 from greenroom.constraints.cbison import CbisonFactory, CbisonTokenizerProvider, TokenList, llguidance_cbison_factory
@@ -60,7 +60,9 @@ async def test_the_c_engine_writes_what_our_own_constraint_writes(options: tuple
         theirs = [Cbison(factory, "json_schema", json.dumps(COMPACT)), Cbison(factory, "regex", NUMBER)]
         prompts = ["order", "-12.5", "neither", "7x7"]
         asked = [(prompt, constrain) for constrain in [*ours, *theirs] for prompt in prompts]
-        async with Runtime(backend=Scripted({"order": SAID, "7x7": "7x7.7", "-12.5": "-12.5"})) as runtime:
+        said = {"order": SAID, "7x7": "7x7.7", "-12.5": "-12.5", "neither": "neither"}
+        backend = Scripted({prompt: Reply(text, bends=True) for prompt, text in said.items()})
+        async with Runtime(backend=backend) as runtime:
             found = await results(runtime, asked, force_tokens=force, max_tokens=80)
     half = len(found) // 2
     assert [result.text for result in found[half:]] == [result.text for result in found[:half]]
