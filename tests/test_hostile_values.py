@@ -25,6 +25,7 @@ from greenroom.inputs.parameters import merge_parameters
 
 HUGE = 10**5000
 HOSTILE: list[Any] = [5, 1.5, b"x", [HUGE], np.float32(0.5), np.array([1, 2]), object(), {"a": HUGE}]
+GROW: Any = structures
 MADE: dict[str, Callable[[Any], object]] = {
     "parameters": lambda value: merge_parameters(value, {}),
     "choice": Choice,
@@ -38,11 +39,11 @@ MADE: dict[str, Callable[[Any], object]] = {
     "whitespace": lambda value: JsonSchema(True, whitespace=value),
     "separators": lambda value: JsonSchema(True, separators=value),
     "lenient": lambda value: JsonSchema(True, lenient=value),
-    "truncated": lambda value: structures(None, list, truncated=value),  # type: ignore[arg-type]
-    "every_chunk": lambda value: structures(None, list, every_chunk=value),  # type: ignore[arg-type]
-    "missing": lambda value: structures(None, list, missing=value),  # type: ignore[arg-type]
-    "max_size": lambda value: structures(None, list, max_size=[value]),  # type: ignore[arg-type]
-    "kind": lambda value: structures(None, np.array([value], object)),  # type: ignore[type-var]
+    "truncated": lambda value: GROW(None, list, truncated=value),
+    "every_chunk": lambda value: GROW(None, list, every_chunk=value),
+    "missing": lambda value: GROW(None, list, missing=value),
+    "max_size": lambda value: GROW(None, list, max_size=[value]),
+    "kind": lambda value: GROW(None, np.array([value], object)),
     "reply": lambda _: Reply(repeat=True),
 }
 
@@ -68,7 +69,8 @@ async def test_handles_refuse_what_is_none() -> None:
         for count in (-1, 3, None, 0.5):
             with pytest.raises(GreenroomError):
                 matcher.rollback(count)  # type: ignore[arg-type]
-        matcher.accept(np.array([97, 98]))
+        ids: Any = np.array([97, 98])
+        matcher.accept(ids)
         async with runtime.context() as context:
             generator = context.fill("a").generate(max_tokens=1)
             with pytest.raises(GreenroomError):
