@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from greenroom.backends.mlx.sampling.chains import chain
 from greenroom.errors import InvalidLogits
 
 __all__ = ["UNSOUND", "LogitRange", "range_of"]
@@ -22,12 +21,15 @@ UNSOUND = 0xFFFFFFFF
 """In the place of a token that was drawn from what it cannot be drawn from: no vocabulary is that large."""
 
 
-@chain
 def _marked(tokens: mx.array, largest: mx.array, smallest: mx.array) -> mx.array:
     # A difference that is a number above zero: of NaN, of infinities and of equals there is none.
     spread = largest.astype(mx.float32) - smallest.astype(mx.float32)
     is_sound = (spread > 0) & (mx.abs(largest.astype(mx.float32)) < mx.inf)
     return mx.where(is_sound, tokens, mx.array(UNSOUND, mx.uint32))
+
+
+_fused = mx.compile(_marked, shapeless=True)
+"""The same as one kernel, where launches are what it costs."""
 
 
 class LogitRange(NamedTuple):
@@ -41,7 +43,8 @@ class LogitRange(NamedTuple):
         """`tokens` `[n]`, with `UNSOUND` where nothing could be drawn, or perhaps could not: one array to read."""
         if self.width == 1:
             return tokens
-        return _marked(tokens, self.largest, self.smallest, is_fused=is_fused)
+        marked: mx.array = (_fused if is_fused else _marked)(tokens, self.largest, self.smallest)
+        return marked
 
     def faults(self) -> dict[int, InvalidLogits]:
         """By place, why nothing can be drawn there; mostly empty. Waits."""
