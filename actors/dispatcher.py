@@ -163,7 +163,7 @@ class Dispatcher:
         self.drain.end()
 
     def _end_unsettled(self, failure: GreenroomError | None) -> None:
-        info = Info(stop_reason="cancelled", stop_detail="shutdown", prompt_tokens=0, generation_tokens=0)
+        info = Info.not_run("shutdown")
         self.deliver(tuple([Ended(request, info, failure) for request in self._mailboxes]))
 
     def close(self, failure: GreenroomError | None) -> None:

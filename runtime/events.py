@@ -146,6 +146,11 @@ class Info(msgspec.Struct, frozen=True, tag_field="type", tag="info", kw_only=Tr
     constraint_complete: bool | None = None
     rounds: int = 1
 
+    @classmethod
+    def not_run(cls, detail: StopDetail) -> Info:
+        """Of a request that was cancelled before anything of it was run."""
+        return cls(stop_reason="cancelled", stop_detail=detail, prompt_tokens=0, generation_tokens=0)
+
     @property
     def finish(self) -> Finish:
         """Its `stop_reason`, `stop_detail` and `stop_sequence`, as one value."""

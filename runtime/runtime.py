@@ -483,7 +483,7 @@ class Runtime:
                     template=template,
                     template_options=template_options,
                     thinking=thinking,
-                    is_known_to_think=infer_thinking(model) is not None,
+                    is_known_to_think=thinking is not None and infer_thinking(model) is not None,
                 )
             )
 

@@ -182,12 +182,12 @@ async def test_what_is_no_list_of_tools_is_refused(listed: list[types.Tool], opt
             types.CallToolResult(
                 content=[
                     types.EmbeddedResource(
-                        type="resource", resource=types.TextResourceContents(uri="file:///a", text="inside")
+                        type="resource", resource=types.TextResourceContents(uri="memo://a", text="inside")
                     ),
-                    types.ResourceLink(type="resource_link", name="b", uri="file:///b"),
+                    types.ResourceLink(type="resource_link", name="b", uri="memo://b"),
                 ]
             ),
-            "inside\nb: file:///b",
+            "inside\nb: memo://b",
         ),
         (types.CallToolResult(content=[]), ""),
     ],

@@ -126,7 +126,7 @@ class Scheduler:
         cancel = self._arrivals.add(message.request)
         self._arrivals.take_awaiting(message.request)
         error = None if cancel is not None else message.error
-        info = _not_run("scope" if cancel is None else cancel.detail)
+        info = Info.not_run("scope" if cancel is None else cancel.detail)
         if isinstance(error, GenerationFailed) and error.info is None:
             error.info = info
         if error is None:
@@ -355,7 +355,7 @@ class Scheduler:
     def abandon(self, now: float) -> list[tuple[int, Info]]:
         """Forget every request, settled or not; returns how far each came: the engine is dying."""
         infos = [(request.id, request.info(now)) for request in self._requests.values()]
-        infos += [(request, _not_run("scope")) for request in self._arrivals.end_all()]
+        infos += [(request, Info.not_run("scope")) for request in self._arrivals.end_all()]
         self._requests.clear()
         self._admission.clear()
         self._ending.clear()
@@ -437,7 +437,7 @@ class Scheduler:
     def _end_announced(self, requests: list[int], detail: StopDetail) -> None:
         for request in requests:
             self._totals.ends[detail] += 1
-            self._messages.append(Ended(request, _not_run(detail)))
+            self._messages.append(Ended(request, Info.not_run(detail)))
 
     def _expire(self, now: float) -> None:
         self._end_announced(self._arrivals.expire(now), "timeout")
@@ -475,11 +475,6 @@ class Scheduler:
             error.info = info
         self._totals.count_end(request, info, error)
         self._messages.append(Ended(request.id, info, error))
-
-
-def _not_run(detail: StopDetail) -> Info:
-    """The end of a request that never came into the queue."""
-    return Info(stop_reason="cancelled", stop_detail=detail, prompt_tokens=0, generation_tokens=0)
 
 
 def _pass_failed(cause: BaseException) -> Failure:

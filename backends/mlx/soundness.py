@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
+from greenroom.backends.mlx.chains import chain
 from greenroom.errors import InvalidLogits
 
 __all__ = ["UNSOUND", "LogitRange", "range_of"]
@@ -21,15 +22,12 @@ UNSOUND = 0xFFFFFFFF
 """In the place of a token that was drawn from what it cannot be drawn from: no vocabulary is that large."""
 
 
+@chain
 def _marked(tokens: mx.array, largest: mx.array, smallest: mx.array) -> mx.array:
     # A difference that is a number above zero: of NaN, of infinities and of equals there is none.
     spread = largest.astype(mx.float32) - smallest.astype(mx.float32)
     is_sound = (spread > 0) & (mx.abs(largest.astype(mx.float32)) < mx.inf)
     return mx.where(is_sound, tokens, mx.array(UNSOUND, mx.uint32))
-
-
-_fused = mx.compile(_marked, shapeless=True)
-"""The same as one kernel, where launches are what it costs."""
 
 
 class LogitRange(NamedTuple):
@@ -43,8 +41,7 @@ class LogitRange(NamedTuple):
         """`tokens` `[n]`, with `UNSOUND` where nothing could be drawn, or perhaps could not: one array to read."""
         if self.width == 1:
             return tokens
-        marked: mx.array = (_fused if is_fused else _marked)(tokens, self.largest, self.smallest)
-        return marked
+        return _marked(tokens, self.largest, self.smallest, is_fused=is_fused)
 
     def faults(self) -> dict[int, InvalidLogits]:
         """By place, why nothing can be drawn there; mostly empty. Waits."""

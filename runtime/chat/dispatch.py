@@ -83,23 +83,24 @@ def _told(call: ToolCall, failure: Exception, on_error: OnToolError) -> str:
         raise failure
     if on_error == "tell":
         return str(failure) if isinstance(failure, ToolFailed) else f"{type(failure).__name__}: the tool failed"
-    with calling("on_tool_error"):
-        text = on_error(call, failure)
-    if not isinstance(text, str):
-        raise CallbackFailed(f"on_tool_error must return what the model is told, a text, got {text!r}")
-    return text
+    return _words("on_tool_error", partial(on_error, call, failure))
 
 
 def told_of_rejections(rejected: Sequence[RejectedToolCall], on_rejected: OnRejected) -> str:
     """What the model is told of its calls that could not be used, so that it can write them again."""
     if callable(on_rejected):
-        with calling("on_rejected"):
-            texts: list[Any] = [on_rejected(each) for each in rejected]
-        if wrong := [text for text in texts if not isinstance(text, str)]:
-            raise CallbackFailed(f"on_rejected must return what the model is told, a text, got {wrong[0]!r}")
-        return "\n".join(texts)
+        return "\n".join([_words("on_rejected", partial(on_rejected, each)) for each in rejected])
     lines = [_reason(each) for each in rejected]
     return "\n".join([*lines, "No call of this message was run. Write it again, correctly, or answer without it."])
+
+
+def _words(name: str, function: Callable[[], object]) -> str:
+    """What the app's own function says. Raises `CallbackFailed` where that is no text, or it raises."""
+    with calling(name):
+        text = function()
+    if not isinstance(text, str):
+        raise CallbackFailed(f"{name} must return what the model is told, a text, got {text!r}")
+    return text
 
 
 def _reason(rejected: RejectedToolCall) -> str:

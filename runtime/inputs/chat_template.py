@@ -13,7 +13,6 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 from greenroom.backends.protocol import Tokenizer
 from greenroom.inputs.histories import (
@@ -26,6 +25,7 @@ from greenroom.inputs.histories import (
     with_short_ids,
     without_system,
 )
+from greenroom.inputs.rendering import once_a_tokenizer, rendered
 
 __all__ = ["TemplateTraits", "adapt_messages", "template_traits"]
 
@@ -74,20 +74,13 @@ class TemplateTraits(NamedTuple):
     """Ids have nine characters."""
 
 
-_KNOWN: WeakKeyDictionary[Tokenizer, TemplateTraits] = WeakKeyDictionary()
-_ALTERNATES: WeakKeyDictionary[Tokenizer, bool] = WeakKeyDictionary()
-_SYSTEM: WeakKeyDictionary[Tokenizer, bool] = WeakKeyDictionary()
-_LATE_SYSTEM: WeakKeyDictionary[Tokenizer, bool] = WeakKeyDictionary()
-
-
+@once_a_tokenizer
 def template_traits(tokenizer: Tokenizer) -> TemplateTraits:
     """What the tokenizer's template wants of calls. Renders up to a dozen small conversations, the first time."""
-    known = _KNOWN.get(tokenizer)
-    if known is None:
-        known = _KNOWN[tokenizer] = _probe(tokenizer)
-        if not known.shows_tools:
-            _log.warning("this model's chat template does not show tools to it: describe them in a system message")
-    return known
+    found = _probe(tokenizer)
+    if not found.shows_tools:
+        _log.warning("this model's chat template does not show tools to it: describe them in a system message")
+    return found
 
 
 def adapt_messages(messages: Sequence[Mapping[str, Any]], tokenizer: Tokenizer) -> list[Message]:
@@ -162,7 +155,7 @@ def _keeps(tokenizer: Tokenizer, known: TemplateTraits) -> bool:
 
 
 def _shows_tools(tokenizer: Tokenizer) -> bool:
-    return _NAME in _text_of(tokenizer, [_QUESTION], [_TOOL])
+    return _NAME in rendered(tokenizer, [_QUESTION], tools=[_TOOL])
 
 
 def _render(tokenizer: Tokenizer, known: TemplateTraits, text: str, ids: Sequence[str]) -> str:
@@ -188,20 +181,17 @@ def _is_right(text: str, *, as_text: bool, calls: int = 1) -> bool:
 # System messages in front, questions and answers in turn.
 
 
+@once_a_tokenizer
 def _takes_system(tokenizer: Tokenizer) -> bool:
     """Whether a system message in front comes out, or fails no more than a question by itself."""
-    if tokenizer not in _SYSTEM:
-        text = _text_of(tokenizer, [_SYSTEM_MESSAGE, _QUESTION])
-        _SYSTEM[tokenizer] = _TEXT in text or not _text_of(tokenizer, [_QUESTION])
-    return _SYSTEM[tokenizer]
+    return _TEXT in _text_of(tokenizer, [_SYSTEM_MESSAGE, _QUESTION]) or not _text_of(tokenizer, [_QUESTION])
 
 
+@once_a_tokenizer
 def _takes_late_system(tokenizer: Tokenizer) -> bool:
     """Whether a system message that is not the first one comes out."""
-    if tokenizer not in _LATE_SYSTEM:
-        messages = [_QUESTION, {"role": "assistant", "content": "Done."}, _SYSTEM_MESSAGE, _QUESTION]
-        _LATE_SYSTEM[tokenizer] = _TEXT in _text_of(tokenizer, messages)
-    return _LATE_SYSTEM[tokenizer]
+    messages = [_QUESTION, {"role": "assistant", "content": "Done."}, _SYSTEM_MESSAGE, _QUESTION]
+    return _TEXT in _text_of(tokenizer, messages)
 
 
 def _needs_turns(messages: Sequence[Message]) -> bool:
@@ -210,17 +200,12 @@ def _needs_turns(messages: Sequence[Message]) -> bool:
     return any(a == b for a, b in itertools.pairwise(said))
 
 
+@once_a_tokenizer
 def _alternates(tokenizer: Tokenizer) -> bool:
     """Whether the template fails over two questions in a row, and not over one."""
-    if tokenizer not in _ALTERNATES:
-        once, twice = _text_of(tokenizer, [_QUESTION]), _text_of(tokenizer, [_QUESTION, _QUESTION])
-        _ALTERNATES[tokenizer] = bool(once) and not twice
-    return _ALTERNATES[tokenizer]
+    return bool(_text_of(tokenizer, [_QUESTION])) and not _text_of(tokenizer, [_QUESTION, _QUESTION])
 
 
-def _text_of(tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[Message] | None = None) -> str:
-    """The prompt; nothing where the template fails, with tools if it fails without."""
-    try:
-        return tokenizer.decode(tokenizer.render(messages, tools=tools), skip_special_tokens=False)
-    except Exception:  # noqa: BLE001 - a template is a program: it may raise anything
-        return "" if tools else _text_of(tokenizer, messages, [_TOOL])
+def _text_of(tokenizer: Tokenizer, messages: Sequence[Message]) -> str:
+    """The prompt, with a tool where the template fails without one; nothing where it fails with it too."""
+    return rendered(tokenizer, messages) or rendered(tokenizer, messages, tools=[_TOOL])

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 from greenroom.backends.protocol import Tokenizer
 from greenroom.errors import InvalidParameter, InvalidPrompt, NotSupported
+from greenroom.inputs.rendering import once_a_tokenizer, rendered
 
 __all__ = ["switch_thinking"]
 
@@ -42,7 +42,6 @@ _SWITCHES = (
 _UNSET: Mapping[str, Any] = {"thinking_budget": 512, "reasoning_effort": "high"}
 """Where on is the template's own default, a value that is not off: it may look like no value at all."""
 _QUESTION: Messages = ({"role": "user", "content": "Hello."},)
-_KNOWN: WeakKeyDictionary[Tokenizer, _Switch | None] = WeakKeyDictionary()
 _NOTHING: Mapping[str, Any] = {}
 
 
@@ -76,33 +75,21 @@ def switch_thinking(
     return messages, options if value is None else {**options, found.name: value}
 
 
+@once_a_tokenizer
 def _find(tokenizer: Tokenizer) -> _Switch | None:
-    if tokenizer not in _KNOWN:
-        _KNOWN[tokenizer] = next((switch for switch in _SWITCHES if _works(switch, tokenizer)), None)
-    return _KNOWN[tokenizer]
+    return next((switch for switch in _SWITCHES if _works(switch, tokenizer)), None)
 
 
 def _works(switch: _Switch, tokenizer: Tokenizer) -> bool:
     if switch.name is not None:
         on = switch.on if switch.on is not None else _UNSET[switch.name]
-        return _rendered(tokenizer, _QUESTION, {switch.name: on}) != _rendered(
-            tokenizer, _QUESTION, {switch.name: switch.off}
-        )
+        both = [rendered(tokenizer, _QUESTION, **{switch.name: value}) for value in (on, switch.off)]
+        return both[0] != both[1]
     # A template that knows the word acts on it, and most take it away; one that does not writes it as it stands.
-    plain, *both = [
-        _rendered(tokenizer, _with_word(_QUESTION, word), _NOTHING) for word in ("/other", switch.on, switch.off)
-    ]
-    if plain is None or None in both:
-        return False
-    undone = [text.replace(word, "/other") for text, word in zip(both, (switch.on, switch.off), strict=True) if text]
-    return undone[1] != plain and undone[0] != undone[1]
-
-
-def _rendered(tokenizer: Tokenizer, messages: Messages, options: Mapping[str, Any]) -> str | None:
-    try:
-        return tokenizer.decode(tokenizer.render(messages, **options), skip_special_tokens=False)
-    except Exception:  # noqa: BLE001 - a template is a program: it may raise anything
-        return None
+    words = ("/other", switch.on, switch.off)
+    texts = [rendered(tokenizer, _with_word(_QUESTION, word)) for word in words]
+    plain, on, off = [text.replace(word, words[0]) for text, word in zip(texts, words, strict=True)]
+    return all(texts) and off not in {plain, on}
 
 
 def _with_word(messages: Messages, word: str) -> Messages:

@@ -122,11 +122,7 @@ class Tool:
     def takes(self, name: str, value: Any) -> bool:
         """Whether `value` fits what the schema says of the argument `name`, as far as it says anything."""
         properties = self.parameters.get("properties")
-        schema = properties.get(name, True) if isinstance(properties, Mapping) else True
-        try:
-            return self._validator.takes(value, schema)
-        except (RecursionError, Unresolvable, PatternTimeout):
-            return False
+        return self.takes_by(properties.get(name, True) if isinstance(properties, Mapping) else True, value)
 
     def takes_by(self, schema: Any, value: Any) -> bool:
         """Whether `value` fits `schema`, which may refer to definitions of the tool's."""

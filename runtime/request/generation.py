@@ -27,7 +27,7 @@ from greenroom.request.recorder import RecordedToken
 __all__ = ["NOT_RUN", "Generation", "begin", "find_deadline", "follow", "fork_state", "seconds_until"]
 
 
-NOT_RUN = Info(stop_reason="cancelled", stop_detail="handle", prompt_tokens=0, generation_tokens=0)
+NOT_RUN = Info.not_run("handle")
 """Of a generation of which nothing has run: `NOT_RUN.then(info)` is `info`."""
 
 

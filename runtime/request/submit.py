@@ -74,7 +74,7 @@ def submit_prompt(config: GenerationConfig, prompt: Prompt, options: PromptOptio
             template=options.template,
             template_options=options.template_options,
             thinking=options.thinking,
-            is_known_to_think=infer_thinking(model) is not None,
+            is_known_to_think=options.thinking is not None and infer_thinking(model) is not None,
         )
 
     def prepare(request: int) -> Submit:

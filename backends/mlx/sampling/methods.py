@@ -21,10 +21,10 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from greenroom.backends.mlx.chains import chain
 from greenroom.backends.mlx.device_profile import DeviceProfile, choose_profile
 from greenroom.backends.mlx.rows import ints
 from greenroom.backends.mlx.sampling import cpu
-from greenroom.backends.mlx.sampling.chains import chain
 from greenroom.backends.mlx.sampling.topk import largest, numbers_to
 from greenroom.backends.mlx.sampling.uniforms import mixed_seeds, uniforms
 from greenroom.backends.protocol import Sampling

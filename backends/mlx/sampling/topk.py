@@ -13,7 +13,7 @@ from functools import lru_cache
 import mlx.core as mx
 import numpy as np
 
-from greenroom.backends.mlx.sampling.chains import chain
+from greenroom.backends.mlx.chains import chain
 
 __all__ = ["largest", "numbers_to"]
 
