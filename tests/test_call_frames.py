@@ -244,6 +244,38 @@ def test_a_call_quoted_in_json_is_a_text(name: str) -> None:
     check(name, JSON[name] % body, [f"write(text={inner!r})"])
 
 
+RAW = "".join(map(chr, range(1, 32))) + "\x7f"
+
+
+@pytest.mark.parametrize("name", sorted({*JSON, *HEADED}))
+def test_control_characters_may_stand_as_they_are_in_strings_of_json(name: str) -> None:
+    """Line breaks and tabs above all, beside the format's own markers."""
+    end = formats.find(name).closes
+    for text in (RAW, f"a\nb\tc{''.join(end)}\n"):
+        arguments = json.dumps({"text": text}).replace(json.dumps(text)[1:-1], text)
+        if name in JSON:
+            check(name, JSON[name] % f'{{"name": "write", "arguments": {arguments}}}', [f"write(text={text!r})"])
+        if name in HEADED:
+            check(name, HEADED[name].format("write", arguments), [f"write(text={text!r})"])
+
+
+@pytest.mark.parametrize("name", [*TAGGED, *GEMMA])
+def test_control_characters_may_stand_as_they_are_in_json_between_tags(name: str) -> None:
+    """In a list, say."""
+    text = f'["{RAW.strip()}"]'
+    whole = GEMMA[name][0].format("set", f"items:{text}") if name in GEMMA else tagged(name, "set", items=text)
+    check(name, whole, [f"set(items={[RAW.strip()]!r})"])
+
+
+@pytest.mark.parametrize("name", ["json_tools", "nemotron", "command_r7b", "kimi_k2", "deepseek_v3"])
+@pytest.mark.parametrize("behind", [" b", ' "b" c', "\n\nb\n", '"'])
+def test_a_string_that_never_ends_takes_no_more_than_its_frame(name: str, behind: str) -> None:
+    """The first end marker in it ends the frame, whatever stands behind that."""
+    form = (JSON[name] if name in JSON else HEADED[name]).replace("%s", "{}").replace("[{}]", "{}")
+    called = ["write", '{"text": "'] if name in HEADED else ['{"name": "write", "arguments": {"text": "']
+    check(name, form.format(*called) + behind, ["!m", behind])
+
+
 @pytest.mark.parametrize("name", HEADED)
 def test_a_name_in_front_of_json_is_read_whole(name: str) -> None:
     """With the markers of the format in its strings; leftovers are rejected."""
@@ -277,6 +309,17 @@ def test_a_name_in_front_of_json_is_read_whole(name: str) -> None:
 def test_python_is_read_by_python_alone(name: str, body: str, found: list[str]) -> None:
     """Positional and starred arguments, and what JSON does not have, are rejections."""
     check(name, PYTHON[name] % body, found)
+
+
+@pytest.mark.parametrize("name", PYTHON)
+@pytest.mark.parametrize("quotes", ['"""', "'''"])
+def test_a_string_in_three_quotes_may_hold_anything(name: str, quotes: str) -> None:
+    """Line breaks, other quotes, and the marker that ends a frame."""
+    mark = "<|tool_call_end|>" if name == "pythonic" else "<|python_end|>"
+    for text in ("", f"a\n'b' \"c\" {mark} d)]\n", f"it's {mark}", f"{quotes[0]}{mark}", f"\\{quotes}x{mark}"):
+        value = text.replace("\\" + quotes, quotes)
+        body = f"[write(text={quotes}{text}{quotes}, path='')]"
+        check(name, PYTHON[name] % body, [f"write(text={value!r}, path='')"])
 
 
 @pytest.mark.parametrize("name", GEMMA)

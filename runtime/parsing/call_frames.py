@@ -47,9 +47,10 @@ class CallFrame(Protocol):
 class Between:
     """Ends behind `end`. An opening marker inside it means that the model forgot to close: there the frame is cut.
 
-    A marker inside of a string closes and opens nothing: `quotes` are the characters around strings, as in JSON, and
-    `toggle` a marker around them. If that string never ends, the first such marker cuts the frame. `begins` tells of
-    what stands behind the opening whether a call may come of it (None: too short to tell); else all of this is text.
+    A marker inside of a string closes and opens nothing: `quotes` are the characters around strings, as in JSON, or
+    what tells them by the frame's body, and `toggle` is a marker around them. If that string never ends, the first
+    marker in it cuts the frame. `begins` tells of what stands behind the opening whether a call may come of it (None:
+    too short to tell); else all of this is text.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Between:
         opening: str,
         end: str,
         *,
-        quotes: str = "",
+        quotes: str | Callable[[str], str] = "",
         toggle: str = "",
         begins: Callable[[str], bool | None] | None = None,
         reopens: Sequence[str] | None = None,
@@ -70,12 +71,15 @@ class Between:
         self._marks = re.compile("|".join(map(re.escape, (end, *((opening,) if reopens is None else reopens)))))
         self._longest = max(len(end), len(opening))
         self._close = end
-        self._scanner = Scanner(quotes, loose=False, many=True) if quotes else None
+        self._quotes = quotes
+        self._scanner = Scanner(quotes, many=True) if isinstance(quotes, str) and quotes else None
         self._looked = len(opening)
         """Markers that begin in front of this were seen."""
         self._scanned = len(opening)
         self._quoted: re.Match[str] | None = None
-        """The first marker that stands inside of a string."""
+        """The first marker that stands inside of the last string that has one."""
+        self._quoted_in = -1
+        """Where that string begins."""
 
     def push(self, text: str) -> FrameState:
         """See `CallFrame.push`."""
@@ -85,25 +89,26 @@ class Between:
             if not answer:
                 return "open" if answer is None else "text"
             self._begins = None
+            if not isinstance(self._quotes, str):
+                self._scanner = Scanner(self._quotes(self.text[len(self._opening) :]), many=True)
         while (match := self._marks.search(self.text, self._looked)) is not None:
             if not self._is_quoted(match):
-                is_endless = self._scanner is not None and self._scanner.is_broken
-                return self._end_at(self._quoted if self._quoted is not None and is_endless else match)
-            self._quoted = self._quoted or match
+                return self._end_at(self._unended() or match)
             self._looked = match.start() + 1
         self._looked = max(self._looked, len(self.text) - self._longest + 1)
         if self._quoted is not None and self._scanner is not None:
-            self._scan(max(self._scanned, self._looked))
-            if self._scanner.is_broken:
-                return self._end_at(self._quoted)
+            self._scan(self._looked)
+            if self._scanner.is_unended and (quoted := self._unended()) is not None:
+                return self._end_at(quoted)
         return "open"
 
     def give_up(self) -> FrameState:
         """See `CallFrame.give_up`."""
         if self._begins is not None:
             return "text"
-        if self._quoted is not None:
-            return self._end_at(self._quoted)
+        self._scan(len(self.text))
+        if (quoted := self._unended()) is not None:
+            return self._end_at(quoted)
         self.end = len(self.text)
         return "cut"
 
@@ -119,12 +124,32 @@ class Between:
         return "closed" if is_closed and match is not self._quoted else "cut"
 
     def _is_quoted(self, match: re.Match[str]) -> bool:
+        """Whether a marker stands inside of a string; remembers the first of each."""
         if self._toggle:
-            return self.text.count(self._toggle, len(self._opening), match.start()) % 2 == 1
-        if self._scanner is None:
+            begin = self._open_toggle(match.start())
+        else:
+            self._scan(match.start())
+            scanner = self._scanner
+            begin = scanner.began if scanner is not None and scanner.in_string and not scanner.is_broken else -1
+        if begin < 0:
             return False
-        self._scan(match.start())
-        return bool(self._scanner.in_string) and not self._scanner.is_broken
+        if self._quoted_in != begin:
+            self._quoted, self._quoted_in = match, begin
+        return True
+
+    def _unended(self) -> re.Match[str] | None:
+        """The first marker inside of the string that, as far as the text goes, does not end."""
+        if self._toggle:
+            begin = self._open_toggle(len(self.text))
+        else:
+            begin = self._scanner.began if self._scanner is not None and self._scanner.is_unsure else -1
+        return self._quoted if 0 <= begin == self._quoted_in else None
+
+    def _open_toggle(self, until: int) -> int:
+        """Where the string begins that is open there; -1 for none."""
+        begin = len(self._opening)
+        is_open = self.text.count(self._toggle, begin, until) % 2 == 1
+        return self.text.rindex(self._toggle, begin, until) if is_open else -1
 
     def _scan(self, until: int) -> None:
         if self._scanner is not None and until > self._scanned:

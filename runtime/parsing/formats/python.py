@@ -48,16 +48,16 @@ def _writer(opening: str, closing: str) -> Spelling:
 
 _LIST = re.compile(r"\[\s*[A-Za-z_][\w.]*\s*\(")
 _LIST_SO_FAR = re.compile(r"\[\s*(?:[A-Za-z_][\w.]*\s*)?")
-_BODY = re.compile(r"\s*(?:\[|\{|[A-Za-z_][\w.]*\s*\()")
-_BODY_SO_FAR = re.compile(r"\s*(?:[A-Za-z_][\w.]*\s*)?")
+_BODY = re.compile(r"\s*(?:\[\s*\S|\{|[A-Za-z_][\w.]*\s*\()")
+_BODY_SO_FAR = re.compile(r"\s*(?:\[\s*|[A-Za-z_][\w.]*\s*)?")
+_JSON = re.compile(r"\s*(?:\{|\[\s*\{)")
 _START, _END = "<|tool_call_start|>", "<|tool_call_end|>"
 _LLAMA_START, _LLAMA_END = "<|python_start|>", "<|python_end|>"
 
 
 def _read(raw: str, start: str, end: str) -> list[Written]:
     """Python's calls, or JSON."""
-    inside = raw[len(start) :].lstrip()
-    if inside[:1] == "{" or re.match(r"\[\s*\{", inside):
+    if _JSON.match(raw, len(start)):
         return json_calls(raw, start, end)
     stop = len(raw) - (len(end) if raw.endswith(end) else 0)
     return python_calls(raw, len(start), stop)
@@ -70,7 +70,7 @@ def _between(start: str, end: str) -> CallFrame:
         answers = is_empty(text), is_call(text)
         return True if True in answers else None if None in answers else False
 
-    return Between(start, end, quotes="'\"", begins=begins)
+    return Between(start, end, quotes=lambda body: '"' if _JSON.match(body) else "'\"", begins=begins)
 
 
 def _llama_frame(opening: str, _: Collection[str]) -> CallFrame:
