@@ -1,12 +1,15 @@
 """A grammar compiled for one vocabulary: the matcher that every request's state is copied from.
 
-A copy takes microseconds where compiling takes milliseconds, and it inherits the lexer states met so far.
+A copy takes microseconds where compiling takes milliseconds, and it inherits the lexer states met so far: all copies
+share one lexer. What one of them takes out of it, its states or the fuel of a step, the others lack, and a lexer that
+ran out of either stays broken for all of them. So what a broken one says counts for nothing: `sound` has another.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Set as AbstractSet
 from math import inf
 
 import numpy as np
@@ -16,25 +19,33 @@ from greenroom.constraints.bounds.forced_loops import longest_forced
 from greenroom.constraints.bounds.lark_text import schemas_in
 from greenroom.constraints.bounds.rule_bounds import check_lark
 from greenroom.constraints.bounds.schema_bounds import check_schema_text
+from greenroom.constraints.state import Bits
 from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.constraints.watch import watched
 from greenroom.errors import InvalidConstraint
 
-__all__ = ["CompiledGrammar", "reason"]
+__all__ = ["LIMITS", "MOST_UNMASKED", "CompiledGrammar", "Prototype", "advance", "reason", "refuel"]
 
 # A message without the parser's state and the tokens before; a fifth of the usual lexer states, which are 100 MB;
 # half of the usual items in a row and three fifths of those in a mask. An ambiguous grammar needs more with each
 # token, each item is compared with its row's others, and all requests wait for a mask: for `s: s s s | s s | /[a-z]/`
 # it took 440 to 800 ms of a busy CPU over 151,936 tokens, and is given up after 130 to 260 now. llama.cpp's
-# `english.gbnf` needs more than 20,000 items in a mask, which it has in 8 ms.
-_QUIET = LLParserLimits(
-    verbose_errors=False, max_lexer_states=50_000, max_items_in_row=1000, step_max_items=30_000, step_lexer_fuel=200_000
+# `english.gbnf` needs more than 20,000 items in a mask, which it has in 8 ms. Ten times the usual fuel: only a mask
+# fills it up again, so it has to last for all tokens that copies consume until the next one of any of them.
+LIMITS = LLParserLimits(
+    verbose_errors=False,
+    max_lexer_states=50_000,
+    max_items_in_row=1000,
+    step_max_items=30_000,
+    step_lexer_fuel=2_000_000,
 )
 _UNFORCED = '%llguidance {"no_forcing": true}\n'
 _MOST_TEXT = 1_000_000
 """Characters of a grammar, or of a JSON schema in it."""
 _MOST_FORCED = 20_000
 """Characters that a grammar may force in a step: llguidance writes them at once, a CPU in a tenth of a second."""
+MOST_UNMASKED = 32
+"""Tokens that a matcher consumes before a mask is computed for the fuel alone."""
 _ENDLESS = 4096
 """Bytes of one text, over and over, from which on a grammar is taken to leave no other for ever."""
 
@@ -54,29 +65,37 @@ class CompiledGrammar:
         self.is_forcing = vocabulary.is_canonical and length <= _MOST_FORCED
         """Whether what it leaves no choice of is written as the tokenizer would write it."""
         self._grammar = grammar
-        self._unforced: LLMatcher | None = None
-        self._matcher = self._compile(grammar if self.is_forcing else without_forcing(grammar))
-        self.warnings: tuple[str, ...] = tuple(self._matcher.get_grammar_warnings())
+        self._prototypes = {self.is_forcing: self._compile(forcing=self.is_forcing)}
+        """By whether they force."""
+        self.warnings: tuple[str, ...] = tuple(self.prototype().copy().get_grammar_warnings())
 
     def __repr__(self) -> str:
         return f"<CompiledGrammar {self._grammar[:60]!r}>"
 
-    def copy(self, *, forcing: bool = True) -> LLMatcher:
-        """A matcher at the start, for one owner. Without `forcing` its masks allow every spelling of a legal text."""
-        if forcing or not self.is_forcing:
-            return self._matcher.deep_copy()
-        if self._unforced is None:
-            self._unforced = self._compile(without_forcing(self._grammar))
-        return self._unforced.deep_copy()
+    def prototype(self, *, forcing: bool = True) -> Prototype:
+        """What to copy a matcher from. Without `forcing` its masks allow every spelling of a legal text."""
+        forcing = forcing and self.is_forcing
+        if forcing not in self._prototypes:
+            self._prototypes[forcing] = self._compile(forcing=forcing)
+        return self._prototypes[forcing]
 
-    def _compile(self, grammar: str) -> LLMatcher:
+    def sound(self, *, forcing: bool) -> Prototype:
+        """A prototype whose lexer is not broken: the one there is, or a new one in its place."""
+        found = self.prototype(forcing=forcing)
+        if found.is_broken():
+            forcing = forcing and self.is_forcing
+            self._prototypes[forcing] = found = self._compile(forcing=forcing)
+        return found
+
+    def _compile(self, *, forcing: bool) -> Prototype:
+        grammar = self._grammar if forcing else without_forcing(self._grammar)
         return watched(f"the grammar {self._grammar[:60]!r}", lambda: self._compile_here(grammar))
 
-    def _compile_here(self, grammar: str) -> LLMatcher:
+    def _compile_here(self, grammar: str) -> Prototype:
         """With the first mask, computed here once and known to every copy: so what it takes long for is met here."""
-        matcher = LLMatcher(self.vocabulary.inner, grammar, log_level=0, limits=_QUIET)
+        matcher = LLMatcher(self.vocabulary.inner, grammar, log_level=0, limits=LIMITS)
+        first = np.zeros(self.vocabulary.words, np.uint32)
         if not matcher.is_error():
-            first = np.zeros(self.vocabulary.words, np.uint32)
             matcher.unsafe_compute_mask_ptr(first.ctypes.data, first.nbytes)
         if matcher.is_error():
             raise InvalidConstraint(
@@ -84,7 +103,26 @@ class CompiledGrammar:
             )
         if self._may_loop:
             _check_end(matcher.deep_copy(), self.vocabulary)
-        return matcher
+        return Prototype(matcher, _tokens(first).difference(self.vocabulary.eos))
+
+
+class Prototype:
+    """A matcher at the start, which every copy of it shares a lexer with. `starts`: the tokens that are legal there."""
+
+    def __init__(self, matcher: LLMatcher, starts: AbstractSet[int]) -> None:
+        self._matcher = matcher
+        self._start = min(starts, default=None)
+
+    def __repr__(self) -> str:
+        return f"<Prototype start={self._start}>"
+
+    def copy(self) -> LLMatcher:
+        """A matcher at the start, for one owner."""
+        return self._matcher.deep_copy()
+
+    def is_broken(self) -> bool:
+        """Whether its lexer has met a limit, or was left in the middle of a step: no copy works any more."""
+        return self._start is not None and not self._matcher.deep_copy().consume_token(self._start)
 
 
 def _check_bounds(grammar: str) -> None:
@@ -106,7 +144,7 @@ def _check_end(matcher: LLMatcher, vocabulary: Vocabulary) -> None:
     bits = np.zeros(vocabulary.words, np.uint32)
     while len(text) < _ENDLESS:
         matcher.unsafe_compute_mask_ptr(bits.ctypes.data, bits.nbytes)
-        tokens = np.flatnonzero(np.unpackbits(bits.view(np.uint8), bitorder="little")).tolist()
+        tokens = sorted(_tokens(bits))
         if matcher.is_error() or matcher.is_accepting() or not 0 < len(tokens) < 256:
             return
         words = [vocabulary.bytes[token] for token in tokens]
@@ -120,6 +158,27 @@ def _check_end(matcher: LLMatcher, vocabulary: Vocabulary) -> None:
         return
     shown = bytes(text[-20:]).decode(errors="replace")
     raise InvalidConstraint(f"the grammar asks for a text without end: {shown!r}... can only go on the same way")
+
+
+def _tokens(bits: Bits) -> frozenset[int]:
+    return frozenset(np.flatnonzero(np.unpackbits(bits.view(np.uint8), bitorder="little")).tolist())
+
+
+def advance(matcher: LLMatcher, tokens: list[int], words: int) -> bool:
+    """Have `matcher` consume `tokens`, with masks (of `words`) on the way for the fuel; whether it could."""
+    for at in range(0, len(tokens), MOST_UNMASKED):
+        if at:
+            refuel(matcher, words)
+        taken: bool = matcher.consume_tokens(tokens[at : at + MOST_UNMASKED])
+        if not taken:
+            return False
+    return True
+
+
+def refuel(matcher: LLMatcher, words: int) -> None:
+    """Fill up the fuel of the lexer that it shares with others."""
+    unread = np.empty(words, np.uint32)
+    matcher.unsafe_compute_mask_ptr(unread.ctypes.data, unread.nbytes)
 
 
 def reason(matcher: LLMatcher) -> str:

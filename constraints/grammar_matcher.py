@@ -4,21 +4,22 @@ llguidance never raises for what a model drew: a matcher that met an illegal tok
 own goes into an error state in which it looks like a finished one. So nothing reaches it that could put it there
 unseen: ids are checked first, EOS is never fed, and its error is asked for after every fill and consume.
 
-Two things that llguidance takes for errors are none here, and heal by replaying the consumed tokens on a new matcher:
+Three things that llguidance takes for errors are none here, and heal by replaying the consumed tokens on a new matcher:
 
 - No token of the vocabulary spells what may come next. That is an all-zero mask, a dead end.
 - What the grammar forces spells an added token (a JSON string "<think>"). The tokenizer then writes that token, which
   no grammar takes for its text. From there on the grammar runs without forcing.
+- The lexer that it shares with all other rows of the grammar is broken, by whichever of them. It goes on with another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from llguidance import LLMatcher
 
-from greenroom.constraints.compiled_grammar import CompiledGrammar, reason
+from greenroom.constraints.compiled_grammar import MOST_UNMASKED, CompiledGrammar, Prototype, advance, reason, refuel
 from greenroom.constraints.state import Bits, ForcingState
 from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.errors import CompilersBusy, InvalidConstraint
@@ -26,12 +27,24 @@ from greenroom.errors import CompilersBusy, InvalidConstraint
 __all__ = ["GrammarMatcher", "finish_masks"]
 
 _NOTHING_FITS = "NoExtensionBias"
+_LEXERS = 2
+"""Lexers that are tried after a broken one: the one that others have by now, and one that nobody had before."""
 
 
 class GrammarMatcher(ForcingState):
     """A `ConstraintState` over an llguidance matcher. A step of 36 µs, a copy of some 10 µs."""
 
-    __slots__ = ("_dead", "_error", "_forcing", "_free_at", "_grammar", "_matcher", "_tokens")
+    __slots__ = (
+        "_dead",
+        "_error",
+        "_forcing",
+        "_free_at",
+        "_grammar",
+        "_matcher",
+        "_prototype",
+        "_tokens",
+        "_unmasked",
+    )
 
     def __init__(self, grammar: CompiledGrammar) -> None:
         self._grammar = grammar
@@ -41,7 +54,10 @@ class GrammarMatcher(ForcingState):
         self._forcing = grammar.is_forcing
         self._free_at: int | None = None
         """How many tokens there were when it stopped forcing."""
-        self._matcher: LLMatcher = grammar.copy(forcing=self._forcing)
+        self._unmasked = 0
+        """Tokens since the last mask."""
+        self._prototype: Prototype = grammar.prototype(forcing=self._forcing)
+        self._matcher: LLMatcher = self._prototype.copy()
 
     def __repr__(self) -> str:
         # The matcher may be in another thread's hands just now: it is not asked.
@@ -71,10 +87,14 @@ class GrammarMatcher(ForcingState):
         wrong = next((token for token in ids if not self._is_text(token)), None)
         if wrong is not None:
             self._error = f"token {wrong} cannot be consumed: it ends a turn or is not in the vocabulary"
-        elif self._dead or not self._matcher.consume_tokens(ids):
-            self._error = reason(self._matcher) or f"none of {ids} is legal after the end"
+        elif self._dead or not self._works(lambda matcher: advance(matcher, ids, self.vocabulary.words)):
+            self._note(reason(self._matcher) or f"none of {ids} is legal after the end")
         else:
             self._tokens += ids
+            self._unmasked += len(ids)
+            if self._unmasked > MOST_UNMASKED:
+                refuel(self._matcher, self.vocabulary.words)
+                self._unmasked = 0
 
     def validate(self, tokens: Sequence[int]) -> int:
         """See `ConstraintState.validate`."""
@@ -82,7 +102,15 @@ class GrammarMatcher(ForcingState):
             return 0
         ids = [int(token) for token in tokens]
         stop = next((at for at, token in enumerate(ids) if not self._is_text(token)), len(ids))
-        legal: int = self._matcher.validate_tokens(ids[:stop]) if stop else 0
+        legal = 0
+
+        def is_legal(matcher: LLMatcher) -> bool:
+            nonlocal legal
+            legal = int(matcher.validate_tokens(ids[:stop]))
+            return legal == stop
+
+        if stop:
+            self._works(is_legal)
         return legal
 
     def forced_tokens(self) -> tuple[int, ...]:
@@ -105,10 +133,8 @@ class GrammarMatcher(ForcingState):
         if self._free_at is not None and not was_free:
             self._forcing, self._free_at = True, None
             self._replay(kept)
-        elif self._dead:
+        elif self._dead or not self._matcher.rollback(count):
             self._replay(kept)
-        elif not self._matcher.rollback(count):
-            self._error = reason(self._matcher)
         self._tokens = kept
 
     def fork(self) -> GrammarMatcher:
@@ -117,8 +143,8 @@ class GrammarMatcher(ForcingState):
         twin._grammar = self._grammar
         twin._tokens = self._tokens.copy()
         twin._error, twin._dead, twin._forcing = self._error, self._dead, self._forcing
-        twin._free_at = self._free_at
-        twin._matcher = self._matcher.deep_copy()
+        twin._free_at, twin._unmasked = self._free_at, self._unmasked
+        twin._prototype, twin._matcher = self._prototype, self._matcher.deep_copy()
         return twin
 
     def reset(self) -> None:
@@ -142,10 +168,14 @@ class GrammarMatcher(ForcingState):
 
     def check_mask(self, out: Bits) -> bool:
         """After the matcher wrote `out`: whether that is a mask. At a dead end and in error `out` becomes zeros."""
+        self._unmasked = 0
         if self.matcher is not None and self._matcher.is_error():
             message = reason(self._matcher)
             self._dead = message.startswith(_NOTHING_FITS)
-            self._error = None if self._dead else message
+            if not self._dead and not self._works(lambda matcher: _fills(matcher, out)):
+                self._dead = reason(self._matcher).startswith(_NOTHING_FITS)
+                if not self._dead:
+                    self._note(message)
         if self.matcher is None:
             out[:] = 0
         return self.matcher is not None
@@ -171,16 +201,38 @@ class GrammarMatcher(ForcingState):
     def _is_text(self, token: int) -> bool:
         return 0 <= token < self.vocabulary.n_vocab and token not in self.vocabulary.eos
 
+    def _note(self, error: str) -> None:
+        """It cannot go on, for the first reason that there was."""
+        self._error = self._error or error
+
+    def _works(self, step: Callable[[LLMatcher], bool]) -> bool:
+        """Whether `step` works on the matcher; where the lexer that it shares is broken, on one with another."""
+        for _ in range(_LEXERS):
+            if step(self._matcher):
+                return True
+            if not self._prototype.is_broken():
+                return False
+            self._replay(self._tokens)
+            if self._error is not None:
+                return False
+        return step(self._matcher)
+
     def _replay(self, tokens: list[int]) -> None:
-        """Replace the matcher by a new one that has consumed `tokens`."""
+        """Replace the matcher by a new one, of a lexer that works, which has consumed `tokens`."""
         self._dead = False
         try:
-            self._matcher = self._grammar.copy(forcing=self._forcing)
-        except (InvalidConstraint, CompilersBusy) as error:  # compiled anew, without forcing
+            self._prototype = self._grammar.sound(forcing=self._forcing)
+        except (InvalidConstraint, CompilersBusy) as error:  # compiled anew
             self._error = str(error)
             return
-        if tokens and not self._matcher.consume_tokens(tokens):
+        self._matcher = self._prototype.copy()
+        if not advance(self._matcher, tokens, self.vocabulary.words) and not self._prototype.is_broken():
             self._error = reason(self._matcher)
+
+
+def _fills(matcher: LLMatcher, out: Bits) -> bool:
+    matcher.unsafe_compute_mask_ptr(out.ctypes.data, out.nbytes)
+    return not matcher.is_error()
 
 
 def finish_masks(states: Sequence[GrammarMatcher], rows: Bits, at: Sequence[int]) -> None:

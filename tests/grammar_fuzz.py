@@ -31,6 +31,14 @@ from greenroom.errors import InvalidConstraint
 STEPS = 30
 
 
+def wide(count: int = 120) -> tuple[dict[str, Any], bytes]:
+    """A schema of many open properties, and a document that has them all."""
+    rng = random.Random(1)  # noqa: S311 - no secret
+    names = ["".join(rng.choices("abcdefghij_", k=rng.randint(5, 25))) for _ in range(count)]
+    schema = {"type": "object", "properties": {name: {"type": ["string", "integer"]} for name in names}}
+    return schema, json.dumps(dict.fromkeys(names, "x")).encode()
+
+
 def regex(draw: random.Random, depth: int = 3) -> str:
     """A regular expression over few letters, with loops."""
     if depth == 0:

@@ -131,7 +131,7 @@ def tool(parameters: dict[str, Any], name: str = "do_it") -> dict[str, Any]:
 
 def walked(grammar: str, dice: random.Random, most: int = 4000) -> str:
     """A legal text, byte by byte at random; inside of strings by what is likely to hurt, and to end them."""
-    matcher = CompiledGrammar(BYTES, grammar).copy()
+    matcher = CompiledGrammar(BYTES, grammar).prototype().copy()
     text = bytearray()
 
     def take(piece: bytes) -> bool:
@@ -221,7 +221,8 @@ def test_markers_that_are_tokens_are_written_as_tokens() -> None:
     for tool_format, text in written.items():
         tokens = tokenizer.encode(text).ids
         assert tokenizer.token_to_id("<tool_call>") in tokens
-        matcher = CompiledGrammar(vocabulary, forced_calls(tool_format, [tool(arguments)]).grammar(vocabulary)).copy()
+        grammar = forced_calls(tool_format, [tool(arguments)]).grammar(vocabulary)
+        matcher = CompiledGrammar(vocabulary, grammar).prototype().copy()
         assert matcher.try_consume_tokens(tokens) == len(tokens), tool_format
         assert matcher.is_accepting()
         check(tool_format, text, [tool(arguments)])

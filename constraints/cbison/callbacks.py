@@ -15,7 +15,9 @@ from greenroom.constraints.cbison.tokens import LLTokens, TokenSource, can_token
 from greenroom.constraints.compiled_grammar import without_forcing
 from greenroom.errors import InvalidConstraint
 
-_QUIET = LLParserLimits(verbose_errors=False)  # messages without the parser's state and the tokens before
+# Messages without the parser's state and the tokens before; ten times the usual fuel, which clones share and only masks
+# fill up again.
+_QUIET = LLParserLimits(verbose_errors=False, step_lexer_fuel=2_000_000)
 
 
 class CallbackEngine:
