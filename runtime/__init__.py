@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         Info,
         Reasoning,
         RejectedToolCall,
+        Repair,
         Token,
         TokenEvent,
         ToolCall,
@@ -120,6 +121,7 @@ __all__ = [
     "ReasoningParser",
     "Regex",
     "RejectedToolCall",
+    "Repair",
     "Reply",
     "Result",
     "Runtime",
@@ -164,7 +166,8 @@ _CBISON = (
     "Cbison CbisonExport CbisonFactory CbisonMatcher CbisonTokenizer CbisonTokenizerProvider llguidance_cbison_factory"
 )
 _EVENTS = (
-    "Chunk Event Function Info Reasoning RejectedToolCall Token TokenEvent ToolCall ToolResult TopLogprob TurnEvent"
+    "Chunk Event Function Info Reasoning RejectedToolCall Repair Token TokenEvent ToolCall ToolResult TopLogprob "
+    "TurnEvent"
 )
 _HOMES = {
     "greenroom.actors.draining": "Drain",

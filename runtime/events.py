@@ -18,6 +18,7 @@ __all__ = [
     "Info",
     "Reasoning",
     "RejectedToolCall",
+    "Repair",
     "StopDetail",
     "StopReason",
     "Token",
@@ -89,12 +90,29 @@ class Function(msgspec.Struct, frozen=True):
     arguments: dict[str, Any]
 
 
+class Repair(msgspec.Struct, frozen=True):
+    """A harmless mistake in a call that was made good: what was `written`, and its `place`.
+
+    That is a JSON pointer into the arguments; empty for the call itself. `null_for_default` left out a null (or put
+    the schema's default in its place, where the argument is required), `quoted_number` took a number out of its quotes,
+    `whole_number` is an integer that was written as 3.0, `name_prefix` a tool's name behind a namespace.
+    """
+
+    kind: Literal["null_for_default", "quoted_number", "whole_number", "name_prefix"]
+    place: str
+    written: str
+
+
 class ToolCall(msgspec.Struct, frozen=True, tag_field="type", tag="tool_call"):
-    """A complete call of a declared tool; `raw` is the model's own text of it."""
+    """A complete call of a declared tool; `raw` is the model's own text of it.
+
+    Name and arguments are what is run; where that is not what the model wrote, `repairs` say so.
+    """
 
     function: Function
     id: str
     raw: str = ""
+    repairs: tuple[Repair, ...] = ()
 
 
 class RejectedToolCall(msgspec.Struct, frozen=True, tag_field="type", tag="rejected_tool_call"):

@@ -119,6 +119,11 @@ class Tool:
         place = "/".join(map(str, error.absolute_path))
         return f"{error.message} (at /{place})" if place else str(error.message)
 
+    def has_default(self, name: str) -> bool:
+        """Whether the function does without its argument `name`, whatever the schema says of it."""
+        optional = self.parameters.get("properties", {}).keys() - self.parameters.get("required", ())
+        return self._arguments is not None and name in optional
+
     def takes(self, name: str, value: Any) -> bool:
         """Whether `value` fits what the schema says of the argument `name`, as far as it says anything."""
         properties = self.parameters.get("properties")

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from greenroom.events import Repair
 from greenroom.parsing.values import JSON, python_value
 
 __all__ = [
@@ -31,6 +32,7 @@ class Written(NamedTuple):
     raw: str
     call: Mapping[str, Any] | None
     problem: str = ""
+    repairs: tuple[Repair, ...] = ()
 
 
 _NAMES = ("name", "tool_name", "function", "tool", "function_name")

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from copy import copy
 from typing import Any
 
-from greenroom.events import Function, RejectedToolCall, ToolCall
-from greenroom.inputs.tools import Toolbox
+from greenroom.events import Function, RejectedToolCall, Repair, ToolCall
+from greenroom.inputs.tools import Tool, Toolbox
 from greenroom.parsing.call_bodies import Written
 from greenroom.parsing.decoding import decode_arguments
-from greenroom.parsing.values import read_json
+from greenroom.parsing.repairs import has_whole_floats, mend_arguments, without_prefix
+from greenroom.parsing.values import Mended, Spelt, read_json
 
 __all__ = ["PREVIEW", "Calls"]
 
@@ -56,23 +57,34 @@ class Calls:
             reason = "incomplete_output" if cut else "malformed_syntax"
             detail = "; ".join(part for part in (cut, written.problem) if part)
             return _reject(reason, written.raw, None, detail)
-        return self._check(written.raw, written.call)
+        return self._check(written, written.call)
 
-    def _check(self, raw: str, call: Mapping[str, Any]) -> ToolCall | RejectedToolCall:
-        name = call.get("name")
+    def _check(self, written: Written, call: Mapping[str, Any]) -> ToolCall | RejectedToolCall:
+        raw, name = written.raw, call.get("name")
         if not isinstance(name, str) or not name:
             return _reject("missing_tool_name", raw, None, f"the name is {name!r}")
-        tool = self._tools.get(name)
+        tool, repairs = self._tool(name)
         if tool is None:
             return _reject("undeclared_tool", raw, name, f"declared are {', '.join(self._tools.names()) or 'none'}")
-        arguments = _object(call.get("arguments"))
-        if arguments is None:
-            return _reject("invalid_arguments", raw, name, "the arguments are no JSON object")
-        arguments = decode_arguments(tool, arguments)
-        problem = tool.problem(arguments)
-        if problem is not None:
-            return _reject("invalid_arguments", raw, name, problem)
-        return ToolCall(Function(name, arguments), self._id(call.get("id") if self._keeps_ids else None), raw)
+        given = _object(call.get("arguments"))
+        if given is None:
+            return _reject("invalid_arguments", raw, tool.name, "the arguments are no JSON object")
+        arguments = decode_arguments(tool, given)
+        problem = tool.problem(arguments.value)
+        if problem is not None or has_whole_floats(arguments.value):
+            mended = mend_arguments(tool, arguments.value)
+            if problem is not None and not mended.repairs:
+                return _reject("invalid_arguments", raw, tool.name, problem)
+            arguments = Mended(mended.value, (*arguments.repairs, *mended.repairs))
+        own_id = self._id(call.get("id") if self._keeps_ids else None)
+        repairs = (*written.repairs, *repairs, *arguments.repairs)
+        return ToolCall(Function(tool.name, _plain(arguments.value)), own_id, raw, repairs)
+
+    def _tool(self, name: str) -> tuple[Tool | None, tuple[Repair, ...]]:
+        """The tool that is meant by `name`."""
+        tool = self._tools.get(name)
+        rest = None if tool is not None else without_prefix(name, self._tools)
+        return (tool, ()) if rest is None else (self._tools.get(rest), (Repair("name_prefix", "", name),))
 
     def _id(self, given: object) -> str:
         own = given if isinstance(given, str) and given and given not in self._ids else ""
@@ -94,6 +106,11 @@ def _object(arguments: object) -> dict[str, Any] | None:
     if arguments is None:
         return {}
     return dict(arguments) if isinstance(arguments, Mapping) else None
+
+
+def _plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """A text that no schema said anything of is a string like any other."""
+    return {key: str(value) if isinstance(value, Spelt) else value for key, value in arguments.items()}
 
 
 def _reject(reason: Any, raw: str, name: str | None, detail: str) -> RejectedToolCall:

@@ -8,9 +8,11 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from greenroom.constraints.calls.schemas import alternatives
+from greenroom.constraints.json_pointer import escape
 from greenroom.errors import NotSupported
+from greenroom.events import Repair
 from greenroom.inputs.tools import Tool
-from greenroom.parsing.values import Spelt, SpeltAsJson, python_value, read_json
+from greenroom.parsing.values import Mended, Spelt, SpeltAsJson, python_value, read_json
 
 __all__ = ["decode_arguments"]
 
@@ -18,14 +20,20 @@ _MOST_DIGITS = 1000
 _NOTHING = object()
 
 
-def decode_arguments(tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def decode_arguments(tool: Tool, arguments: Mapping[str, Any]) -> Mended:
     """Each `Spelt` argument as its schema says; the others as they are.
 
     Of a union the first member that takes the text; `null` is null wherever null is allowed. A string is the text as it
-    stands, true and false are booleans in any case of letters, integers are exact. What no member takes stays a text,
-    for the check of the arguments to name.
+    stands, true and false are booleans in any case of letters, integers are exact, and a repair where they are written
+    with a point or an exponent. What no member takes stays `Spelt`, for the check of the arguments to name.
     """
-    return {key: _decode(tool, key, value) if isinstance(value, Spelt) else value for key, value in arguments.items()}
+    found: dict[str, Any] = {}
+    repairs: list[Repair] = []
+    for key, value in arguments.items():
+        found[key] = _decode(tool, key, value) if isinstance(value, Spelt) else value
+        if isinstance(value, Spelt) and type(found[key]) is int and not value.strip().removeprefix("-").isdecimal():
+            repairs.append(Repair("whole_number", f"/{escape(key)}", value.strip()))
+    return Mended(found, tuple(repairs))
 
 
 def _decode(tool: Tool, key: str, spelt: Spelt) -> Any:
@@ -45,7 +53,7 @@ def _decode(tool: Tool, key: str, spelt: Spelt) -> Any:
             if tool.takes_by(member, value) and tool.takes(key, value):
                 return value
             first = value if first is _NOTHING else first
-    return text if first is _NOTHING else first
+    return spelt if first is _NOTHING else first
 
 
 def _schema_of(tool: Tool, key: str) -> Any:

@@ -5,12 +5,21 @@ from __future__ import annotations
 import ast
 import json
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
-__all__ = ["JSON", "Spelt", "SpeltAsJson", "python_value", "read_json"]
+from greenroom.events import Repair
+
+__all__ = ["JSON", "Mended", "Spelt", "SpeltAsJson", "python_value", "read_json"]
 
 _NAMES = {"true": True, "false": False, "null": None}
 """Templates write nested containers as JSON."""
+
+
+class Mended(NamedTuple):
+    """A value, and what was made good in it."""
+
+    value: Any
+    repairs: tuple[Repair, ...] = ()
 
 
 class Spelt(str):
