@@ -95,10 +95,11 @@ class Repair(msgspec.Struct, frozen=True):
 
     That is a JSON pointer into the arguments; empty for the call itself. `null_for_default` left out a null (or put
     the schema's default in its place, where the argument is required), `quoted_number` took a number out of its quotes,
-    `whole_number` is an integer that was written as 3.0, `name_prefix` a tool's name behind a namespace.
+    `whole_number` is an integer that was written as 3.0, `name_prefix` a tool's name behind a namespace, `code_fence`
+    a call, or the first of several, or its arguments inside of one.
     """
 
-    kind: Literal["null_for_default", "quoted_number", "whole_number", "name_prefix"]
+    kind: Literal["null_for_default", "quoted_number", "whole_number", "name_prefix", "code_fence"]
     place: str
     written: str
 

@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 import pytest
+from callcorpus import merged
 from test_call_frames import GEMMA, HEADED, JSON, PYTHON, TAGGED, tool
 
 from greenroom import ChatParser, ChatSession, RejectedToolCall, Repair, Runtime, Scripted, Tool, ToolCall
@@ -232,6 +233,67 @@ def test_every_argument_is_what_was_written_or_is_listed(form: str) -> None:
         for key, value in event.function.arguments.items():
             stands = isinstance(value, str) or json.dumps(value) in text.replace(GEMMA.get(form, ("", '"'))[1], '"')
             assert stands or any(each.place == f"/{key}" for each in event.repairs)
+
+
+FENCED = {
+    **{name: form for name, form in JSON.items() if name not in {"command_r", "firefunction_v2"}},
+    "seed_oss": "<seed:tool_call>%s</seed:tool_call>",
+    "laguna": "<tool_call>%s</tool_call>",
+    "longcat": "<longcat_tool_call>%s</longcat_tool_call>",
+}
+"""Formats in which JSON may stand between the markers, but for one whose own marker is a fence and one without room."""
+
+
+def check_cuts(form: str, text: str, found: list[Any]) -> None:
+    """The same in single characters, and at every cut near a fence."""
+    reader = fresh(form)._reader.fork()
+    assert merged([*(event for character in text for event in reader.feed(character)), *reader.finish("stop")]) == found
+    for cut in (*range(20, 40), *range(len(text) - 30, len(text))):
+        reader = fresh(form)._reader.fork()
+        assert [*reader.feed(text[:cut]), *reader.feed(text[cut:]), *reader.finish("stop")] == found
+
+
+def test_a_code_fence_around_json_is_listed() -> None:
+    """In the first call of a frame; at every cut, and its end is no text."""
+    for form, frame in FENCED.items():
+        body = '{"name": "plan", "arguments": {"city": "```", "must": 1}}'
+        for fence in ("```json\n{}\n```", "```\n{}```", "\n```json\n[{}, {}]\n```\n"):
+            if form == "mistral" and "[" not in fence:
+                continue  # without a list it has a name in front
+            text = (frame.replace("[%s]", "%s") % fence.replace("{}", body)).rstrip()
+            found = read(form, text)
+            assert [type(event) for event in found] == [ToolCall] * fence.count("{}"), (form, text, found)
+            assert [len(event.repairs) for event in found] == [1, 0][: len(found)]
+            assert found[0].repairs[0] == Repair("code_fence", "", "```json" if "json" in fence else "```")
+            assert "".join([event.raw for event in found]) == text
+            check_cuts(form, text, found)
+
+
+def test_a_code_fence_around_the_arguments_behind_a_name_is_listed() -> None:
+    """So too."""
+    for form, frame in HEADED.items():
+        for fence in ("```json\n{}\n```", "```{}\n```"):
+            text = frame.format("plan", fence.replace("{}", '{"city": "Oslo", "must": 1}'))
+            (event,) = found = read(form, text)
+            assert isinstance(event, ToolCall), (form, text, found)
+            assert event.repairs == (Repair("code_fence", "", fence.partition("{")[0].strip()),)
+            assert event.raw == text
+            check_cuts(form, text, found)
+
+
+@pytest.mark.parametrize(
+    ("form", "text"),
+    [
+        ("json_tools", "Put it between <tool_call>```json and ```</tool_call>."),
+        ("qwen3_coder", "Put it between `<tool_call>` and `</tool_call>`."),
+        ("glm47", "In ```<tool_call>``` nothing is said."),
+        ("mistral", "Behind [TOOL_CALLS]``` there is nothing."),
+        ("functionary_v3_2", "Like >>>plan```x``` here."),
+    ],
+)
+def test_a_fence_without_json_is_text(form: str, text: str) -> None:
+    """With the markers around it."""
+    assert "".join([event.text for event in read(form, text)]) == text
 
 
 async def test_a_session_runs_and_shows_the_repaired_call() -> None:

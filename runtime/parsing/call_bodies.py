@@ -21,8 +21,10 @@ __all__ = [
     "cut_text",
     "headed_calls",
     "json_calls",
+    "opens_json",
     "python_calls",
     "tiles",
+    "unfenced",
 ]
 
 
@@ -39,13 +41,17 @@ _NAMES = ("name", "tool_name", "function", "tool", "function_name")
 _ARGUMENTS = ("arguments", "parameters", "args", "input")
 _IDS = ("id", "tool_call_id", "call_id")
 _TYPES = ("type", "index")
+_FENCE = re.compile(r"```\w*\s*")
+_FENCE_END = "```"
+_CLOSED = re.compile(r"\s*```")
+_OPENS_JSON = re.compile(r"\s*(?:```\w*\s*)?[\[{]")
+_MAY_OPEN_JSON = re.compile(r"\s*(?:`{0,2}|```\w*\s*)")
 _FAILURES = (ValueError, RecursionError, SyntaxError, MemoryError)
 
 
 def json_calls(raw: str, start: str, end: str = "", *, closer: str = " \n;`") -> list[Written]:
     """A JSON object, or a list of them, between two markers; what stands around each goes to its text."""
-    stop = len(raw) - (len(end) if end and raw.endswith(end) else 0)
-    place = len(start) + _blanks(raw[len(start) :])
+    place, stop, repairs = unfenced(raw, len(start), len(raw) - (len(end) if end and raw.endswith(end) else 0))
     try:
         value, behind = JSON.raw_decode(raw, place)
     except _FAILURES as error:
@@ -54,10 +60,29 @@ def json_calls(raw: str, start: str, end: str = "", *, closer: str = " \n;`") ->
     if trailing:
         return [Written(raw, None, f"text behind the value: {trailing[:40]!r}")]
     if not isinstance(value, list):
-        return [_object(raw, value)]
+        return [_object(raw, value)._replace(repairs=repairs)]
     if not value:
         return [Written(raw, None, "an empty list of calls")]
-    return [_object(text, each) for text, each in zip(_elements(raw, place, len(value)), value, strict=True)]
+    first, *others = [_object(text, each) for text, each in zip(_elements(raw, place, len(value)), value, strict=True)]
+    return [first._replace(repairs=repairs), *others]
+
+
+def opens_json(text: str) -> bool | None:
+    """Whether a text begins with an object or a list, perhaps in a code fence; None where it is too short to tell."""
+    if _OPENS_JSON.match(text):
+        return True
+    return None if _MAY_OPEN_JSON.fullmatch(text) else False
+
+
+def unfenced(raw: str, begin: int, end: int) -> tuple[int, int, tuple[Repair, ...]]:
+    """Where the text between two places begins and ends without white space, and without a code fence around it."""
+    begin += _blanks(raw[begin:end])
+    body = raw[begin:end].rstrip()
+    opening = _FENCE.match(body)
+    at = opening.end() if opening is not None else 0
+    inside = body.removesuffix(_FENCE_END).rstrip() if len(body) > at else body
+    written = opening.group().strip() if opening is not None else _FENCE_END if len(inside) < len(body) else ""
+    return begin + at, begin + len(inside), (Repair("code_fence", "", written),) if written else ()
 
 
 def _blanks(text: str) -> int:
@@ -134,7 +159,9 @@ def headed_calls(raw: str, begin: int, head: re.Pattern[str], tail: re.Pattern[s
     while raw[at:end].strip() or not written:
         try:
             match = _match(head, raw, at, end, "no name in front of an object")
-            value, behind = JSON.raw_decode(raw, match.end())
+            fence = _FENCE.match(raw, match.end())
+            value, behind = JSON.raw_decode(raw, match.end() if fence is None else fence.end())
+            behind = behind if fence is None else _match(_CLOSED, raw, behind, end, "no end of a code fence").end()
             behind = _match(tail, raw, behind, end, "text behind the object").end()
         except _FAILURES as error:
             return [*written, Written(raw[done:], None, str(error))]
@@ -142,7 +169,8 @@ def headed_calls(raw: str, begin: int, head: re.Pattern[str], tail: re.Pattern[s
         name = next(filter(None, (groups.get(word) for word in ("name", "fenced", "plain"))), "")
         call = {"name": name.strip(), "arguments": value}
         given = groups.get("id")
-        written.append(Written(raw[done:behind], {**call, "id": given} if given else call))
+        repairs = () if fence is None else (Repair("code_fence", "", fence.group().strip()),)
+        written.append(Written(raw[done:behind], {**call, "id": given} if given else call, repairs=repairs))
         done = at = behind
     last = written[-1]
     return [*written[:-1], last._replace(raw=last.raw + raw[done:])]
@@ -157,8 +185,8 @@ def _match(pattern: re.Pattern[str], raw: str, at: int, end: int, problem: str) 
 
 def python_calls(raw: str, begin: int, end: int) -> list[Written]:
     """`[f(a=1), g(b=2)]`, or one call by itself, between two places, read as Python reads it and by no other rule."""
-    begin += _blanks(raw[begin:end])
-    body = raw[begin:end].rstrip()
+    begin, end, repairs = unfenced(raw, begin, end)
+    body = raw[begin:end]
     try:
         tree = ast.parse(body, mode="eval").body
         elements = tree.elts if isinstance(tree, ast.List) else [tree]
@@ -169,7 +197,8 @@ def python_calls(raw: str, begin: int, end: int) -> list[Written]:
         return [Written(raw, None, str(error))]
     offsets = [_offset(body, element) for element in elements[:-1]]
     texts = cut_text(raw, [begin + offset for offset in offsets])
-    return [Written(text, call) for text, call in zip(texts, calls, strict=True)]
+    first, *others = [Written(text, call) for text, call in zip(texts, calls, strict=True)]
+    return [first._replace(repairs=repairs), *others]
 
 
 def _offset(body: str, node: ast.expr) -> int:

@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 from greenroom.parsing.scanner import Scanner
 
-__all__ = ["Between", "CallFrame", "FrameState", "Orphan", "Value", "starts_with"]
+__all__ = ["Between", "CallFrame", "FrameState", "Orphan", "Value", "either", "starts_with"]
 
 FrameState = Literal["open", "closed", "cut", "text"]
 """`open`: more is needed. `closed`: the frame is `text[:end]`. `cut`: so too, but what should close it is missing.
@@ -164,7 +164,8 @@ class Value:
     neither does, all of this is text. A head that is one of `names` and never goes on is a call cut short. Formats
     without a marker open with the bracket itself and have `looks`: it tells of a beginning whether it is a call's (None
     where it is too short to tell). Where it is not, all of this is text. A broken value ends where it breaks if it has
-    no marker, else with the answer. A literal `closing` behind the value belongs to the frame.
+    no marker, else with the answer. A literal `closing` behind the value belongs to the frame, and so does the end of a
+    code fence that began in the head.
     """
 
     def __init__(
@@ -234,6 +235,7 @@ class Value:
             self._begin = 0 if self._is_bare else len(self._opening)
         elif (match := self._head.match(self.text, len(self._opening))) is not None:
             self._begin = match.end()
+            self._closing = self._closing or ("```" if "```" in match.group() else "")
         self._scanned = self._begin or 0
         return self._begin is not None
 
@@ -280,5 +282,15 @@ def starts_with(*leads: str) -> Callable[[str], bool | None]:
         if text.startswith(leads):
             return True
         return None if any(lead.startswith(text) for lead in leads) else False
+
+    return begins
+
+
+def either(*looks: Callable[[str], bool | None]) -> Callable[[str], bool | None]:
+    """Whether one of `looks` holds; None where that is still open."""
+
+    def begins(text: str) -> bool | None:
+        answers = [each(text) for each in looks]
+        return True if True in answers else None if None in answers else False
 
     return begins

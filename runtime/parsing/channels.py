@@ -13,7 +13,7 @@ from copy import copy
 
 from greenroom.events import Chunk, Reasoning, StopReason
 from greenroom.inputs.tools import Toolbox
-from greenroom.parsing.call_bodies import Written
+from greenroom.parsing.call_bodies import Written, unfenced
 from greenroom.parsing.calls import Calls
 from greenroom.parsing.formats.harmony import MARKS
 from greenroom.parsing.message_reader import Piece, Style
@@ -180,7 +180,9 @@ class HarmonyReader:
         if cut:
             return Written(raw, None, cut)
         try:
-            arguments = read_json(self._body) if self._body.strip() else {}
+            begin, end, repairs = unfenced(self._body, 0, len(self._body))
+            arguments = read_json(self._body[begin:end]) if self._body.strip() else {}
         except (ValueError, RecursionError) as error:
             return Written(raw, None, str(error))
-        return Written(raw, {"name": self._recipient().removeprefix("functions."), "arguments": arguments})
+        call = {"name": self._recipient().removeprefix("functions."), "arguments": arguments}
+        return Written(raw, call, repairs=repairs)

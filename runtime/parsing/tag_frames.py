@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from greenroom.parsing.call_bodies import Written, json_calls
+from greenroom.parsing.call_bodies import Written, json_calls, opens_json
 from greenroom.parsing.call_frames import Between, FrameState
 from greenroom.parsing.values import Spelt, read_json
 
@@ -341,11 +341,13 @@ class TagFrame:
         if self._json is not None:
             return self._json.push(text)
         if self._may_be_json:
-            inside = walk.text[len(walk.grammar.opening) :].lstrip()
-            if inside[:1] in ("{", "["):
+            is_json = opens_json(walk.text[len(walk.grammar.opening) :])
+            if is_json:
                 self._json = Between(walk.grammar.opening, walk.grammar.closing, quotes='"')
                 return self._json.push(walk.text)
-            self._may_be_json = not inside
+            if is_json is None:
+                return "open"
+            self._may_be_json = False
         return walk.run()
 
     def give_up(self) -> FrameState:
@@ -366,8 +368,7 @@ class TagFrame:
 def read_tags(raw: str, grammar: TagGrammar, names: Collection[str]) -> list[Written]:
     """The calls of a whole frame."""
     opening = grammar.opening if raw.startswith(grammar.opening) else ""
-    inside = raw[len(opening) :].lstrip()
-    if opening and grammar.has_json and inside[:1] in ("{", "["):
+    if opening and grammar.has_json and opens_json(raw[len(opening) :]):
         return json_calls(raw, opening, grammar.closing)
     walk = _Walk(grammar, opening, names)
     walk.text, walk.final = raw, True

@@ -14,17 +14,24 @@ from greenroom.parsing.formats.looks import looks_like
 
 __all__ = ["DEEPSEEK_V3", "FUNCTIONARY_V3_1", "FUNCTIONARY_V3_2", "MISTRAL"]
 
-_MISTRAL_HEAD = re.compile(r"\s*(?:(?=\[\s*[{\]])|[^\s\[\]{}<>]+\s*(?:\[CALL_ID\][^\[\]]*)?(?:\[ARGS\])?\s*(?=\{))")
-_MISTRAL_SO_FAR = re.compile(r"\s*(?:\[\s*|[^\s\[\]{}<>]*\s*(?:\[[CALID_]*(?:\][^\[\]{}]*)?)?(?:\[[ARGS]*\]?\s*)?)")
-_NAME_HEAD = re.compile(r"[^\s{}<>]+\s*(?=\{)")
-_NAME_SO_FAR = re.compile(r"[^\s{}<>]*\s*")
+_FENCE = r"(?:```\w*\s*)?"
+_FENCE_SO_FAR = r"(?:`{1,2}|```\w*\s*)?"
+_MISTRAL_HEAD = re.compile(
+    rf"\s*(?:{_FENCE}(?=\[\s*[{{\]])|(?:[^\s\[\]{{}}<>`]+\s*(?:\[CALL_ID\][^\[\]]*)?(?:\[ARGS\])?\s*{_FENCE})(?=\{{))"
+)
+_MISTRAL_SO_FAR = re.compile(
+    rf"\s*(?:{_FENCE_SO_FAR}(?:\[\s*)?|[^\s\[\]{{}}<>`]*\s*(?:\[[CALID_]*(?:\][^\[\]{{}}]*)?)?(?:\[[ARGS]*\]?\s*)?{_FENCE_SO_FAR})"
+)
+_LIST = re.compile(rf"\s*{_FENCE}\[")
+_NAME_HEAD = re.compile(rf"[^\s{{}}<>`]+\s*{_FENCE}(?=\{{)")
+_NAME_SO_FAR = re.compile(rf"[^\s{{}}<>`]*\s*{_FENCE_SO_FAR}")
 _CALLS = "[TOOL_CALLS]"
-_HEADED = re.compile(r"\s*(?P<name>[^\s\[\]{}<>]+?)\s*(?:\[CALL_ID\](?P<id>[^\[\]]*))?\s*(?:\[ARGS\])?\s*(?=\{)")
+_HEADED = re.compile(r"\s*(?P<name>[^\s\[\]{}<>`]+?)\s*(?:\[CALL_ID\](?P<id>[^\[\]]*))?\s*(?:\[ARGS\])?\s*(?=\{|```)")
 _NOTHING = re.compile("")
 
 
 def _read_mistral(raw: str, _: Toolbox) -> list[Written]:
-    if raw.removeprefix(_CALLS).lstrip().startswith("["):
+    if _LIST.match(raw, len(_CALLS)):
         return json_calls(raw, _CALLS)
     return headed_calls(raw, len(_CALLS), _HEADED, _NOTHING, len(raw))
 
@@ -86,8 +93,8 @@ def _read_functionary(raw: str, _: Toolbox) -> list[Written]:
     return headed_calls(raw, 0, _FUNCTION, _NOTHING, end)
 
 
-_HEAD = re.compile(r"[^\s<>]+>\s*\{")
-_HEAD_SO_FAR = re.compile(r"[^\s<>]*(?:>\s*)?")
+_HEAD = re.compile(r"[^\s<>]+>\s*(?:```\w*\s*)?\{")
+_HEAD_SO_FAR = re.compile(rf"[^\s<>]*(?:>\s*{_FENCE_SO_FAR})?")
 FUNCTIONARY_V3_1 = Format(
     name="functionary_v3_1",
     opens=call_markers("<function="),

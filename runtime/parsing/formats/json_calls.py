@@ -8,8 +8,8 @@ from typing import Any
 
 from greenroom.constraints.calls.json_writer import JsonWriter
 from greenroom.inputs.tools import Toolbox
-from greenroom.parsing.call_bodies import Written, json_calls
-from greenroom.parsing.call_frames import Between, CallFrame, Orphan, Value, starts_with
+from greenroom.parsing.call_bodies import Written, json_calls, opens_json
+from greenroom.parsing.call_frames import Between, CallFrame, Orphan, Value, either, starts_with
 from greenroom.parsing.formats.format import Format, call_markers
 from greenroom.parsing.formats.looks import bare, looks_like
 from greenroom.parsing.markers import Marker
@@ -17,8 +17,9 @@ from greenroom.parsing.markers import Marker
 __all__ = ["COMMAND_R", "COMMAND_R7B", "FIREFUNCTION_V2", "GRANITE", "JSON_TOOLS", "LLAMA3_JSON", "NEMOTRON"]
 
 _LIST_HEAD = re.compile(r"\s*(?=\[)")
-_ANY_HEAD = re.compile(r"\s*(?=[\[{])")
+_ANY_HEAD = re.compile(r"\s*(?:```\w*\s*)?(?=[\[{])")
 _BLANK = re.compile(r"\s*")
+_ANY_SO_FAR = re.compile(r"\s*(?:`{0,2}|```\w*\s*)")
 
 
 def _between(name: str, start: str, end: str, **more: Any) -> Format:
@@ -36,7 +37,7 @@ def _between(name: str, start: str, end: str, **more: Any) -> Format:
 def _frame(opening: str, start: str, end: str) -> CallFrame:
     if opening != start:
         return Orphan(end, looks=looks_like(_OBJECT, _OBJECT_SO_FAR))
-    return Between(opening, end, quotes='"', begins=starts_with("{", "[", end))
+    return Between(opening, end, quotes='"', begins=either(opens_json, starts_with(end)))
 
 
 def _read_between(raw: str, start: str, end: str) -> list[Written]:
@@ -109,6 +110,7 @@ FIREFUNCTION_V2 = _behind(
 GRANITE = _behind(
     "granite",
     _ANY_HEAD,
+    so_far=_ANY_SO_FAR,
     opens=call_markers("<|tool_call|>", "<tool_call>"),
     read=lambda raw, _: json_calls(raw, "<|tool_call|>" if raw.startswith("<|") else "<tool_call>"),
     told_by=(("available_tools", "<|tool_call|>"),),
@@ -123,7 +125,7 @@ _TAG = "<|python_tag|>"
 def _llama_frame(opening: str, _: Collection[str]) -> CallFrame:
     if opening != _TAG:
         return Value("{", looks=looks_like(_OBJECT, _OBJECT_SO_FAR))
-    return Value(opening, head=_ANY_HEAD, head_so_far=_BLANK)
+    return Value(opening, head=_ANY_HEAD, head_so_far=_ANY_SO_FAR)
 
 
 def _read_llama(raw: str, tools: Toolbox) -> list[Written]:

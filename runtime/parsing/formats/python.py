@@ -14,7 +14,7 @@ from greenroom.constraints.calls.plain import Plain
 from greenroom.constraints.calls.spelling import Spelling
 from greenroom.inputs.tools import Toolbox
 from greenroom.parsing.call_bodies import Written, json_calls, python_calls
-from greenroom.parsing.call_frames import Between, CallFrame, Value, starts_with
+from greenroom.parsing.call_frames import Between, CallFrame, Value, either, starts_with
 from greenroom.parsing.formats.format import Format, call_markers
 from greenroom.parsing.formats.looks import bare, looks_like
 from greenroom.parsing.markers import Marker
@@ -48,9 +48,9 @@ def _writer(opening: str, closing: str) -> Spelling:
 
 _LIST = re.compile(r"\[\s*[A-Za-z_][\w.]*\s*\(")
 _LIST_SO_FAR = re.compile(r"\[\s*(?:[A-Za-z_][\w.]*\s*)?")
-_BODY = re.compile(r"\s*(?:\[\s*\S|\{|[A-Za-z_][\w.]*\s*\()")
-_BODY_SO_FAR = re.compile(r"\s*(?:\[\s*|[A-Za-z_][\w.]*\s*)?")
-_JSON = re.compile(r"\s*(?:\{|\[\s*\{)")
+_BODY = re.compile(r"\s*(?:```\w*\s+)?(?:\[\s*\S|\{|[A-Za-z_][\w.]*\s*\()")
+_BODY_SO_FAR = re.compile(r"\s*(?:`{0,2}|```\w*|(?:```\w*\s+)?(?:\[\s*|[A-Za-z_][\w.]*\s*)?)")
+_JSON = re.compile(r"\s*(?:```\w*\s*)?(?:\{|\[\s*\{)")
 _START, _END = "<|tool_call_start|>", "<|tool_call_end|>"
 _LLAMA_START, _LLAMA_END = "<|python_start|>", "<|python_end|>"
 
@@ -64,12 +64,7 @@ def _read(raw: str, start: str, end: str) -> list[Written]:
 
 
 def _between(start: str, end: str) -> CallFrame:
-    is_empty, is_call = starts_with(end), looks_like(_BODY, _BODY_SO_FAR)
-
-    def begins(text: str) -> bool | None:
-        answers = is_empty(text), is_call(text)
-        return True if True in answers else None if None in answers else False
-
+    begins = either(starts_with(end), looks_like(_BODY, _BODY_SO_FAR))
     return Between(start, end, quotes=lambda body: '"' if _JSON.match(body) else "'\"", begins=begins)
 
 
