@@ -18,7 +18,9 @@ __all__ = ["CHANGED", "DEATH", "FAULTS", "HANG", "LIMIT", "UNTYPED", "Changed", 
 DEATH, HANG, UNTYPED, CHANGED = FAULTS = ("deaths", "hangs", "untyped errors", "neighbours changed")
 LIMIT = 60.0
 """Seconds that a case may take; the machine may be busy, and what is hostile may compile for some."""
-_PYTHONS = re.compile(r"unexpected keyword argument|missing \d+ required|positional argument|is not a generation param")
+_PYTHONS = re.compile(
+    r"unexpected keyword argument|missing \d+ required|positional argument|is not a generation param", re.IGNORECASE
+)
 _HERE = Path(__file__).resolve().parent
 
 

@@ -13,7 +13,7 @@ from greenroom.constraints.constraint import Check, CompiledConstraint, Constrai
 from greenroom.constraints.grammar_matcher import GrammarMatcher
 from greenroom.constraints.grammar_warning import GrammarWarning
 from greenroom.constraints.vocabulary import Vocabulary
-from greenroom.errors import CompilersBusy, InvalidConstraint
+from greenroom.errors import CompilersBusy, InvalidConstraint, shown
 
 __all__ = ["CompiledElsewhere", "ConstraintCompiler", "forsake", "waiting_by_callback"]
 
@@ -64,7 +64,7 @@ class CompiledElsewhere(BaseException):  # no Exception: a constraint's own `exc
     """Another thread compiles what is asked for: the work that asks is to be done again once that is over."""
 
     def __init__(self, constraint: Constraint, compilation: _Compilation) -> None:
-        super().__init__(f"{constraint!r} is compiled on another thread")
+        super().__init__(f"{shown(constraint)} is compiled on another thread")
         self._constraint = constraint
         self._compilation = compilation
 
@@ -102,7 +102,7 @@ def _raise_awaited(constraint: Constraint) -> None:
 
 def _wait(constraint: Constraint, compilation: _Compilation) -> None:
     if compilation in _mine():
-        raise InvalidConstraint(f"{constraint!r} asks for itself while it is compiled")
+        raise InvalidConstraint(f"{shown(constraint)} asks for itself while it is compiled")
     if _awaited() is not None:
         raise CompiledElsewhere(constraint, compilation)
     compilation.wait()
@@ -207,7 +207,7 @@ class ConstraintCompiler:
         except (CompilersBusy, InvalidConstraint):
             raise
         except Exception as error:
-            raise InvalidConstraint(f"{constraint!r} does not compile: {error}") from error
+            raise InvalidConstraint(f"{shown(constraint)} does not compile: {error}") from error
         for message in compiled.warnings:
-            warnings.warn(f"{constraint!r}: {message}", GrammarWarning, stacklevel=3)
+            warnings.warn(f"{shown(constraint)}: {message}", GrammarWarning, stacklevel=3)
         return compiled

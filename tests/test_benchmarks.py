@@ -94,6 +94,22 @@ def test_a_smoke_run_reports_figures_of_each_round(script: str, needed: dict[str
     assert not plots or image.stat().st_size > 1000
 
 
+@pytest.mark.timeout(400)
+def test_nothing_from_outside_ends_hangs_or_changes_anything(tmp_path: Path) -> None:
+    """Thousands of hostile requests, grammars and files, from a seed that is in what is printed."""
+    out = tmp_path / "figures.json"
+    command = [sys.executable, str(ROOT / "benchmarks" / "fuzz.py"), "--smoke", "--json", str(out)]
+    ended = subprocess.run(command, check=False, timeout=380, capture_output=True, text=True)
+    assert ended.returncode == 0, f"{ended.stdout}\n{ended.stderr}"
+    figures = {figure["what"]: figure["values"] for figure in json.loads(out.read_text())}
+    assert {what: figures[what] for what in ("deaths", "hangs", "untyped errors", "neighbours changed")} == {
+        "deaths": [0],
+        "hangs": [0],
+        "untyped errors": [0],
+        "neighbours changed": [0],
+    }
+
+
 def test_a_replay_without_its_trace_says_so(tmp_path: Path) -> None:
     """No trace comes with the project."""
     command = [sys.executable, str(ROOT / "benchmarks" / "traces.py"), "--trace", str(tmp_path / "none.csv")]

@@ -16,7 +16,7 @@ from greenroom import ChatSession, GenerateParameters, Info, Runtime, Scripted, 
 from greenroom.actors.dispatcher import Dispatcher
 from greenroom.backends.mlx import MlxBackend
 from greenroom.cli import chat
-from greenroom.errors import InvalidSnapshot, RuntimeClosed, SessionBusy, SnapshotMismatch
+from greenroom.errors import InvalidSnapshot, RuntimeClosed, SessionBusy, SnapshotMismatch, UnusablePath
 from greenroom.request.current import session_of
 
 Build = Callable[[], tuple[Any, Any]]
@@ -160,6 +160,17 @@ async def test_what_cannot_hold_kv_says_so_or_holds_none(tmp_path: Path) -> None
             assert len(session.history) == 6
             assert runtime.statistics().prefix_bytes <= 300_000
             assert await session.respond("Thank you!")
+
+
+@pytest.mark.parametrize("path", [".", "/", "/.."])
+async def test_a_path_without_a_name_is_refused(path: str) -> None:
+    """Where a transcript's KV would stand beside it cannot be said."""
+    async with Runtime(backend=Scripted("fine")) as runtime:
+        session = ChatSession(runtime)
+        with pytest.raises(UnusablePath):
+            await session.save(path)
+        with pytest.raises(UnusablePath):
+            await session.load(path)
 
 
 async def test_an_engine_that_is_gone_answers_nobody(tmp_path: Path) -> None:

@@ -24,7 +24,16 @@ from greenroom import (
 from greenroom.inputs.parameters import merge_parameters
 
 HUGE = 10**5000
-HOSTILE: list[Any] = [5, 1.5, b"x", [HUGE], np.float32(0.5), np.array([1, 2]), object(), {"a": HUGE}]
+
+
+class Unshown:
+    """Nobody can look at it."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no repr")
+
+
+HOSTILE: list[Any] = [5, 1.5, b"x", [HUGE], np.float32(0.5), np.array([1, 2]), object(), {"a": HUGE}, Unshown()]
 GROW: Any = structures
 MADE: dict[str, Callable[[Any], object]] = {
     "parameters": lambda value: merge_parameters(value, {}),
@@ -36,6 +45,8 @@ MADE: dict[str, Callable[[Any], object]] = {
     "tags": StructTag,
     "required": lambda value: StructTag(Tag("a", Regex("b")), required=value),
     "trigger": lambda value: Lazy([value], Regex("a")),  # type: ignore[arg-type]
+    "schema": JsonSchema,
+    "type": lambda value: JsonSchema(list[value]),
     "whitespace": lambda value: JsonSchema(True, whitespace=value),
     "separators": lambda value: JsonSchema(True, separators=value),
     "lenient": lambda value: JsonSchema(True, lenient=value),

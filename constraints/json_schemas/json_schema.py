@@ -146,6 +146,10 @@ def _export(source: Any) -> ExportedType:
         return export(source)
     except RecursionError as error:
         raise InvalidConstraint(f"{type(source).__name__} types are nested too deeply: {error}") from None
+    except InvalidConstraint:
+        raise
+    except Exception as error:  # what stands in a type is its author's, and looking at it can raise anything
+        raise InvalidConstraint(f"{shown(source)} cannot be read as a type: {type(error).__name__}") from error
 
 
 def _schema_text(schema: Any) -> str:

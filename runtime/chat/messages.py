@@ -162,10 +162,11 @@ def write(path: str | Path, saved: SavedTranscript, kv: bytes | None = None) -> 
     KV that goes with another transcript does no harm: it is used as far as the tokens are the same. Raises
     `InvalidPrompt` for what no file can hold, `UnusablePath` and `OSError`; then nothing has changed.
     """
-    target, beside = Path(path), _beside(path)
+    target = Path(path)
     text = _text(saved)
-    for each in (target, beside):
-        find_target(each)
+    find_target(target)
+    beside = _beside(target)
+    find_target(beside)
     if kv is None:
         beside.unlink(missing_ok=True)
     else:

@@ -220,7 +220,8 @@ class ChatSession:
         overrides = overrides.copy()
         overrides.setdefault("thinking", settings.thinking)
         later = overrides.copy()
-        if overrides.get("tool_choice", "none") != "none":
+        choice: object = later.get("tool_choice")  # not checked yet: an array would not say whether it is "none"
+        if not (choice is None or (isinstance(choice, str) and choice == "none")):
             later["tool_choice"] = "auto"
 
         def start(messages: list[Message], is_first: bool) -> EventStream:
