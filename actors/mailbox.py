@@ -17,7 +17,7 @@ from greenroom.actors.decoder import Payload
 from greenroom.actors.messages import Awaited, Cancel, Credit, Delivery, Ended, Inbound, Outbound, Started
 from greenroom.errors import GenerationFailed, StreamInUse
 from greenroom.events import Info, StopDetail
-from greenroom.lifetimes import HomeLoop, running_loop, wait_shielded
+from greenroom.lifetimes import HomeLoop, forget_locals, running_loop, wait_shielded
 
 __all__ = ["Mailbox", "PendingRequest", "Status"]
 
@@ -91,6 +91,8 @@ class Mailbox:
             case Ended(info=info, error=error):
                 self.info = info
                 self.error = error
+                if error is not None:
+                    forget_locals(error)
                 if error is None and not self._is_closed:
                     self._events.append((info, 0))
                 self._news.set()

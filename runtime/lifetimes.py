@@ -12,8 +12,8 @@ import os
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from types import TracebackType
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from types import FrameType, TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
 from anyio import CancelScope, NoEventLoopError, get_cancelled_exc_class, get_current_task
@@ -28,6 +28,7 @@ __all__ = [
     "call_user",
     "calling",
     "contained",
+    "forget_locals",
     "limiting_time",
     "passes",
     "running_loop",
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+_SUSPENDS = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 _HERE = threading.local()
 """Of each thread: what limits the time of work there."""
 
@@ -54,6 +56,30 @@ class Closing:
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+def forget_locals(error: BaseException) -> None:
+    """Let go of what our own functions held when `error` came out of them; where it came from is told as before.
+
+    Who keeps an error keeps its traceback, and with that every local of every frame: a prompt of a million tokens,
+    until a circle is collected. Coroutines and generators are left alone: to clear one that is suspended closes it.
+    """
+    for frame in _frames(error.__traceback__):
+        is_ours = str(frame.f_globals.get("__name__")).partition(".")[0] == "greenroom"
+        if is_ours and not frame.f_code.co_flags & _SUSPENDS:
+            with suppress(RuntimeError):  # it runs still
+                frame.clear()
+
+
+def _frames(traceback: TracebackType | None) -> Iterator[FrameType]:
+    """Those that an error came through, and those above, which the outermost of them keeps."""
+    above = None if traceback is None else traceback.tb_frame.f_back
+    while above is not None:
+        yield above
+        above = above.f_back
+    while traceback is not None:
+        yield traceback.tb_frame
+        traceback = traceback.tb_next
 
 
 class _Event(Protocol):

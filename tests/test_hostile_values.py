@@ -46,7 +46,7 @@ MADE: dict[str, Callable[[Any], object]] = {
     "required": lambda value: StructTag(Tag("a", Regex("b")), required=value),
     "trigger": lambda value: Lazy([value], Regex("a")),  # type: ignore[arg-type]
     "schema": JsonSchema,
-    "type": lambda value: JsonSchema(list[value]),
+    "type": lambda value: JsonSchema(list[value]),  # type: ignore[valid-type]
     "whitespace": lambda value: JsonSchema(True, whitespace=value),
     "separators": lambda value: JsonSchema(True, separators=value),
     "lenient": lambda value: JsonSchema(True, lenient=value),

@@ -7,14 +7,13 @@ knows no arrays.
 from __future__ import annotations
 
 import json
-import reprlib
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from greenroom.backends.mlx.tensor_header import MAX_HEADER_BYTES, parse_header
-from greenroom.errors import ModelLoadFailed, ModelNotFound
+from greenroom.errors import ModelLoadFailed, ModelNotFound, shown
 from greenroom.files.json_depth import check_json_depth
 from greenroom.files.regular import read_file
 
@@ -112,7 +111,7 @@ def _check_depth(path: Path) -> bytes:
 
 def _expect(value: object, kind: type, place: str, expected: str) -> None:
     if not isinstance(value, kind):
-        raise ModelLoadFailed(f"{place} must {expected}, got {reprlib.repr(value)}")
+        raise ModelLoadFailed(f"{place} must {expected}, got {shown(value)}")
 
 
 def _check_config(config: Mapping[str, Any], path: Path, *, trust_remote_code: bool) -> None:
@@ -154,9 +153,7 @@ def _eos_tokens(config: Mapping[str, Any], place: str) -> list[int]:
     found = config.get("eos_token_id")
     ids = [] if found is None else found if isinstance(found, list) else [found]
     if not all(isinstance(token, int) and not isinstance(token, bool) for token in ids):
-        raise ModelLoadFailed(
-            f"{place}eos_token_id must be an integer, a list of integers or null, got {reprlib.repr(found)}"
-        )
+        raise ModelLoadFailed(f"{place}eos_token_id must be an integer, a list of integers or null, got {shown(found)}")
     return ids
 
 
@@ -200,4 +197,4 @@ def _check_template(template: object, place: str) -> None:
     texts = [text for pair in pairs for text in pair]
     if isinstance(template, str) or (pairs and all(isinstance(text, str) for text in texts)):
         return
-    raise ModelLoadFailed(f"{place} must be a string, or a list of names with theirs, got {reprlib.repr(template)}")
+    raise ModelLoadFailed(f"{place} must be a string, or a list of names with theirs, got {shown(template)}")

@@ -12,7 +12,8 @@ import msgspec
 from greenroom.backends.protocol import Sampling
 from greenroom.backends.scripted.failures import ScriptFailed
 from greenroom.backends.scripted.tokenizer import END, ByteTokenizer
-from greenroom.errors import InvalidParameter
+from greenroom.errors import InvalidParameter, shown
+from greenroom.values import boolean
 
 __all__ = ["Answers", "Replies", "Reply", "Script", "ScriptedRequest"]
 
@@ -43,8 +44,10 @@ class Reply(msgspec.Struct, frozen=True):
         _check_text("the text of a reply", self.text)
         ids: object = self.ids
         for name, value in (("delay", self.delay), ("fail_at", self.fail_at)):
-            if not _is_int(value) and (name, value) != ("fail_at", None):
+            if not _is_int(value) and not (name == "fail_at" and value is None):
                 raise InvalidParameter(f"the {name} of a reply", value, "an integer")
+        for name, value in (("end", self.end), ("repeat", self.repeat), ("bends", self.bends)):
+            boolean(f"the {name} of a reply", value)
         if not isinstance(ids, list | tuple) or not all(map(_is_int, ids)):
             raise InvalidParameter("the ids of a reply", self.ids, "integers, in a tuple")
         if not isinstance(self.error, Exception | None):
@@ -194,8 +197,7 @@ class Replies:
         number = self._num_taken
         if number == len(answers):
             raise ScriptFailed(
-                f"the script has {number} replies, and a request came that needs number {number + 1}: "
-                f"{reprlib.repr(message)}"
+                f"the script has {number} replies, and a request came that needs number {number + 1}: {shown(message)}"
             )
         self._num_taken += 1
         taken = _Taken(ids, seed, self._script(answers[number]))
@@ -224,7 +226,7 @@ class Replies:
 
     def _script(self, answer: object) -> Script:
         if not isinstance(answer, str | Reply):
-            raise ScriptFailed(f"a reply is text or a Reply, the callable gave {answer!r}")
+            raise ScriptFailed(f"a reply is text or a Reply, the callable gave {shown(answer)}")
         script = Script(Reply(answer) if isinstance(answer, str) else answer, self._tokenizer)
         if not all(0 <= token < self._vocab_size for token in script.ids):
             raise InvalidParameter("the ids of a reply", script.reply.ids, f"from 0 to {self._vocab_size - 1}")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from greenroom.backends.byte_stream import ByteStream
-from greenroom.errors import NotSupported
+from greenroom.errors import NotSupported, shown
 
 __all__ = ["END", "SPECIAL", "STOP", "ByteTokenizer"]
 
@@ -101,10 +101,10 @@ def _content(message: Mapping[str, Any]) -> str:
     content = message.get("content") or None
     if isinstance(content, list | tuple):
         if not all(isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in content):
-            raise ValueError(f"the parts of a message's content must be text, got {content!r}")
+            raise ValueError(f"the parts of a message's content must be text, got {shown(content)}")
         content = "".join([part["text"] for part in content])
     if content is not None and not isinstance(content, str):
-        raise ValueError(f"a message's content must be text, got {content!r}")
+        raise ValueError(f"a message's content must be text, got {shown(content)}")
     calls = [json.dumps(_function(call)) for call in message.get("tool_calls") or ()]
     return "\n".join([*([content] if content else []), *[f"<tool_call>\n{call}\n</tool_call>" for call in calls]])
 

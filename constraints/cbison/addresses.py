@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from greenroom.constraints.cbison import layout
 from greenroom.constraints.cbison.layout import FactoryStruct, TokenizerStruct
-from greenroom.errors import IncompatibleEngine
+from greenroom.errors import IncompatibleEngine, shown
 
 AnyStruct = TypeVar("AnyStruct", FactoryStruct, TokenizerStruct)
 
@@ -71,7 +71,7 @@ def bound(struct: Structure, prototypes: Mapping[str, Any]) -> dict[str, Any]:
 
 def _at(address: object, kind: type[AnyStruct], what: str) -> AnyStruct:
     if not isinstance(address, int) or isinstance(address, bool):
-        raise IncompatibleEngine(f"the address of a {what} must be an int, got {address!r}")
+        raise IncompatibleEngine(f"the address of a {what} must be an int, got {shown(address)}")
     if not 0 < address < 1 << 8 * sizeof(c_void_p):
         raise IncompatibleEngine(f"the address of a {what} cannot be {address:#x}")
     if address % alignment(kind):

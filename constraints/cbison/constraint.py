@@ -10,7 +10,7 @@ from greenroom.constraints.cbison.counts import Closable
 from greenroom.constraints.cbison.factory import CbisonFactory
 from greenroom.constraints.cbison.matcher import CbisonMatcher
 from greenroom.constraints.constraint import CompiledConstraint, Compiler, Constraint
-from greenroom.errors import InvalidConstraint
+from greenroom.errors import InvalidConstraint, shown
 
 __all__ = ["Cbison"]
 
@@ -31,7 +31,7 @@ class Cbison(Constraint):
 
     def __post_init__(self) -> None:
         if not isinstance(self.factory, CbisonFactory):
-            raise InvalidConstraint(f"Cbison needs a CbisonFactory, got {self.factory!r}")
+            raise InvalidConstraint(f"Cbison needs a CbisonFactory, got {shown(self.factory)}")
 
     def compile(self, compiler: Compiler) -> CompiledConstraint:
         """See `Constraint.compile`. Raises `FactoryClosed` too."""

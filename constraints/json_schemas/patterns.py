@@ -58,8 +58,7 @@ class PatternValidator:
         self.unchecked = _compile_all(dict.fromkeys(_patterns(schema)))
         self._schema = schema
         self._has_names = _has_names(schema)
-        extend: Any = jsonschema.validators.extend
-        self._validator: Any = extend(kind, {"pattern": _check_pattern})(schema, **options)
+        self._validator: Any = _checking_patterns(kind)(schema, **options)
 
     def __repr__(self) -> str:
         return f"<PatternValidator {type(self._validator).__name__} unchecked={len(self.unchecked)}>"
@@ -94,6 +93,13 @@ class PatternValidator:
         spelling = _Spelling(value)
         whole = self._validator.evolve(schema=spelling.of(self._schema))
         return (whole if part is self._schema else whole.evolve(schema=spelling.of(part))), spelling.patterns
+
+
+@lru_cache(maxsize=16)
+def _checking_patterns(kind: Any) -> Any:
+    """The validators of `kind` with our patterns: a class, of which one is enough."""
+    extend: Any = jsonschema.validators.extend
+    return extend(kind, {"pattern": _check_pattern})
 
 
 class _Spelling:

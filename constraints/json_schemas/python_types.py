@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-from greenroom.errors import InvalidConstraint
+from greenroom.errors import InvalidConstraint, shown
 
 __all__ = ["ExportedType", "export"]
 
@@ -57,7 +57,7 @@ def export(source: Any) -> ExportedType:
         model: Any = source  # pydantic's, known by its method: it need not be installed
         return ExportedType(model.model_json_schema(), model.model_validate_json)
     if isroutine(source):
-        raise InvalidConstraint(f"{source!r} is no type: no schema tells what it takes")
+        raise InvalidConstraint(f"{shown(source)} is no type: no schema tells what it takes")
     try:
         schema = msgspec.json.schema(source)
         _add_type_details(source, schema)
@@ -71,13 +71,13 @@ def _by_pydantic(source: Any, refusal: Exception) -> ExportedType:
     try:
         import pydantic
     except ImportError:
-        raise InvalidConstraint(f"{source!r} has no JSON schema: {refusal}") from refusal
+        raise InvalidConstraint(f"{shown(source)} has no JSON schema: {refusal}") from refusal
     try:
         adapter = pydantic.TypeAdapter(source)
         return ExportedType(adapter.json_schema(), adapter.validate_json)
     except (TypeError, pydantic.errors.PydanticUserError) as error:
         why = str(error).split("\n", 1)[0]
-        raise InvalidConstraint(f"{source!r} has no JSON schema: {why}") from error
+        raise InvalidConstraint(f"{shown(source)} has no JSON schema: {why}") from error
 
 
 def _enforceable(schema: Any) -> Any:

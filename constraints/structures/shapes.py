@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from greenroom.constraints.structures.changes import Key
+from greenroom.errors import shown
 
 __all__ = ["ANYTHING", "Anything", "Array", "Either", "Field", "Leaf", "Map", "Missing", "OneOf", "Opaque", "Record"]
 
@@ -117,7 +118,7 @@ class Array(Shape):
         if self.whole is not None:
             return self.whole(value)
         if not isinstance(value, list):
-            raise TypeError(f"expected an array, got {value!r}")
+            raise TypeError(f"expected an array, got {shown(value)}")
         values = [_fit(self.child(place), item) for place, item in enumerate(value)]
         return self.make(values) if self.make else values
 
@@ -148,7 +149,7 @@ class Map(Shape):
         if self.whole is not None:
             return self.whole(value)
         if not isinstance(value, dict):
-            raise TypeError(f"expected an object, got {value!r}")
+            raise TypeError(f"expected an object, got {shown(value)}")
         values = {self.key(key) if self.key else key: _fit(self._value, item) for key, item in value.items()}
         return self.make(values) if self.make else values
 
@@ -222,7 +223,7 @@ class Record(Shape):
         if self.whole is not None:
             return self.whole(value)
         if not isinstance(value, dict) or self.build is None:
-            raise TypeError(f"expected an object of {self.name}, got {value!r}")
+            raise TypeError(f"expected an object of {self.name}, got {shown(value)}")
         fields = {key: field for key, field in self.fields.items() if key in value}
         values = {field.name: field.shape.convert(value[key]) for key, field in fields.items()}
         needed = [field.name for field in self.fields.values() if field.required and field.name not in values]
@@ -328,7 +329,7 @@ class Anything(Shape):
 
 def _fit(shape: Shape | None, value: Any) -> Any:
     if shape is None:
-        raise TypeError(f"nothing of the kind of {value!r} fits here")
+        raise TypeError(f"nothing of the kind of {shown(value)} fits here")
     return shape.convert(value)
 
 

@@ -60,7 +60,7 @@ def shape_of(kind: Any) -> Shape:
         ) from error
     except UnsupportedType:
         raise
-    except (AttributeError, RecursionError, TypeError, ValueError) as error:  # a value in the place of a type
+    except Exception as error:  # a value in the place of a type, which may not even bear to be looked at
         raise UnsupportedType(f"{shown(kind)} is no type of which objects can be made: {error}") from error
     decode = walk.library.decoder(kind)
     if decode is None and not isinstance(shape, (Array, Map, Record, OneOf, Either)):
@@ -83,7 +83,7 @@ class _Walk:
             return self._annotated_shape(kind, checked=checked)
         if kind is Any or kind is object:
             return ANYTHING
-        if kind in _PLAIN:
+        if _is_plain(kind):
             return self._leaf((kind,), kind, blank=_BLANKS.get(kind))
         origin = get_origin(kind)
         if origin in (Union, types.UnionType):
@@ -98,7 +98,7 @@ class _Walk:
         """Validators among the notes may rewrite the JSON value: what is below is then left to the whole."""
         inner = kind.__origin__
         is_rewritten = any(hasattr(note, "func") for note in kind.__metadata__)
-        if inner in _PLAIN:
+        if _is_plain(inner):
             return self._leaf((), kind, grows=inner is str, blank=_BLANKS.get(inner))
         found = self.shape(inner, checked=checked and not is_rewritten)
         if isinstance(found, (Opaque, Leaf)):
@@ -113,8 +113,8 @@ class _Walk:
         convert = self.library.converter(kind)
         if convert is None:
             raise UnsupportedType(
-                f"{kind!r} is neither a type that msgspec takes nor one of pydantic's: use a dataclass, a TypedDict, "
-                "a msgspec.Struct or a pydantic model"
+                f"{shown(kind)} is neither a type that msgspec takes nor one of pydantic's: use a dataclass, "
+                "a TypedDict, a msgspec.Struct or a pydantic model"
             )
         return convert
 
@@ -207,7 +207,7 @@ class _Walk:
         convert = self._converter(kind)
         if isinstance(shape, Opaque):
             return Opaque(convert)
-        exact = [kind for kind in get_args(kind) if kind in _PLAIN]
+        exact = [kind for kind in get_args(kind) if _is_plain(kind)]
         found = Leaf([*exact, NONE], convert, grows=leaf.grows)
         return Either(found, shape.for_array(), shape.for_object())
 
@@ -216,7 +216,7 @@ class _Walk:
         leaves = [leaf for shape in shapes if (leaf := shape.for_scalar())]
         if not leaves:
             return Leaf((NONE,), self._converter(NONE)) if nullable else None
-        plain = [member for member in members if member in _PLAIN]
+        plain = [member for member in members if _is_plain(member)]
         exact = [*plain, NONE] if len(plain) == len(leaves) else []
         takers = [leaf for leaf in leaves if leaf.takes_text]
         grows = len(takers) == 1 and takers[0].grows
@@ -227,6 +227,11 @@ class _Walk:
         if len(shapes) < 2:
             return shapes[0] if shapes else None
         return Opaque(whole or _first_of([shape.convert for shape in shapes]))
+
+
+def _is_plain(kind: Any) -> bool:
+    """By identity: what a caller took for a type need not bear a comparison."""
+    return any(kind is each for each in _PLAIN)
 
 
 def _unwrap(kind: Any) -> Any:

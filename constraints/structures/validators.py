@@ -14,7 +14,7 @@ from typing import Any, Protocol, get_args, get_type_hints
 import msgspec.inspect
 
 from greenroom.constraints.grammar_warning import GrammarWarning
-from greenroom.errors import InvalidConstraint, UnsupportedType
+from greenroom.errors import InvalidConstraint, UnsupportedType, shown
 
 __all__ = ["Library", "Msgspec", "Pydantic", "Schema", "is_model", "is_typed_dict", "library_of", "reason"]
 
@@ -64,7 +64,7 @@ class Pydantic:
         try:
             decode: Convert = TypeAdapter(kind).validate_json
         except PydanticUserError as error:
-            raise UnsupportedType(f"pydantic does not take {kind!r}: {error}") from error
+            raise UnsupportedType(f"pydantic does not take {shown(kind)}: {error}") from error
         return decode
 
 

@@ -97,8 +97,9 @@ class Conversation:
 
     def __init__(self, runtime: OpenRuntime | None, settings: Settings, history: Sequence[Mapping[str, Any]]) -> None:
         self._runtime = runtime
-        self.settings = settings
         self.toolbox = None if settings.tools is None else Toolbox(settings.tools)
+        read = None if self.toolbox is None else tuple(self.toolbox)  # once: a function's schema takes its time
+        self.settings = msgspec.structs.replace(settings, tools=read)
         self.transcript: list[Message] = [dict(message) for message in history]
         """The messages of all turns that are over, without the instructions."""
         self.first_shown = 0

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from anyio import create_task_group, to_thread
 
 from greenroom.chat.messages import tool_text
-from greenroom.errors import CallbackFailed, ToolFailed
+from greenroom.errors import CallbackFailed, ToolFailed, shown
 from greenroom.events import RejectedToolCall, ToolCall, ToolResult
 from greenroom.inputs.tools import Toolbox
 from greenroom.lifetimes import call_user, calling, contained
@@ -99,7 +99,7 @@ def _words(name: str, function: Callable[[], object]) -> str:
     with calling(name):
         text = function()
     if not isinstance(text, str):
-        raise CallbackFailed(f"{name} must return what the model is told, a text, got {text!r}")
+        raise CallbackFailed(f"{name} must return what the model is told, a text, got {shown(text)}")
     return text
 
 

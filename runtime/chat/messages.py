@@ -58,15 +58,17 @@ def check_messages(messages: Sequence[Any]) -> None:
         if _nests_deeper(message, MAX_JSON_DEPTH - _DEPTH_OF_MESSAGES):
             raise InvalidPrompt(f"message {place} nests deeper than {MAX_JSON_DEPTH} levels: flatten it")
         if not isinstance(content := message.get("content"), str | Sequence | None):
-            raise InvalidPrompt(f"message {place} must have a text or a list of parts as its content, got {content!r}")
+            raise InvalidPrompt(
+                f"message {place} must have a text or a list of parts as its content, got {shown(content)}"
+            )
         for number, call in enumerate(message.get("tool_calls") or ()):
             where = f"call {number} of message {place}"
             if not isinstance(call.get("id"), str):
-                raise InvalidPrompt(f"{where} must have an id, which is text, got {call.get('id')!r}")
+                raise InvalidPrompt(f"{where} must have an id, which is text, got {shown(call.get('id'))}")
             if isinstance(arguments := call["function"].get("arguments"), str):
                 _check_arguments(where, arguments)
         if not isinstance(answered := message.get("tool_call_id"), str | None):
-            raise InvalidPrompt(f"message {place} must have text as its tool_call_id, got {answered!r}")
+            raise InvalidPrompt(f"message {place} must have text as its tool_call_id, got {shown(answered)}")
 
 
 def _check_list(messages: object) -> None:

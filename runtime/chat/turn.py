@@ -292,6 +292,7 @@ class Turn:
     def _release(self) -> None:
         if self._hold is not None:
             self._hold.release()
+            self._hold = None  # which knows this turn
 
     def _kept(self, *, complete: bool) -> list[Message]:
         """What of the turn goes into the transcript: an answer that is whole, else as `on_cancel` says, else nothing.

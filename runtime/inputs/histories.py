@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import reprlib
 import string
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from greenroom.errors import InvalidPrompt
+from greenroom.errors import InvalidPrompt, shown
 from greenroom.files.json_depth import read_json
 
 __all__ = [
@@ -79,7 +78,7 @@ def _text(message: Mapping[str, Any], where: str) -> str | None:
         return "".join([_part(part, where) for part in content])
     if message["role"] == "tool":
         return _json(content, where)
-    raise InvalidPrompt(f"{where} must have a text, or parts of text, as its content, got {reprlib.repr(content)}")
+    raise InvalidPrompt(f"{where} must have a text, or parts of text, as its content, got {shown(content)}")
 
 
 def _is_part(part: object) -> bool:
@@ -93,7 +92,7 @@ def _part(part: object, where: str) -> str:
     text = part.get("text") if isinstance(part, Mapping) else None
     if kind in _TEXT_PARTS and isinstance(text, str):
         return text
-    what = f"a part of the type {kind!r}" if isinstance(kind, str) else f"the part {reprlib.repr(part)}"
+    what = f"a part of the type {kind!r}" if isinstance(kind, str) else f"the part {shown(part)}"
     raise InvalidPrompt(f"{where} holds {what}: only parts of text can be given to this model")
 
 
@@ -115,7 +114,7 @@ def _call(call: Mapping[str, Any], where: str, fallback: str) -> Message:
         except ValueError as error:
             raise InvalidPrompt(f"the arguments of {where} must be a JSON object: {error}") from error
     if not isinstance(arguments, Mapping):
-        raise InvalidPrompt(f"the arguments of {where} must be a JSON object, got {reprlib.repr(arguments)}")
+        raise InvalidPrompt(f"the arguments of {where} must be a JSON object, got {shown(arguments)}")
     function["arguments"] = dict(arguments)
     return {**call, "id": call.get("id") or fallback, "type": "function", "function": function}
 

@@ -6,7 +6,6 @@ loop.
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -97,7 +96,7 @@ def _uses_template(kind: type, tokenizer: Tokenizer, template: bool | None) -> b
 
 def _checked_flag(name: str, value: object) -> object:
     if value is not None and not isinstance(value, bool):
-        raise NotSupported(f"{name}={value!r}", "it is None, True or False")
+        raise NotSupported(f"{name}={shown(value)}", "it is None, True or False")
     return value
 
 
@@ -139,7 +138,7 @@ def _check_text(prompt: str) -> None:
 def _check_messages(prompt: Sequence[Any]) -> None:
     for place, message in enumerate(prompt):
         if not isinstance(message, Mapping):
-            raise InvalidPrompt(f"item {place} of the prompt must be a message like the others, got {message!r}")
+            raise InvalidPrompt(f"item {place} of the prompt must be a message like the others, got {shown(message)}")
         role = message.get("role")
         if not isinstance(role, str) or not role:
             raise InvalidPrompt(f"message {place} must have a role, such as 'user'")
@@ -149,15 +148,15 @@ def _check_messages(prompt: Sequence[Any]) -> None:
 
 def _check_calls(where: str, calls: Any) -> None:
     if not isinstance(calls, Sequence) or isinstance(calls, str | bytes):
-        raise InvalidPrompt(f"{where} must have a list as its tool_calls, got {reprlib.repr(calls)}")
+        raise InvalidPrompt(f"{where} must have a list as its tool_calls, got {shown(calls)}")
     for number, call in enumerate(calls):
         function = call.get("function") if isinstance(call, Mapping) else None
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-            raise InvalidPrompt(f"call {number} of {where} must have a function with a name, got {reprlib.repr(call)}")
+            raise InvalidPrompt(f"call {number} of {where} must have a function with a name, got {shown(call)}")
         arguments = function.get("arguments")
         if arguments is not None and not isinstance(arguments, str | Mapping):
             expected = "an object, or its JSON"
-            raise InvalidPrompt(f"the arguments of call {number} of {where} must be {expected}, got {arguments!r}")
+            raise InvalidPrompt(f"the arguments of call {number} of {where} must be {expected}, got {shown(arguments)}")
 
 
 def render(

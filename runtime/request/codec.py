@@ -23,7 +23,7 @@ from greenroom.constraints.kinds.lazy import Lazy
 from greenroom.constraints.kinds.reasoning_budget import ReasoningBudget
 from greenroom.constraints.kinds.struct_tag import StructTag, Tag
 from greenroom.constraints.state import ConstraintState
-from greenroom.errors import InvalidConstraint, NotSupported
+from greenroom.errors import InvalidConstraint, NotSupported, shown
 from greenroom.files.json_depth import check_json_depth
 from greenroom.parsing.formats.registry import writing_format
 from greenroom.parsing.thinking import Thinking
@@ -157,7 +157,7 @@ def _compound_source(constraint: Constraint) -> Source:
             marks = None if thinking is None else Thinking(*thinking)
             return _Calls(tuple([_call(call) for call in calls]), marks, is_thinking)
         case _:
-            raise NotSupported(f"a file of a generation under {constraint!r}")
+            raise NotSupported(f"a file of a generation under {shown(constraint)}")
 
 
 def _call(call: JsonCall | NativeCall) -> _JsonCall | _NativeCall:
@@ -169,7 +169,7 @@ def _call(call: JsonCall | NativeCall) -> _JsonCall | _NativeCall:
 def _schema(schema: JsonSchema) -> _Schema:
     if schema.source is not None:
         why = "its type checks what was written, and is code: give the JSON schema of the type"
-        raise NotSupported(f"a file of a generation under {schema!r}", why)
+        raise NotSupported(f"a file of a generation under {shown(schema)}", why)
     return _Schema(schema.text, schema.options)
 
 
@@ -194,7 +194,7 @@ def _compound(source: Source) -> Constraint:
         case _Calls(calls=calls, thinking=thinking, is_thinking=is_thinking):
             return ForcedCalls(tuple([_call_from(call) for call in calls]), thinking, is_thinking)
         case _:
-            raise InvalidConstraint(f"{source!r} is no constraint of ours")
+            raise InvalidConstraint(f"{shown(source)} is no constraint of ours")
 
 
 def budget_of(budget: ReasoningBudget) -> Budget:
@@ -210,7 +210,7 @@ def budget_from(source: Budget) -> ReasoningBudget:
 def _tag_from(tag: _Tag) -> Tag:
     content = constraint_from(tag.content)
     if not isinstance(content, GrammarConstraint):
-        raise InvalidConstraint(f"{content!r} is no content of a tag")
+        raise InvalidConstraint(f"{shown(content)} is no content of a tag")
     return Tag(tag.begin, content, tag.end, tag.trigger)
 
 
@@ -252,5 +252,5 @@ def _schema_from(source: _Schema) -> JsonSchema:
     except (ValueError, TypeError, AttributeError, LookupError) as cause:
         raise InvalidConstraint(f"{source.options[:200]!r} are no options of a JSON schema of ours: {cause}") from cause
     if (made.text, made.options) != (source.text, source.options):
-        raise InvalidConstraint(f"{source!r} is no JSON schema of ours")
+        raise InvalidConstraint(f"{shown(source)} is no JSON schema of ours")
     return made

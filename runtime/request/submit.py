@@ -6,7 +6,6 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from greenroom.actors.mailbox import PendingRequest
@@ -61,26 +60,16 @@ def submit_prompt(config: GenerationConfig, prompt: Prompt, options: PromptOptio
     deadline = None if parameters.timeout is None else submitted + parameters.timeout
     seed = parameters.seed if parameters.seed is not None else secrets.randbits(63)
 
-    @cache  # prepared again where another thread compiled the constraint
-    def encode() -> tuple[int, ...]:
-        if lease is not None:
-            return lease.encode()
-        model = client.model
-        return prompts.encode(
-            prompt,
-            model.tokenizer,
-            model.vocab_size,
-            tools=options.tools,
-            template=options.template,
-            template_options=options.template_options,
-            thinking=options.thinking,
-            is_known_to_think=options.thinking is not None and infer_thinking(model) is not None,
-        )
+    encoded = _Encoded(client, prompt, options, lease)
 
     def prepare(request: int) -> Submit:
-        ids = encode()
-        own = None if options.decoder is None else options.decoder(parameters, client.model, ids, seed)
-        generation = begin(config, ids, seed, own)
+        try:
+            ids = encoded.ids()
+            own = None if options.decoder is None else options.decoder(parameters, client.model, ids, seed)
+            generation = begin(config, ids, seed, own)
+        except Exception:
+            encoded.forget()
+            raise
         return build_submit(
             generation,
             request,
@@ -96,6 +85,43 @@ def submit_prompt(config: GenerationConfig, prompt: Prompt, options: PromptOptio
     if options.context is not None and lease is not None:
         lease.enter(options.context, pending.mailbox)
     return pending
+
+
+class _Encoded:
+    """A prompt, encoded once: it is prepared again where another thread compiled the constraint."""
+
+    def __init__(self, client: Client, prompt: Prompt, options: PromptOptions, lease: ContextLease | None) -> None:
+        self._client = client
+        self._prompt: Prompt = prompt
+        self._options = options
+        self._lease = lease
+        self._ids: tuple[int, ...] | None = None
+
+    def __repr__(self) -> str:
+        return f"<_Encoded ids={'none' if self._ids is None else len(self._ids)}>"
+
+    def ids(self) -> tuple[int, ...]:
+        """Its tokens."""
+        if self._ids is None:
+            self._ids = self._encode() if self._lease is None else self._lease.encode()
+        return self._ids
+
+    def _encode(self) -> tuple[int, ...]:
+        model, options = self._client.model, self._options
+        return prompts.encode(
+            self._prompt,
+            model.tokenizer,
+            model.vocab_size,
+            tools=options.tools,
+            template=options.template,
+            template_options=options.template_options,
+            thinking=options.thinking,
+            is_known_to_think=options.thinking is not None and infer_thinking(model) is not None,
+        )
+
+    def forget(self) -> None:
+        """It will not be run. Who keeps the error keeps what was called, and a prompt may be of any size."""
+        self._prompt, self._ids = "", None
 
 
 def _lease(client: Client, prompt: Prompt, options: PromptOptions) -> ContextLease | None:

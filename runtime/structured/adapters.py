@@ -13,7 +13,7 @@ from typing import Any, TypeVar, Unpack, overload
 import msgspec
 from typing_extensions import TypeForm
 
-from greenroom.errors import UnsupportedType
+from greenroom.errors import UnsupportedType, shown
 from greenroom.structured.structures import StructureOptions, Structures, structures
 
 __all__ = ["parse_anthropic_stream", "parse_hf_stream", "parse_openai_stream"]
@@ -93,7 +93,7 @@ async def _texts(stream: Any, delta: Any, whole: Any) -> AsyncIterator[str]:
         if not hasattr(stream, "__aiter__"):
             found = whole(stream)
             if found is None:
-                raise UnsupportedType(f"{stream!r} is neither a stream nor a finished answer")
+                raise UnsupportedType(f"{shown(stream)} is neither a stream nor a finished answer")
             yield found
             return
         async for event in stream:

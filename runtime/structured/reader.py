@@ -9,7 +9,7 @@ import msgspec
 from anyio import move_on_after
 
 from greenroom.constraints.structures import MISSING, Done, Snapshots
-from greenroom.errors import TruncatedJson, UnsupportedType
+from greenroom.errors import TruncatedJson, UnsupportedType, shown
 from greenroom.events import Chunk, Info, Reasoning, RejectedToolCall, Token, ToolCall
 from greenroom.structured.background_task import Background, Signal
 
@@ -82,7 +82,7 @@ class StructureFeed:
         elif isinstance(item, Info):
             self.info = item
         elif not isinstance(item, _SILENT):
-            raise UnsupportedType(f"the source yields {item!r}: structures are made of str, bytes or Chunks")
+            raise UnsupportedType(f"the source yields {shown(item)}: structures are made of str, bytes or Chunks")
 
     async def _wait_taken(self, task: Background) -> None:
         """Wait until the reader that was woken took the news: trio does not say who runs first."""
