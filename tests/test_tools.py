@@ -95,7 +95,19 @@ def test_what_is_no_tool_is_named() -> None:
     def starred(*x: int) -> None:
         del x
 
-    for wrong, word in ((untyped, "'x'"), (starred, "'x'")):
+    def unknown(x: Nowhere) -> None:  # type: ignore[name-defined]  # noqa: F821
+        del x
+
+    def unspeakable(x: complex) -> None:
+        del x
+
+    for wrong, word in (
+        (untyped, "'x'"),
+        (starred, "'x'"),
+        (unknown, "Nowhere"),
+        (unspeakable, "complex"),
+        (int, "int"),
+    ):
         with pytest.raises(InvalidParameter, match=word):
             Tool.from_function(wrong)
     with pytest.raises(InvalidParameter, match="name"):

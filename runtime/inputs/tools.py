@@ -78,8 +78,14 @@ class Tool:
         called = str(name or getattr(function, "__name__", type(function).__name__))
         text = inspect.getdoc(function) or ""
         summary, descriptions = _split_docstring(text)
-        arguments = _struct(function, called)
-        (schema,), definitions = msgspec.json.schema_components([arguments], ref_template="#/$defs/{name}")
+        try:
+            arguments = _struct(function, called)
+            (schema,), definitions = msgspec.json.schema_components([arguments], ref_template="#/$defs/{name}")
+        except InvalidParameter:
+            raise
+        except Exception as error:  # no signature, a name that leads nowhere, a type that JSON has not
+            expected = f"one whose parameters have types that JSON can say: {error}"
+            raise InvalidParameter("a tool's function", function, expected) from error
         root = dict(definitions.pop(schema["$ref"].rpartition("/")[2]))
         root.pop("title", None)
         for key, value in root.get("properties", {}).items():
