@@ -24,11 +24,22 @@ from greenroom.actors.dispatcher import Dispatcher
 from greenroom.actors.draining import Drain, Hold
 from greenroom.actors.engine import Engine
 from greenroom.actors.mailbox import Mailbox, PendingRequest
-from greenroom.actors.messages import Announce, EndAll, Inbound, Reject, Release, Shutdown, Submit, Trim
+from greenroom.actors.messages import (
+    Announce,
+    CloseAdapter,
+    EndAll,
+    Inbound,
+    OpenAdapter,
+    Reject,
+    Release,
+    Shutdown,
+    Submit,
+    Trim,
+)
 from greenroom.actors.preparers import Preparers
 from greenroom.actors.scheduler.admission import Limits
 from greenroom.actors.scheduler.statistics import Statistics
-from greenroom.backends.protocol import Backend, KvOptions, ModelInfo
+from greenroom.backends.protocol import AdapterWeights, Backend, KvOptions, ModelInfo
 from greenroom.constraints.compiler import ConstraintCompiler
 from greenroom.constraints.constraint import CompiledConstraint, Constraint
 from greenroom.constraints.vocabulary import Vocabulary
@@ -66,6 +77,7 @@ class EngineClient:
         self._loaded = Event()
         self._closed = Event()
         self._context_ids = count()
+        self._adapters = count(1)
         self._outgoing: deque[Inbound] = deque()
         """Messages that are put into the engine's inbox together."""
 
@@ -285,13 +297,30 @@ class EngineClient:
         if not self._is_closed:
             self._home.require("this runtime")
 
-    async def export_kv(self, tokens: Sequence[int]) -> bytes | None:
+    def new_adapter_number(self) -> int:
+        """The number of an adapter that no other has. Any thread."""
+        return next(self._adapters)
+
+    async def open_adapter(self, adapter: int, weights: AdapterWeights) -> None:
+        """Have the engine know an adapter by its number. Raises `RuntimeClosed`, and why it cannot."""
+        self._open_bridge()
+        await self._dispatcher.open_adapter(adapter, weights)
+
+    def put_adapter(self, adapter: int, weights: AdapterWeights) -> None:
+        """The same, without waiting; a request for one that cannot be had fails. Any thread."""
+        self._engine.put(OpenAdapter(adapter, weights))
+
+    def close_adapter(self, adapter: int) -> None:
+        """Nobody will ask for it any more. Any thread."""
+        self._send(CloseAdapter(adapter))  # behind the requests that have it
+
+    async def export_kv(self, tokens: Sequence[int], adapter: int = 0) -> bytes | None:
         """The KV that is held of the longest prefix of `tokens`, as bytes for a file; None where there is none.
 
-        Raises `RuntimeClosed`.
+        That which `adapter` has made. Raises `RuntimeClosed`.
         """
         self._open_bridge()
-        return await self._dispatcher.export_kv(tuple(tokens))
+        return await self._dispatcher.export_kv(tuple(tokens), adapter)
 
     async def import_kv(self, data: bytes) -> int:
         """Hold the KV that `export_kv` gave for prompts to come; how many tokens that is.

@@ -12,6 +12,7 @@ from anyio import Event
 from greenroom.actors.draining import Drain
 from greenroom.actors.mailbox import Mailbox
 from greenroom.actors.messages import (
+    AdapterOpened,
     AllEnded,
     Answer,
     Ended,
@@ -20,8 +21,10 @@ from greenroom.actors.messages import (
     Inbound,
     KvExported,
     KvImported,
+    OpenAdapter,
     Posted,
 )
+from greenroom.backends.protocol import AdapterWeights
 from greenroom.errors import GreenroomError, RuntimeClosed, RuntimeDraining, TooBusy
 from greenroom.events import Info
 from greenroom.lifetimes import HomeLoop
@@ -105,9 +108,13 @@ class Dispatcher:
         del self._mailboxes[mailbox.request]
         self._queued -= 1
 
-    async def export_kv(self, tokens: tuple[int, ...]) -> bytes | None:
+    async def open_adapter(self, adapter: int, weights: AdapterWeights) -> None:
+        """Have the engine know an adapter by a number. Raises why it cannot."""
+        await self._ask(OpenAdapter(adapter, weights, next(self._question_numbers)))
+
+    async def export_kv(self, tokens: tuple[int, ...], adapter: int = 0) -> bytes | None:
         """The engine's KV of the longest prefix of `tokens`, as bytes; None where it holds none."""
-        answer = await self._ask(ExportKv(next(self._question_numbers), tokens))
+        answer = await self._ask(ExportKv(next(self._question_numbers), tokens, adapter))
         return answer.data if isinstance(answer, KvExported) else None
 
     async def import_kv(self, data: bytes) -> int:
@@ -115,10 +122,12 @@ class Dispatcher:
         answer = await self._ask(ImportKv(next(self._question_numbers), data))
         return answer.tokens if isinstance(answer, KvImported) else 0
 
-    async def _ask(self, message: ExportKv | ImportKv) -> Answer:
+    async def _ask(self, message: ExportKv | ImportKv | OpenAdapter) -> Answer:
         if self._failure is not None:
             raise self._failure
-        question = self._questions[message.request] = _Question()
+        question = _Question()
+        if message.request is not None:
+            self._questions[message.request] = question
         self._put(message)
         await question.done.wait()
         answer = question.answer
@@ -130,7 +139,7 @@ class Dispatcher:
     def deliver(self, messages: tuple[Posted, ...]) -> None:
         """Sort one step's messages."""
         for message in messages:
-            if isinstance(message, KvExported | KvImported):
+            if isinstance(message, KvExported | KvImported | AdapterOpened):
                 self._questions.pop(message.request).resolve(message)
                 continue
             if isinstance(message, AllEnded):

@@ -30,11 +30,13 @@ from greenroom.actors import engine_thread
 from greenroom.actors.bridge import Bridge
 from greenroom.actors.inbox import Inbox
 from greenroom.actors.messages import (
+    AdapterOpened,
     AllEnded,
     Announce,
     Answer,
     Awaited,
     Cancel,
+    CloseAdapter,
     Credit,
     Delivery,
     EndAll,
@@ -44,6 +46,7 @@ from greenroom.actors.messages import (
     Inbound,
     KvExported,
     KvImported,
+    OpenAdapter,
     Posted,
     Reject,
     Release,
@@ -56,6 +59,7 @@ from greenroom.actors.scheduler.scheduler import Scheduler
 from greenroom.actors.scheduler.statistics import Statistics, StepTimes
 from greenroom.actors.watchdog import Watchdog
 from greenroom.backends.protocol import (
+    AdapterHost,
     Backend,
     Edit,
     Feed,
@@ -67,7 +71,7 @@ from greenroom.backends.protocol import (
     Rewind,
     StepResult,
 )
-from greenroom.errors import EngineFailed
+from greenroom.errors import EngineFailed, NotSupported
 from greenroom.events import Info
 from greenroom.lifetimes import as_exception
 
@@ -187,6 +191,8 @@ class EngineLoop:
         self._spent = _Spent()
         self._questions: list[ExportKv | ImportKv] = []
         """Answered behind the step's edits, so that a row that is over has given its KV to the store."""
+        self._answers: list[Answer] = []
+        """To go out with the next messages."""
         self._is_leaving = False
         self._end_of_all: float | None = None
         """The deadline of everything, in monotonic seconds."""
@@ -279,6 +285,10 @@ class EngineLoop:
                 self._is_leaving = True
             case Release() | Trim():
                 self._scheduler.give_back(message)
+            case OpenAdapter():
+                self._open_adapter(message)
+            case CloseAdapter(adapter=adapter):
+                self._scheduler.close_adapter(adapter)
             case _:
                 self._accept_of_request(message)
 
@@ -376,20 +386,34 @@ class EngineLoop:
             return ()
         return self._scheduler.apply(rows, result, at)
 
+    def _open_adapter(self, message: OpenAdapter) -> None:
+        """At once: a request that needs it may be the next message."""
+        error: Exception | None = None
+        try:
+            if not isinstance(self._backend, AdapterHost):
+                raise NotSupported("adapter=", "this backend takes none")  # noqa: TRY301 - told as all others are
+            self._backend.open_adapter(message.adapter, message.weights)
+        except BaseException as problem:  # noqa: BLE001 - its asker's alone, and of those who need it
+            error = as_exception("the backend", problem)
+        self._scheduler.open_adapter(message.adapter, error)
+        if message.request is not None:
+            self._answers.append(AdapterOpened(message.request, error))
+
     def _answer_questions(self) -> tuple[Answer, ...]:
         questions, self._questions = self._questions, []
-        answers = tuple([self._answer(question) for question in questions])
-        if any(isinstance(question, ImportKv) for question in questions):
-            self._scheduler.record_edits(self._backend.edit(()))  # an import has changed what is held
+        answers, self._answers = (*self._answers, *[self._answer(question) for question in questions]), []
+        if any(isinstance(answer, KvImported | AdapterOpened) for answer in answers):
+            self._scheduler.record_edits(self._backend.edit(()))  # it has changed what is held
         return answers
 
     def _answer(self, question: ExportKv | ImportKv) -> Answer:
         backend = self._backend
         exporter = backend if isinstance(backend, PrefixExporter) else None
         match question:
-            case ExportKv(request=request, tokens=tokens):
+            case ExportKv(request=request, tokens=tokens, adapter=adapter):
                 try:
-                    return KvExported(request, exporter.export_prefix(tokens) if exporter is not None else None)
+                    found = exporter.export_prefix(tokens, adapter) if exporter is not None else None
+                    return KvExported(request, found)
                 except BaseException as error:  # noqa: BLE001 - the failure is its asker's alone
                     return KvExported(request, error=as_exception("the backend", error))
             case ImportKv(request=request, data=data):

@@ -11,16 +11,18 @@ import msgspec
 
 from greenroom.actors.decoder import Decoder, Payload
 from greenroom.actors.drafter import Drafter
-from greenroom.backends.protocol import KvOptions, Sampling
+from greenroom.backends.protocol import AdapterWeights, KvOptions, Sampling
 from greenroom.constraints.state import ConstraintState
 from greenroom.events import Info, StopDetail
 
 __all__ = [
+    "AdapterOpened",
     "AllEnded",
     "Announce",
     "Answer",
     "Awaited",
     "Cancel",
+    "CloseAdapter",
     "Credit",
     "Delivery",
     "EndAll",
@@ -30,6 +32,7 @@ __all__ = [
     "Inbound",
     "KvExported",
     "KvImported",
+    "OpenAdapter",
     "Outbound",
     "Posted",
     "Reject",
@@ -64,7 +67,8 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True):
 
     The request ends after `steps` draws. `logits` asks for copies of the raw logits of some of each step's draws, which
     the decoder gets with the token; without `draws` the request ends with them, and no token is recorded. `drafts` are
-    guesses at what follows the prompt, `drafter` makes more of them at each step.
+    guesses at what follows the prompt, `drafter` makes more of them at each step. `adapter` is the number of one that
+    was opened, 0 for none.
     """
 
     request: int
@@ -87,6 +91,7 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True):
     logits: tuple[int, ...] = ()
     drafts: tuple[int, ...] = ()
     drafter: Drafter | None = None
+    adapter: int = 0
 
 
 class Reject(msgspec.Struct, frozen=True):
@@ -144,10 +149,11 @@ class Trim(msgspec.Struct, frozen=True):
 
 
 class ExportKv(msgspec.Struct, frozen=True):
-    """Give the KV that is held of the longest prefix of `tokens`. Answered by `KvExported`."""
+    """Give the KV that is held of the longest prefix of `tokens`, by `adapter`. Answered by `KvExported`."""
 
     request: int
     tokens: tuple[int, ...]
+    adapter: int = 0
 
 
 class ImportKv(msgspec.Struct, frozen=True):
@@ -157,8 +163,38 @@ class ImportKv(msgspec.Struct, frozen=True):
     data: bytes
 
 
+class OpenAdapter(msgspec.Struct, frozen=True):
+    """Know an adapter by a number above 0 that was never used before, from the next message on.
+
+    Answered by `AdapterOpened`, where it has a `request`. `weights` are in-process only.
+    """
+
+    adapter: int
+    weights: AdapterWeights
+    request: int | None = None
+
+
+class CloseAdapter(msgspec.Struct, frozen=True):
+    """Nobody will ask for the adapter any more: it is given back once the requests that have it are over."""
+
+    adapter: int
+
+
 Inbound = (
-    Announce | Submit | Reject | Cancel | Credit | Awaited | Release | Trim | ExportKv | ImportKv | EndAll | Shutdown
+    Announce
+    | Submit
+    | Reject
+    | Cancel
+    | Credit
+    | Awaited
+    | Release
+    | Trim
+    | ExportKv
+    | ImportKv
+    | OpenAdapter
+    | CloseAdapter
+    | EndAll
+    | Shutdown
 )
 
 
@@ -200,13 +236,20 @@ class KvImported(msgspec.Struct, frozen=True):
     error: Exception | None = None
 
 
+class AdapterOpened(msgspec.Struct, frozen=True):
+    """The adapter is there; with `error`, it is not."""
+
+    request: int
+    error: Exception | None = None
+
+
 class AllEnded(msgspec.Struct, frozen=True):
     """The deadline of `EndAll` has come, and every request that the engine knew is settled."""
 
 
 Outbound = Started | Delivery | Ended
 """What is said of a request."""
-Answer = KvExported | KvImported
+Answer = KvExported | KvImported | AdapterOpened
 """To what has no row."""
 Posted = Outbound | Answer | AllEnded
 """All that goes from the engine to the event loop."""

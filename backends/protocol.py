@@ -24,6 +24,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import msgspec
@@ -31,8 +32,12 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "AdapterHost",
+    "AdapterReader",
+    "AdapterWeights",
     "Backend",
     "Close",
+    "DropAdapter",
     "Edit",
     "EditResult",
     "Feed",
@@ -105,6 +110,28 @@ class Tokenizer(Protocol):
         """
 
 
+class AdapterWeights(Protocol):
+    """An adapter off the device, as its backend's reader made it. Nobody writes into it; any thread may hold it."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells what it adds to the model from what others add."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its arrays, as they are on the device."""
+
+
+class AdapterReader(Protocol):
+    """Reads adapters for one model. Called off the engine thread, on several threads at once."""
+
+    def read(self, folder: str | Path) -> AdapterWeights:
+        """The adapter in a folder, or of a name on the hub, checked against the model.
+
+        Raises `InvalidAdapter`, which lists all that does not fit, `ModelNotFound` where there is no such folder.
+        """
+
+
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What a loaded model is, in plain values. `tokenizer` and `tool_parser` are in-process only.
 
@@ -155,6 +182,10 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """The template's text, from which formats that mlx-lm does not know are told."""
     thinking: tuple[str, str] | None = None
     """The markers around the model's thinking, where the backend knows them."""
+    adapters: AdapterReader | None = None
+    """Reads adapters for this model, in-process only; None where the backend takes none."""
+    max_adapters: int = 0
+    """How many adapters open rows may have among them."""
     suggested_sampling: tuple[tuple[str, object], ...] = ()
     """Names of parameters of a generation with the values that the model's authors give them, unchecked."""
 
@@ -235,7 +266,8 @@ class Open(msgspec.Struct, frozen=True):
     `prompt` is what the row will be fed first: where the backend holds KV of a prefix of it, the row begins with that
     prefix instead of empty, and `EditResult.reused` says so; the last token of `prompt` is always left to be fed.
     `start` says where in it the output begins, where that is not its end: what stands behind was generated before.
-    A row with `kv` needs to know.
+    A row with `kv` needs to know. `adapter` is the number of one that was opened, 0 for none; open rows have at most
+    `ModelInfo.max_adapters` of them. A row never begins with KV that another adapter has made.
     """
 
     row: int
@@ -244,6 +276,7 @@ class Open(msgspec.Struct, frozen=True):
     kv: KvOptions | None = None
     prompt: tuple[int, ...] = ()
     start: int | None = None
+    adapter: int = 0
 
 
 class Close(msgspec.Struct, frozen=True):
@@ -283,7 +316,13 @@ class LimitPrefixes(msgspec.Struct, frozen=True):
     most: int
 
 
-Edit = Open | Close | Rewind | Pack | LimitPrefixes
+class DropAdapter(msgspec.Struct, frozen=True):
+    """Nobody will ask for the adapter any more, and no open row has it: its memory is given back."""
+
+    adapter: int
+
+
+Edit = Open | Close | Rewind | Pack | LimitPrefixes | DropAdapter
 
 
 class Feed(msgspec.Struct, frozen=True):
@@ -306,7 +345,8 @@ class EditResult(msgspec.Struct, frozen=True, kw_only=True):
     """What is held after edits: bytes of open rows' KV and of kept prefixes, and what rows began with.
 
     `kv_bytes` is what the tokens of open rows take, `allocated_bytes` what is held for them: with room for tokens to
-    come, and for rows. 0 where the backend holds no more than that.
+    come, and for rows. 0 where the backend holds no more than that. `adapter_bytes` are those of adapters on the
+    device.
 
     `reused` has (row, tokens) for each row that was opened with a prefix of its prompt. `shared` has (row, tokens) for
     every open row whose first tokens are held together with those of others, `shared_bytes` what these take, once; they
@@ -316,6 +356,7 @@ class EditResult(msgspec.Struct, frozen=True, kw_only=True):
     kv_bytes: int
     allocated_bytes: int = 0
     prefix_bytes: int = 0
+    adapter_bytes: int = 0
     reused: tuple[tuple[int, int], ...] = ()
     shared: tuple[tuple[int, int], ...] = ()
     shared_bytes: int = 0
@@ -386,6 +427,7 @@ class StepResult(msgspec.Struct, frozen=True):
     kv_bytes: int = 0
     allocated_bytes: int = 0
     prefix_bytes: int = 0
+    adapter_bytes: int = 0
     pressure: int = 0
 
 
@@ -426,12 +468,26 @@ class Backend(Protocol):
 class PrefixExporter(Protocol):
     """What a backend can that holds the KV of prompts that are over. Two more methods, on the engine thread too."""
 
-    def export_prefix(self, tokens: Sequence[int]) -> bytes | None:
-        """The KV of the longest prefix of `tokens` that is held, as bytes for a file; None where nothing is."""
+    def export_prefix(self, tokens: Sequence[int], adapter: int = 0) -> bytes | None:
+        """The KV of the longest prefix of `tokens` that is held, as bytes for a file; None where nothing is.
+
+        That which the adapter of this number has made, or with 0 the model by itself.
+        """
 
     def import_prefix(self, data: bytes) -> int:
         """Hold what `export_prefix` gave, for prompts to come; how many tokens that is, 0 where there is no room.
 
         Raises `InvalidSnapshot` for bytes that are no such thing, or not all of it, `SnapshotMismatch` for the KV of
         other weights; then nothing has changed.
+        """
+
+
+@runtime_checkable
+class AdapterHost(Protocol):
+    """What a backend can whose rows may have adapters. One more method, on the engine thread too."""
+
+    def open_adapter(self, adapter: int, weights: AdapterWeights) -> None:
+        """Know `weights`, which `ModelInfo.adapters` has read, by a number above 0 that was never used before.
+
+        An exception fails it alone: then the number stands for nothing.
         """

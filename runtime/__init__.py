@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from greenroom.generator.iterators import PulledToken
     from greenroom.generator.speculator import Drafting, Speculator
     from greenroom.generator.steps import Step, StepOutput
+    from greenroom.inputs.adapters import Adapter
     from greenroom.inputs.mcp_tools import tools_of
     from greenroom.inputs.parameters import GenerateParameters
     from greenroom.inputs.samplers import Sampler
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
     from greenroom.structured.structures import Structures, structures
 
 __all__ = [
+    "Adapter",
     "AnyJson",
     "Cbison",
     "CbisonExport",
@@ -190,6 +192,7 @@ _HOMES = {
     "greenroom.generator.api": "Context Generator Snapshot",
     "greenroom.structured.structures": "Structures structures",
     "greenroom.constraints.user_matcher": "Matcher",
+    "greenroom.inputs.adapters": "Adapter",
     "greenroom.inputs.parameters": "GenerateParameters",
     "greenroom.request.probes": "Distribution Entropy Handle Logits Logprob Logprobs Probe",
     "greenroom.generator.iterators": "PulledToken",

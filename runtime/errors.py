@@ -7,12 +7,14 @@ counts up to the failure. This module imports nothing of greenroom: every layer 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from greenroom.events import Info, RejectedToolCall
 
 __all__ = [
+    "AdapterClosed",
     "AmbiguousRuntime",
     "BackendFailed",
     "CallRejected",
@@ -30,6 +32,7 @@ __all__ = [
     "GenerationFailed",
     "GreenroomError",
     "IncompatibleEngine",
+    "InvalidAdapter",
     "InvalidConstraint",
     "InvalidLogits",
     "InvalidParameter",
@@ -324,6 +327,24 @@ class ModelNotFound(ModelError, FileNotFoundError):
 
 class ModelLoadFailed(ModelError):
     """The model's files are there but do not make a model (truncated, foreign, or of an unknown kind)."""
+
+
+class InvalidAdapter(ModelError, ValueError):
+    """A folder holds no adapter that the model can take. `problems` are all that was found, one line each."""
+
+    def __init__(self, where: object, problems: Sequence[str]) -> None:
+        listed = "".join([f"\n  {problem}" for problem in problems[:_MOST_PROBLEMS]])
+        more = len(problems) - _MOST_PROBLEMS
+        super().__init__(f"{where} cannot be an adapter here:{listed}" + (f"\n  and {more} more" if more > 0 else ""))
+        self.problems = tuple(problems)
+
+
+_MOST_PROBLEMS = 20
+"""That a message lists."""
+
+
+class AdapterClosed(GreenroomError, RuntimeError):
+    """The adapter's handle is closed: load it again. What was begun with it goes on."""
 
 
 class GenerationFailed(GreenroomError):

@@ -28,6 +28,7 @@ from greenroom.constraints.user_matcher import Matcher
 from greenroom.errors import InvalidParameter, NotSupported, RuntimeClosed
 from greenroom.generator.api import Context, Generator, Snapshot, buffer_of, lend_generator, new_context, open_context
 from greenroom.inputs import prompts
+from greenroom.inputs.adapters import Adapter, load_adapter
 from greenroom.inputs.opening import MAX_ROWS, MAX_WAITING, STEP_TARGET, Opening
 from greenroom.inputs.parameters import (
     DEFAULTS,
@@ -78,7 +79,8 @@ class Runtime:
 
     `revision` is a branch, a tag or a commit of a hub name. `trust_remote_code` lets a model run the code that it
     brings, and never without. `context_length`, the most tokens of a row, takes the place of what the model's files
-    say. `parameters` are those of every request that brings none, under what it gives by name: a `GenerateParameters`,
+    say. Rows that are open have at most `max_adapters` adapters among them (by default 32): what has another one waits.
+    `parameters` are those of every request that brings none, under what it gives by name: a `GenerateParameters`,
     or "model" for the sampling that the model's authors suggest in its generation_config.json.
     """
 
@@ -98,6 +100,7 @@ class Runtime:
         revision: str | None = None,
         trust_remote_code: bool = False,
         context_length: int | None = None,
+        max_adapters: int | None = None,
         parameters: GenerateParameters | Literal["model"] | None = None,
     ) -> None:
         loading = {
@@ -107,6 +110,7 @@ class Runtime:
             "revision": revision,
             "context_length": context_length,
             "trust_remote_code": trust_remote_code,
+            "max_adapters": max_adapters,
         }
         self._opening = Opening(
             model=model,
@@ -446,6 +450,18 @@ class Runtime:
         """Forget what was saved under `name`. Raises `UnknownContext`."""
         text("name", name)
         self._require_session().delete(name)
+
+    async def load_adapter(self, folder: str | Path) -> Adapter:
+        """The adapter in a folder, or of a name on the hub, for `generate(..., adapter=)`: mlx-lm's, or PEFT's.
+
+        `async with await runtime.load_adapter(folder) as adapter:` closes it in the end. Files are read and checked
+        beside what runs. Raises `InvalidAdapter`, which lists all that does not fit this model, `ModelNotFound`,
+        `NotSupported` where the backend takes no adapters.
+        """
+        session = self._require_session()
+        adapter = await load_adapter(session.client, folder)
+        session.adapters.add(adapter)
+        return adapter
 
     async def matcher(self, constraint: object) -> Matcher:
         """`constraint` for a loop of one's own, without the runtime's. See `Matcher`. Raises `InvalidConstraint`."""

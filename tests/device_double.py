@@ -32,6 +32,7 @@ from greenroom.backends.mlx.rows import SubmittedPass
 from greenroom.backends.mlx.sampling import masks as mask_kernels
 from greenroom.backends.protocol import (
     Close,
+    DropAdapter,
     Edit,
     EditResult,
     FillMasks,
@@ -242,7 +243,7 @@ class DeviceDouble(MlxBackend):
                     if start is not None:
                         seed = (sampling or self._rows[row].sampling).seed
                         self._writers[row] = self._writers[row].restart(self._texts[seed % len(self._texts)], start)
-                case Pack() | LimitPrefixes():
+                case Pack() | LimitPrefixes() | DropAdapter():
                     pass
         return super().edit(edits)
 

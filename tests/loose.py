@@ -9,6 +9,7 @@ import msgspec
 
 from greenroom.backends.protocol import (
     Close,
+    DropAdapter,
     Edit,
     EditResult,
     ForwardPlan,
@@ -68,7 +69,7 @@ class Loose(Scripted):
                 case Pack(tight=tight):
                     self.is_tight = tight
                     self._pack()
-                case Rewind():
+                case Rewind() | DropAdapter():
                     pass
             if not self.places:
                 self.empty.clear()

@@ -7,7 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from greenroom.backends.protocol import Backend, Edit, EditResult, FillMasks, ForwardPlan, Masks, ModelInfo, StepResult
+from greenroom.backends.protocol import (
+    AdapterHost,
+    AdapterWeights,
+    Backend,
+    Edit,
+    EditResult,
+    FillMasks,
+    ForwardPlan,
+    Masks,
+    ModelInfo,
+    StepResult,
+)
 
 __all__ = ["PassLog"]
 
@@ -55,6 +66,11 @@ class PassLog:
         """See `Backend.read`. A step whose reading fails counts as read."""
         self.num_read += 1
         return self.backend.read()
+
+    def open_adapter(self, adapter: int, weights: AdapterWeights) -> None:
+        """See `AdapterHost.open_adapter`."""
+        assert isinstance(self.backend, AdapterHost)
+        self.backend.open_adapter(adapter, weights)
 
     def close(self) -> None:
         """See `Backend.close`."""

@@ -8,7 +8,7 @@ counted and printed.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from passlog import PassLog
 
 from greenroom.actors.engine import Engine, EngineLoop
 from greenroom.actors.inbox import Inbox
-from greenroom.actors.messages import Cancel, Delivery, Ended, Outbound, Submit
+from greenroom.actors.messages import Cancel, Delivery, Ended, Inbound, Outbound, Submit
 from greenroom.actors.scheduler.admission import Limits
 from greenroom.actors.scheduler.scheduler import Scheduler
 from greenroom.actors.scheduler.statistics import StepTimes
@@ -73,8 +73,15 @@ class Mix:
                 self.cancels[request] = turn + rng.randint(0, 20)
 
 
-def run(backend: PassLog, mix: Mix, limits: Limits, spoil: Callable[[int], None] | None = None) -> dict[int, list[int]]:
-    """Every request's tokens, through the engine's steps."""
+def run(
+    backend: PassLog,
+    mix: Mix,
+    limits: Limits,
+    spoil: Callable[[int], None] | None = None,
+    *,
+    first: Sequence[Inbound] = (),
+) -> dict[int, list[int]]:
+    """Every request's tokens, through the engine's steps; `first` are messages before theirs."""
     tokens: dict[int, list[int]] = {submit.request: [] for _, submit in mix.submits}
     ended: set[int] = set()
 
@@ -91,7 +98,7 @@ def run(backend: PassLog, mix: Mix, limits: Limits, spoil: Callable[[int], None]
     inbox = Inbox()
     engine = Engine(lambda: backend, lambda _: limits)
     loop = EngineLoop(engine, backend, scheduler, inbox, partial(Loop().post, outbox))
-    waiting = list(mix.submits)
+    waiting: list[tuple[int, Inbound]] = [*[(0, message) for message in first], *mix.submits]
     turn = 0
     while len(ended) < len(tokens):
         while waiting and waiting[0][0] <= turn:

@@ -245,6 +245,8 @@ class Admission:
             if self._model.reuses_prefixes and self._overlaps.is_being_run(request, rows):
                 num_passed_over += 1
                 continue
+            if not self._make_adapter_room(request.submit.adapter, edits):
+                break
             # 1. What does not fit takes the place of what nobody uses, and of slack.
             need, own = self._expected_bytes(request), self._retained.nbytes_of(request.submit.context_id)
             self._make_room(request, need, own, edits)
@@ -275,6 +277,30 @@ class Admission:
             budget.reserved_bytes -= self._expected_bytes(paused)
             self._evict(paused, edits, to_front=False)
 
+    def _make_adapter_room(self, adapter: int, edits: list[Edit]) -> bool:
+        """Whether a row may come with that adapter; rows that only others need it for give way, and paused ones."""
+        rows: dict[int, list[Request]] = {}
+        for other in self.by_row.values():
+            rows.setdefault(other.submit.adapter, []).append(other)
+        idle = [each for each in self._retained.adapters if each not in rows]
+        most = self._model.max_adapters
+        if adapter == 0 or adapter in rows or adapter in idle or len(rows.keys() - {0}) + len(idle) < most:
+            return True
+        if idle:
+            before = self._retained.nbytes
+            edits += self._retained.close_adapter(idle[0])
+            self.budget.end_row(before - self._retained.nbytes)
+            return True
+        paused = {request.id for request in self._paused()}
+        victims = next((group for each, group in rows.items() if each and paused.issuperset(r.id for r in group)), [])
+        for victim in victims:
+            self._evict(victim, edits, to_front=False)
+        return bool(victims)
+
+    def close_adapter(self, adapter: int) -> None:
+        """Close the rows that are only retained with it: nobody will go on from them."""
+        self._pending_edits += self._retained.close_adapter(adapter)
+
     def _paused(self) -> Iterator[Request]:
         return (r for r in self.by_row.values() if r.state is RequestState.PAUSED and r.progress.passes_in_flight == 0)
 
@@ -300,7 +326,7 @@ class Admission:
             self._next_row += 1
             first = submit.prompt if request.timing.first_token is None else tuple(request.tokens)
             expected = request.expected_length(_SOON)
-            edits.append(Open(request.row, submit.sampling, expected, submit.kv, first, request.start))
+            edits.append(Open(request.row, submit.sampling, expected, submit.kv, first, request.start, submit.adapter))
         self.by_row[request.row] = request
         self._overlaps.forget(request)
         request.move(RequestState.PREFILL)

@@ -29,8 +29,9 @@ class KvBudget:
     """Numbers of the last report of the backend, kept up with what was decided since."""
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
-        """Bytes that rows and prefixes may hold together."""
+        self._most = limit
+        self.adapter_bytes = 0
+        """Of adapters on the device."""
         self.kv_bytes = 0
         """Of the tokens of open rows."""
         self.prefix_bytes = 0
@@ -61,13 +62,18 @@ class KvBudget:
         return f"<KvBudget held={self.held_bytes} of {self.limit} reserved={self.reserved_bytes} tight={self.is_tight}>"
 
     @property
+    def limit(self) -> int:
+        """Bytes that rows and prefixes may hold together: all there are, but for those of adapters."""
+        return max(0, self._most - self.adapter_bytes)
+
+    @property
     def held_bytes(self) -> int:
         """By rows and prefixes, in all."""
         return self._row_bytes + self.prefix_bytes
 
     def record(self, result: EditResult | StepResult) -> None:
         """Take what the backend holds now."""
-        self.kv_bytes = result.kv_bytes
+        self.kv_bytes, self.adapter_bytes = result.kv_bytes, result.adapter_bytes
         self.prefix_bytes = self._reported_prefixes = result.prefix_bytes
         self._token_bytes = result.kv_bytes
         self._row_bytes = self._reported_bytes = max(result.kv_bytes, result.allocated_bytes)

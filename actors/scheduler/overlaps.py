@@ -29,7 +29,8 @@ class Overlaps:
             return False
         known = self._lengths.setdefault(request.id, {})
         for other in rows:
-            if other.state is RequestState.PREFILL and other.submit.kv is None:
+            is_alike = other.submit.kv is None and other.submit.adapter == request.submit.adapter
+            if other.state is RequestState.PREFILL and is_alike:
                 if other.id not in known:
                     known[other.id] = common_prefix_length(request.tokens, other.tokens, len(request.tokens) - 1)
                 if known[other.id] >= other.progress.num_computed + _WORTH_WAITING:

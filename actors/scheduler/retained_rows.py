@@ -42,6 +42,8 @@ class RetainedRow(NamedTuple):
     row: int
     tokens: list[int]
     kv: KvOptions | None
+    adapter: int = 0
+    """By which its KV was made."""
     start: int | None = None
     """Where the output begins: a bounded or quantized row holds a prompt otherwise than what was drawn."""
 
@@ -109,6 +111,16 @@ class RetainedRows:
                 closes.append(Close(retained.row))
         return closes
 
+    @property
+    def adapters(self) -> list[int]:
+        """Of those that have one, each once, that of the least recently used row first."""
+        return list(dict.fromkeys([retained.adapter for retained in self._rows.values() if retained.adapter]))
+
+    def close_adapter(self, adapter: int) -> list[Close]:
+        """Close all rows whose KV it has made."""
+        closed = [context_id for context_id, retained in self._rows.items() if retained.adapter == adapter]
+        return [Close(self._rows.pop(context_id).row) for context_id in closed]
+
     def retain(self, request: Request, row: int) -> list[Edit]:
         """A request is over: close its row, or retain it for its context with what was recorded in it, nothing else."""
         submit, num_computed = request.submit, request.progress.num_computed
@@ -122,7 +134,8 @@ class RetainedRows:
             return [Close(row)]
         # 2. It goes to the end of those that are given back under pressure.
         length = min(num_computed, num_recorded)
-        self._rows[submit.context_id] = RetainedRow(row, request.tokens[:length], submit.kv, request.start)
+        kept = RetainedRow(row, request.tokens[:length], submit.kv, submit.adapter, request.start)
+        self._rows[submit.context_id] = kept
         return [Rewind(row, length)] if has_surplus else []
 
     def discard(self, context_id: int) -> bool:
@@ -144,6 +157,7 @@ class RetainedRows:
         # The last token is left to be run: the request draws behind it.
         length = common_prefix_length(request.tokens, retained.tokens, len(request.tokens) - 1)
         is_other = retained.kv != submit.kv or (retained.kv is not None and retained.start != request.start)
+        is_other = is_other or retained.adapter != submit.adapter
         if is_other or length == 0 or (length < len(retained.tokens) and not self._can_rewind(retained.kv)):
             edits.append(Close(retained.row))
             return None

@@ -40,6 +40,7 @@ from greenroom.actors.messages import (
     Submit,
     Trim,
 )
+from greenroom.actors.scheduler.adapters import Adapters
 from greenroom.actors.scheduler.admission import Admission, Limits
 from greenroom.actors.scheduler.arrivals import Arrivals
 from greenroom.actors.scheduler.batch import build_batch
@@ -78,6 +79,9 @@ class Scheduler:
         self._admission = Admission(model, limits)
         self._requests: dict[int, Request] = {}
         self._arrivals = Arrivals()
+        self._adapters = Adapters()
+        self._drops: list[Edit] = []
+        """Of adapters that nobody needs any more."""
         self._messages: list[Outbound] = []
         """To go out with the next plan."""
         self._ending: Endings = []
@@ -105,12 +109,16 @@ class Scheduler:
             return
         request = self._admission.enqueue(message)
         self._requests[request.id] = request
+        self._adapters.begin(message.adapter)
+        problem = self._adapters.find_problem(message.adapter)
         if message.deadline is not None:
             self._timed[request.id] = request
         cancel = self._arrivals.add(request.id)
         request.output.num_awaiting = self._arrivals.take_awaiting(request.id)
         if cancel is not None:
             self._finish(request, Finish("cancelled", cancel.detail))
+        elif problem is not None:
+            self._finish(request, Failure.of(problem))
         elif message.max_tokens == 0:
             self._finish(request, Finish("length", "max_tokens"))
         elif request.constraint is not None:
@@ -162,6 +170,17 @@ class Scheduler:
         """See `Admission.give_back`."""
         self._admission.give_back(message)
 
+    def open_adapter(self, adapter: int, error: Exception | None) -> None:
+        """Requests may have it from now on; or could not be given it, and why."""
+        self._adapters.open(adapter, error)
+
+    def close_adapter(self, adapter: int) -> None:
+        """Have it dropped once the requests that need it are over."""
+        self._admission.close_adapter(adapter)
+        drop = self._adapters.close(adapter)
+        if drop is not None:
+            self._drops.append(drop)
+
     def cancel_all(self) -> None:
         """End everything: the runtime is leaving."""
         self._end_announced(self._arrivals.end_all(), "shutdown")
@@ -177,6 +196,8 @@ class Scheduler:
         self._expire(now)
         edits = self._admission.take_edits()
         self._settle(edits, now)
+        drops, self._drops = self._drops, []
+        edits += drops
         # 2. Give the rows to those who are to run.
         admitted = self._admission.arrange(edits)
         faults, self._admission.faults = self._admission.faults, []
@@ -310,7 +331,7 @@ class Scheduler:
     @property
     def has_news(self) -> bool:
         """Whether the next plan has something to say or to settle, even without a pass."""
-        return bool(self._messages or self._ending)
+        return bool(self._messages or self._ending or self._drops)
 
     @property
     def num_requests(self) -> int:
@@ -333,6 +354,7 @@ class Scheduler:
             paused=states.count(RequestState.PAUSED),
             kv_bytes=budget.kv_bytes,
             prefix_bytes=budget.prefix_bytes,
+            adapter_bytes=budget.adapter_bytes,
             allocated_bytes=budget.held_bytes,
             reserved_bytes=budget.reserved_bytes,
             steps=totals.steps,
@@ -454,6 +476,10 @@ class Scheduler:
                 self._ending.append((request, end))
                 continue
             self._admission.remove(request, edits)
+            drop = self._adapters.end(request.submit.adapter)
+            if drop is not None:
+                self._admission.close_adapter(drop.adapter)
+                self._drops.append(drop)
             del self._requests[request.id]
             self._timed.pop(request.id, None)
             request.move(RequestState.SETTLED)

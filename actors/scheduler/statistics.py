@@ -76,6 +76,7 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=T
     `running` requests have a row that prefills or decodes, `paused` ones a row whose reader lags behind. `kv_bytes` is
     the KV of open rows' tokens, `reserved_bytes` what they are expected to need, `prefix_bytes` the KV kept of prompts
     that are over, `allocated_bytes` all that is held for KV: places of rows, as long as they are, and those prefixes.
+    `adapter_bytes` is what adapters take on the device, of the same budget.
     `discarded_draws` counts what passes drew for rows that had ended by then, or whose token was forced: the price of
     building a pass before the last one is read. `prefix_hits` counts the rows that began with a part of their prompt,
     `reused_tokens` what they began with. `prompt_budget` is how many tokens of prompts a step runs beside streams, as
@@ -98,6 +99,7 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=T
     kv_bytes: int = 0
     prefix_bytes: int = 0
     allocated_bytes: int = 0
+    adapter_bytes: int = 0
     reserved_bytes: int = 0
     steps: int = 0
     generated_tokens: int = 0

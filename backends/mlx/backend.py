@@ -31,6 +31,8 @@ imports.prepare()
 import mlx.core as mx  # noqa: E402 - once what its import does is arranged
 import numpy as np  # noqa: E402
 
+from greenroom.backends.mlx.adapters.library import MAX_ADAPTERS, AdapterLibrary, Slot  # noqa: E402
+from greenroom.backends.mlx.adapters.weights import LoraWeights  # noqa: E402
 from greenroom.backends.mlx.device import DeviceLimits, ThreadStreams  # noqa: E402
 from greenroom.backends.mlx.device_profile import DeviceProfile, choose_profile  # noqa: E402
 from greenroom.backends.mlx.inspection import ModelProfile, inspect  # noqa: E402
@@ -48,7 +50,9 @@ from greenroom.backends.mlx.sampling.masks import kernel_works  # noqa: E402
 from greenroom.backends.mlx.sampling.sampler import BatchSampler  # noqa: E402
 from greenroom.backends.mlx.soundness import range_of  # noqa: E402
 from greenroom.backends.protocol import (  # noqa: E402
+    AdapterWeights,
     Close,
+    DropAdapter,
     Edit,
     EditResult,
     Feed,
@@ -89,7 +93,8 @@ class MlxBackend:
     `memory_bytes` overrides what KV may use by default, `prefix_bytes` what is kept of prompts that are over, for those
     that begin alike: by default an eighth of the former, 0 keeps nothing. What falls out of that, and what is held at
     the end, goes to files in `prefix_folder` if there is one, up to `prefix_file_bytes`. `device_profile`, one or its
-    name, takes the place of the device's own: see `DeviceProfile`. Nothing is loaded before `load`.
+    name, takes the place of the device's own: see `DeviceProfile`. Open rows have at most `max_adapters` adapters among
+    them. Nothing is loaded before `load`.
     """
 
     def __init__(
@@ -103,6 +108,7 @@ class MlxBackend:
         revision: str | None = None,
         trust_remote_code: bool = False,
         context_length: int | None = None,
+        max_adapters: int = MAX_ADAPTERS,
         device_profile: DeviceProfile | str | None = None,
     ) -> None:
         path_of("model", model)
@@ -112,6 +118,8 @@ class MlxBackend:
         if revision is not None:
             text("revision", revision, "None, or the name of a branch, a tag or a commit")
         boolean("trust_remote_code", trust_remote_code)
+        integer("max_adapters", max_adapters, 0, None, "an integer of at least 0")
+        self._max_adapters = max_adapters
         self._prefix_bytes = prefix_bytes
         self._files = PrefixFiles(prefix_folder, prefix_file_bytes) if prefix_folder is not None else None
         self._name = str(model)
@@ -134,6 +142,7 @@ class MlxBackend:
         prefix_folder: str | Path | None = None,
         prefix_file_bytes: int = PREFIX_FILE_BYTES,
         context_length: int | None = None,
+        max_adapters: int = MAX_ADAPTERS,
         device_profile: DeviceProfile | str | None = None,
     ) -> MlxBackend:
         """A backend for what `factory` builds: an mlx-lm model and a tokenizer, called in `load`, on the engine thread.
@@ -150,6 +159,7 @@ class MlxBackend:
             prefix_folder=prefix_folder,
             prefix_file_bytes=prefix_file_bytes,
             context_length=context_length,
+            max_adapters=max_adapters,
             device_profile=device_profile,
         )
         backend._load = lambda: wrap(*factory())
@@ -161,6 +171,8 @@ class MlxBackend:
         self._limits: DeviceLimits | None = None
         self._streams: ThreadStreams | None = None
         self._rows: dict[int, Row] = {}
+        self._adapters: dict[int, Slot] = {}
+        """By row, of those that have one."""
         self._steps: deque[SubmittedPass] = deque()
         self._pass: Pass | None = None
         self._sampler: tuple[tuple[int, ...], BatchSampler] | None = None
@@ -225,6 +237,7 @@ class MlxBackend:
                 prefix_bytes=self._prefix_bytes,
                 context_length=self._context_length,
                 files=self._files,
+                max_adapters=self._max_adapters,
             )
             if self._memory_bytes is None:
                 info = self._profile.info
@@ -255,11 +268,14 @@ class MlxBackend:
                     self._pack(tight=tight)
                 case LimitPrefixes(most=most):
                     self._require_stores().limit_prefixes(most)
+                case DropAdapter(adapter=adapter):
+                    self._library.drop(adapter)
         stores = self._require_stores()
         return EditResult(
             kv_bytes=self._kv_bytes(),
             allocated_bytes=stores.allocated_bytes(self._rows.values()),
             prefix_bytes=stores.prefix_bytes,
+            adapter_bytes=self._library.nbytes,
             reused=tuple(reused),
             shared=tuple([(row.id, row.shared_length) for row in self._rows.values() if row.shared_length]),
             shared_bytes=stores.shared_bytes(self._rows.values()),
@@ -270,7 +286,11 @@ class MlxBackend:
         if not self._rows and self._limits is not None:
             self._limits.keep_freed(keeps=True)
         start = edit.start if edit.start is not None else len(edit.prompt)
+        slot = self._library.hold(edit.adapter)
         row = Row(edit.row, edit.sampling, edit.expects, edit.kv, start)
+        if slot is not None:
+            self._adapters[edit.row] = slot
+            row.adapter, row.adapter_key = slot.place, slot.key
         self._rows[edit.row] = row
         stores = self._require_stores()
         try:
@@ -286,6 +306,7 @@ class MlxBackend:
         with suppress(Exception):  # rows that it has cost their KV say so, and are run again below
             self._require_stores().tidy()
         try:
+            self._library.settle()
             self._pass = self._run(plan.feeds)
         except Exception as error:
             if _is_allocation(error):
@@ -450,6 +471,7 @@ class MlxBackend:
             kv_bytes=self._kv_bytes(),
             allocated_bytes=stores.allocated_bytes(rows.values()),
             prefix_bytes=stores.prefix_bytes,
+            adapter_bytes=self._library.nbytes,
             pressure=self._pressure.count,
         )
 
@@ -468,7 +490,7 @@ class MlxBackend:
             if (row := self._rows.get(number)) is not None:
                 row.kv_lost = True
                 if self._kept is not None:
-                    self._kept.store.forget(self._kept.namespace, row.known_tokens())
+                    self._kept.store.forget(self._kept.name_of(row.adapter_key), row.known_tokens())
         for number, drawn in groupby(step.report, itemgetter(0)):
             fault = faults.get(number)
             kept = None if fault is None else 0 if fault[1].is_doubtful else fault[0]
@@ -488,13 +510,20 @@ class MlxBackend:
             self._kept.store.release()
         mx.clear_cache()
 
-    def export_prefix(self, tokens: Sequence[int]) -> bytes | None:
+    def export_prefix(self, tokens: Sequence[int], adapter: int = 0) -> bytes | None:
         """See `PrefixExporter.export_prefix`."""
-        return export_prefix(self._kept, tokens) if self._kept is not None else None
+        kept = self._kept
+        return export_prefix(kept.of(self._library.key(adapter)), tokens) if kept is not None else None
 
     def import_prefix(self, data: bytes) -> int:
         """See `PrefixExporter.import_prefix`."""
         return import_prefix(self._kept, data) if self._kept is not None else 0
+
+    def open_adapter(self, adapter: int, weights: AdapterWeights) -> None:
+        """See `AdapterHost.open_adapter`."""
+        if not isinstance(weights, LoraWeights):
+            raise TypeError(f"{weights!r} was not read for this backend")
+        self._library.add(adapter, weights)
 
     def close(self) -> None:
         """See `Backend.close`."""
@@ -520,6 +549,7 @@ class MlxBackend:
             self._require_stores().abandon([row])
         row.cache = None
         self._sampler = None
+        self._library.release(self._adapters.pop(number, None))
         if not self._rows:
             self._require_stores().clear()
             if self._limits is not None:
@@ -544,6 +574,12 @@ class MlxBackend:
 
     def _kv_bytes(self) -> int:
         return self._require_stores().kv_bytes(self._rows.values())
+
+    @property
+    def _library(self) -> AdapterLibrary:
+        if self._profile is None:
+            raise RuntimeError(f"{self!r} is not loaded")
+        return self._profile.adapters
 
     def _require_stores(self) -> Stores:
         if self._profile is None:

@@ -19,6 +19,10 @@ import numpy as np
 from mlx.utils import tree_flatten
 from mlx_lm.models import cache as caches
 
+from greenroom.backends.mlx.adapters.library import MAX_ADAPTERS, AdapterLibrary
+from greenroom.backends.mlx.adapters.reader import FolderReader
+from greenroom.backends.mlx.adapters.selection import Selection
+from greenroom.backends.mlx.adapters.targets import targets_of
 from greenroom.backends.mlx.context_length import find_context_length
 from greenroom.backends.mlx.depth_cost import context_span, count_experts
 from greenroom.backends.mlx.device import device_info, uses_cpu
@@ -55,6 +59,7 @@ class ModelProfile(NamedTuple):
 
     info: ModelInfo
     stores: Stores
+    adapters: AdapterLibrary
 
 
 def inspect(
@@ -66,6 +71,7 @@ def inspect(
     prefix_bytes: int | None,
     context_length: int | None = None,
     files: PrefixFiles | None = None,
+    max_adapters: int = MAX_ADAPTERS,
 ) -> ModelProfile:
     """Probe the model. Costs a few passes over a handful of tokens, on a GPU some more, and leaves no KV behind.
 
@@ -97,7 +103,8 @@ def inspect(
     del probe, logits
     # 2. Find the best store whose rows are given what mlx-lm gives each of them by itself.
     try:
-        store = choose_store(name, model, make_cache, shapes, device)
+        selection = Selection()
+        store = choose_store(name, model, make_cache, shapes, device, selection=selection)
     except Exception as error:
         raise ModelLoadFailed(f"{name} cannot run a prompt here: {error}") from error
     if device.compiles_late and ROWS * cost.per_row + TOKENS * cost.per_token <= memory:
@@ -140,9 +147,12 @@ def inspect(
         tool_parser=tool_parser(loaded),
         chat_template=chat_template(loaded),
         thinking=thinking(loaded),
+        adapters=FolderReader(targets_of(model)),
+        max_adapters=max_adapters,
         suggested_sampling=loaded.files.suggested_sampling,
     )
-    return ModelProfile(info, Stores(model, make_cache, store.make, cost, kept))
+    stores = Stores(model, make_cache, store.make, cost, kept, selection=selection)
+    return ModelProfile(info, stores, AdapterLibrary(model, selection, max_adapters))
 
 
 def _shape(cache: Any) -> LayerShape:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -156,10 +156,13 @@ def tool_parser(loaded: Loaded) -> LibraryParser | None:
     return LibraryParser(wrapper.tool_call_start, wrapper.tool_call_end or "", wrapper.tool_parser)
 
 
-def find_folder(model: str | Path, *, revision: str | None = None, is_local: bool = False) -> Path:
+def find_folder(
+    model: str | Path, *, revision: str | None = None, is_local: bool = False, patterns: Sequence[str] | None = None
+) -> Path:
     """The folder, or that of a name on the hub; with `is_local` only what is here already, and no network is asked.
 
-    `revision` is a branch, a tag or a commit on the hub. Raises `ModelNotFound`, and `InvalidParameter` for a revision
+    `revision` is a branch, a tag or a commit on the hub, `patterns` are the names of the files that are fetched (None:
+    a model's). Raises `ModelNotFound`, and `InvalidParameter` for a revision
     of a folder, which has none.
     """
     path = Path(model).expanduser()
@@ -173,9 +176,9 @@ def find_folder(model: str | Path, *, revision: str | None = None, is_local: boo
     if isinstance(model, Path) or path.is_absolute() or text.startswith((".", "~")) or text.count("/") != 1:
         raise ModelNotFound(f"{text} is no folder, and no hub name of the form owner/name")
     hub = importlib.import_module("huggingface_hub")
-    patterns = importlib.import_module("mlx_lm.utils").DEFAULT_ALLOW_PATTERNS
+    names = importlib.import_module("mlx_lm.utils").DEFAULT_ALLOW_PATTERNS if patterns is None else list(patterns)
     try:
-        return Path(hub.snapshot_download(text, revision=revision, allow_patterns=patterns, local_files_only=is_local))
+        return Path(hub.snapshot_download(text, revision=revision, allow_patterns=names, local_files_only=is_local))
     except Exception as error:
         text = text if revision is None else f"{text} at revision {revision!r}"
         where = "is not in the hub's cache" if is_local else "could not be had from the hub"

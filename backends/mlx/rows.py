@@ -131,6 +131,10 @@ class Row:
     kv: KvOptions | None = None
     prompt_end: int = 0
     """Where its output begins."""
+    adapter: int = 0
+    """The slot of its adapter; 0: none."""
+    adapter_key: str = ""
+    """What tells KV that its adapter has made from that of others; empty without one."""
     length: int = field(default=0, init=False)
     prompt: int = field(default=0, init=False)
     """Tokens of the prompt with which it was opened, where the store asked."""

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
+from greenroom.backends.mlx.adapters.selection import Selection
 from greenroom.backends.mlx.device_profile import DeviceProfile
 from greenroom.backends.mlx.kv.batch_cache import BatchCacheStore
 from greenroom.backends.mlx.kv.packed import PackedStore
@@ -55,9 +56,17 @@ class StoreChoice(NamedTuple):
 
 
 def choose_store(
-    name: str, model: Any, make_cache: Callable[[], list[Any]], shapes: list[LayerShape], device: DeviceProfile
+    name: str,
+    model: Any,
+    make_cache: Callable[[], list[Any]],
+    shapes: list[LayerShape],
+    device: DeviceProfile,
+    *,
+    selection: Selection | None = None,
 ) -> StoreChoice:
     """Try the kinds of store that the caches allow, the best first; `shapes` is empty where they are not plain KV.
+
+    The store is told of adapters by `selection`.
 
     Leaves no KV behind, and one line in the log. Raises what the model raises where it cannot run a prompt.
     """
@@ -65,13 +74,13 @@ def choose_store(
     kinds: dict[str, MakeStore] = {}
     against: list[str] = []
     if shapes:
-        kinds["packed"] = partial(PackedStore, model, shapes, device)
-        kinds["padded"] = partial(PaddedStore, model, make_cache, shapes)
+        kinds["packed"] = partial(PackedStore, model, shapes, device, selection=selection)
+        kinds["padded"] = partial(PaddedStore, model, make_cache, shapes, selection=selection)
     else:
         against.append(f"its caches are {_classes(make_cache())}, not plain keys and values")
     obstacle = _obstacle_to_batches(model, make_cache)
     if obstacle is None:
-        kinds["batch"] = partial(BatchCacheStore, model, make_cache)
+        kinds["batch"] = partial(BatchCacheStore, model, make_cache, selection=selection)
     else:
         against.append(obstacle)
     # 2. The first one that agrees; or none, and then rows run one by one, which is mlx-lm's own way.
@@ -81,7 +90,8 @@ def choose_store(
         if difference is None:
             return _tell(name, StoreChoice(kind, "; ".join([*against, f"{kind}: rows get mlx-lm's logits"]), make))
         against.append(f"{kind}: {difference}")
-    return _tell(name, StoreChoice("sequential", "; ".join(against), partial(SequentialStore, model, make_cache)))
+    make = partial(SequentialStore, model, make_cache, selection=selection)
+    return _tell(name, StoreChoice("sequential", "; ".join(against), make))
 
 
 def _tell(name: str, choice: StoreChoice) -> StoreChoice:

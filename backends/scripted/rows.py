@@ -9,7 +9,17 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from greenroom.backends.protocol import Close, Edit, ForwardPlan, LimitPrefixes, ModelInfo, Open, Pack, Rewind
+from greenroom.backends.protocol import (
+    Close,
+    DropAdapter,
+    Edit,
+    ForwardPlan,
+    LimitPrefixes,
+    ModelInfo,
+    Open,
+    Pack,
+    Rewind,
+)
 from greenroom.backends.scripted.failures import ProtocolViolation
 from greenroom.backends.scripted.replies import Replies, Script
 from greenroom.backends.scripted.row import ScriptedRow
@@ -120,8 +130,8 @@ class Rows:
             case Close(row=number):
                 self._close(self[number])
                 del self._open[number]
-            case Pack() | LimitPrefixes():
-                pass  # there is no slack here, and nothing is kept
+            case Pack() | LimitPrefixes() | DropAdapter():
+                pass  # there is no slack here, nothing is kept, and no adapter is known
 
     def run(self, plan: ForwardPlan) -> None:
         """Run every feed, or none."""

@@ -25,6 +25,7 @@ from greenroom.chat.overflow import Overflow
 from greenroom.chat.streams import EventTurn, TextTurn
 from greenroom.chat.turn import Turn
 from greenroom.errors import InvalidParameter
+from greenroom.inputs.adapters import version_of
 from greenroom.inputs.parameters import GenerateParameters
 from greenroom.inputs.tools import Tools
 from greenroom.options import TurnOptions
@@ -202,7 +203,9 @@ class ChatSession:
         transcript = self._conversation.shown()
         messages = [*self._opening(), *transcript, *with_results(transcript, user_messages(_ANY_QUESTION))]
         ids = await self._prepare(messages, self._conversation.settings.thinking)
-        return await session_of(self._runtime).client.export_kv(ids)
+        client = session_of(self._runtime).client
+        adapter = None if self.parameters is None or self.parameters.adapter is None else self.parameters.adapter
+        return await client.export_kv(ids, 0 if adapter is None else version_of(adapter, client).number)
 
     async def _prepare(self, messages: list[Message], thinking: bool | None) -> list[int]:
         """The ids that a turn of these messages runs."""

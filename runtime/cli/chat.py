@@ -31,7 +31,7 @@ from greenroom import (
     ToolResult,
     TurnEvent,
 )
-from greenroom.cli.loading import SamplingOverrides, make_runtime, sampling_overrides
+from greenroom.cli.loading import SamplingOverrides, make_runtime, request_overrides
 
 __all__ = ["run"]
 
@@ -53,7 +53,7 @@ async def run(options: argparse.Namespace) -> int:
             )
             console.print(f"{options.model or 'the bundled understudy'} on {runtime.model.device}", style="dim")
             console.print(_HELP, style="dim")
-            await _talk(session, console, sampling_overrides(options))
+            await _talk(session, console, await request_overrides(runtime, options))
     except GreenroomError as error:
         console.print(f"{type(error).__name__}: {error}", markup=False)
         return 1

@@ -8,7 +8,7 @@ import sys
 import msgspec
 
 from greenroom import Chunk, Event, GreenroomError, Info
-from greenroom.cli.loading import make_runtime, sampling_overrides
+from greenroom.cli.loading import make_runtime, request_overrides
 
 __all__ = ["run"]
 
@@ -22,7 +22,7 @@ async def run(options: argparse.Namespace) -> int:
                 options.prompt,
                 template=False if options.raw else None,
                 stop=tuple(options.stop),
-                **sampling_overrides(options),
+                **await request_overrides(runtime, options),
             ) as stream,
         ):
             async for event in stream:

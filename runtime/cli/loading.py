@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 if TYPE_CHECKING:
-    from greenroom import Runtime
+    from greenroom import Adapter, Runtime
 
 __all__ = [
     "SamplingOverrides",
@@ -15,7 +15,7 @@ __all__ = [
     "asked_parameters",
     "loading_options",
     "make_runtime",
-    "sampling_overrides",
+    "request_overrides",
 ]
 
 _TEMPERATURE = 0.6
@@ -27,6 +27,7 @@ class SamplingOverrides(TypedDict, total=False):
     max_tokens: int
     temperature: float
     seed: int
+    adapter: Adapter
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -64,9 +65,10 @@ def add_sampling_options(command: argparse.ArgumentParser) -> None:
         "--temperature", type=float, help="0 for the likeliest token (default: 0.6, or what --model-parameters have)"
     )
     command.add_argument("--seed", type=int)
+    command.add_argument("--adapter", help="a folder or a hub name of an adapter, mlx-lm's or PEFT's")
 
 
-def sampling_overrides(options: argparse.Namespace) -> SamplingOverrides:
+def _sampling_overrides(options: argparse.Namespace) -> SamplingOverrides:
     """What was asked for by name, which goes before what the model's authors suggest."""
     temperature = _TEMPERATURE if options.temperature is None and not options.model_parameters else options.temperature
     asked: SamplingOverrides = {} if temperature is None else {"temperature": temperature}
@@ -74,4 +76,12 @@ def sampling_overrides(options: argparse.Namespace) -> SamplingOverrides:
         asked["max_tokens"] = options.max_tokens
     if options.seed is not None:
         asked["seed"] = options.seed
+    return asked
+
+
+async def request_overrides(runtime: Runtime, options: argparse.Namespace) -> SamplingOverrides:
+    """The same, with the adapter that was named, which is loaded."""
+    asked = _sampling_overrides(options)
+    if options.adapter is not None:
+        asked["adapter"] = await runtime.load_adapter(options.adapter)
     return asked

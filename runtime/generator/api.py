@@ -31,6 +31,7 @@ from greenroom.generator.snapshot_files import SavedGeneration, SavedSnapshot
 from greenroom.generator.start import Guessing, start
 from greenroom.generator.steps import Step, accept, next_step
 from greenroom.inputs import prompts
+from greenroom.inputs.adapters import Adapter
 from greenroom.inputs.parameters import GenerateParameters
 from greenroom.inputs.samplers import Sampler
 from greenroom.inputs.segments import Cue, Fill, Message, Seal, Segment
@@ -164,7 +165,7 @@ class Context(Closing):
         speculator: Any = None,
         system_speculation: bool = False,
         draft_model: Any = None,
-        adapter: object = None,
+        adapter: Adapter | None = None,
         zo_seed: int | None = None,
         horizon: int | None = None,
         seed: int | None = None,
@@ -178,7 +179,8 @@ class Context(Closing):
         `stop` has token ids (and strings), beside the model's own stop tokens unless `default_stops=False`, which has
         no effect beside a constraint: they are its end. What is given here beats what the sampler's
         `GenerateParameters` say. Of `speculator`, `system_speculation` (guesses from what was said before) and
-        `draft_model` (another open `Runtime`) one may be used.
+        `draft_model` (another open `Runtime`) one may be used. Every step runs with `adapter`, if there is one; a draft
+        model guesses without it.
 
         With `tools`, calls in what the model writes become events, as in `Runtime.generate`, and `tool_choice` may
         force them. To show them to the model is the prompt's business: fill what `Runtime.prepare(..., tools=)` gives.
@@ -186,7 +188,7 @@ class Context(Closing):
         Raises `InvalidParameter`, `InvalidConstraint`, `NotSupported`, `ContextInUse` at once; what tokenizing and
         compiling find is raised at the first await.
         """
-        changes: dict[str, Any] = {"max_tokens": max_tokens, "seed": seed}
+        changes: dict[str, Any] = {"max_tokens": max_tokens, "seed": seed, "adapter": adapter}
         changes = {name: value for name, value in changes.items() if value is not None}
         if not (isinstance(stop, tuple) and not stop):
             changes["stop"] = stop
@@ -199,7 +201,7 @@ class Context(Closing):
             constrain=constrain,
             calling=ToolCalling.of(tools, tool_choice, tool_format),
             guessing=Guessing(speculator, system_speculation, draft_model),
-            refused={"adapter": adapter, "zo_seed": zo_seed, "horizon": horizon},
+            refused={"zo_seed": zo_seed, "horizon": horizon},
         )
         return Generator(cursor, self)
 

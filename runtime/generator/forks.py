@@ -43,6 +43,7 @@ _OF_THE_GENERATION = (
     "quantized_kv_start",
     "reasoning",
     "thinking_tokens",
+    "adapter",
 )
 """Parameters that say nothing of how a token is drawn: another sampler does not change them."""
 

@@ -29,9 +29,9 @@ from greenroom.files.json_depth import check_json_depth
 from greenroom.files.regular import read_file, replace_file
 from greenroom.generator.cursor import Cursor, EventQueue
 from greenroom.generator.speculation import Speculation
+from greenroom.inputs.adapters import Adapter, version_of
 from greenroom.inputs.parameters import GenerateParameters, validate, validate_kv
 from greenroom.inputs.segments import Checkpoint
-from greenroom.request.client import Client
 from greenroom.request.codec import Budget, Source, budget_from, budget_of, constraint_from, source_of
 from greenroom.request.config import Calling, GenerationConfig
 from greenroom.request.context_buffer import ContextBuffer
@@ -42,7 +42,7 @@ from greenroom.request.tool_calling import ToolCalling
 
 __all__ = ["SavedGeneration", "SavedSnapshot", "read", "write"]
 
-_FORMAT = "greenroom snapshot 4"
+_FORMAT = "greenroom snapshot 5"
 _MAX_BYTES = 1 << 30
 """Of a file: the tokens of a long context are some megabytes."""
 _CHECKSUM = "checksum"
@@ -106,6 +106,8 @@ class _Generation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     held: tuple[Token, ...]
     guesses: bool
     calls: _Calls | None
+    adapter: str | None
+    """What tells its weights, which are not in the file."""
 
 
 class _Header(msgspec.Struct, frozen=True):
@@ -159,7 +161,7 @@ def _describe(saved: SavedGeneration) -> _Generation:
         start=generation.start,
         seed=generation.seed,
         forks=generation.forks,
-        parameters=config.parameters,
+        parameters=msgspec.structs.replace(config.parameters, adapter=None),
         constraint=None if config.constraint is None else source_of(config.constraint),
         budget=None if config.budget is None else budget_of(config.budget),
         ending=generation.ending,
@@ -169,6 +171,7 @@ def _describe(saved: SavedGeneration) -> _Generation:
         held=generation.decoder.held if isinstance(generation.decoder, TextDecoder) else (),
         guesses=saved.guesses,
         calls=_describe_calls(config.calling),
+        adapter=None if config.adapter is None else config.adapter.fingerprint,
     )
 
 
@@ -195,7 +198,7 @@ def read(path: Path, session: Session) -> SavedSnapshot:
     places = [place for place, _ in checkpoints]
     if not places or places != sorted(places) or not 0 <= places[0] <= places[-1] <= len(tokens):
         raise InvalidSnapshot(f"{path}: marks should be places among {len(tokens)} tokens in their order, not {places}")
-    generation = None if described is None else _restore(path, session.client, described, tokens)
+    generation = None if described is None else _restore(path, session, described, tokens)
     return SavedSnapshot(ContextRecord(tokens, checkpoints), generation)
 
 
@@ -228,9 +231,9 @@ def _decode(path: Path, metadata: Mapping[str, str], name: str, decoder: msgspec
         raise InvalidSnapshot(f"{path}: {name} cannot be used: {cause}") from cause
 
 
-def _restore(path: Path, client: Client, described: _Generation, tokens: tuple[int, ...]) -> SavedGeneration:
+def _restore(path: Path, session: Session, described: _Generation, tokens: tuple[int, ...]) -> SavedGeneration:
     """The generation, its matcher and its decoder fed with the tokens."""
-    start, seed = described.start, described.seed
+    client, start, seed = session.client, described.start, described.seed
     if not 0 < start <= len(tokens):
         raise InvalidSnapshot(f"{path} begins its generation at token {start} of {len(tokens)}")
     for name, number in (("seed", seed), ("forks", described.forks)):
@@ -245,7 +248,10 @@ def _restore(path: Path, client: Client, described: _Generation, tokens: tuple[i
         budget = None if described.budget is None else budget_from(described.budget)
         calls = described.calls
         calling = None if calls is None else ToolCalling.of(calls.tools, calls.choice, calls.tool_format)
-        config = GenerationConfig(client, described.parameters, constraint, calling=calling, budget=budget)
+        adapter = _find_adapter(path, session, described.adapter)
+        parameters = msgspec.structs.replace(described.parameters, adapter=adapter)
+        version = None if adapter is None else version_of(adapter, client)
+        config = GenerationConfig(client, parameters, constraint, calling=calling, budget=budget, adapter=version)
         decoder = config.decoder(tokens[:start], seed)
         config = config.compile()
     except (InvalidRequest, NotSupported, RecursionError) as cause:
@@ -259,6 +265,15 @@ def _restore(path: Path, client: Client, described: _Generation, tokens: tuple[i
         raise InvalidSnapshot(f"{path} has tokens that its constraint does not allow: {matcher.error}")
     generation = replace(generation, ending=described.ending, counts=described.counts, forks=described.forks)
     return SavedGeneration(generation, described.unread, described.has_told_end, described.guesses)
+
+
+def _find_adapter(path: Path, session: Session, fingerprint: str | None) -> Adapter | None:
+    adapter = None if fingerprint is None else session.find_adapter(fingerprint)
+    if fingerprint is not None and adapter is None:
+        raise SnapshotMismatch(
+            f"{path} was saved with an adapter that is not loaded ({fingerprint}): load_adapter() it"
+        )
+    return adapter
 
 
 def _misfits(described: _Generation, vocab_size: int) -> Iterator[tuple[str, int]]:

@@ -120,9 +120,11 @@ def _loading_options(
     revision: object,
     context_length: object,
     trust_remote_code: object,
+    max_adapters: object,
 ) -> Mapping[str, Any]:
     """What was asked for of how the model is loaded, and of what is kept of prompts. Raises `InvalidParameter`."""
-    for name, value in {"prefix_bytes": prefix_bytes, "prefix_file_bytes": prefix_file_bytes}.items():
+    counts = {"prefix_bytes": prefix_bytes, "prefix_file_bytes": prefix_file_bytes, "max_adapters": max_adapters}
+    for name, value in counts.items():
         if value is not None:
             integer(name, value, 0, None, "None or an integer of at least 0")
     if prefix_folder is not None:
@@ -139,6 +141,7 @@ def _loading_options(
         "revision": revision,
         "context_length": context_length,
         "trust_remote_code": trust_remote_code or None,
+        "max_adapters": max_adapters,
     }
     given = {name: value for name, value in asked.items() if value is not None}
     for name, value in given.items():

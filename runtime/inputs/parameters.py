@@ -14,6 +14,7 @@ import msgspec
 
 from greenroom.backends.protocol import KvOptions, ModelInfo, Sampling
 from greenroom.errors import InvalidParameter, ModelLoadFailed, NotSupported
+from greenroom.inputs.adapters import Adapter
 from greenroom.values import boolean, choice, integer, number
 
 __all__ = [
@@ -64,6 +65,8 @@ class GenerateParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     groups of `kv_group_size` once the row holds `quantized_kv_start` tokens; such rows run one by one. Both as mlx-lm
     does it, and only where the model's caches allow it. `prefill_step_size` is here for its name: what a step runs is
     the runtime's budget, and any value but None is `NotSupported`.
+
+    `adapter` is one that the runtime has loaded: every step runs with it.
     """
 
     max_tokens: int | None = None
@@ -94,6 +97,7 @@ class GenerateParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     force_tokens: bool = True
     reasoning: Literal["events", "text", "drop"] = "events"
     thinking_tokens: int | None = None
+    adapter: Adapter | None = None
 
     def __post_init__(self) -> None:
         """Give `stop` one shape and copy `logit_bias`; what has another type stays, for `validate` to name."""
@@ -136,6 +140,7 @@ class ParameterOptions(TypedDict, total=False):
     force_tokens: bool
     reasoning: Literal["events", "text", "drop"]
     thinking_tokens: int | None
+    adapter: Adapter | None
 
 
 DEFAULTS = GenerateParameters()
@@ -171,6 +176,8 @@ def default_parameters(asked: GenerateParameters | Literal["model"] | None, mode
     if isinstance(asked, GenerateParameters):
         validate(asked, vocab_size=model.vocab_size)
         validate_kv(asked, model)
+        if asked.adapter is not None:
+            raise InvalidParameter("adapter", asked.adapter, "None in a runtime's own parameters: it is loaded later")
         return asked
     suggested: dict[str, Any] = dict(model.suggested_sampling)
     parameters = msgspec.structs.replace(DEFAULTS, **suggested)

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from greenroom.actors.draining import Drain, Hold
 from greenroom.actors.mailbox import Mailbox, PendingRequest
 from greenroom.actors.messages import Submit
 from greenroom.actors.scheduler.statistics import Statistics
-from greenroom.backends.protocol import KvOptions, ModelInfo
+from greenroom.backends.protocol import KvOptions
 from greenroom.constraints.constraint import CompiledConstraint, Constraint
 from greenroom.errors import EngineFailed
+from greenroom.inputs.adapters import AdapterClient
 
 __all__ = ["Client"]
 
-T = TypeVar("T")
 
-
-class Client(Protocol):
+class Client(AdapterClient, Protocol):
     """What is asked of `EngineClient`, which has the contracts: threads and loops are its own business."""
-
-    @property
-    def model(self) -> ModelInfo:
-        """The loaded model."""
 
     @property
     def failure(self) -> EngineFailed | None:
@@ -57,9 +52,6 @@ class Client(Protocol):
     def compile(self, constraint: Constraint) -> CompiledConstraint:
         """Compile for the model's vocabulary, within `prepare`."""
 
-    async def prepare(self, work: Callable[[], T]) -> T:
-        """What `work` returns, done off the loop; cancelled, it is given up at once."""
-
     def announce(
         self, prepare: Callable[[int], Submit], *, deadline: float | None = None, needs_thread: bool = True
     ) -> PendingRequest:
@@ -77,8 +69,8 @@ class Client(Protocol):
     def trim(self, context_id: int, length: int) -> None:
         """Give back what the context's row holds behind its first `length` tokens."""
 
-    async def export_kv(self, tokens: Sequence[int]) -> bytes | None:
-        """The KV of the longest prefix of `tokens` that is held."""
+    async def export_kv(self, tokens: Sequence[int], adapter: int = 0) -> bytes | None:
+        """The KV of the longest prefix of `tokens` that is held, as `adapter` has made it."""
 
     async def import_kv(self, data: bytes) -> int:
         """Hold exported KV; how many tokens that is."""

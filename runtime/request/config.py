@@ -15,6 +15,7 @@ from greenroom.constraints.json_schemas.json_schema import AnyJson, JsonSchema
 from greenroom.constraints.kinds.all_of import All
 from greenroom.constraints.kinds.reasoning_budget import ReasoningBudget
 from greenroom.errors import InvalidParameter, InvalidPrompt, PromptTooLong
+from greenroom.inputs.adapters import AdapterVersion, version_of
 from greenroom.inputs.parameters import (
     GenerateParameters,
     bound_length,
@@ -71,6 +72,8 @@ class GenerationConfig:
     compiled: CompiledConstraint | None = None
     calling: Calling | None = None
     budget: ReasoningBudget | None = None
+    adapter: AdapterVersion | None = None
+    """What `parameters.adapter` was when it was made: a handle may have a newer one by now."""
 
     @staticmethod
     def of(
@@ -78,7 +81,7 @@ class GenerationConfig:
     ) -> GenerationConfig:
         """What a caller asked for, checked as far as that can be done at once.
 
-        Raises `InvalidParameter`, `InvalidConstraint`, `NotSupported`.
+        Raises `InvalidParameter`, `InvalidConstraint`, `NotSupported`, `AdapterClosed`.
         """
         if constraint is not None or calling.is_forced:  # its end is the turn's end
             parameters = msgspec.structs.replace(parameters, default_stops=True)
@@ -88,7 +91,9 @@ class GenerationConfig:
             raise InvalidParameter("min_tokens", parameters.min_tokens, "0 where every token ends the text")
         calling.check(constraint, client.model)
         calling.budget(parameters.thinking_tokens, client.model, ())
-        return GenerationConfig(client, bound_length(parameters, client.model), constraint, calling=calling)
+        adapter = None if parameters.adapter is None else version_of(parameters.adapter, client)
+        bounded = bound_length(parameters, client.model)
+        return GenerationConfig(client, bounded, constraint, calling=calling, adapter=adapter)
 
     @staticmethod
     def plain(client: Client, *, default_stops: bool = True) -> GenerationConfig:

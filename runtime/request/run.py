@@ -105,6 +105,7 @@ def build_submit(
         logits=tuple(range(options.logits)),
         drafts=tuple(options.drafts),
         drafter=options.drafter,
+        adapter=0 if config.adapter is None else config.adapter.number,
     )
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from typing import NamedTuple
+from weakref import WeakSet
 
 from greenroom.errors import NotSupported, UnknownContext
+from greenroom.inputs.adapters import Adapter
 from greenroom.inputs.parameters import DEFAULTS, GenerateParameters
 from greenroom.inputs.segments import BEGINNING, Checkpoint
 from greenroom.request.client import Client
@@ -34,6 +36,8 @@ class Session:
         self.client = client
         self.parameters = parameters
         self._saved: dict[str, ContextRecord] = {}
+        self.adapters: WeakSet[Adapter] = WeakSet()
+        """Those that were loaded, and still have their handles."""
         self._fingerprints: dict[str, str] | None = None
 
     def __repr__(self) -> str:
@@ -53,6 +57,10 @@ class Session:
         """Forget what was saved under `name`. Raises `UnknownContext`."""
         if self._saved.pop(name, None) is None:
             raise UnknownContext(name)
+
+    def find_adapter(self, fingerprint: str) -> Adapter | None:
+        """The handle of an adapter with these weights; None where none is open."""
+        return next((each for each in self.adapters if not each.is_closed and each.fingerprint == fingerprint), None)
 
     def fingerprints(self) -> dict[str, str]:
         """What tells model and tokenizer from others. Takes up to a second for a large tokenizer, once."""

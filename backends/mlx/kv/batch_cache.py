@@ -11,6 +11,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from greenroom.backends.mlx.adapters.selection import Selection
 from greenroom.backends.mlx.kv.two_phase import TwoPhaseStore, arrays_of
 from greenroom.backends.mlx.prefix_cache.store import PrefixNamespace
 from greenroom.backends.mlx.rows import Row
@@ -21,8 +22,15 @@ __all__ = ["BatchCacheStore"]
 class BatchCacheStore(TwoPhaseStore):
     """The rows of a model whose caches mlx-lm can merge."""
 
-    def __init__(self, model: Any, make_cache: Any, kept: PrefixNamespace | None = None) -> None:
-        super().__init__(model, make_cache, kept)
+    def __init__(
+        self,
+        model: Any,
+        make_cache: Any,
+        kept: PrefixNamespace | None = None,
+        *,
+        selection: Selection | None = None,
+    ) -> None:
+        super().__init__(model, make_cache, kept, selection=selection)
         self._batch: list[Any] = []
         self._order: list[Row] = []
         self.bytes_copied = 0
@@ -51,7 +59,8 @@ class BatchCacheStore(TwoPhaseStore):
     def decode(self, rows: list[Row], tokens: mx.array) -> mx.array:
         """Run `tokens` `[n, 1]`, one for each row as `arrange` gave them; logits `[n, vocabulary]`."""
         if rows[0].slot is not None:
-            logits: mx.array = self._model(tokens, cache=self._batch)
+            with self._selection.over([row.adapter for row in rows]):
+                logits: mx.array = self._model(tokens, cache=self._batch)
             return logits[:, -1]
         return super().decode(rows, tokens)
 

@@ -70,7 +70,10 @@ class _Body:
 
         def call(self: Any, *arguments: Any, **options: Any) -> Any:
             hidden = plain.__call__(self, *arguments, **options)
-            return hidden if layout.chosen is None else hidden[layout.chosen]
+            if layout.chosen is None:
+                return hidden
+            layout.selection.choose(layout.chosen)
+            return hidden[layout.chosen]
 
         part.__class__ = type(
             plain.__name__, (plain,), {"__call__": call, "__module__": plain.__module__, "_plain": plain}

@@ -14,6 +14,7 @@ import mlx.core as mx
 from mlx_lm.models import cache as caches
 from mlx_lm.models.base import create_causal_mask
 
+from greenroom.backends.mlx.adapters.selection import Selection
 from greenroom.backends.mlx.kv.two_phase import SequentialStore, arrays_of
 from greenroom.backends.mlx.rows import Row
 from greenroom.backends.protocol import KvOptions
@@ -30,9 +31,16 @@ class OptionedStore(SequentialStore):
     mlx-lm has no batch of quantized caches, and its batch of rotating ones forgets the first tokens.
     """
 
-    def __init__(self, model: Any, make_cache: Callable[[], list[Any]], options: KvOptions) -> None:
+    def __init__(
+        self,
+        model: Any,
+        make_cache: Callable[[], list[Any]],
+        options: KvOptions,
+        *,
+        selection: Selection | None = None,
+    ) -> None:
         """`make_cache` gives a model's own caches."""
-        super().__init__(model, lambda: bounded(make_cache(), options))
+        super().__init__(model, lambda: bounded(make_cache(), options), selection=selection)
         self._options = options
 
     def __repr__(self) -> str:
@@ -68,7 +76,8 @@ class OptionedStore(SequentialStore):
             if isinstance(cache, PromptRotatingCache):
                 cache.is_prompt = start < row.prompt_end - 1
                 cache.goes_on = cache.is_prompt and start % PROMPT_STEP > 0
-        logits: mx.array = self._model(tokens, cache=held)
+        with self._selection.over([row.adapter]):
+            logits: mx.array = self._model(tokens, cache=held)
         if self._options.bits is not None and is_quantized(self._options, row.prompt_end, start + tokens.size):
             quantize(held, self._options)
         return logits

@@ -16,6 +16,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from greenroom.backends.mlx.adapters.selection import Selection
 from greenroom.backends.mlx.device_profile import DeviceProfile
 from greenroom.backends.mlx.kv.model_hooks import flatten_entries, hook_body, route_attention
 from greenroom.backends.mlx.kv.packed_layout import (
@@ -44,15 +45,25 @@ class PackedStore:
     """The rows of a model with plain KV caches and mlx-lm's own attention function."""
 
     def __init__(
-        self, model: Any, shapes: Sequence[LayerShape], device: DeviceProfile, kept: PrefixNamespace | None = None
+        self,
+        model: Any,
+        shapes: Sequence[LayerShape],
+        device: DeviceProfile,
+        kept: PrefixNamespace | None = None,
+        *,
+        selection: Selection | None = None,
     ) -> None:
-        """`kept` is where KV of rows that leave goes, and where new rows look; None: nowhere."""
+        """`kept` is where KV of rows that leave goes, and where new rows look; None: nowhere.
+
+        `selection` is told whose adapters the entries of a pass have.
+        """
+        self._selection = Selection() if selection is None else selection
         self._model = model
         self._call_cost = device.attention_call_cost
         self.pools = Pools(shapes, device)
         """Where the rows are."""
         self._kept = kept
-        self._layout = PackedLayout(expands_masks=device.expands_masks)
+        self._layout = PackedLayout(expands_masks=device.expands_masks, selection=self._selection)
         self._layers = [PackedLayer(index, self._layout) for index in range(len(shapes))]
         self._order: tuple[tuple[int, ...], list[int]] = (), []
         self._groups: dict[tuple[int, ...], list[tuple[int, int]]] = {}
@@ -112,8 +123,10 @@ class PackedStore:
         at = None if every else mx.array(picked)
         # 4. Run the model. Logits are computed for those entries alone, where what is below its head can be hooked.
         self._layout.chosen, self._layout.is_running = at if self._selects else None, True
+        slots = [slot for work in ordered for slot in (work.row.adapter,) * max(1, len(work.ids))]
         try:
-            logits = self._model(tokens[:, None], cache=self._layers)[:, -1]
+            with self._selection.over(slots):
+                logits = self._model(tokens[:, None], cache=self._layers)[:, -1]
         finally:
             self._layout.chosen, self._layout.is_running = None, False
         if at is not None and not self._selects:
@@ -189,8 +202,10 @@ class PackedStore:
     def begin(self, row: Row, prompt: tuple[int, ...]) -> int:
         """Start an empty row with the KV of a prefix of `prompt`, of a row that is here or was; how many tokens."""
         wanted = prompt[:-1]
-        kept = self._kept.store.match(self._kept.namespace, wanted) if self._kept is not None else 0
-        rows, ids = [row for row in self.pools.rows() if not row.kv_lost], list(wanted)
+        key = row.adapter_key
+        kept = self._kept.store.match(self._kept.name_of(key), wanted) if self._kept is not None else 0
+        rows = [other for other in self.pools.rows() if not other.kv_lost and other.adapter_key == key]
+        ids = list(wanted)
         common = [common_prefix_length(other.tokens, ids, other.length) for other in rows]
         length, _, place = max(
             [
@@ -202,7 +217,7 @@ class PackedStore:
         if length >= max(kept, BLOCK):
             alike = [other for found, other in zip(common, rows, strict=True) if found >= length]
             self.pools.branch(row, rows[place], length, alike)
-        elif self._kept is not None and (hit := self._kept.store.find(self._kept.namespace, wanted, least=BLOCK)):
+        elif self._kept is not None and (hit := self._kept.store.find(self._kept.name_of(key), wanted, least=BLOCK)):
             length = hit.length
             self.pools.adopt(row, length, hit.layers)
         else:
@@ -212,7 +227,7 @@ class PackedStore:
     def leave(self, row: Row) -> None:
         """Keep what later prompts may begin with, and free the row's slot."""
         if self._kept is not None and row.pool is not None and not row.kv_lost:
-            store, namespace = self._kept
+            store, namespace = self._kept.store, self._kept.name_of(row.adapter_key)
             try:
                 known = row.known_tokens()
                 start = store.whole_length(namespace, known)

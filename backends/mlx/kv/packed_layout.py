@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
+from greenroom.backends.mlx.adapters.selection import Selection
 from greenroom.backends.mlx.kv import shared_prefix
 from greenroom.backends.mlx.kv.grouping import group_lengths
 from greenroom.backends.mlx.kv.pools import Pool
@@ -84,9 +85,10 @@ class Scatter(NamedTuple):
 class PackedLayout:
     """Which rows the entries of the pass that is being built belong to."""
 
-    def __init__(self, *, expands_masks: bool) -> None:
-        """`expands_masks`: see `DeviceProfile`."""
+    def __init__(self, *, expands_masks: bool, selection: Selection | None = None) -> None:
+        """`expands_masks`: see `DeviceProfile`; `selection` is told which entries reach the head."""
         self._expands_masks = expands_masks
+        self.selection = Selection() if selection is None else selection
         self.offset: int | mx.array = 0
         self.scatters: list[Scatter] = []
         self.calls: list[BatchedCall | CausalCall] = []

@@ -19,6 +19,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from greenroom.backends.mlx.adapters.selection import Selection
 from greenroom.backends.mlx.kv.padded_layers import Layer, SlotView
 from greenroom.backends.mlx.kv.two_phase import TwoPhaseStore
 from greenroom.backends.mlx.layer_shape import LayerShape
@@ -35,9 +36,15 @@ class PaddedStore(TwoPhaseStore):
     """The rows of a model all of whose caches are `KVCache`, but whose attention cannot be packed."""
 
     def __init__(
-        self, model: Any, make_cache: Any, shapes: Sequence[LayerShape], kept: PrefixNamespace | None = None
+        self,
+        model: Any,
+        make_cache: Any,
+        shapes: Sequence[LayerShape],
+        kept: PrefixNamespace | None = None,
+        *,
+        selection: Selection | None = None,
     ) -> None:
-        super().__init__(model, make_cache, kept)
+        super().__init__(model, make_cache, kept, selection=selection)
         self._layers = [Layer(shape) for shape in shapes]
         self._order: list[Row | None] = []
         self._slots = 0
@@ -61,7 +68,7 @@ class PaddedStore(TwoPhaseStore):
         """Start an empty row with the longest beginning of `prompt` that is kept; how many tokens that are."""
         hit = None
         if self._kept is not None:
-            hit = self._kept.store.find(self._kept.namespace, prompt[:-1], least=BLOCK)
+            hit = self._kept.store.find(self._kept.name_of(row.adapter_key), prompt[:-1], least=BLOCK)
         if hit is None:
             return 0
         row.cache = self._make_cache()
@@ -112,7 +119,8 @@ class PaddedStore(TwoPhaseStore):
         at = mx.arange(len(rows))
         for layer in self._layers:
             layer.begin(len(rows), width, offset, at, mask)
-        logits: mx.array = self._model(tokens, cache=self._layers)
+        with self._selection.over([row.adapter for row in rows]):
+            logits: mx.array = self._model(tokens, cache=self._layers)
         return logits[:, -1]
 
     def extend(self, row: Row, ids: tuple[int, ...]) -> list[mx.array]:
@@ -121,7 +129,8 @@ class PaddedStore(TwoPhaseStore):
             return super().extend(row, ids)
         self._fit([row], extra=len(ids))
         views = [SlotView(layer, row.slot, row.length) for layer in self._layers]
-        self._model(mx.array(ids)[None], cache=views)
+        with self._selection.over([row.adapter]):
+            self._model(mx.array(ids)[None], cache=views)
         return self.state()
 
     def state(self) -> list[mx.array]:
@@ -136,7 +145,7 @@ class PaddedStore(TwoPhaseStore):
             with suppress(Exception):  # a pass under way failed, or there is no room for a copy: nothing is kept
                 known = row.known_tokens()
                 layers = [layer.view(row.slot, len(known)) for layer in self._layers]
-                self._kept.store.put(self._kept.namespace, known, layers)
+                self._kept.store.put(self._kept.name_of(row.adapter_key), known, layers)
         self._order[row.slot] = None
         row.slot = None
         while self._order and self._order[-1] is None:

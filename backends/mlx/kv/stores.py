@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import mlx.core as mx
 import msgspec
 
+from greenroom.backends.mlx.adapters.selection import Selection
 from greenroom.backends.mlx.kv.optioned import OptionedStore, held_tokens, is_quantized, quantize
 from greenroom.backends.mlx.kv.passes import Pass
 from greenroom.backends.mlx.kv.row_cost import RowCost
@@ -69,9 +70,12 @@ class Stores:
         make_store: Callable[[PrefixNamespace | None], Store],
         cost: RowCost,
         kept: PrefixNamespace | None,
+        *,
+        selection: Selection | None = None,
     ) -> None:
-        """`make_store` and `cost` are for rows without options."""
+        """`make_store` and `cost` are for rows without options; `selection` is that of the stores that it makes."""
         self._model = model
+        self._selection = selection
         self._make_cache = make_cache
         self.kept = kept
         """Where KV of prompts that are over is kept; None: nowhere."""
@@ -86,7 +90,7 @@ class Stores:
     def open(self, row: Row, prompt: tuple[int, ...]) -> int:
         """A row has come: the first one of its kind brings its store. Returns how much of its prompt it begins with."""
         if row.kv is not None and row.kv not in self._others:
-            self._others[row.kv] = OptionedStore(self._model, self._make_cache, row.kv)
+            self._others[row.kv] = OptionedStore(self._model, self._make_cache, row.kv, selection=self._selection)
         return self.of(row).begin(row, prompt) if prompt else 0
 
     def of(self, row: Row) -> Store:

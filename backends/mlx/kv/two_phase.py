@@ -14,6 +14,7 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
+from greenroom.backends.mlx.adapters.selection import Selection
 from greenroom.backends.mlx.kv.cache_snapshots import restore_caches, snapshot_of
 from greenroom.backends.mlx.kv.passes import Pass, inputs_of
 from greenroom.backends.mlx.prefix_cache.store import BLOCK, PrefixNamespace
@@ -34,9 +35,20 @@ def arrays_of(caches: list[Any]) -> list[mx.array]:
 class TwoPhaseStore:
     """A store with a decode batch, beside which rows run on their own caches; by itself, one with the latter alone."""
 
-    def __init__(self, model: Any, make_cache: Any, kept: PrefixNamespace | None = None) -> None:
-        """`kept` is where snapshots of prompts that were run go, and where new rows look; None: nowhere."""
+    def __init__(
+        self,
+        model: Any,
+        make_cache: Any,
+        kept: PrefixNamespace | None = None,
+        *,
+        selection: Selection | None = None,
+    ) -> None:
+        """`kept` is where snapshots of prompts that were run go, and where new rows look; None: nowhere.
+
+        `selection` is told whose adapters a forward has.
+        """
         self._model = model
+        self._selection = Selection() if selection is None else selection
         self._make_cache = make_cache
         self._kept = kept
 
@@ -95,7 +107,8 @@ class TwoPhaseStore:
 
     def forward(self, row: Row, tokens: mx.array) -> mx.array:
         """Run `tokens` `[1, n]` on the row's own caches; logits `[1, n, vocabulary]`."""
-        logits: mx.array = self._model(tokens, cache=row.cache)
+        with self._selection.over([row.adapter]):
+            logits: mx.array = self._model(tokens, cache=row.cache)
         return logits
 
     def begin(self, row: Row, prompt: tuple[int, ...]) -> int:
@@ -103,7 +116,7 @@ class TwoPhaseStore:
         if self._kept is None:
             return 0
         row.prompt = len(prompt)
-        hit = self._kept.store.find_snapshot(self._kept.namespace, prompt[:-1])
+        hit = self._kept.store.find_snapshot(self._kept.name_of(row.adapter_key), prompt[:-1])
         if hit is None:
             return 0
         try:
@@ -119,7 +132,7 @@ class TwoPhaseStore:
             return
         known = row.known_tokens()
         if len(known) == row.length:
-            self._kept.store.put_snapshot(self._kept.namespace, known, snapshot_of(row.cache))
+            self._kept.store.put_snapshot(self._kept.name_of(row.adapter_key), known, snapshot_of(row.cache))
 
     def rewind(self, row: Row, length: int) -> None:
         """Trim the row's own caches. What a batch holds behind a row's length is never read."""

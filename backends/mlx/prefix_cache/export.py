@@ -56,12 +56,20 @@ def import_prefix(kept: PrefixNamespace, data: bytes) -> int:
     weights, or of another version of MLX.
     """
     try:
+        kept = _whose(kept, data)
         tokens, saved = _read(kept, data)
         return _hold(kept, tokens, saved)
     except (Unusable, KeyError, ValueError) as error:
         if isinstance(error, SnapshotMismatch):
             raise
         raise InvalidSnapshot(f"the KV cannot be used: {error}") from error
+
+
+def _whose(kept: PrefixNamespace, data: bytes) -> PrefixNamespace:
+    """The namespace that the bytes are of, where that is an adapter's of this very model."""
+    _, metadata, _ = read_header(data)
+    is_of_adapter = metadata.namespace.startswith(kept.name_of(" ").rstrip())
+    return kept._replace(namespace=metadata.namespace) if is_of_adapter else kept
 
 
 def _read(kept: PrefixNamespace, data: bytes) -> tuple[list[int], SavedArrays]:

@@ -412,6 +412,14 @@ class PrefixNamespace(NamedTuple):
     store: PrefixStore
     namespace: str
 
+    def name_of(self, adapter_key: str) -> str:
+        """The namespace of what an adapter has made; with an empty key, of what the model by itself has."""
+        return f"{self.namespace} adapter {adapter_key}" if adapter_key else self.namespace
+
+    def of(self, adapter_key: str) -> PrefixNamespace:
+        """The same store, and that namespace."""
+        return PrefixNamespace(self.store, self.name_of(adapter_key))
+
 
 def _closest(blocks: Mapping[_Tokens, _Block], tokens: _Tokens) -> tuple[_Block | None, int]:
     """The block that begins with the most of `tokens`, and how many; None and 0 if none does."""

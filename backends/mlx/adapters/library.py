@@ -1,0 +1,258 @@
+"""The adapters that a backend knows, and which of them are in the tables: slots, who holds them, and who leaves.
+
+An adapter is known by numbers, and in memory once, by its fingerprint, however many numbers it has. Slots are given at
+its opening while there are free ones; then the least recently used adapter that no row has goes, and comes back from
+its weights when a row asks for it. Tables are made before the next pass, of all that has changed since the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx.nn.layers.quantized import QuantizedLinear
+
+from greenroom.backends.mlx.adapters.modules import Tables, adapt, adapt_router
+from greenroom.backends.mlx.adapters.selection import Selection
+from greenroom.backends.mlx.adapters.weights import Factors, LoraWeights, Numbers
+
+__all__ = ["MAX_ADAPTERS", "AdapterLibrary", "Slot"]
+
+MAX_ADAPTERS = 32
+"""As many as rows share a pass by default: each may have its own."""
+
+_TYPES = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}
+
+
+class Slot:
+    """A place in the tables, and the adapter that is there."""
+
+    __slots__ = ("num_rows", "place", "weights")
+
+    def __init__(self, place: int, weights: LoraWeights) -> None:
+        self.place = place
+        self.weights = weights
+        self.num_rows = 0
+        """Open rows that have it."""
+
+    def __repr__(self) -> str:
+        return f"<Slot {self.place} rows={self.num_rows} {self.weights!r}>"
+
+    @property
+    def key(self) -> str:
+        """What KV that it has made is told by."""
+        return self.weights.fingerprint
+
+
+class AdapterLibrary:
+    """On the engine thread alone. `most` slots, beside the empty one."""
+
+    def __init__(self, model: Any, selection: Selection, most: int) -> None:
+        self._modules: dict[str, Any] = dict(model.named_modules())
+        self._selection = selection
+        self._most = most
+        self._known: dict[int, LoraWeights] = {}
+        self._slots: dict[str, Slot] = {}
+        """By fingerprint, the least recently used first."""
+        self._tables: dict[str, Tables] = {}
+        """By path, of every module that was ever named."""
+        self._stale: set[int] = set()
+        """Places whose adapter has changed since the tables were made."""
+        self._nbytes: int | None = 0
+        """None where it is to be counted anew."""
+        self._capacity = 0
+        """Slots that tables have, the empty one included; 0 where there are none."""
+
+    def __repr__(self) -> str:
+        return f"<AdapterLibrary known={len(self._known)} in_memory={len(self._slots)} of {self._most}>"
+
+    @property
+    def nbytes(self) -> int:
+        """Of all tables, as they are or will be at the next pass."""
+        if self._nbytes is None:
+            self._nbytes = self._count_bytes()
+        return self._nbytes
+
+    def _count_bytes(self) -> int:
+        found = 0
+        for path in self._tables:
+            named = self._named(path)
+            if named:
+                factors, rank, dtype, has_magnitude = self._form(path, named)
+                numbers = (factors.a.size + factors.b.size) // factors.rank * rank
+                found += self._wanted_capacity * (numbers * dtype.size + has_magnitude * factors.b.shape[-1] * 4)
+        return found
+
+    def add(self, number: int, weights: LoraWeights) -> None:
+        """Know an adapter by a number; in memory, where a slot is free or nobody needs one."""
+        self._wrap(weights)
+        self._known[number] = weights
+        if weights.fingerprint not in self._slots and (place := self._free_place()) is not None:
+            self._put(place, weights)
+
+    def drop(self, number: int) -> None:
+        """Nobody asks for that number any more."""
+        weights = self._known.pop(number, None)
+        if weights is None or any(each.fingerprint == weights.fingerprint for each in self._known.values()):
+            return
+        slot = self._slots.get(weights.fingerprint)
+        if slot is not None and slot.num_rows == 0:
+            self._take_out(slot)
+
+    def key(self, number: int) -> str:
+        """What KV that it has made is told by; empty for 0. Raises `KeyError` for a number that is not known."""
+        return self._known[number].fingerprint if number else ""
+
+    def hold(self, number: int) -> Slot | None:
+        """The slot of an adapter for one more row; None for 0. Raises `RuntimeError` where all are held."""
+        if number == 0:
+            return None
+        weights = self._known[number]
+        slot = self._slots.pop(weights.fingerprint, None)
+        if slot is None:
+            place = self._free_place()
+            if place is None:
+                raise RuntimeError(f"{self!r}: rows hold all of them")
+            slot = self._put(place, weights)
+        self._slots[slot.key] = slot
+        slot.num_rows += 1
+        return slot
+
+    def release(self, slot: Slot | None) -> None:
+        """A row that had it is gone."""
+        if slot is None:
+            return
+        slot.num_rows -= 1
+        if slot.num_rows == 0 and not any(each.fingerprint == slot.key for each in self._known.values()):
+            self._take_out(slot)
+
+    def settle(self) -> None:
+        """Make the tables of what has changed: before a pass."""
+        capacity = self._wanted_capacity
+        if not self._stale and capacity == self._capacity:
+            return
+        for path, tables in self._tables.items():
+            self._make(path, tables, capacity)
+        self._stale.clear()
+        self._capacity = capacity
+
+    @property
+    def _wanted_capacity(self) -> int:
+        return max((slot.place + 1 for slot in self._slots.values()), default=0)
+
+    def _free_place(self) -> int | None:
+        """A place for one more; the least recently used adapter that no row has gives its own up."""
+        taken = {slot.place for slot in self._slots.values()}
+        free = next((place for place in range(1, self._most + 1) if place not in taken), None)
+        if free is not None:
+            return free
+        unused = next((slot for slot in self._slots.values() if slot.num_rows == 0), None)
+        if unused is None:
+            return None
+        self._take_out(unused)
+        return unused.place
+
+    def _put(self, place: int, weights: LoraWeights) -> Slot:
+        slot = self._slots[weights.fingerprint] = Slot(place, weights)
+        self._stale.add(place)
+        self._nbytes = None
+        return slot
+
+    def _take_out(self, slot: Slot) -> None:
+        del self._slots[slot.key]
+        self._stale.add(slot.place)
+        self._nbytes = None
+        if not self._slots:
+            self.settle()  # nothing is left to make: what there was goes at once
+
+    def _wrap(self, weights: LoraWeights) -> None:
+        missing = weights.factors.keys() - self._tables.keys()
+        if not missing:
+            return
+        for path in sorted(missing):
+            self._tables[path] = adapt(self._modules[path], self._selection)
+            adapt_router(self._modules[path.rpartition(".")[0]], self._selection)
+
+    def _named(self, path: str) -> dict[int, Slot]:
+        """By place, the adapters in memory that name the module."""
+        return {slot.place: slot for slot in self._slots.values() if path in slot.weights.factors}
+
+    def _form(self, path: str, named: dict[int, Slot]) -> tuple[Factors, int, mx.Dtype, bool]:
+        """Factors like all others there, the widest rank, the type that holds all, and whether one is DoRA's."""
+        all_factors = [slot.weights.factors[path] for slot in named.values()]
+        kinds = {slot.weights.precision for slot in named.values()}
+        dtype = _TYPES[kinds.pop()] if len(kinds) == 1 else mx.float32
+        has_magnitude = any(factors.magnitude is not None for factors in all_factors)
+        return all_factors[0], max(factors.rank for factors in all_factors), dtype, has_magnitude
+
+    def _make(self, path: str, tables: Tables, capacity: int) -> None:
+        named = self._named(path)
+        if not named:
+            tables.a = tables.b = tables.excess = None
+            tables.named = frozenset()
+            return
+        factors, rank, dtype, has_magnitude = self._form(path, named)
+        kept = (tables.named & named.keys()) - self._stale
+        same = tables.a is not None and (tables.a.shape[-1], tables.a.dtype) == (rank, dtype)
+        if same and not self._stale & (tables.named | named.keys()) and capacity == self._capacity:
+            return
+        old = (tables.a, tables.b) if same else (None, None)
+        shapes = _padded(factors.a.shape, -1, rank), _padded(factors.b.shape, -2, rank)
+        parts: tuple[list[mx.array], list[mx.array]] = ([], [])
+        for place in range(capacity):
+            for side, table, shape in zip((0, 1), old, shapes, strict=True):
+                if place in kept and table is not None:
+                    parts[side].append(table[place : place + 1])
+                elif place in named:
+                    factors = named[place].weights.factors[path]
+                    parts[side].append(_on_device((factors.a, factors.b)[side], shape, dtype))
+                else:
+                    parts[side].append(mx.zeros((1, *shape), dtype))
+        tables.excess = self._excess(path, tables, kept, named, capacity) if has_magnitude else None
+        tables.a, tables.b = mx.concatenate(parts[0]), mx.concatenate(parts[1])
+        tables.named = frozenset(named)
+
+    def _excess(
+        self, path: str, tables: Tables, kept: frozenset[int], named: dict[int, Slot], capacity: int
+    ) -> mx.array:
+        """By slot, how much more than once each output counts behind DoRA."""
+        module = self._modules[path]
+        size = next(iter(named.values())).weights.factors[path].b.shape[-1]
+        lines = [mx.zeros(size)] * capacity
+        for place, slot in named.items():
+            a, b, magnitude = slot.weights.factors[path]
+            if magnitude is not None and place in kept and tables.excess is not None:
+                lines[place] = tables.excess[place]
+            elif magnitude is not None:
+                lines[place] = _excess_of(module, mx.array(a), mx.array(b), mx.array(magnitude))
+        return mx.stack(lines)
+
+
+def _padded(shape: Sequence[int], axis: int, rank: int) -> tuple[int, ...]:
+    sizes = [*shape]
+    sizes[axis] = rank
+    return tuple(sizes)
+
+
+def _on_device(numbers: Numbers, shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
+    """`[1, *shape]`: zeros behind the numbers' own rank add nothing."""
+    widths = [(0, size - own) for size, own in zip(shape, numbers.shape, strict=True)]
+    return mx.array(np.pad(numbers, widths)).astype(dtype)[None]
+
+
+def _excess_of(module: Any, a: mx.array, b: mx.array, magnitude: mx.array) -> mx.array:
+    """The magnitudes over the lengths of the adapted weights' rows, less one."""
+    weight = module["weight"]
+    if isinstance(module, QuantizedLinear):
+        weight = mx.dequantize(
+            weight,
+            module["scales"],
+            module.get("biases"),
+            group_size=module.group_size,
+            bits=module.bits,
+            mode=module.mode,
+        )
+    adapted = weight + b.T @ a.T
+    return magnitude / mx.linalg.norm(adapted, axis=1) - 1
