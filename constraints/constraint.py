@@ -44,11 +44,17 @@ class GrammarConstraint(Constraint):
     def grammar(self, vocabulary: Vocabulary) -> str:
         """The form of llguidance: Lark text, or JSON with `grammars`. Raises `InvalidConstraint`."""
 
+    def left_out(self) -> tuple[str, ...]:
+        """What the constraint says and its grammar does not enforce, beside what the grammar's engine tells."""
+        return ()
+
     def compile(self, compiler: Compiler) -> CompiledConstraint:
         """See `Constraint.compile`."""
         vocabulary = compiler.vocabulary
         grammar = self.grammar(vocabulary)
-        return compiler.compile_grammar(grammar, check=lambda tokens: self.check(vocabulary.decode(tokens)))
+        compiled = compiler.compile_grammar(grammar, check=lambda tokens: self.check(vocabulary.decode(tokens)))
+        compiled.warnings = (*self.left_out(), *compiled.warnings)
+        return compiled
 
 
 class CompiledConstraint:

@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["escape", "resolve"]
+__all__ = ["escape", "holds", "resolve"]
+
+
+_NOTHING = object()
 
 
 def resolve(document: Any, pointer: str) -> Any:
     """What stands at `pointer` in `document`; None where nothing does."""
+    found = _at(document, pointer)
+    return None if found is _NOTHING else found
+
+
+def holds(document: Any, pointer: str) -> bool:
+    """Whether something, be it null, stands at `pointer` in `document`."""
+    return _at(document, pointer) is not _NOTHING
+
+
+def _at(document: Any, pointer: str) -> Any:
     here = document
     for step in pointer.split("/")[1:]:
         name = step.replace("~1", "/").replace("~0", "~")
@@ -18,7 +31,7 @@ def resolve(document: Any, pointer: str) -> Any:
         elif isinstance(here, Mapping) and name in here:
             here = here[name]
         else:
-            return None
+            return _NOTHING
     return here
 
 

@@ -38,6 +38,7 @@ __all__ = [
     "InvalidParameter",
     "InvalidPrompt",
     "InvalidRequest",
+    "InvalidSchema",
     "InvalidSnapshot",
     "InvalidStructure",
     "JsonTooLarge",
@@ -123,13 +124,22 @@ class CompilersBusy(GreenroomError):
         self.abandoned = abandoned
 
 
-class UnsupportedKeyword(InvalidConstraint):
-    """A JSON schema uses a keyword that cannot be enforced: drop it, or ask for leniency."""
+class InvalidSchema(InvalidConstraint):
+    """A JSON schema cannot be used for what `keyword` says at the JSON pointer `pointer`; `advice` is what to do."""
 
-    def __init__(self, keyword: str, pointer: str, why: str) -> None:
-        super().__init__(f"the keyword {keyword!r} at {pointer or '/'} cannot be enforced: {why}")
+    _verdict = "cannot be used"
+
+    def __init__(self, keyword: str, pointer: str, why: str, advice: str) -> None:
+        super().__init__(f"the keyword {keyword!r} at {pointer or '/'} {self._verdict}: {why}; {advice}")
         self.keyword = keyword
         self.pointer = pointer
+        self.advice = advice
+
+
+class UnsupportedKeyword(InvalidSchema):
+    """A JSON schema uses a keyword that cannot be enforced: write it otherwise, or ask for leniency."""
+
+    _verdict = "cannot be enforced"
 
 
 class IncompatibleEngine(InvalidConstraint):

@@ -12,7 +12,7 @@ from greenroom.constraints.bounds.chains import MOST_LEVELS, longest_chain
 from greenroom.constraints.json_pointer import escape
 from greenroom.errors import InvalidConstraint
 
-__all__ = ["check_nesting", "check_schema", "check_schema_text"]
+__all__ = ["check_nesting", "check_schema", "check_schema_text", "check_size"]
 
 MOST_NESTED = 100
 """Objects and lists in each other. The JSON parser of llguidance ends at 128."""
@@ -20,6 +20,7 @@ MOST_PARTS = 50_000
 """Objects, lists and values together; a schema of 1 MB."""
 _BASES = ("$id", "$anchor", "$dynamicAnchor", "id")
 _UNNESTED = ("$defs", "definitions")
+_CONTAINERS = (dict, list, tuple, Mapping)
 _MARK = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
 
 
@@ -32,6 +33,18 @@ def check_nesting(text: str) -> None:
             raise InvalidConstraint(
                 f"the JSON is nested more than {MOST_NESTED} levels deep at character {mark.start()}: make it flatter"
             )
+
+
+def check_size(schema: Any) -> None:
+    """Raise `InvalidConstraint` for a document that is nested too deeply or has too many parts, in a millisecond."""
+    level, depth, count = [schema], 0, 0
+    while level:
+        depth += 1
+        parts = [part for each in level for part in (each.values() if isinstance(each, Mapping) else each)]
+        count += len(parts)
+        if depth > MOST_NESTED or count > MOST_PARTS:
+            check_schema(schema)  # with the place
+        level = [part for part in parts if isinstance(part, _CONTAINERS)]
 
 
 def check_schema(schema: Any) -> None:

@@ -7,15 +7,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from llguidance import LLMatcher
-
-from greenroom.constraints.bounds.schema_bounds import check_nesting, check_schema
+from greenroom.constraints.bounds.schema_bounds import MOST_NESTED, check_size
 from greenroom.constraints.constraint import GrammarConstraint
 from greenroom.constraints.grammar_text import regex_escape
+from greenroom.constraints.json_schemas.checking import check_of
+from greenroom.constraints.json_schemas.mistakes import unwrapped
 from greenroom.constraints.json_schemas.python_types import ExportedType, export
-from greenroom.constraints.json_schemas.unsupported_keywords import SchemaCheck, check_of
 from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.errors import InvalidConstraint, shown
 
@@ -26,11 +25,6 @@ __all__ = ["AnyJson", "JsonSchema"]
 
 WHITESPACE = " |\\n[ \\t]{0,24}"
 """By default: what people and models write between the parts of JSON. Unbounded, small models write it for ever."""
-
-_PATIENCE = 0.5
-"""Seconds that making one waits for llguidance's verdict: it may be made on an event loop."""
-_COUNTS = frozenset(["minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties"])
-_VALUES = frozenset(["const", "enum", "default", "examples"])
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -47,9 +41,9 @@ class JsonSchema(GrammarConstraint):
     and after keys, as of `json.dumps`, to the letter. Properties come in the schema's order. With `lenient`, keywords
     that cannot be enforced are left out with a `GrammarWarning`, and `oneOf` means `anyOf`.
 
-    Raises `UnsupportedKeyword` for a keyword that cannot be enforced, `InvalidConstraint` for what is no schema, or
-    one that nothing fits, or one too deep or too large to compile. Checking takes about a millisecond; what is not
-    checked in half a second is left to compiling, which raises then.
+    The schema is taken as it is now: what becomes of the dict later changes nothing. Making a `JsonSchema` raises
+    `InvalidConstraint` for what is no JSON, no object and no boolean, or no type. Whether each keyword can be enforced
+    takes longer, for a large schema a second: `validate` finds out, or the request does before it is queued.
     """
 
     text: str
@@ -77,22 +71,28 @@ class JsonSchema(GrammarConstraint):
         object.__setattr__(self, "source", schema if exported is not None else None)
         object.__setattr__(self, "_exported", exported)
         object.__setattr__(self, "_validator", None)
-        check = self._check()
-        if check.wait(_PATIENCE):
-            check.result()
 
     def __repr__(self) -> str:
         text = self.text if len(self.text) <= 80 else f"{self.text[:77]}..."
         return f"JsonSchema({text if self.source is None else self.source!r})"
 
-    def grammar(self, vocabulary: Vocabulary) -> str:  # noqa: ARG002 - the same for all
-        """See `GrammarConstraint.grammar`."""
-        self._check().result()
-        text: str = LLMatcher.grammar_from_json_schema(self.text, overrides=json.loads(self.options))
-        return text
+    def validate(self) -> Self:
+        """The schema itself, once it is known to compile. Takes milliseconds, for a large one a second: not on a loop.
 
-    def _check(self) -> SchemaCheck:
-        return check_of(self.text, self.options)
+        Raises `UnsupportedKeyword` for a keyword that cannot be enforced, `InvalidSchema` for one that is wrong or that
+        nothing fits, each with its place and what to do; `InvalidConstraint` for a schema too deep or too large, and
+        `CompilationTimeout` for one that takes too long.
+        """
+        check_of(self.text, self.options).result()
+        return self
+
+    def grammar(self, vocabulary: Vocabulary) -> str:  # noqa: ARG002 - the same for all
+        """See `GrammarConstraint.grammar`. Raises as `validate` does."""
+        return check_of(self.text, self.options).result().grammar
+
+    def left_out(self) -> tuple[str, ...]:
+        """See `GrammarConstraint.left_out`."""
+        return check_of(self.text, self.options).result().warnings
 
     def check(self, text: str) -> str | None:
         """See `Constraint.check`; from a Python type, whether `text` decodes to it and its sets repeat nothing."""
@@ -153,35 +153,22 @@ def _export(source: Any) -> ExportedType:
 
 
 def _schema_text(schema: Any) -> str:
+    """The schema as JSON text, the same for equal ones."""
     try:
-        if isinstance(schema, str):
-            check_nesting(schema)
         content = json.loads(schema) if isinstance(schema, str) else schema
         if not isinstance(content, Mapping | bool):
             raise InvalidConstraint(f"a JSON schema is an object or a boolean, got {shown(schema)}")
         if content is False:
-            raise InvalidConstraint("nothing fits the schema `false`")
-        check_schema(content)
-        # llguidance takes its options along with an object alone.
-        return json.dumps({} if content is True else _with_whole_counts(dict(content)))
-    except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidConstraint("nothing fits the schema `false`: leave the constraint out, or say what may come")
+        if content is not True:
+            check_size(content)
+        return json.dumps({} if content is True else dict(unwrapped(content)), allow_nan=False)
+    except RecursionError as error:
+        raise InvalidConstraint(f"the schema is nested more than {MOST_NESTED} levels deep: make it flatter") from error
+    except (TypeError, ValueError) as error:
         if isinstance(error, InvalidConstraint):
             raise
         raise InvalidConstraint(f"the schema is not JSON: {error}") from error
-
-
-def _with_whole_counts(schema: Any) -> Any:
-    """`schema` with counts such as 2.0 as the integers that they are, which llguidance insists on."""
-    if isinstance(schema, list):
-        return [_with_whole_counts(part) for part in schema]
-    if not isinstance(schema, Mapping):
-        return schema
-    return {name: part if name in _VALUES else _count(name, part) for name, part in schema.items()}
-
-
-def _count(name: str, part: Any) -> Any:
-    is_count = name in _COUNTS and isinstance(part, float) and part.is_integer()
-    return int(part) if is_count else _with_whole_counts(part)
 
 
 def _check_layout(whitespace: object, separators: object, lenient: object) -> None:

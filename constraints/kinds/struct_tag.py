@@ -89,6 +89,10 @@ class StructTag(GrammarConstraint):
         ]
         return json.dumps({"grammars": [{"name": "tags", "lark_grammar": "\n".join(lines)}, *contents]})
 
+    def left_out(self) -> tuple[str, ...]:
+        """See `GrammarConstraint.left_out`: of all tags' contents."""
+        return tuple(dict.fromkeys(message for tag in self.tags for message in tag.content.left_out()))
+
     def check(self, text: str) -> str | None:
         """See `Constraint.check`; the calls whose content is a schema, each as the schema checks it."""
         try:

@@ -32,7 +32,7 @@ def accepted(shared: Path) -> list[tuple[Any, JsonSchema]]:
                 schema = group["schema"]
                 schema = {"$schema": dialect, **schema} if isinstance(schema, dict) else schema
                 try:
-                    found.append((schema, JsonSchema(schema)))
+                    found.append((schema, JsonSchema(schema).validate()))
                 except InvalidConstraint:
                     continue
     return found

@@ -25,7 +25,7 @@ from greenroom.constraints import (
     GrammarWarning,
     JsonSchema,
 )
-from greenroom.errors import InvalidConstraint, UnsupportedKeyword
+from greenroom.errors import InvalidConstraint, InvalidSchema, UnsupportedKeyword
 
 GRAMMARS = ConstraintCompiler(BYTES)
 
@@ -213,25 +213,57 @@ def test_any_json_is_any_json(text: str) -> None:
 def unsupported() -> Iterator[tuple[Any, str, str]]:
     """Schemas with the keyword to blame and its pointer."""
     once = {"type": "array", "uniqueItems": True}
+    fraction = {"type": "number", "not": {"type": "integer"}}
     yield {"properties": {"a": {"items": once}}}, "uniqueItems", "/properties/a/items"
     yield {"$ref": "#/$defs/x~1y", "$defs": {"x/y": {"anyOf": [{}, once]}}}, "uniqueItems", "/$defs/x~1y/anyOf/1"
-    yield {"properties": {"up": {"$ref": "#"}, "a": {"not": {}}}}, "not", "/properties/a"
-    yield {"items": [{}, {"format": "zip"}], "$schema": "http://json-schema.org/draft-07/schema#"}, "format", "/items/1"
-    yield {"allOf": [{"oneOf": [{"type": "string"}, {"minLength": 3}]}]}, "oneOf", "/allOf/0"
+    yield {"properties": {"up": {"$ref": "#"}, "a": fraction}}, "not", "/properties/a"
+    yield {"items": [{}, fraction], "$schema": "http://json-schema.org/draft-07/schema#"}, "not", "/items/1"
+    yield {"allOf": [{"oneOf": [{"type": "string"}, {"pattern": "a"}]}]}, "oneOf", "/allOf/0"
     yield {"additionalProperties": {"pattern": "(?=a)"}}, "pattern", "/additionalProperties"
     yield {"patternProperties": {"^a": {}, "a$": {}}}, "patternProperties", ""
     yield {"properties": {"a": {"$ref": "http://example.com/"}}}, "$ref", "/properties/a"
-    yield {"properties": {"a": {"maxProperties": 1, "properties": {"b": {}}}}}, "maxProperties", "/properties/a"
+    yield {"properties": {"a": {"$ref": "#/$defs/gone"}}, "$schema": "http://example.com/own"}, "$ref", "/properties/a"
+    many: dict[str, Any] = {f"p{number}": {} for number in range(9)}
+    yield {"properties": {"a": {"maxProperties": 4, "properties": many}}}, "maxProperties", "/properties/a"
+    yield {"$defs": {"a": {"if": {"pattern": "a"}, "then": False}}, "$ref": "#/$defs/a"}, "if", "/$defs/a"
+    yield {"contains": {"const": 1}}, "contains", ""
+    short = {
+        "type": "object",
+        "required": ["b"],
+        "properties": {"b": {"type": "string", "minLength": 3, "maxLength": 1}},
+    }
+    whole = {"type": "object", "required": ["a"], "properties": {"a": short}}
+    yield whole, "minLength", "/properties/a/properties/b"
 
 
 @pytest.mark.parametrize(("schema", "keyword", "pointer"), list(unsupported()))
 def test_an_unsupported_keyword_is_named_with_its_pointer(schema: Any, keyword: str, pointer: str) -> None:
-    """Deep inside, behind references, and beside a part that refers back to the whole."""
+    """Deep inside, behind references, and beside a part that refers back to the whole; with what to do about it."""
     for form in (schema, json.dumps(schema)):
-        with pytest.raises(UnsupportedKeyword) as caught:
-            JsonSchema(form)
+        with pytest.raises(InvalidSchema) as caught:
+            JsonSchema(form).validate()
         assert (caught.value.keyword, caught.value.pointer) == (keyword, pointer)
         assert f"{keyword!r} at {pointer or '/'}" in str(caught.value)
+        assert caught.value.advice in str(caught.value)
+        assert "coerce" not in str(caught.value)
+
+
+def test_leniency_is_advised_where_it_helps() -> None:
+    """And helps: with it the same schema compiles, and says what it leaves out."""
+    for schema in (
+        {"uniqueItems": True},
+        {"oneOf": [{"type": "string"}, {"pattern": "a"}]},
+        {"type": "number", "not": {"type": "integer"}},
+        {"contains": {"const": 1}},
+        {"if": {"pattern": "a"}, "then": False},
+        {"propertyNames": {"pattern": "a", "maxLength": 3}},
+        {"maxProperties": 4, "properties": {f"p{number}": {} for number in range(9)}},
+        {"pattern": "(?=a)b"},
+    ):
+        with pytest.raises(UnsupportedKeyword, match="lenient=True"):
+            JsonSchema(schema).validate()
+        with pytest.warns(GrammarWarning):
+            ConstraintCompiler(BYTES).compile(JsonSchema(schema, lenient=True))
 
 
 def test_a_keyword_that_nothing_reaches_is_no_fault() -> None:
@@ -243,18 +275,57 @@ def test_a_keyword_that_nothing_reaches_is_no_fault() -> None:
     ("schema", "why"),
     [
         (False, "nothing fits"),
-        ({"properties": {"a": {"type": "strin"}}}, "at /properties/a cannot be used: Invalid type: strin"),
-        ({"minLength": -1}, "minLength"),
-        ({"allOf": [{"type": "string"}, {"type": "integer"}]}, "incompatible types"),
         ("{", "not JSON"),
         ("[]", "an object or a boolean"),
         ({"const": object()}, "not JSON"),
+        ({"const": float("nan")}, "not JSON"),
+        ({"name": "Ada", "age": 36}, "none of 'name', 'age' is a keyword; if this is a value"),
+        ({"name": {"type": "string"}}, "if these are properties"),
     ],
 )
-def test_what_is_no_schema_or_fits_nothing_is_refused(schema: Any, why: str) -> None:
-    """At creation, saying why."""
+def test_what_is_no_schema_is_refused_when_it_is_made(schema: Any, why: str) -> None:
+    """Saying why."""
     with pytest.raises(InvalidConstraint, match=why):
         JsonSchema(schema)
+
+
+@pytest.mark.parametrize(
+    ("schema", "keyword", "why"),
+    [
+        ({"properties": {"a": {"type": "strin"}}}, "type", "at /properties/a cannot be used: 'strin' is not one of"),
+        ({"minLength": -1}, "minLength", "-1 is not a whole number"),
+        ({"allOf": [{"type": "string"}, {"type": "integer"}]}, "allOf", "nothing fits"),
+        ({"properties": []}, "properties", "is not an object of schemas"),
+        ({"items": {"required": "a"}}, "required", "at /items cannot be used: 'a' is not a list of names"),
+        ({"enum": []}, "enum", "nothing fits"),
+        ({"not": {}}, "not", "nothing fits"),
+    ],
+)
+def test_a_wrong_schema_and_one_that_nothing_fits_are_refused_with_the_place(
+    schema: Any, keyword: str, why: str
+) -> None:
+    """When they are checked."""
+    with pytest.raises(InvalidSchema, match=why) as caught:
+        JsonSchema(schema).validate()
+    assert caught.value.keyword == keyword
+
+
+def test_a_schema_is_taken_as_it_was_when_it_was_made() -> None:
+    """Whatever becomes of the dict."""
+    schema = {"type": "string"}
+    constraint = JsonSchema(schema)
+    schema["type"] = "null"
+    assert accepts(constraint, '"a"')
+    assert constraint == JsonSchema({"type": "string"})
+    assert constraint.validate() is constraint
+
+
+def test_the_wrapper_of_an_api_is_taken_off() -> None:
+    """OpenAI's, with and without what is around it."""
+    wrapper = {"name": "answer", "strict": True, "schema": {"type": "null"}}
+    for given in (wrapper, {"type": "json_schema", "json_schema": wrapper}):
+        assert JsonSchema(given) == JsonSchema({"type": "null"})
+    assert accepts(JsonSchema({"properties": {"name": {}, "schema": {}}}), '{"name": 1}')
 
 
 def test_lenient_leaves_out_what_cannot_be_enforced_and_warns() -> None:
@@ -264,7 +335,8 @@ def test_lenient_leaves_out_what_cannot_be_enforced_and_warns() -> None:
     with pytest.warns(GrammarWarning) as caught:
         compiled = grammars.compile(constraint)
     assert len(caught) == len(compiled.warnings) == 2
-    assert "uniqueItems" in compiled.warnings[0]
+    assert "'uniqueItems' at / is left out" in compiled.warnings[0]
+    assert "'zip' at /items is a note" in compiled.warnings[1]
     assert isinstance(grammars.compile(constraint), CompiledConstraint)
 
 
