@@ -25,8 +25,8 @@ Value = Callable[[Rules, Any, Mapping[str, Any], str], str | None]
 class Spelling(msgspec.Struct, frozen=True, kw_only=True):
     """A `CallWriter`: the name goes into `begin`, each argument's into `key`, and `close` stands behind its value.
 
-    `can_name` and `can_key` say which names can be written. `empty` is a call without arguments, where that is not
-    `begin` and `end`.
+    `can_key` says which arguments' names can be written. `empty` is a call without arguments, where that is not `begin`
+    and `end`.
     """
 
     begin: str
@@ -36,7 +36,6 @@ class Spelling(msgspec.Struct, frozen=True, kw_only=True):
     value: Value
     comma: str = ""
     empty: str | None = None
-    can_name: Callable[[str], object] = re.compile(r"[^\s<>\"'=]+").fullmatch
     can_key: Callable[[str], object] = re.compile(r"[^\s<>\"'=]+").fullmatch
 
     def call(self, rules: Rules, name: str, schema: Mapping[str, Any], opened: str = "") -> str:
@@ -46,14 +45,14 @@ class Spelling(msgspec.Struct, frozen=True, kw_only=True):
             rules.literal(self.end),
         )
         calls: list[str] = []
-        for items in self._ways(rules, schema) if self.can_name(name) else ():
+        for items in self._ways(rules, schema):
             sequence = rules.sequence(items, self.comma, some=self.empty is not None)
             if sequence is not None:
                 calls.append(f"{begin} {sequence} {end}")
             if self.empty is not None and not any(is_required for _, is_required in items):
                 calls.append(rules.literal(self.empty.replace("{name}", name)))
         if not calls:
-            raise NotSupported(f"a forced call of {name!r}", "its format cannot write the name, or a required argument")
+            raise NotSupported(f"a forced call of {name!r}", "its format cannot write a required argument")
         return rules.rule(" | ".join(f"({call})" for call in calls))
 
     def _ways(self, rules: Rules, schema: Mapping[str, Any]) -> Iterator[list[Item]]:

@@ -12,9 +12,10 @@ from greenroom.actors.draining import Hold
 from greenroom.chat.dispatch import Dispatch, OnRejected, OnToolError
 from greenroom.chat.messages import Message
 from greenroom.chat.overflow import Overflow, shown
-from greenroom.errors import InvalidParameter, SessionBusy
+from greenroom.errors import GreenroomError, InvalidParameter, SessionBusy
 from greenroom.inputs.tools import Toolbox, Tools
 from greenroom.lifetimes import HomeLoop
+from greenroom.parsing.dialect import Dialect
 from greenroom.request.current import OpenRuntime, session_of
 from greenroom.values import choice, function, integer, mapping, text
 
@@ -100,6 +101,7 @@ class Conversation:
         self.toolbox = None if settings.tools is None else Toolbox(settings.tools)
         read = None if self.toolbox is None else tuple(self.toolbox)  # once: a function's schema takes its time
         self.settings = msgspec.structs.replace(settings, tools=read)
+        self._check_names()
         self.transcript: list[Message] = [dict(message) for message in history]
         """The messages of all turns that are over, without the instructions."""
         self.first_shown = 0
@@ -112,6 +114,18 @@ class Conversation:
 
     def __repr__(self) -> str:
         return f"<ChatSession messages={len(self.transcript)} {'busy' if self.is_busy else 'idle'}>"
+
+    def _check_names(self) -> None:
+        """Raise `InvalidParameter` for a tool whose name the model's format of calls cannot carry.
+
+        Where no runtime is open yet the first turn does.
+        """
+        try:
+            model = session_of(self._runtime).client.model
+        except GreenroomError:
+            return
+        if self.toolbox is not None:
+            Dialect.check_names(model, self.settings.tool_format, self.toolbox)
 
     def hold(self, stop: Callable[[], object]) -> Hold:
         """Have a drain of the runtime wait for a turn; `stop` ends it in time. Raises `RuntimeDraining`."""

@@ -61,7 +61,8 @@ class ChatSession:
     `context_overflow`: a transcript that the context has no room for is a `PromptTooLong` ("error"), or its oldest
     turns are not shown to the model any more ("drop_oldest"): whole turns, with what their tools gave, until half of
     the context is free. System messages stay, and so does all of `history`. `thinking` is that of `generate`, for
-    turns that do not say. Raises `InvalidParameter`.
+    turns that do not say. Raises `InvalidParameter`, also for a tool whose name the format of an open runtime's model
+    cannot carry (else the first turn does).
     """
 
     def __init__(

@@ -22,7 +22,8 @@ class ChatParser:
     call is rejected). `tool_format` names the format where the model's own is not the right one. `prompt` are the ids
     that the message follows: where their template opened the thinking, it is open. Stop ids give no text.
 
-    Raises `InvalidParameter` for a `reasoning` or `tool_format` that there is not, and for tools that are none.
+    Raises `InvalidParameter` for a `reasoning` or `tool_format` that there is not, for tools that are none, and for one
+    whose name the format cannot carry.
     """
 
     def __init__(
@@ -37,6 +38,8 @@ class ChatParser:
     ) -> None:
         box = Toolbox(tools) if tools is not None else None
         dialect = Dialect.of(model, tool_format=tool_format, has_tools=box is not None)
+        if box is not None:
+            dialect.check_names(model, tool_format, box)
         tokenizer = model.tokenizer
         self._stops = model.stop_tokens
         self._pieces = dialect.pieces(tokenizer, has_tools=box is not None)

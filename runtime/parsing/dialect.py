@@ -14,7 +14,7 @@ from greenroom.inputs.tools import Toolbox
 from greenroom.parsing.channels import HarmonyReader
 from greenroom.parsing.formats import harmony
 from greenroom.parsing.formats.format import Format
-from greenroom.parsing.formats.registry import ALIASES, DEFAULT, HARMONY, find, infer_format
+from greenroom.parsing.formats.registry import ALIASES, DEFAULT, HARMONY, check_names, find, infer_format
 from greenroom.parsing.marker_stream import Pieces
 from greenroom.parsing.message_reader import MessageReader, Style
 from greenroom.parsing.reader import Reader
@@ -56,6 +56,14 @@ class Dialect(msgspec.Struct, frozen=True):
             return cls(DEFAULT, None, thinking)
         form = find(name or DEFAULT)
         return cls(form.name, form if has_tools or form.drops else None, thinking)
+
+    @staticmethod
+    def check_names(model: ModelInfo, tool_format: str | None, tools: Toolbox) -> None:
+        """Raise `InvalidParameter` for a tool whose name the model's format, or the one named, cannot carry.
+
+        For the event loop: nothing is imported for it, so that a format which is not ours is left to its parser.
+        """
+        check_names(tool_format or infer_format(model) or DEFAULT, tools)
 
     @property
     def is_plain(self) -> bool:

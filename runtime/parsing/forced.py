@@ -32,10 +32,12 @@ def forced_calls(
 
     Arguments fit the tool's schema, spaced as by `json.dumps`, so that no budget goes into blanks. Keywords that cannot
     be enforced are left to the check of the arguments. Raises `InvalidParameter` for a name that is none of the tools',
-    `NotSupported` for a format that nothing writes, and for a tool that the format cannot write.
+    and for one that the format cannot carry, `NotSupported` for a format that nothing writes, and for a tool that the
+    format cannot write.
     """
-    form = writing_format(tool_format)
-    calls = tuple([_call(form, tool, opened) for tool in Toolbox(tools).select(name)])
+    form, box = writing_format(tool_format), Toolbox(tools)
+    form.check_names(box)
+    calls = tuple([_call(form, tool, opened) for tool in box.select(name)])
     for call in calls:
         if isinstance(call, NativeCall):
             call.rule(Rules(_no_vocabulary()))

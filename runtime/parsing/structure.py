@@ -33,12 +33,15 @@ class CallStructure(msgspec.Struct, frozen=True):
 def structures(tool_format: str, tools: Tools, name: str | None = None) -> tuple[CallStructure, ...]:
     """One structure for each tool, or for the one of that `name`.
 
-    Raises `InvalidParameter` for a name that is none of the tools', `NotSupported` for a format without JSON.
+    Raises `InvalidParameter` for a name that is none of the tools', and for one that the format cannot carry,
+    `NotSupported` for a format without JSON.
     """
-    writer = writing_format(tool_format).writer
+    form, box = writing_format(tool_format), Toolbox(tools)
+    form.check_names(box)
+    writer = form.writer
     if not isinstance(writer, JsonWriter):
         raise NotSupported(f"a forced call in the format {tool_format!r}", "its arguments are not written as JSON")
     return tuple(
         CallStructure(tool.name, writer.trigger, writer.head(tool.name), tool.parameters, writer.end)
-        for tool in Toolbox(tools).select(name)
+        for tool in box.select(name)
     )

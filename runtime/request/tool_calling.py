@@ -58,9 +58,12 @@ class ToolCalling(msgspec.Struct, frozen=True):
     def check(self, constraint: Constraint | None, model: ModelInfo) -> None:
         """Raise what can be known without the prompt.
 
-        That is `NotSupported` for a forced call beside `constraint`, and for a tool that the format cannot write;
-        `InvalidConstraint` for a schema that cannot be enforced.
+        That is `InvalidParameter` for a tool whose name the format cannot carry, `NotSupported` for a forced call
+        beside `constraint`, and for a tool that the format cannot write; `InvalidConstraint` for a schema that cannot
+        be enforced.
         """
+        if self.has_tools:
+            Dialect.check_names(model, self.tool_format, self.parsed)
         if self.is_forced and constraint is not None:
             raise NotSupported(f"tool_choice={self.choice!r} beside constrain=", "a forced call is a constraint itself")
         if self.is_forced:

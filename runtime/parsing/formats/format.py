@@ -7,12 +7,20 @@ from collections.abc import Callable, Collection
 import msgspec
 
 from greenroom.constraints.calls.writer import CallWriter
+from greenroom.errors import InvalidParameter
 from greenroom.inputs.tools import Toolbox
 from greenroom.parsing.call_bodies import Written
 from greenroom.parsing.call_frames import CallFrame
 from greenroom.parsing.markers import Marker
 
-__all__ = ["Format", "call_markers"]
+__all__ = ["Format", "NameRule", "call_markers"]
+
+
+class NameRule(msgspec.Struct, frozen=True):
+    """Which names of tools a format can carry: what is written is read back. `words` say it."""
+
+    takes: Callable[[str], object]
+    words: str
 
 
 class Format(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +54,17 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     keeps_ids: bool = True
     """The model's own ids mean something beyond their message."""
     begins: str = ""
+    name_rule: NameRule | None = None
+    """None where every name that a tool may have can be carried."""
+
+    def check_names(self, tools: Toolbox) -> None:
+        """Raise `InvalidParameter` for a tool whose name the format cannot carry."""
+        rule = self.name_rule
+        if rule is None:
+            return
+        for name in tools.names():
+            if not rule.takes(name):
+                raise InvalidParameter(f"a tool's name in the format {self.name!r}", name, rule.words)
 
 
 def call_markers(*texts: str) -> tuple[Marker, ...]:

@@ -30,7 +30,7 @@ _FUNCTION_GEMMA = Syntax(
 )
 
 
-def _writer(opening: str, closing: str, syntax: Syntax, names: str) -> Spelling:
+def _writer(opening: str, closing: str, syntax: Syntax) -> Spelling:
     return Spelling(
         begin=f"{opening}call:{{name}}{{",
         key="{key}:",
@@ -38,12 +38,11 @@ def _writer(opening: str, closing: str, syntax: Syntax, names: str) -> Spelling:
         end=f"}}{closing}",
         value=partial(as_literal, syntax=syntax),
         comma=",",
-        can_name=re.compile(names).fullmatch,
         can_key=re.compile(r"\w+").fullmatch,
     )
 
 
-def _format(name: str, opening: str, closing: str, syntax: Syntax, names: str) -> Format:
+def _format(name: str, opening: str, closing: str, syntax: Syntax) -> Format:
     return Format(
         name=name,
         opens=call_markers(opening),
@@ -51,9 +50,9 @@ def _format(name: str, opening: str, closing: str, syntax: Syntax, names: str) -
         read=lambda raw, _: read_gemma(raw, opening, closing, syntax.quotes),
         closes=(closing,),
         inner=(syntax.quotes,),
-        writer=_writer(opening, closing, syntax, names),
+        writer=_writer(opening, closing, syntax),
     )
 
 
-GEMMA4 = _format("gemma4", "<|tool_call>", "<tool_call|>", _GEMMA, r"[\w-]+")
-FUNCTION_GEMMA = _format("function_gemma", "<start_function_call>", "<end_function_call>", _FUNCTION_GEMMA, r"[\w-]+")
+GEMMA4 = _format("gemma4", "<|tool_call>", "<tool_call|>", _GEMMA)
+FUNCTION_GEMMA = _format("function_gemma", "<start_function_call>", "<end_function_call>", _FUNCTION_GEMMA)

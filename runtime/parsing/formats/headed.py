@@ -9,7 +9,7 @@ from greenroom.constraints.calls.json_writer import JsonWriter
 from greenroom.inputs.tools import Toolbox
 from greenroom.parsing.call_bodies import Written, headed_calls, json_calls
 from greenroom.parsing.call_frames import Between, CallFrame, Value, starts_with
-from greenroom.parsing.formats.format import Format, call_markers
+from greenroom.parsing.formats.format import Format, NameRule, call_markers
 from greenroom.parsing.formats.looks import looks_like
 
 __all__ = ["DEEPSEEK_V3", "FUNCTIONARY_V3_1", "FUNCTIONARY_V3_2", "MISTRAL"]
@@ -110,6 +110,7 @@ FUNCTIONARY_V3_2 = Format(
     frame=lambda opening, names: Value(opening, head=_NAME_HEAD, head_so_far=_NAME_SO_FAR, names=names),
     read=lambda raw, _: headed_calls(raw, len(">>>"), _HEADED, _NOTHING, len(raw)),
     drops=(">>>all\n",),
+    name_rule=NameRule(lambda name: name != "all", "another one than 'all', which is the user's"),
     begins=">>>",
     told_by=((">>>${recipient}",),),
     writer=JsonWriter(">>>", ">>>{name}\n", ""),

@@ -15,7 +15,7 @@ from greenroom.constraints.calls.spelling import Spelling
 from greenroom.inputs.tools import Toolbox
 from greenroom.parsing.call_bodies import Written, json_calls, python_calls
 from greenroom.parsing.call_frames import Between, CallFrame, Value, either, starts_with
-from greenroom.parsing.formats.format import Format, call_markers
+from greenroom.parsing.formats.format import Format, NameRule, call_markers
 from greenroom.parsing.formats.looks import bare, looks_like
 from greenroom.parsing.markers import Marker
 
@@ -41,11 +41,13 @@ def _writer(opening: str, closing: str) -> Spelling:
         end=f")]{closing}",
         value=partial(as_literal, syntax=_SYNTAX),
         comma=", ",
-        can_name=_is_dotted_name,
         can_key=_is_identifier,
     )
 
 
+_NAMES = NameRule(
+    _is_dotted_name, "a name as Python has it, or several joined by dots: ASCII letters, digits and '_', and no keyword"
+)
 _LIST = re.compile(r"\[\s*[A-Za-z_][\w.]*\s*\(")
 _LIST_SO_FAR = re.compile(r"\[\s*(?:[A-Za-z_][\w.]*\s*)?")
 _BODY = re.compile(r"\s*(?:```\w*\s+)?(?:\[\s*\S|\{|[A-Za-z_][\w.]*\s*\()")
@@ -88,6 +90,7 @@ PYTHONIC = Format(
     closes=(_END,),
     aliases=("lfm2",),
     writer=_writer(_START, _END),
+    name_rule=_NAMES,
 )
 LLAMA4_PYTHONIC = Format(
     name="llama4_pythonic",
@@ -97,5 +100,6 @@ LLAMA4_PYTHONIC = Format(
     closes=(_LLAMA_END,),
     is_bare=True,
     writer=_writer("", ""),
+    name_rule=_NAMES,
     told_by=((_LLAMA_START,),),
 )

@@ -7,6 +7,7 @@ from functools import cache
 
 from greenroom.backends.protocol import ModelInfo
 from greenroom.errors import InvalidParameter, NotSupported
+from greenroom.inputs.tools import Toolbox
 from greenroom.parsing.formats.attributes import DEEPSEEK_V3_2, MINICPM5, MINIMAX_M2, MUSE_SPARK
 from greenroom.parsing.formats.format import Format
 from greenroom.parsing.formats.gemma import FUNCTION_GEMMA, GEMMA4
@@ -27,7 +28,7 @@ from greenroom.parsing.formats.pairs import GLM47, LAGUNA, LONGCAT
 from greenroom.parsing.formats.python import LLAMA4_PYTHONIC, PYTHONIC
 from greenroom.parsing.formats.tags import QWEN3_CODER, SEED_OSS
 
-__all__ = ["ALIASES", "DEFAULT", "HARMONY", "find", "infer_format", "names", "writing_format"]
+__all__ = ["ALIASES", "DEFAULT", "HARMONY", "check_names", "find", "infer_format", "names", "writing_format"]
 
 _FORMATS = (
     HARMONY_FORMAT,
@@ -84,6 +85,16 @@ def find(name: str) -> Format:
         return library_format(real)
     except LookupError:
         raise InvalidParameter("the tool format", name, f"one of {', '.join(names())}") from None
+
+
+def check_names(name: str, tools: Toolbox) -> None:
+    """Raise `InvalidParameter` for a tool whose name the format `name` cannot carry. Of other formats nothing is known.
+
+    Nothing is imported: it is asked on the event loop.
+    """
+    form = _BY_NAME.get(ALIASES.get(name, name))
+    if form is not None:
+        form.check_names(tools)
 
 
 def writing_format(name: str) -> Format:
