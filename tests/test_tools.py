@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from enum import Enum
+from types import SimpleNamespace
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -162,6 +163,30 @@ async def test_generate_takes_the_format_that_is_named() -> None:
         assert isinstance(call, ToolCall)
         with pytest.raises(InvalidParameter, match="morse"):
             await runtime.generate("x", tools=TOOLS, tool_format="morse").collect()
+
+
+def test_what_is_known_of_a_dialect_is_known_of_one_model_alone() -> None:
+    """Other markers, another template or another parser over the same tokenizer make another one."""
+
+    def told(text: str, **changes: Any) -> list[Any]:
+        model = msgspec.structs.replace(MODEL, **changes)
+        assert model.tokenizer is MODEL.tokenizer
+        parser = ChatParser(model, tools=TOOLS, salt="")
+        return [*parser._reader.feed(text), *parser._reader.finish("stop")]
+
+    for start, end in (("<think>", "</think>"), ("<muse>", "</muse>"), ("[THINK]", "[/THINK]")):
+        assert told(f"{start}Hm.{end}Yes.", thinking=(start, end)) == [Reasoning("Hm."), Chunk("Yes.")]
+    for template, call in (
+        ("<tool_call>", CALL),
+        ("[TOOL_CALLS]", '[TOOL_CALLS]add[ARGS]{"a": 1, "b": 2}'),
+        ("<|python_start|>", "[add(a=1, b=2)]"),
+        ("<tool_call>", CALL),
+    ):
+        (event,) = told(call, chat_template=template)
+        assert isinstance(event, ToolCall)
+    for name, call in (("mistral", '[TOOL_CALLS]add[ARGS]{"a": 1, "b": 2}'), ("json_tools", CALL)):
+        (event,) = told(call, chat_template="", tool_parser=SimpleNamespace(name=name))
+        assert isinstance(event, ToolCall)
 
 
 async def test_a_stop_string_ends_the_text_in_front_of_a_call() -> None:

@@ -23,8 +23,8 @@ from greenroom.parsing.thinking import Thinking, infer_thinking
 __all__ = ["Dialect"]
 
 STYLES = ("events", "text", "drop")
-_KNOWN: WeakKeyDictionary[Tokenizer, dict[tuple[str | None, bool], Dialect]] = WeakKeyDictionary()
-"""By tokenizer, so by model: to ask a tokenizer for all markers takes longer than a request should."""
+_KNOWN: WeakKeyDictionary[Tokenizer, dict[tuple[object, ...], Dialect]] = WeakKeyDictionary()
+"""By tokenizer, and by what else tells a dialect: to ask for all markers takes longer than a request should."""
 _TAIL = 32
 """Ids at the end of a prompt in which a marker that the template opened is looked for: a marker has a few."""
 
@@ -40,7 +40,8 @@ class Dialect(msgspec.Struct, frozen=True):
     def of(cls, model: ModelInfo, *, tool_format: str | None = None, has_tools: bool = True) -> Dialect:
         """The model's own, or with the format named. Raises `InvalidParameter` for an unknown one."""
         known = _KNOWN.setdefault(model.tokenizer, {})
-        key = (tool_format, has_tools)
+        parser = None if model.tool_parser is None else model.tool_parser.name
+        key = (tool_format, has_tools, model.thinking, model.chat_template, parser)
         if key not in known:
             known[key] = cls._infer(model, tool_format, has_tools=has_tools)
         return known[key]
