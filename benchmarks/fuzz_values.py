@@ -273,6 +273,7 @@ WORKING: Mapping[str, Maker] = {
     "presence_context_size": lambda rng: rng.choice([1, 20, 10**6]),
     "frequency_context_size": lambda rng: rng.choice([1, 20, 10**6]),
     "stop": _stop,
+    "stop_in_thinking": lambda rng: rng.random() < 0.5,
     "default_stops": lambda rng: rng.random() < 0.5,
     "min_tokens": _length,
     "logit_bias": _bias,

@@ -115,6 +115,8 @@ WRONG: list[tuple[str, object]] = [
     ("presence_context_size", 0),
     ("frequency_context_size", -1),
     ("default_stops", 1),
+    ("stop_in_thinking", 1),
+    ("stop_in_thinking", None),
     ("stop", ""),
     ("stop", ["a", ""]),
     ("stop", [VOCAB]),

@@ -22,7 +22,19 @@ NAMES = [
     *("f", "_", "get_weather", "getWeather", "x" * 128, "a.b", "a.b_c.d", "a-b", "1a", "0", "-", "-a", "a-", "."),
     *("..", ".a", "a.", "a..b", "9.9", "1e5", "é", "日本", "ﬁ", "ª", "for", "None", "True", "a.None", "true", "null"),
     *("all", "assistant", "user", "system", "functions", "functions.f", "functions.functions.f", "tools.f", "function"),
-    *("name", "arguments", "parameters", "json", "call", "tool_call", "analysis", "commentary", "final", "python", "to"),
+    *(
+        "name",
+        "arguments",
+        "parameters",
+        "json",
+        "call",
+        "tool_call",
+        "analysis",
+        "commentary",
+        "final",
+        "python",
+        "to",
+    ),
 ]
 MODEL = msgspec.structs.replace(Scripted().load(), thinking=None)
 

@@ -12,7 +12,18 @@ import msgspec
 import pytest
 from callcorpus import TOOLS
 
-from greenroom import ChatParser, Chunk, Info, Reasoning, RejectedToolCall, Runtime, Scripted, Tool, ToolCall
+from greenroom import (
+    ChatParser,
+    Chunk,
+    GenerateParameters,
+    Info,
+    Reasoning,
+    RejectedToolCall,
+    Runtime,
+    Scripted,
+    Tool,
+    ToolCall,
+)
 from greenroom.errors import InvalidParameter, NotSupported
 from greenroom.parsing.structure import structures
 
@@ -196,6 +207,37 @@ async def test_a_stop_string_ends_the_text_in_front_of_a_call() -> None:
     (rejected,) = [event for event in result.events if isinstance(event, RejectedToolCall)]
     assert rejected.raw == CALL[: CALL.index('"b"')]
     assert result.info.stop_detail == "stop_string"
+
+
+@pytest.mark.parametrize(
+    ("options", "thought", "said", "met"),
+    [
+        ({"stop": "\n\n"}, "a\n\nb", "Yes.", "\n\n"),
+        ({"stop": "\n\n", "stop_in_thinking": True}, "a", "", "\n\n"),
+        ({"stop": "</think>", "stop_in_thinking": True}, "a\n\nb", "", "</think>"),
+        ({"stop": "No", "stop_in_thinking": True}, "a\n\nb", "Yes.\n\n", "No"),
+        ({"stop": "\n\n", "stop_in_thinking": True, "reasoning": "drop"}, "", "", "\n\n"),
+        ({"stop": "b<", "stop_in_thinking": True, "reasoning": "text"}, "", "<think>a\n\n", "b<"),
+    ],
+)
+async def test_a_stop_string_counts_in_thoughts_where_it_shall(
+    options: dict[str, Any], thought: str, said: str, met: str
+) -> None:
+    """In a stream, in a generator, and in a copy of one."""
+    async with Runtime(backend=Scripted("<think>a\n\nb</think>Yes.\n\nNo.")) as runtime:
+        result = await runtime.generate("x", **options).collect()
+        own = {name: value for name, value in options.items() if name.startswith("stop")}
+        drawn = GenerateParameters(reasoning=options.get("reasoning", "events"))
+        async with runtime.context() as context:
+            generator = context.user("x").cue().generate(drawn, **own)
+            copy = await generator.fork()
+            told = [[event async for event in each.events()] for each in (generator, copy)]
+    for events in (result.events, *told):
+        assert "".join([event.text for event in events if isinstance(event, Reasoning)]) == thought
+        assert "".join([event.text for event in events if isinstance(event, Chunk)]) == said
+    for info in (result.info, *[events[-1] for events in told]):
+        assert isinstance(info, Info)
+        assert (info.stop_detail, info.stop_sequence) == ("stop_string", met)
 
 
 async def test_a_call_cut_by_max_tokens_is_rejected() -> None:

@@ -357,6 +357,7 @@ CONTEXT_OPTIONS = (
     "draft_model",
     "seed",
     "default_stops",
+    "stop_in_thinking",
     "tools",
     "tool_choice",
     "tool_format",

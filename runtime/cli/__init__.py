@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--max-tokens", type=int)
     loading.add_sampling_options(generate)
     generate.add_argument("--stop", action="append", default=[], help="a string that ends the text; may be repeated")
+    generate.add_argument("--stop-in-thinking", action="store_true", help="such a string ends a thought too")
     chat = commands.add_parser("chat", help="a conversation in the terminal")
     chat.add_argument("--instructions", help="what the model is told first")
     chat.add_argument("--tool", action="append", default=[], metavar="MODULE:FUNCTION", help="may be repeated")

@@ -22,6 +22,7 @@ async def run(options: argparse.Namespace) -> int:
                 options.prompt,
                 template=False if options.raw else None,
                 stop=tuple(options.stop),
+                stop_in_thinking=options.stop_in_thinking,
                 **await request_overrides(runtime, options),
             ) as stream,
         ):

@@ -170,6 +170,7 @@ class Context(Closing):
         horizon: int | None = None,
         seed: int | None = None,
         default_stops: bool = True,
+        stop_in_thinking: bool = False,
         tools: Tools | None = None,
         tool_choice: str = "auto",
         tool_format: str | None = None,
@@ -177,10 +178,10 @@ class Context(Closing):
         """A generator from here on: nothing runs before its first step. See `Generator`.
 
         `stop` has token ids (and strings), beside the model's own stop tokens unless `default_stops=False`, which has
-        no effect beside a constraint: they are its end. What is given here beats what the sampler's
-        `GenerateParameters` say. Of `speculator`, `system_speculation` (guesses from what was said before) and
-        `draft_model` (another open `Runtime`) one may be used. Every step runs with `adapter`, if there is one; a draft
-        model guesses without it.
+        no effect beside a constraint: they are its end. In thoughts strings count with `stop_in_thinking` alone. What
+        is given here beats what the sampler's `GenerateParameters` say. Of `speculator`, `system_speculation` (guesses
+        from what was said before) and `draft_model` (another open `Runtime`) one may be used. Every step runs with
+        `adapter`, if there is one; a draft model guesses without it.
 
         With `tools`, calls in what the model writes become events, as in `Runtime.generate`, and `tool_choice` may
         force them. To show them to the model is the prompt's business: fill what `Runtime.prepare(..., tools=)` gives.
@@ -194,6 +195,8 @@ class Context(Closing):
             changes["stop"] = stop
         if default_stops is not True:
             changes["default_stops"] = default_stops
+        if stop_in_thinking is not False:
+            changes["stop_in_thinking"] = stop_in_thinking
         cursor = start(
             self._buffer,
             sampler,

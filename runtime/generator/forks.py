@@ -35,6 +35,7 @@ _OF_THE_GENERATION = (
     "seed",
     "max_tokens",
     "stop",
+    "stop_in_thinking",
     "default_stops",
     "timeout",
     "max_kv_size",

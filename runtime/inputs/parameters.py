@@ -52,7 +52,8 @@ class GenerateParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     that has no known length. `temperature` 0 is
     argmax. A penalty looks at the last `*_context_size` tokens of prompt and output. `seed` None draws one, which
     `Info.seed` reports. `stop` is a string, a token id, or a sequence of both: a stop string ends the text in front of
-    it, a stop id ends it like EOS. `default_stops=False` leaves the model's own stop tokens out. Before `min_tokens`
+    it, a stop id ends it like EOS. A stop string counts in the answer, with `stop_in_thinking` also in thoughts and
+    their markers. `default_stops=False` leaves the model's own stop tokens out. Before `min_tokens`
     tokens no stop id is drawn; a stop string ends the text all the same. `logprobs` asks for the drawn token's
     log-probability and that many of the likeliest (0: the drawn one only). `timeout` is in seconds from the submit.
     With `force_tokens`, tokens that a constraint forces are not drawn but fed at once; without, or with `logprobs`,
@@ -88,6 +89,7 @@ class GenerateParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     prefill_step_size: int | None = None
     stop: str | int | Sequence[str | int] = ()
     """Always a tuple once the struct is made."""
+    stop_in_thinking: bool = False
     default_stops: bool = True
     min_tokens: int = 0
     logit_bias: dict[int, float] | None = None
@@ -132,6 +134,7 @@ class ParameterOptions(TypedDict, total=False):
     frequency_context_size: int
     prefill_step_size: int | None
     stop: str | int | Sequence[str | int]
+    stop_in_thinking: bool
     default_stops: bool
     min_tokens: int
     logit_bias: dict[int, float] | None
@@ -205,6 +208,7 @@ def validate(parameters: GenerateParameters, *, vocab_size: int) -> None:
         if getattr(parameters, name) is not None:
             raise NotSupported(f"{name}=")
     choice("reasoning", parameters.reasoning, REASONING)
+    boolean("stop_in_thinking", parameters.stop_in_thinking)
     boolean("default_stops", parameters.default_stops)
     boolean("force_tokens", parameters.force_tokens)
     _validate_lengths(parameters)

@@ -30,7 +30,7 @@ class TextDecoder:
     With `keep_tokens` each chunk carries all tokens since the chunk before it. Where the text of a token is held back
     in part, its token goes with the first part; tokens that no text follows (those of a stop string) are in no chunk.
 
-    A stop string inside of a thought ends nothing.
+    A stop string inside of a thought ends nothing, unless `stop_in_thinking`.
 
     With a `reader` the text, freed of stop strings, becomes what the reader makes of it: thinking and calls beside
     chunks. The tokens of these are in no chunk.
@@ -43,6 +43,7 @@ class TextDecoder:
         stop_ids: frozenset[int],
         eos: frozenset[int],
         stop_strings: tuple[str, ...] = (),
+        stop_in_thinking: bool = False,
         keep_tokens: bool = False,
         reader: MessageReader | None = None,
     ) -> None:
@@ -51,6 +52,7 @@ class TextDecoder:
         self._stop_ids = stop_ids
         self._eos = eos
         self._scan = _Scan(_Automaton(stop_strings)) if stop_strings else None
+        self._stop_in_thinking = stop_in_thinking
         self._keep_tokens = keep_tokens
         self._tokens: list[Token] = []
         self._has_met = False
@@ -91,11 +93,11 @@ class TextDecoder:
         return told if self._reader is None else (*told, *self._with_tokens(self._reader.finish(reason)))
 
     def _scanned(self, text: str, scan: _Scan, pieces: list[Payload]) -> tuple[str, str | None]:
-        """The text that is free to go, and the stop string that ends it. A thought ends at none.
+        """The text that is free to go, and the stop string that ends it. A thought ends at none, unless it shall.
 
-        With a reader, what it makes of the text goes to `pieces`: where a thought begins it alone knows.
+        Where it does not, what the reader makes of the text goes to `pieces`: where a thought begins it alone knows.
         """
-        if self._reader is None:
+        if self._reader is None or self._stop_in_thinking:
             return scan.push(text)
         for character in text:
             if self._reader.is_thought(character):
@@ -109,7 +111,8 @@ class TextDecoder:
 
     def _rest(self) -> str:
         text = self._stream.flush()
-        if self._scan is not None and not (self._reader is not None and self._reader.is_thought(text[:1])):
+        counts = self._reader is None or self._stop_in_thinking or not self._reader.is_thought(text[:1])
+        if self._scan is not None and counts:
             text, met = self._scan.push(text)
             if met is None:
                 text += self._scan.held

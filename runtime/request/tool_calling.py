@@ -121,6 +121,7 @@ class ToolCalling(msgspec.Struct, frozen=True):
             stop_ids=stop_ids(options, model),
             eos=model.stop_tokens,
             stop_strings=stop_strings(options),
+            stop_in_thinking=options.stop_in_thinking,
             keep_tokens=options.logprobs is not None,
             reader=reader,
         )
