@@ -1,29 +1,20 @@
-"""How deep the rules of a grammar name each other, in Lark and GBNF."""
+"""How deep the rules of a grammar name each other."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from greenroom.constraints.bounds.chains import MOST_LEVELS, longest_chain
 from greenroom.constraints.bounds.lark_text import definitions
 from greenroom.errors import InvalidConstraint
 
-__all__ = ["check_gbnf", "check_lark"]
-
-_GBNF_TOKEN = re.compile(
-    r'#[^\n]*|"(?:[^"\\]|\\.)*"|\[(?:[^\]\\]|\\.)*\]|(?P<name>[\w-]+)(?P<is_head>\s*::=)?', re.DOTALL
-)
-MOST_GBNF_LEVELS = 200
-"""Rules of GBNF that name each other in a chain: their conversion takes time by the square of it, some seconds here."""
-MOST_GBNF_TEXT = 200_000
-"""Characters of GBNF."""
+__all__ = ["check_chain", "check_lark"]
 
 
 def check_lark(text: str) -> None:
     """Raise `InvalidConstraint` where rules or terminals of `text` name each other in chains that are too long."""
     rules = definitions(text)
-    _check_chain(
+    check_chain(
         [
             (rule.name, [part.text.lstrip("!?") for part in rule.body if part.kind in ("rule", "terminal")])
             for rule in rules
@@ -32,20 +23,7 @@ def check_lark(text: str) -> None:
     )
 
 
-def check_gbnf(text: str) -> None:
-    """The same for GBNF, and for a text that is too long."""
-    if len(text) > MOST_GBNF_TEXT:
-        raise InvalidConstraint(f"the GBNF has {len(text)} characters, at most {MOST_GBNF_TEXT} are possible")
-    rules: list[tuple[str, list[str]]] = []
-    for token in _GBNF_TOKEN.finditer(text):
-        if token["is_head"]:
-            rules.append((token["name"], []))
-        elif token["name"] and rules:
-            rules[-1][1].append(token["name"])
-    _check_chain(rules, MOST_GBNF_LEVELS)
-
-
-def _check_chain(rules: Sequence[tuple[str, Sequence[str]]], most: int) -> None:
+def check_chain(rules: Sequence[tuple[str, Sequence[str]]], most: int) -> None:
     """Raise `InvalidConstraint` where `rules`, each with the names in it, name each other in longer chains."""
     numbers = {name: number for number, (name, _) in enumerate(rules, 1)}
     edges: list[list[int]] = [list(range(1, len(rules) + 1))]  # from whichever rule is the start

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llguidance import LLMatcher
-from llguidance.gbnf_to_lark import gbnf_to_lark
 
-from greenroom.constraints.bounds.rule_bounds import check_gbnf
 from greenroom.constraints.constraint import GrammarConstraint
+from greenroom.constraints.gbnf.conversion import gbnf_to_lark
 from greenroom.constraints.grammar_text import literal
 from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.constraints.watch import watched
-from greenroom.errors import CompilersBusy, InvalidConstraint, shown
+from greenroom.errors import InvalidConstraint, shown
 
 __all__ = ["Choice", "Gbnf", "Lark", "Regex"]
 
@@ -52,23 +51,20 @@ class Lark(GrammarConstraint):
 
 @dataclass(frozen=True)
 class Gbnf(GrammarConstraint):
-    """The output is a `root` of a grammar in llama.cpp's GBNF, which is converted to Lark."""
+    """The output is a `root` of a grammar in llama.cpp's GBNF, and exactly that: rules may share characters.
+
+    `<think>` and `<[151667]>` are one token, by name or id, `!<think>` is any other. Where the grammar cannot be read,
+    `InvalidConstraint` names the line and shows the place, once it is compiled.
+    """
 
     text: str
 
     def __post_init__(self) -> None:
         _text(self, "text", self.text)
 
-    def grammar(self, vocabulary: Vocabulary) -> str:  # noqa: ARG002 - the same for all
+    def grammar(self, vocabulary: Vocabulary) -> str:
         """See `GrammarConstraint.grammar`."""
-        check_gbnf(self.text)
-        try:
-            text: str = watched(f"the GBNF {self.text[:60]!r}", lambda: gbnf_to_lark(self.text))
-        except (CompilersBusy, InvalidConstraint):
-            raise
-        except Exception as error:  # its errors have no base of their own
-            raise InvalidConstraint(f"the GBNF grammar cannot be read: {error}") from error
-        return text
+        return watched(f"the GBNF {self.text[:60]!r}", lambda: gbnf_to_lark(self.text, vocabulary))
 
 
 @dataclass(frozen=True, init=False)
