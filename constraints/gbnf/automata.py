@@ -8,8 +8,8 @@ from functools import cached_property, lru_cache
 
 from greenroom.constraints.gbnf.expressions import (
     CharSet,
-    Either,
     Expression,
+    OneOf,
     Repeated,
     Series,
     either,
@@ -65,7 +65,7 @@ class _Builder:
             return [place], [place], False
         if isinstance(expression, Series):
             return self._add_series(expression.members)
-        if isinstance(expression, Either):
+        if isinstance(expression, OneOf):
             ends = [self.add(part) for part in expression.members]
             firsts = [place for first, _, _ in ends for place in first]
             lasts = [place for _, last, _ in ends for place in last]

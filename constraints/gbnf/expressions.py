@@ -11,8 +11,8 @@ __all__ = [
     "EMPTY",
     "NEVER",
     "CharSet",
-    "Either",
     "Expression",
+    "OneOf",
     "Piece",
     "Repeated",
     "RuleName",
@@ -115,7 +115,7 @@ class Series(_Compound):
 
 
 @dataclass(frozen=True)
-class Either(_Compound):
+class OneOf(_Compound):
     """One of its parts; without any, no text at all."""
 
     members: tuple[Expression, ...]
@@ -152,7 +152,7 @@ class Piece(Expression):
 
 
 EMPTY = Series(())
-NEVER = Either(())
+NEVER = OneOf(())
 
 
 def char_set(ranges: Iterable[tuple[int, int]], *, is_negated: bool = False) -> Expression:
@@ -225,14 +225,14 @@ def either(parts: Iterable[Expression]) -> Expression:
     found: dict[Expression, None] = {}
     ranges: list[tuple[int, int]] = []
     for part in parts:
-        for each in part.members if isinstance(part, Either) else [part]:
+        for each in part.members if isinstance(part, OneOf) else [part]:
             if isinstance(each, CharSet):
                 ranges += each.ranges
             else:
                 found[each] = None
     if ranges:
         found = {char_set(ranges): None, **found}
-    return next(iter(found)) if len(found) == 1 else Either(tuple(found))
+    return next(iter(found)) if len(found) == 1 else OneOf(tuple(found))
 
 
 def repeated(inner: Expression, least: int, most: int | None) -> Expression:
@@ -258,7 +258,7 @@ def is_nullable(expression: Expression) -> bool:
     """Whether the empty text is among its texts; that of a rule is not looked into."""
     if isinstance(expression, Series):
         return all(map(is_nullable, expression.members))
-    if isinstance(expression, Either):
+    if isinstance(expression, OneOf):
         return any(map(is_nullable, expression.members))
     return isinstance(expression, Repeated) and (expression.least == 0 or is_nullable(expression.inner))
 
@@ -267,7 +267,7 @@ def without_empty(expression: Expression) -> Expression:
     """Its texts but for the empty one, for what names no rules."""
     if not is_nullable(expression):
         return expression
-    if isinstance(expression, Either):
+    if isinstance(expression, OneOf):
         return either(map(without_empty, expression.members))
     if isinstance(expression, Repeated):
         return repeated(expression.inner, 1, expression.most)
