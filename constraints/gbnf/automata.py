@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from greenroom.constraints.gbnf.expressions import (
+    Alternatives,
     CharSet,
     Expression,
-    OneOf,
     Repeated,
     Series,
     either,
@@ -65,7 +65,7 @@ class _Builder:
             return [place], [place], False
         if isinstance(expression, Series):
             return self._add_series(expression.members)
-        if isinstance(expression, OneOf):
+        if isinstance(expression, Alternatives):
             ends = [self.add(part) for part in expression.members]
             firsts = [place for first, _, _ in ends for place in first]
             lasts = [place for _, last, _ in ends for place in last]

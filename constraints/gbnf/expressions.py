@@ -10,9 +10,9 @@ __all__ = [
     "ANY",
     "EMPTY",
     "NEVER",
+    "Alternatives",
     "CharSet",
     "Expression",
-    "OneOf",
     "Piece",
     "Repeated",
     "RuleName",
@@ -115,7 +115,7 @@ class Series(_Compound):
 
 
 @dataclass(frozen=True)
-class OneOf(_Compound):
+class Alternatives(_Compound):
     """One of its parts; without any, no text at all."""
 
     members: tuple[Expression, ...]
@@ -152,7 +152,7 @@ class Piece(Expression):
 
 
 EMPTY = Series(())
-NEVER = OneOf(())
+NEVER = Alternatives(())
 
 
 def char_set(ranges: Iterable[tuple[int, int]], *, is_negated: bool = False) -> Expression:
@@ -225,14 +225,14 @@ def either(parts: Iterable[Expression]) -> Expression:
     found: dict[Expression, None] = {}
     ranges: list[tuple[int, int]] = []
     for part in parts:
-        for each in part.members if isinstance(part, OneOf) else [part]:
+        for each in part.members if isinstance(part, Alternatives) else [part]:
             if isinstance(each, CharSet):
                 ranges += each.ranges
             else:
                 found[each] = None
     if ranges:
         found = {char_set(ranges): None, **found}
-    return next(iter(found)) if len(found) == 1 else OneOf(tuple(found))
+    return next(iter(found)) if len(found) == 1 else Alternatives(tuple(found))
 
 
 def repeated(inner: Expression, least: int, most: int | None) -> Expression:
@@ -258,7 +258,7 @@ def is_nullable(expression: Expression) -> bool:
     """Whether the empty text is among its texts; that of a rule is not looked into."""
     if isinstance(expression, Series):
         return all(map(is_nullable, expression.members))
-    if isinstance(expression, OneOf):
+    if isinstance(expression, Alternatives):
         return any(map(is_nullable, expression.members))
     return isinstance(expression, Repeated) and (expression.least == 0 or is_nullable(expression.inner))
 
@@ -267,7 +267,7 @@ def without_empty(expression: Expression) -> Expression:
     """Its texts but for the empty one, for what names no rules."""
     if not is_nullable(expression):
         return expression
-    if isinstance(expression, OneOf):
+    if isinstance(expression, Alternatives):
         return either(map(without_empty, expression.members))
     if isinstance(expression, Repeated):
         return repeated(expression.inner, 1, expression.most)

@@ -13,8 +13,8 @@ from math import inf
 from greenroom.constraints.gbnf.expressions import (
     EMPTY,
     NEVER,
+    Alternatives,
     Expression,
-    OneOf,
     Repeated,
     RuleName,
     Series,
@@ -133,7 +133,7 @@ def _shortest(rules: Rules) -> dict[str, float]:
 def _shortest_of(expression: Expression, known: Mapping[str, float]) -> float:
     if isinstance(expression, RuleName):
         return known[expression.name]
-    if isinstance(expression, OneOf):
+    if isinstance(expression, Alternatives):
         return min((_shortest_of(part, known) for part in expression.members), default=inf)
     if isinstance(expression, Series):
         return sum(_shortest_of(part, known) for part in expression.members)
@@ -152,7 +152,7 @@ def _written(expression: Expression, done: Rules, fruitful: set[str], *, is_any:
     parts = [_written(part, done, fruitful, is_any=is_any) for part in expression.parts]
     if isinstance(expression, Series):
         return series(parts)
-    if isinstance(expression, OneOf):
+    if isinstance(expression, Alternatives):
         return either(parts)
     if isinstance(expression, Repeated):
         return repeated(parts[0], expression.least, expression.most)
@@ -224,7 +224,7 @@ def _linear(expression: Expression, circle: Mapping[str, object], *, is_last: bo
         return {}, expression
     if isinstance(expression, RuleName):
         return {expression.name: EMPTY}, NEVER
-    if isinstance(expression, OneOf):
+    if isinstance(expression, Alternatives):
         return _sum([_linear(part, circle, is_last=is_last) for part in expression.members])
     if isinstance(expression, Repeated) and expression.most == 1:
         return _sum([_linear(expression.inner, circle, is_last=is_last), ({}, EMPTY)])

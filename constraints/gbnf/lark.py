@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from greenroom.constraints.gbnf.expressions import (
     EMPTY,
+    Alternatives,
     CharSet,
     Expression,
-    OneOf,
     Piece,
     Repeated,
     RuleName,
@@ -49,7 +49,7 @@ class _Writer:
             return f"<[{'^' if expression.is_negated else ''}{','.join(map(str, expression.tokens))}]>"
         if isinstance(expression, Series):
             return " ".join(map(self.rule, expression.members)) or '""'
-        if isinstance(expression, OneOf):
+        if isinstance(expression, Alternatives):
             return "(" + " | ".join(map(self.rule, expression.members)) + ")"
         assert isinstance(expression, Repeated)  # noqa: S101 - there is no other
         inner = self.rule(expression.inner)
@@ -83,8 +83,8 @@ def _regex(expression: Expression) -> str:
         return _class(expression)
     if isinstance(expression, Series):
         return "".join(_group(part) if _is_open(part) else _regex(part) for part in expression.members)
-    if isinstance(expression, OneOf):
-        rest = OneOf(tuple(part for part in expression.members if part != EMPTY))
+    if isinstance(expression, Alternatives):
+        rest = Alternatives(tuple(part for part in expression.members if part != EMPTY))
         if len(rest.members) < len(expression.members):
             return f"{_group(rest)}?"
         return "|".join(map(_regex, rest.members))
@@ -99,7 +99,7 @@ def _group(expression: Expression) -> str:
 
 def _is_open(expression: Expression) -> bool:
     """Whether what stands beside it would become a part of it."""
-    return isinstance(expression, OneOf) and EMPTY not in expression.members
+    return isinstance(expression, Alternatives) and EMPTY not in expression.members
 
 
 def _is_one(chars: CharSet) -> bool:

@@ -11,9 +11,9 @@ from greenroom.constraints.gbnf.expressions import (
     ANY,
     EMPTY,
     NEVER,
+    Alternatives,
     CharSet,
     Expression,
-    OneOf,
     Piece,
     Repeated,
     RuleName,
@@ -56,17 +56,17 @@ def _in_pieces(expression: Expression, named: Sequence[int]) -> Expression:
         return _piece(expression)
     if isinstance(expression, Series):
         return Series(tuple(_in_pieces(part, named) for part in _grouped(expression.members)))
-    if isinstance(expression, OneOf):
+    if isinstance(expression, Alternatives):
         regular = [part for part in expression.members if is_regular(part)]
         others = [_in_pieces(part, named) for part in expression.members if not is_regular(part)]
-        return OneOf((*([_piece(either(regular))] if regular else []), *others))
+        return Alternatives((*([_piece(either(regular))] if regular else []), *others))
     if isinstance(expression, Repeated):
         return Repeated(_in_pieces(expression.inner, named), expression.least, expression.most)
     if isinstance(expression, TokenName) and expression.is_negated:
         others = [
             TokenName((token,), is_negated=False, is_text=True) for token in named if (token,) != expression.tokens
         ]
-        return OneOf((TokenName(tuple(named), is_negated=True, is_text=True), *others))
+        return Alternatives((TokenName(tuple(named), is_negated=True, is_text=True), *others))
     return expression
 
 
@@ -88,7 +88,7 @@ def _grouped(parts: Iterable[Expression]) -> list[Expression]:
 
 def _piece(expression: Expression) -> Expression:
     """One lexeme, or none where it may be empty: llguidance's are never empty."""
-    if expression in (EMPTY, OneOf(())):
+    if expression in (EMPTY, Alternatives(())):
         return expression
     body = without_empty(expression)
     if body.size > _MOST_NODES and not isinstance(expression, CharSet):
@@ -100,8 +100,8 @@ def _split(expression: Expression) -> Expression:
     """A regular expression as its parts, a lexeme each."""
     if isinstance(expression, Series):
         return Series(tuple(map(_piece, expression.members)))
-    if isinstance(expression, OneOf):
-        return OneOf(tuple(map(_piece, expression.members)))
+    if isinstance(expression, Alternatives):
+        return Alternatives(tuple(map(_piece, expression.members)))
     if isinstance(expression, Repeated):
         return Repeated(_piece(expression.inner), expression.least, expression.most)
     return _piece(expression)
@@ -122,8 +122,8 @@ def _without(expression: Expression, doubtful: set[Piece]) -> Expression:
         return _split(expression.body) if expression in doubtful else expression
     if isinstance(expression, Series):
         return Series(tuple(_without(part, doubtful) for part in expression.members))
-    if isinstance(expression, OneOf):
-        return OneOf(tuple(_without(part, doubtful) for part in expression.members))
+    if isinstance(expression, Alternatives):
+        return Alternatives(tuple(_without(part, doubtful) for part in expression.members))
     if isinstance(expression, Repeated):
         return Repeated(_without(expression.inner, doubtful), expression.least, expression.most)
     return expression
@@ -162,7 +162,7 @@ class _Positions:
             return self._ends[expression.name]
         if isinstance(expression, Series):
             return self._walk_series(expression.members)
-        if isinstance(expression, OneOf):
+        if isinstance(expression, Alternatives):
             ends = [self._walk(part) for part in expression.members]
             firsts = {leaf: None for first, _, _ in ends for leaf in first}
             lasts = {leaf: None for _, last, _ in ends for leaf in last}
@@ -272,7 +272,7 @@ def _read_as_one(loop: Repeated) -> list[Piece]:
     """
     if loop.most is not None or loop.least > 1:
         return []
-    parts = loop.inner.members if isinstance(loop.inner, OneOf) else (loop.inner,)
+    parts = loop.inner.members if isinstance(loop.inner, Alternatives) else (loop.inner,)
     return [part for part in parts if isinstance(part, Piece) and _is_closed(part.body)]
 
 
