@@ -170,7 +170,7 @@ def test_a_schema_of_unions_in_unions_takes_no_time_without_end() -> None:
     node = {"anyOf": [{**way, "title": str(number)} for number in range(3)]}
     tool = Tool("deep", parameters={"type": "object", "properties": way["properties"], "$defs": {"node": node}})
     value: Any = "3"
-    for _ in range(7):
+    for _ in range(40):
         value = {"n": value}
     before = time.thread_time()
     event = Calls(Toolbox([tool])).event(Written("", {"name": "deep", "arguments": value}))

@@ -23,6 +23,7 @@ from typing import Any
 import jsonschema
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
+from greenroom.constraints.json_schemas.unions import UNIONS, each_once, takes
 from greenroom.constraints.watch import Watched
 from greenroom.errors import InvalidConstraint
 
@@ -84,7 +85,7 @@ class PatternValidator:
     def takes(self, value: Any, part: Any) -> bool:
         """Whether `value` fits `part` of the schema. Raises `PatternTimeout`."""
         with _deadline():
-            return bool(self._of(value, part)[0].is_valid(value))
+            return takes(self._of(value, part)[0], value)
 
     def _of(self, value: Any, part: Any) -> tuple[Any, dict[str, str]]:
         """A validator of `value` by `part`, and the patterns that it has in the place of others."""
@@ -97,9 +98,10 @@ class PatternValidator:
 
 @lru_cache(maxsize=16)
 def _checking_patterns(kind: Any) -> Any:
-    """The validators of `kind` with our patterns: a class, of which one is enough."""
+    """The validators of `kind` with our patterns and unions: a class, of which one is enough."""
     extend: Any = jsonschema.validators.extend
-    return extend(kind, {"pattern": _check_pattern})
+    unions = {word: check for word, check in UNIONS.items() if word in kind.VALIDATORS}
+    return extend(kind, {"pattern": _check_pattern, **unions})
 
 
 class _Spelling:
@@ -143,7 +145,8 @@ def _compile_all(patterns: Mapping[str, None]) -> dict[str, str]:
 def _deadline() -> Iterator[None]:
     token = _DEADLINE.set([time.monotonic() + _BUDGET])
     try:
-        yield
+        with each_once():
+            yield
     finally:
         _DEADLINE.reset(token)
 
