@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import dataclass
 from enum import Enum
 from types import SimpleNamespace
@@ -25,6 +26,7 @@ from greenroom import (
     ToolCall,
 )
 from greenroom.errors import InvalidParameter, NotSupported
+from greenroom.parsing.formats import registry
 from greenroom.parsing.structure import structures
 
 CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": 2}}\n</tool_call>'
@@ -337,6 +339,26 @@ async def test_a_thought_may_come_before_a_forced_call() -> None:
     call = next(event for event in result.events if isinstance(event, ToolCall))
     assert call.function.arguments == {"a": 1, "b": 2}
     assert result.info.constraint_complete
+
+
+async def test_no_parser_is_imported_on_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a format that is not ours, and so takes an import: not for forced calls, nor for a bound on thoughts."""
+    threads: list[threading.Thread] = []
+
+    def look(name: str) -> Any:
+        threads.append(threading.current_thread())
+        raise LookupError(name)
+
+    monkeypatch.setattr(registry, "library_format", look)
+    monkeypatch.setattr(registry, "names", lambda: ("json_tools",))
+    async with Runtime(backend=Scripted("x")) as runtime:
+        with pytest.raises(NotSupported, match="telegraph"):
+            runtime.generate("x", tools=TOOLS, tool_format="telegraph", tool_choice="required")
+        assert threads == []
+        with pytest.raises(InvalidParameter, match="telegraph"):
+            await runtime.generate("x", tools=TOOLS, tool_format="telegraph", thinking_tokens=3).collect()
+    assert threads
+    assert threading.current_thread() not in threads
 
 
 async def test_a_forced_call_stands_alone() -> None:

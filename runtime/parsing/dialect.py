@@ -14,7 +14,15 @@ from greenroom.inputs.tools import Toolbox
 from greenroom.parsing.channels import HarmonyReader
 from greenroom.parsing.formats import harmony
 from greenroom.parsing.formats.format import Format
-from greenroom.parsing.formats.registry import ALIASES, DEFAULT, HARMONY, check_names, find, infer_format
+from greenroom.parsing.formats.registry import (
+    ALIASES,
+    DEFAULT,
+    HARMONY,
+    check_names,
+    find,
+    infer_format,
+    writing_format,
+)
 from greenroom.parsing.marker_stream import Pieces
 from greenroom.parsing.message_reader import MessageReader, Style
 from greenroom.parsing.reader import Reader
@@ -58,13 +66,26 @@ class Dialect(msgspec.Struct, frozen=True):
         form = find(name or DEFAULT)
         return cls(form.name, form if has_tools or form.drops else None, thinking)
 
+    # For the event loop: no parser is imported for these, so that a format which is not ours is left to its own.
+
+    @classmethod
+    def of_thoughts(cls, model: ModelInfo, tool_format: str | None) -> Dialect:
+        """What there is to know of thoughts, without the format of calls."""
+        name = tool_format or infer_format(model) or DEFAULT
+        if ALIASES.get(name, name) == HARMONY:
+            return cls(HARMONY, None, None)
+        own = cls.of(model, has_tools=False)
+        return cls(name, None, own.thinking if own.name != HARMONY else infer_thinking(model))
+
     @staticmethod
     def check_names(model: ModelInfo, tool_format: str | None, tools: Toolbox) -> None:
-        """Raise `InvalidParameter` for a tool whose name the model's format, or the one named, cannot carry.
-
-        For the event loop: nothing is imported for it, so that a format which is not ours is left to its parser.
-        """
+        """Raise `InvalidParameter` for a tool whose name the model's format, or the one named, cannot carry."""
         check_names(tool_format or infer_format(model) or DEFAULT, tools)
+
+    @staticmethod
+    def check_writer(model: ModelInfo, tool_format: str | None) -> None:
+        """Raise `NotSupported` where nothing writes calls in the model's format, or the one named."""
+        writing_format(tool_format or infer_format(model) or DEFAULT)
 
     @property
     def is_plain(self) -> bool:

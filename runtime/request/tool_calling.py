@@ -67,6 +67,7 @@ class ToolCalling(msgspec.Struct, frozen=True):
         if self.is_forced and constraint is not None:
             raise NotSupported(f"tool_choice={self.choice!r} beside constrain=", "a forced call is a constraint itself")
         if self.is_forced:
+            Dialect.check_writer(model, self.tool_format)
             self.constraint(model, ())
 
     def constraint(self, model: ModelInfo, ids: Sequence[int]) -> Constraint:
@@ -91,7 +92,7 @@ class ToolCalling(msgspec.Struct, frozen=True):
         """
         if most is None:
             return None
-        dialect = Dialect.of(model, tool_format=self.tool_format)
+        dialect = Dialect.of_thoughts(model, self.tool_format)
         thinking = dialect.thinking
         if thinking is None:
             raise NotSupported("thinking_tokens=", "this model has no markers of thoughts")
