@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from greenroom.constraints.constraint import MOST_NESTED, CompiledConstraint, Compiler, Constraint
-from greenroom.constraints.json_schemas.json_schema import JsonSchema
+from greenroom.constraints.json_schemas.json_schema import AnyJson, JsonSchema
 from greenroom.constraints.kinds.all_of import All
 from greenroom.constraints.state import ConstraintState
 from greenroom.errors import InvalidConstraint, shown
 
-__all__ = ["constraint_of"]
+__all__ = ["constraint_of", "is_json"]
 
 
 def constraint_of(value: Any) -> Constraint:
@@ -25,6 +25,12 @@ def constraint_of(value: Any) -> Constraint:
     nothing, a new one a millisecond.
     """
     return _constraint_of(value, 0)
+
+
+def is_json(constraint: Constraint | None) -> bool:
+    """Whether all that it allows is JSON."""
+    given: Sequence[Constraint | None] = constraint.parts if isinstance(constraint, All) else (constraint,)
+    return any(isinstance(part, JsonSchema | AnyJson) for part in given)
 
 
 def _constraint_of(value: Any, level: int) -> Constraint:

@@ -139,6 +139,19 @@ class Vocabulary:
         row.flags.writeable = False
         return row
 
+    @cached_property
+    def ends(self) -> Bits:
+        """A mask row of the ids that end a turn. Do not write to it."""
+        row = np.zeros(self.words, np.uint32)
+        row[self._end_words] = self._end_bits
+        row.flags.writeable = False
+        return row
+
+    @cached_property
+    def sorted_words(self) -> Sequence[tuple[bytes, int]]:
+        """The bytes of each id that stands for something, and the id, in the order of the bytes."""
+        return sorted((word, token) for token, word in enumerate(self.bytes) if word)
+
     def end_only_where(self, accepting: npt.NDArray[np.bool_], rows: Bits, at: npt.NDArray[np.intp]) -> None:
         """Set the EOS bits of `rows[at[i]]` where `accepting[i]`, clear them elsewhere; `rows` is `[n, words]`."""
         where = (at[:, None], self._end_words)

@@ -242,13 +242,12 @@ class Runtime:
         the parameters of a generation, which beat `parameters`, and what follows; an unknown name is a `TypeError`.
         `thinking` turns the template's own switch for thoughts on or off, by whatever name it has; None leaves it.
         `constrain` says what may be written: a `Constraint`, a Python type (JSON of it), or a list of them, all of
-        which then hold.
+        which then hold. Beside `tools` it is the answer's, and the model may call instead.
 
         `tools` are functions, `Tool`s or schemas: the template shows them to the model, and its calls become `ToolCall`
         and `RejectedToolCall` events (ids as the prompt are run as they are). `tool_choice` "none" shows the tools and
         leaves calls as text; "required", or a tool's name, holds the model to calls whose arguments fit the schema,
-        behind its thought, and not beside `constrain`. `tool_format` names the format of calls where the model's own
-        is not the right one.
+        behind its thought. `tool_format` names the format of calls where the model's own is not the right one.
 
         With `context`, the prompt stands behind what that holds (a str as a user's message, followed by the cue), and
         what is generated is in it once the stream has ended.

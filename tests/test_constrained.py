@@ -386,9 +386,9 @@ async def test_any_json_is_json() -> None:
 
 
 async def test_a_marker_in_a_json_string_is_text() -> None:
-    """A stream of JSON has no thoughts and no calls, whatever its strings spell."""
+    """An answer in JSON has no thoughts and no calls, whatever its strings spell."""
     text = "<think> a <tool_call>"
-    async with Runtime(backend=Scripted("x")) as runtime:
+    async with Runtime(backend=Scripted(json.dumps(text))) as runtime:
         stream = runtime.generate("x", constrain=JsonSchema({"const": text}), tools=[len_of])
         events = (await stream.collect()).events
         assert {type(event) for event in events} == {Chunk}

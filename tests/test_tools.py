@@ -361,12 +361,10 @@ async def test_no_parser_is_imported_on_the_event_loop(monkeypatch: pytest.Monke
     assert threading.current_thread() not in threads
 
 
-async def test_a_forced_call_stands_alone() -> None:
-    """Beside another constraint, or of a tool that the format cannot write, it is refused at the call."""
+async def test_a_forced_call_that_cannot_be_is_refused_at_the_call() -> None:
+    """Of a tool that the format cannot write, or that there is not."""
     odd = [{"name": "odd", "parameters": {"type": "object", "properties": {"a b": {}}, "required": ["a b"]}}]
     async with Runtime(backend=Scripted("x")) as runtime:
-        with pytest.raises(NotSupported, match="constrain"):
-            runtime.generate("x", tools=TOOLS, tool_choice="required", constrain={"type": "object"})
         with pytest.raises(NotSupported, match="odd"):
             runtime.generate("x", tools=odd, tool_choice="required", tool_format="glm47")
         with pytest.raises(InvalidParameter, match="sub"):

@@ -30,42 +30,46 @@ class JsonCall:
     arguments: JsonSchema
     end: str
 
-    def rule(self, rules: Rules) -> str:
-        """The call, as a rule."""
-        return rules.rule(f"{rules.literal(self.begin)} {rules.json(self.arguments)} {rules.literal(self.end)}")
+    def rule(self, rules: Rules, opened: str = "") -> str:
+        """The call, as a rule; `opened` is a beginning of it that stands there already."""
+        return rules.rule(
+            f"{rules.literal(self.begin.removeprefix(opened))} {rules.json(self.arguments)} {rules.end(self.end)}"
+        )
 
 
 @dataclass(frozen=True)
 class NativeCall:
-    """A call of the tool `name`, written by the writer of that format, behind what is `opened` already."""
+    """A call of the tool `name`, written by the writer of that format."""
 
     tool_format: str
     name: str
     schema: str
-    opened: str
     writer: CallWriter = field(compare=False, repr=False)
 
-    def rule(self, rules: Rules) -> str:
-        """The call, as a rule. Raises `NotSupported` where the format has no way to write it."""
-        return self.writer.call(rules, self.name, json.loads(self.schema), self.opened)
+    def rule(self, rules: Rules, opened: str = "") -> str:
+        """See `JsonCall.rule`. Raises `NotSupported` where the format has no way to write it."""
+        return self.writer.call(rules, self.name, json.loads(self.schema), opened)
 
 
 @dataclass(frozen=True)
 class ForcedCalls(GrammarConstraint):
     """One call or several of `calls`, in front of them a thought between the two markers of `thinking`.
 
-    `is_thinking` says that the prompt has opened the thought: then it comes first, else it may.
+    `is_thinking` says that the prompt has opened the thought: then it comes first, else it may. `opened` is a beginning
+    of the first call that the prompt has already.
     """
 
     calls: tuple[JsonCall | NativeCall, ...]
     thinking: tuple[str, str] | None = None
     is_thinking: bool = False
+    opened: str = ""
 
     def grammar(self, vocabulary: Vocabulary) -> str:
         """See `GrammarConstraint.grammar`."""
         rules = Rules(vocabulary)
         call = rules.rule(" | ".join([each.rule(rules) for each in self.calls]))
-        return rules.text(f'{self._lead(rules)} {call} ("\\n"? {call})*')
+        first = call if not self.opened else " | ".join([each.rule(rules, self.opened) for each in self.calls])
+        return rules.text(f'{self._lead(rules)} ({first}) ("\\n"? {call})*')
 
     def _lead(self, rules: Rules) -> str:
         if self.thinking is None:

@@ -27,11 +27,11 @@ class JsonWriter(msgspec.Struct, frozen=True):
     end: str
 
     def head(self, name: str) -> str:
-        """What stands in front of the arguments of the tool `name`."""
+        """See `CallWriter.head`."""
         return self.begin.replace("{quoted}", json.dumps(name)).replace("{name}", name)
 
     def call(self, rules: Rules, name: str, schema: Mapping[str, Any], opened: str = "") -> str:
         """See `CallWriter.call`."""
         content = JsonSchema(with_bounds(schema), separators=(", ", ": "), lenient=True)
         begin = rules.literal(self.head(name).removeprefix(opened))
-        return rules.rule(f"{begin} {rules.json(content)} {rules.literal(self.end)}")
+        return rules.rule(f"{begin} {rules.json(content)} {rules.end(self.end)}")

@@ -39,6 +39,12 @@ class Rules:
         """This text; special tokens in it as such."""
         return token_literal(text, self._vocabulary)
 
+    def end(self, text: str) -> str:
+        """This text behind a call, up to a token that ends the turn: nothing follows that, and no grammar draws it."""
+        ids = self._vocabulary.special_tokens
+        ends = [name for name in ids if ids[name] in self._vocabulary.eos and text.endswith(name)]
+        return self.literal(text.removesuffix(max(ends, key=len, default="")))
+
     def special(self, text: str) -> bool:
         """Whether `text` is one special token."""
         return text in self._vocabulary.special_tokens

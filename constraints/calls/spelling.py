@@ -38,11 +38,15 @@ class Spelling(msgspec.Struct, frozen=True, kw_only=True):
     empty: str | None = None
     can_key: Callable[[str], object] = re.compile(r"[^\s<>\"'=]+").fullmatch
 
+    def head(self, name: str) -> str:
+        """See `CallWriter.head`."""
+        return self.begin.replace("{name}", name)
+
     def call(self, rules: Rules, name: str, schema: Mapping[str, Any], opened: str = "") -> str:
         """See `CallWriter.call`."""
         begin, end = (
-            rules.literal(self.begin.replace("{name}", name).removeprefix(opened)),
-            rules.literal(self.end),
+            rules.literal(self.head(name).removeprefix(opened)),
+            rules.end(self.end),
         )
         calls: list[str] = []
         for items in self._ways(rules, schema):

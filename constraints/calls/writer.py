@@ -13,6 +13,9 @@ __all__ = ["CallWriter"]
 class CallWriter(Protocol):
     """Writes calls of one tool at a time."""
 
+    def head(self, name: str) -> str:
+        """What stands in front of the arguments of the tool `name`, where it has any."""
+
     def call(self, rules: Rules, name: str, schema: Mapping[str, Any], opened: str = "") -> str:
         """A call of the tool `name`, with arguments by `schema`, as a rule.
 

@@ -13,7 +13,7 @@ from greenroom.constraints.state import Bits, CompositeState, ConstraintState, p
 from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.errors import InvalidConstraint, shown
 
-__all__ = ["Lazy", "LazyState", "Trigger"]
+__all__ = ["CROSSES", "Lazy", "LazyState", "Trigger", "without"]
 
 CROSSES = -1
 """The position after a token that completes the string and goes on."""
@@ -64,18 +64,18 @@ class Trigger:
     def _build_masks(self) -> None:
         """No token goes past the end from further away than it is long: the positions before share one mask."""
         crossing = self._crossing()
-        self._anywhere = _without(self.vocabulary.known, crossing.get(0, []))
+        self._anywhere = without(self.vocabulary.known, crossing.get(0, []))
         nearest = min((position for position in crossing if position), default=self.end)
         for position in range(nearest, self.end):
             # What has been read ends as the string begins, in several ways: the next longest has its mask already.
             shorter = self._masks.get(self._borders[position], self._anywhere)
-            mask = _without(shorter, crossing[position])
+            mask = without(shorter, crossing[position])
             if mask is not self._anywhere:
                 self._masks[position] = mask
 
     def _crossing(self) -> dict[int, list[int]]:
         """For each position, the tokens that continue the string there, complete it and go on; at 0, that hold it."""
-        words = sorted((word, token) for token, word in enumerate(self.vocabulary.bytes) if word)
+        words = self.vocabulary.sorted_words
         inside = [token for word, token in words if 0 <= word.find(self._text) < len(word) - self.end]
         crossing = {0: inside}
         longest = max((len(word) for word, _ in words), default=0)
@@ -100,7 +100,7 @@ def _borders(text: bytes) -> list[int]:
     return borders
 
 
-def _without(mask: Bits, tokens: list[int]) -> Bits:
+def without(mask: Bits, tokens: list[int]) -> Bits:
     """The mask without `tokens`; itself where there are none."""
     if not tokens:
         return mask

@@ -44,8 +44,9 @@ async def _constrain(generation: Generation, more: Constraint) -> Generation:
     config = generation.config
     constraint = constraint_of([config.constraint, more]) if config.constraint is not None else more
     parameters = msgspec.structs.replace(config.parameters, default_stops=True)
-    config = replace(config, parameters=parameters, constraint=constraint, compiled=None)
-    config = await config.client.prepare(config.compile)
+    wanted = replace(config, parameters=parameters, constraint=constraint, compiled=None)
+    prompt = generation.tokens[: generation.start]
+    config = await config.client.prepare(lambda: wanted.for_prompt(prompt).compile())
     matcher = config.compiled.start() if config.compiled is not None else None
     if matcher is not None and generation.output:
         follow(matcher, generation.output, config.model.vocab_size)

@@ -253,7 +253,7 @@ def _restore(path: Path, session: Session, described: _Generation, tokens: tuple
         version = None if adapter is None else version_of(adapter, client)
         config = GenerationConfig(client, parameters, constraint, calling=calling, budget=budget, adapter=version)
         decoder = config.decoder(tokens[:start], seed)
-        config = config.compile()
+        config = replace(config.for_prompt(tokens[:start]), budget=budget).compile()
     except (InvalidRequest, NotSupported, RecursionError) as cause:
         raise InvalidSnapshot(f"{path} has a generation that cannot go on here: {cause}") from cause
     matcher = None if config.compiled is None else config.compiled.start()

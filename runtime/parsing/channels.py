@@ -38,8 +38,13 @@ _LONGEST_HEAD = 512
 class HarmonyReader:
     """A `MessageReader` of channels. `tools` None: calls are not looked for, and are text."""
 
-    def __init__(self, tools: Toolbox | None, *, style: Style = "events", salt: str | None = None) -> None:
+    def __init__(
+        self, tools: Toolbox | None, *, style: Style = "events", salt: str | None = None, answers: bool = False
+    ) -> None:
         self._tools = tools
+        self._answers = answers
+        """The message behind the thought is a call or an answer, and that is text to its end."""
+        self._is_answer = False
         self._style: Style = style
         self._calls = Calls(tools if tools is not None else Toolbox(()), salt=salt)
         self._held = ""
@@ -56,12 +61,12 @@ class HarmonyReader:
     def feed(self, text: str) -> list[Piece]:
         """See `MessageReader.feed`."""
         self._held += text
-        while (match := _ANY.search(self._held)) is not None:
+        while not self._is_answer and (match := _ANY.search(self._held)) is not None:
             self._text(self._held[: match.start()])
             self._held = self._held[match.end() :]
             self._mark(match.group())
         free = len(self._held)
-        for start in range(max(0, free - 12), free):
+        for start in () if self._is_answer else range(max(0, free - 12), free):
             if any(mark.startswith(self._held[start:]) for mark in MARKS):
                 free = start
                 break
@@ -108,6 +113,7 @@ class HarmonyReader:
             self._in_head = False
             self._body = ""
             self._head += mark
+            self._is_answer = self._answers and self._kind() == "text"
         elif mark in _ENDS:
             if self._in_head:
                 self._drop_header()

@@ -13,7 +13,7 @@ from greenroom.errors import InvalidParameter
 from greenroom.inputs.tools import Toolbox
 from greenroom.parsing.channels import HarmonyReader
 from greenroom.parsing.formats import harmony
-from greenroom.parsing.formats.format import Format
+from greenroom.parsing.formats.format import AnswerMarks, Format
 from greenroom.parsing.formats.registry import (
     ALIASES,
     DEFAULT,
@@ -97,16 +97,26 @@ class Dialect(msgspec.Struct, frozen=True):
         return Pieces(tokenizer, self._markers(has_tools=has_tools))
 
     def reader(
-        self, tools: Toolbox | None, *, style: Style = "events", salt: str | None = None, prompt_tail: str = ""
+        self,
+        tools: Toolbox | None,
+        *,
+        style: Style = "events",
+        salt: str | None = None,
+        prompt_tail: str = "",
+        answers: bool = False,
     ) -> MessageReader:
-        """Reads one message. `prompt_tail` is the prompt's last text: what it opened is open from the beginning."""
+        """Reads one message. `prompt_tail` is the prompt's last text: what it opened is open from the beginning.
+
+        `answers`: the message is calls or an answer, as `answer_routes` has it.
+        """
         if style not in STYLES:
             raise InvalidParameter("reasoning", style, "'events', 'text' or 'drop'")
         reader: MessageReader
         if self.name == HARMONY:
-            reader = HarmonyReader(tools, style=style, salt=salt)
+            reader = HarmonyReader(tools, style=style, salt=salt, answers=answers)
         else:
-            reader = Reader(self.form, self.thinking, tools, style=style, salt=salt)
+            marks = AnswerMarks.of(self.form, tools) if answers and self.form is not None else None
+            reader = Reader(self.form, self.thinking, tools, style=style, salt=salt, answer=marks)
         opened_markers = self.opened_markers(prompt_tail)
         if opened_markers:
             reader = copy(reader)

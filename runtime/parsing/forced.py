@@ -37,20 +37,20 @@ def forced_calls(
     """
     form, box = writing_format(tool_format), Toolbox(tools)
     form.check_names(box)
-    calls = tuple([_call(form, tool, opened) for tool in box.select(name)])
+    calls = tuple([_call(form, tool) for tool in box.select(name)])
     for call in calls:
         if isinstance(call, NativeCall):
             call.rule(Rules(_no_vocabulary()))
-    return ForcedCalls(calls, thinking, is_thinking)
+    return ForcedCalls(calls, thinking, is_thinking, opened)
 
 
-def _call(form: Format, tool: Tool, opened: str) -> JsonCall | NativeCall:
+def _call(form: Format, tool: Tool) -> JsonCall | NativeCall:
     schema = with_bounds(tool.parameters)
     if isinstance(form.writer, JsonWriter):
         content = JsonSchema(schema, separators=(", ", ": "), lenient=True)
-        return JsonCall(form.writer.head(tool.name).removeprefix(opened), content, form.writer.end)
+        return JsonCall(form.writer.head(tool.name), content, form.writer.end)
     assert form.writer is not None  # noqa: S101 - it is one that writes
-    return NativeCall(form.name, tool.name, json.dumps(schema), opened, form.writer)
+    return NativeCall(form.name, tool.name, json.dumps(schema), form.writer)
 
 
 @cache

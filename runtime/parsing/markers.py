@@ -22,7 +22,7 @@ class Marker(NamedTuple):
     """
 
     text: str
-    kind: Literal["call", "close", "drop", "think"]
+    kind: Literal["answer", "call", "close", "drop", "think"]
     where: Literal["anywhere", "line", "start"] = "anywhere"
 
 

@@ -7,7 +7,8 @@ for where a `Chunk` or a `Reasoning` ends and the next one begins.
     text -- a call's marker ----> call ------ its end ---------> text
 
 White space around the markers of thinking belongs to them. White space between two calls belongs to the second one's
-`raw`. Nothing else is dropped but the markers.
+`raw`. Nothing else is dropped but the markers. Where the message is calls or an answer, what begins as none of the
+others is the answer, and text to its end.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from greenroom.inputs.tools import Toolbox
 from greenroom.parsing.call_bodies import Written
 from greenroom.parsing.call_frames import CallFrame, FrameState
 from greenroom.parsing.calls import Calls
-from greenroom.parsing.formats.format import Format
+from greenroom.parsing.formats.format import AnswerMarks, Format
 from greenroom.parsing.markers import BLANK, Marker, Markers
 from greenroom.parsing.message_reader import Piece, Style
 from greenroom.parsing.thinking import Thinking
@@ -39,14 +40,20 @@ class Reader:
         *,
         style: Style = "events",
         salt: str | None = None,
+        answer: AnswerMarks | None = None,
     ) -> None:
+        self._answer = answer
+        """What tells calls from the answer, where the message is one or the other."""
+        self._is_answer = False
         self._form = form if tools is not None else None
         self._tools = tools if tools is not None else Toolbox(())
         self._thinking = thinking
         self._style: Style = style
         ways = {} if form is None else {"nine": form.nine, "keeps_ids": form.keeps_ids}
         self._calls = Calls(self._tools, salt=salt, **ways)
-        self._markers = Markers(_markers(self._form, form, thinking))
+        self._markers = Markers(
+            _markers(self._form, form, thinking) if answer is None else _first_markers(answer, thinking)
+        )
         self._is_over = False
         """A call broke: what follows it is none."""
         self._is_mention = False
@@ -99,6 +106,8 @@ class Reader:
                 goes_on = self._step_call(final)
             elif self._is_thinking:
                 goes_on = self._step_thinking(final)
+            elif self._is_answer and self._answer is not None:
+                goes_on = self._step_answer(self._answer.end)
             else:
                 goes_on = self._step_text(final)
             if not goes_on:
@@ -112,6 +121,9 @@ class Reader:
         """Take what is sure to be text out of what is held; whether a marker was met."""
         blank = self._blank if self._after_call else BLANK
         found = self._markers.find(self._held, before=self._before, final=final is not None, blank=blank)
+        if self._answer is not None and self._held[: found.free].strip(blank):
+            self._is_answer = True
+            return True
         text, self._held = self._held[: found.free], self._held[found.free :]
         if found.marker is not None and found.marker.kind == "call":
             self._open_call(text, found.marker)
@@ -126,8 +138,21 @@ class Reader:
         self._held = self._held[len(found.marker.text) :]
         if found.marker.kind == "think":
             self._is_thinking = self._skips = True
+        self._is_answer = found.marker.kind == "answer"
         self._verbatim(found.marker)
         return True
+
+    def _step_answer(self, end: str) -> bool:
+        """Take what is held for the answer's, but for the marker that may stand behind it."""
+        text, self._held = self._held, ""
+        if self._is_final:
+            text = text.removesuffix(end)
+        else:
+            starts = range(max(0, len(text) - len(end)), len(text))
+            place = next((start for start in starts if end.startswith(text[start:])), len(text))
+            text, self._held = text[:place], text[place:]
+        self._tell(self._between_calls(text, is_over=True))
+        return False
 
     def _may_drop(self, text: str, marker: Marker, final: StopReason | None) -> bool:
         """Whether a marker that ends no call means nothing: at the answer's ends, or behind a call."""
@@ -254,7 +279,8 @@ class Reader:
             self._lead = ""
             self._tell(whole)
         self._after_call = self._skips = False
-        self._frame = self._form.frame(marker.text, self._tools.names())
+        opening = marker.text if self._answer is None else self._answer.openings[marker.text]
+        self._frame = self._form.frame(opening, self._tools.names())
 
     def _step_call(self, final: StopReason | None) -> bool:
         """Give what is held to the frame; whether that has ended, or was no call."""
@@ -333,6 +359,13 @@ def _markers(active: Format | None, form: Format | None, thinking: Thinking | No
     if thinking is None:
         return opens + drops
     return (*opens, *drops, Marker(thinking.start, "think", "start"), Marker(thinking.end, "drop"))
+
+
+def _first_markers(answer: AnswerMarks, thinking: Thinking | None) -> tuple[Marker, ...]:
+    """Those that count in front of an answer."""
+    opens = tuple(Marker(text, "call") for text in answer.openings)
+    begins = (Marker(answer.begin, "answer"),) if answer.begin else ()
+    return opens + begins + (() if thinking is None else (Marker(thinking.start, "think", "start"),))
 
 
 def _free(text: str, marker: str) -> int:

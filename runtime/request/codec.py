@@ -11,9 +11,6 @@ from dataclasses import fields
 
 import msgspec
 
-from greenroom.constraints.calls.forced import ForcedCalls, JsonCall, NativeCall
-from greenroom.constraints.calls.json_writer import JsonWriter
-from greenroom.constraints.calls.writer import CallWriter
 from greenroom.constraints.constraint import Constraint, GrammarConstraint
 from greenroom.constraints.grammar_text import regex_unescape
 from greenroom.constraints.json_schemas.json_schema import AnyJson, JsonSchema
@@ -25,8 +22,6 @@ from greenroom.constraints.kinds.struct_tag import StructTag, Tag
 from greenroom.constraints.state import ConstraintState
 from greenroom.errors import InvalidConstraint, NotSupported, shown
 from greenroom.files.json_depth import check_json_depth
-from greenroom.parsing.formats.registry import writing_format
-from greenroom.parsing.thinking import Thinking
 
 __all__ = ["Budget", "Source", "budget_from", "budget_of", "constraint_from", "source_of"]
 
@@ -91,26 +86,7 @@ class _All(_Source, frozen=True, tag="all"):
     parts: tuple[Source, ...]
 
 
-class _JsonCall(_Source, frozen=True, tag="json_call"):
-    begin: str
-    arguments: _Schema
-    end: str
-
-
-class _NativeCall(_Source, frozen=True, tag="spelt_call"):
-    tool_format: str
-    name: str
-    schema: str
-    opened: str
-
-
-class _Calls(_Source, frozen=True, tag="forced_calls"):
-    calls: tuple[_JsonCall | _NativeCall, ...]
-    thinking: Thinking | None
-    is_thinking: bool
-
-
-Source = _Regex | _Lark | _Gbnf | _AnyJson | Budget | _Schema | _Choice | _Tags | _Lazy | _All | _Calls
+Source = _Regex | _Lark | _Gbnf | _AnyJson | Budget | _Schema | _Choice | _Tags | _Lazy | _All
 """A constraint in a file."""
 
 _PLAIN: dict[type[Constraint], type[_Source]] = {
@@ -138,7 +114,7 @@ def source_of(constraint: Constraint) -> Source:
     raise NotSupported(f"a file of a generation under {name}", "that constraint is code: it is not in the file")
 
 
-_NESTED = frozenset({JsonSchema, Choice, StructTag, Lazy, All, ForcedCalls})
+_NESTED = frozenset({JsonSchema, Choice, StructTag, Lazy, All})
 
 
 def _compound_source(constraint: Constraint) -> Source:
@@ -153,17 +129,8 @@ def _compound_source(constraint: Constraint) -> Source:
             return _Lazy(trigger, source_of(inner))
         case All(parts=parts):
             return _All(tuple([source_of(part) for part in parts]))
-        case ForcedCalls(calls=calls, thinking=thinking, is_thinking=is_thinking):
-            marks = None if thinking is None else Thinking(*thinking)
-            return _Calls(tuple([_call(call) for call in calls]), marks, is_thinking)
         case _:
             raise NotSupported(f"a file of a generation under {shown(constraint)}")
-
-
-def _call(call: JsonCall | NativeCall) -> _JsonCall | _NativeCall:
-    if isinstance(call, JsonCall):
-        return _JsonCall(call.begin, _schema(call.arguments), call.end)
-    return _NativeCall(call.tool_format, call.name, call.schema, call.opened)
 
 
 def _schema(schema: JsonSchema) -> _Schema:
@@ -191,8 +158,6 @@ def _compound(source: Source) -> Constraint:
             return Lazy(trigger, constraint_from(inner))
         case _All(parts=parts):
             return All(*[constraint_from(part) for part in parts])
-        case _Calls(calls=calls, thinking=thinking, is_thinking=is_thinking):
-            return ForcedCalls(tuple([_call_from(call) for call in calls]), thinking, is_thinking)
         case _:
             raise InvalidConstraint(f"{shown(source)} is no constraint of ours")
 
@@ -212,28 +177,6 @@ def _tag_from(tag: _Tag) -> Tag:
     if not isinstance(content, GrammarConstraint):
         raise InvalidConstraint(f"{shown(content)} is no content of a tag")
     return Tag(tag.begin, content, tag.end, tag.trigger)
-
-
-def _call_from(call: _JsonCall | _NativeCall) -> JsonCall | NativeCall:
-    if isinstance(call, _JsonCall):
-        return JsonCall(call.begin, _schema_from(call.arguments), call.end)
-    writer = _writer(call.tool_format)
-    try:
-        check_json_depth(call.schema.encode())
-        msgspec.json.decode(call.schema, type=dict[str, msgspec.Raw])
-    except ValueError as cause:
-        raise InvalidConstraint(f"the schema of the call {call.name!r} is no JSON object: {cause}") from cause
-    return NativeCall(call.tool_format, call.name, call.schema, call.opened, writer)
-
-
-def _writer(tool_format: str) -> CallWriter:
-    try:
-        writer = writing_format(tool_format).writer
-    except NotSupported:
-        writer = None
-    if writer is None or isinstance(writer, JsonWriter):
-        raise InvalidConstraint(f"{tool_format!r} is no format of calls that we can spell")
-    return writer
 
 
 def _schema_from(source: _Schema) -> JsonSchema:

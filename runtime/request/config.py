@@ -10,8 +10,8 @@ import msgspec
 
 from greenroom.actors.decoder import Decoder
 from greenroom.backends.protocol import KvOptions, ModelInfo
+from greenroom.constraints.coercion import is_json
 from greenroom.constraints.constraint import CompiledConstraint, Constraint
-from greenroom.constraints.json_schemas.json_schema import AnyJson, JsonSchema
 from greenroom.constraints.kinds.all_of import All
 from greenroom.constraints.kinds.reasoning_budget import ReasoningBudget
 from greenroom.errors import InvalidParameter, InvalidPrompt, PromptTooLong
@@ -48,20 +48,26 @@ class Calling(Protocol):
     def check(self, constraint: Constraint | None, model: ModelInfo) -> None:
         """Raise what can be known without the prompt."""
 
-    def constraint(self, model: ModelInfo, ids: Sequence[int]) -> Constraint:
-        """The calls that are forced, behind the prompt's `ids`."""
+    def tells_answers(self, constraint: Constraint | None) -> bool:
+        """Whether `constraint` is one of the answer alone, beside which there may be calls."""
+
+    def constraint(self, given: Constraint | None, model: ModelInfo, ids: Sequence[int]) -> Constraint | None:
+        """What may be written behind the prompt's `ids`, where calls have a say in it beside what is `given`."""
 
     def budget(self, most: int | None, model: ModelInfo, ids: Sequence[int]) -> ReasoningBudget | None:
         """A bound of `most` tokens on each thought behind the prompt's `ids`."""
 
-    def decoder(self, options: GenerateParameters, model: ModelInfo, ids: Sequence[int], seed: int) -> Decoder:
+    def decoder(
+        self, options: GenerateParameters, model: ModelInfo, ids: Sequence[int], seed: int, *, answers: bool
+    ) -> Decoder:
         """The decoder of what is written behind the prompt's `ids`."""
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationConfig:
-    """`parameters` hold the sampler too; `compiled` is the constraint's, once somebody has waited for it.
+    """`parameters` hold the sampler too; `compiled` is the whole constraint's, once somebody has waited for it.
 
+    `constraint` is what the user said; `routed` what comes of that where calls have a say in it, known with the prompt.
     `calling` says which calls are looked for in what the model writes (None: all of it is text), `budget` how long its
     thoughts may be.
     """
@@ -74,6 +80,7 @@ class GenerationConfig:
     budget: ReasoningBudget | None = None
     adapter: AdapterVersion | None = None
     """What `parameters.adapter` was when it was made: a handle may have a newer one by now."""
+    routed: Constraint | None = None
 
     @staticmethod
     def of(
@@ -131,15 +138,9 @@ class GenerationConfig:
         return self.is_constrained or self.parameters.thinking_tokens is not None
 
     @property
-    def is_json(self) -> bool:
-        """Whether the whole output is JSON."""
-        given = self.constraint.parts if isinstance(self.constraint, All) else (self.constraint,)
-        return any(isinstance(part, JsonSchema | AnyJson) for part in given)
-
-    @property
     def whole_constraint(self) -> Constraint | None:
         """What the output obeys, its thoughts' lengths included."""
-        given = [part for part in (self.constraint, self.budget) if part is not None]
+        given = [part for part in (self.routed or self.constraint, self.budget) if part is not None]
         return All(*given) if len(given) > 1 else given[0] if given else None
 
     def check_prompt(self, tokens: Sequence[int]) -> None:
@@ -160,9 +161,9 @@ class GenerationConfig:
         """With what a prompt says of the constraint: which calls are forced, and whether a thought is open."""
         if self.calling is None:
             return self
-        constraint = self.calling.constraint(self.model, prompt) if self.calling.is_forced else self.constraint
+        routed = self.calling.constraint(self.constraint, self.model, prompt)
         budget = self.calling.budget(self.parameters.thinking_tokens, self.model, prompt)
-        return replace(self, constraint=constraint, budget=budget)
+        return replace(self, routed=routed, budget=budget)
 
     def compile(self) -> GenerationConfig:
         """With the constraint compiled. Not on the event loop. Raises `InvalidConstraint`."""
@@ -176,8 +177,9 @@ class GenerationConfig:
 
         JSON from the first token on has no thoughts and no calls: a marker in it is a part of a string.
         """
-        if self.calling is not None and not self.is_json:
-            return self.calling.decoder(self.parameters, self.model, prompt, seed)
+        answers = self.calling is not None and self.calling.tells_answers(self.constraint)
+        if self.calling is not None and (answers or self.is_forced or not is_json(self.constraint)):
+            return self.calling.decoder(self.parameters, self.model, prompt, seed, answers=answers)
         return TextDecoder(
             self.model.tokenizer.stream(),
             stop_ids=stop_ids(self.parameters, self.model),

@@ -14,8 +14,10 @@ from greenroom.constraints.kinds.reasoning_budget import ReasoningBudget
 from greenroom.errors import InvalidParameter, NotSupported
 from greenroom.inputs.parameters import GenerateParameters, stop_ids, stop_strings
 from greenroom.inputs.tools import Toolbox, Tools
+from greenroom.parsing.answers import answer_routes
 from greenroom.parsing.dialect import Dialect
 from greenroom.parsing.forced import forced_calls
+from greenroom.parsing.formats.registry import find
 from greenroom.request.decoders import TextDecoder
 from greenroom.values import text
 
@@ -58,32 +60,40 @@ class ToolCalling(msgspec.Struct, frozen=True):
     def check(self, constraint: Constraint | None, model: ModelInfo) -> None:
         """Raise what can be known without the prompt.
 
-        That is `InvalidParameter` for a tool whose name the format cannot carry, `NotSupported` for a forced call
-        beside `constraint`, and for a tool that the format cannot write; `InvalidConstraint` for a schema that cannot
-        be enforced.
+        That is `InvalidParameter` for a tool whose name the format cannot carry, `NotSupported` for a tool that the
+        format cannot write; `InvalidConstraint` for a schema that cannot be enforced.
         """
         if self.has_tools:
             Dialect.check_names(model, self.tool_format, self.parsed)
-        if self.is_forced and constraint is not None:
-            raise NotSupported(f"tool_choice={self.choice!r} beside constrain=", "a forced call is a constraint itself")
-        if self.is_forced:
+        if self.is_forced or (self.has_tools and constraint is not None):
             Dialect.check_writer(model, self.tool_format)
-            self.constraint(model, ())
+            self.constraint(constraint, model, ())
 
-    def constraint(self, model: ModelInfo, ids: Sequence[int]) -> Constraint:
-        """The calls that the choice forces, behind the prompt's `ids`."""
+    def tells_answers(self, constraint: Constraint | None) -> bool:
+        """Whether `constraint` is one of the answer: tools are shown beside it, and no call is forced."""
+        return constraint is not None and self.shown is not None and not self.is_forced
+
+    def constraint(self, given: Constraint | None, model: ModelInfo, ids: Sequence[int]) -> Constraint | None:
+        """What may be written behind the prompt's `ids`: calls that are forced, or calls and what is `given` together.
+
+        None where calls have no say in it.
+        """
+        if not self.is_forced and (given is None or self.shown is None):
+            return None
         dialect = Dialect.of(model, tool_format=self.tool_format)
         opened = dialect.opened_markers(dialect.tail(ids, model.tokenizer))
         thinking = dialect.thinking
         is_thinking = thinking is not None and opened == thinking.start
-        return forced_calls(
-            dialect.name,
-            list(self.parsed),
-            None if self.choice == "required" else self.choice,
-            thinking=thinking,
-            is_thinking=is_thinking,
-            opened="" if is_thinking else opened,
-        )
+        opened = "" if is_thinking else opened
+        box: Toolbox | None = self.parsed
+        if self.is_forced or given is None:
+            name = None if self.choice == "required" else self.choice
+            return forced_calls(
+                dialect.name, list(box or ()), name, thinking=thinking, is_thinking=is_thinking, opened=opened
+            )
+        calls = None if box is None else forced_calls(dialect.name, list(box), opened=opened)
+        form = find(dialect.name)
+        return answer_routes(form, box, calls, given, thinking=thinking, is_thinking=is_thinking, opened=opened)
 
     def budget(self, most: int | None, model: ModelInfo, ids: Sequence[int]) -> ReasoningBudget | None:
         """A bound of `most` tokens on each thought behind the prompt's `ids`; None where none is asked for.
@@ -107,16 +117,23 @@ class ToolCalling(msgspec.Struct, frozen=True):
         """What the template is given."""
         return None if self.shown is None else self.shown.schemas
 
-    def decoder(self, options: GenerateParameters, model: ModelInfo, ids: Sequence[int], seed: int) -> Decoder:
-        """A `TextDecoder`, with a reader where the model has anything to tell apart. Ids of calls follow the seed."""
+    def decoder(
+        self, options: GenerateParameters, model: ModelInfo, ids: Sequence[int], seed: int, *, answers: bool
+    ) -> Decoder:
+        """A `TextDecoder`, with a reader where the model has anything to tell apart. Ids of calls follow the seed.
+
+        `answers`: what is written is calls or an answer, as `constraint` has it.
+        """
         box: Toolbox | None = self.parsed
-        dialect = Dialect.of(model, tool_format=self.tool_format, has_tools=box is not None)
+        has_calls = box is not None or answers
+        dialect = Dialect.of(model, tool_format=self.tool_format, has_tools=has_calls)
         stream, reader = model.tokenizer.stream(), None
         if not dialect.is_plain:
-            stream = dialect.pieces(model.tokenizer, has_tools=box is not None)
+            stream = dialect.pieces(model.tokenizer, has_tools=has_calls)
             tail = dialect.tail(ids, model.tokenizer)
             salt = f"{seed}/{len(ids)}"
-            reader = dialect.reader(box, style=options.reasoning, salt=salt, prompt_tail=tail)
+            style = options.reasoning
+            reader = dialect.reader(box, style=style, salt=salt, prompt_tail=tail, answers=answers)
         return TextDecoder(
             stream,
             stop_ids=stop_ids(options, model),

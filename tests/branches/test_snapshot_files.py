@@ -61,8 +61,6 @@ from greenroom.errors import (
 from greenroom.files.json_depth import MAX_JSON_DEPTH
 from greenroom.generator import snapshot_files
 from greenroom.generator.snapshot_files import SavedGeneration, SavedSnapshot
-from greenroom.parsing.forced import forced_calls
-from greenroom.parsing.thinking import Thinking
 from greenroom.request.codec import Source, constraint_from, source_of
 from greenroom.request.current import session_of
 
@@ -213,8 +211,6 @@ CONSTRAINTS: dict[str, Callable[[], Constraint]] = {
     "lazy": lambda: Lazy(7, Lazy("</think>", PLACE)),
     "all": lambda: All(Regex("a+"), All(Choice("a"), AnyJson())),
     "budget": lambda: ReasoningBudget((1, 2), (3,), 9, is_open=True),
-    "spelt calls": lambda: forced_calls("pythonic", [WEATHER]),
-    "calls": lambda: forced_calls("hermes", [WEATHER], thinking=Thinking("<think>", "</think>"), is_thinking=True),
 }
 
 
@@ -505,14 +501,16 @@ async def test_a_generation_that_nests_too_deep_for_a_file_is_refused_at_the_sav
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("name", ["schema", "calls", "tags", "lazy", "spelt calls"])
+@pytest.mark.parametrize("name", ["schema", "calls", "answers", "tags", "lazy"])
 def test_whatever_a_file_says_is_loaded_or_a_typed_error(name: str, tmp_path: Path) -> None:
     """Any value in the place of any other, signed anew; what loads goes on, or fails as any generation may."""
     path = tmp_path / "g"
 
     async def begin() -> None:
         async with opened("scripted") as runtime:
-            options: dict[str, Any] = {"tools": [WEATHER]} if "calls" in name else {"constrain": PLACE}
+            options: dict[str, Any] = {"constrain": PLACE}
+            if name in ("calls", "answers"):
+                options |= {"tools": [WEATHER], "tool_choice": "required" if name == "calls" else "auto"}
             parameters = GenerateParameters(temperature=0.0, max_tokens=12, logprobs=1, stop=["STOP"])
             g = runtime.context().fill("A place:").generate(parameters, **options)
             await pulled(g, 4)
@@ -521,7 +519,7 @@ def test_whatever_a_file_says_is_loaded_or_a_typed_error(name: str, tmp_path: Pa
     anyio.run(begin)
     tokens, metadata = contents(path.read_bytes())
     generation = json.loads(metadata["generation"])
-    if name != "schema":
+    if name in CONSTRAINTS:
         generation["constraint"] = json.loads(msgspec.json.encode(source_of(CONSTRAINTS[name]())))
     outcomes: dict[str, int] = defaultdict(int)
 

@@ -89,7 +89,7 @@ async def test_json_is_text_from_end_to_end() -> None:
     script = json.dumps({"a": [1, "two"]})
     async with Runtime(backend=Scripted({"*": script})) as runtime, runtime.context() as ctx:
         ctx.fill("x<think>\n")
-        g = (await ctx.fork()).generate(Sampler.greedy(), constrain={"type": "object"}, tools=[{"name": "f"}])
+        g = (await ctx.fork()).generate(Sampler.greedy(), constrain={"type": "object"})
         assert await (await g.fork()).collect_json() == json.loads(script)
         told = [event async for event in g.events()]
         assert "".join([event.text for event in told if isinstance(event, Chunk)]) == script == g.text

@@ -103,13 +103,13 @@ def test_a_trigger_that_repeats_itself_takes_each_token_out_once_a_place(
         [*runs, *others, b"</s>"], special=(), n_vocab=WIDTH * 8, eos=[len(runs + others)]
     )
     taken: list[int] = []
-    without = lazy._without
+    without = lazy.without
 
     def count(mask: Bits, tokens: list[int]) -> Bits:
         taken.append(len(tokens))
         return without(mask, tokens)
 
-    monkeypatch.setattr(lazy, "_without", count)
+    monkeypatch.setattr(lazy, "without", count)
     trigger = Trigger(vocabulary, (unit * 5000)[:10_000])
     places = range(trigger.end - 41, trigger.end)
     words = [word for word in vocabulary.bytes if word]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 
@@ -13,7 +13,7 @@ from greenroom.parsing.call_bodies import Written
 from greenroom.parsing.call_frames import CallFrame
 from greenroom.parsing.markers import Marker
 
-__all__ = ["Format", "NameRule", "call_markers"]
+__all__ = ["AnswerMarks", "Format", "NameRule", "call_markers"]
 
 
 class NameRule(msgspec.Struct, frozen=True):
@@ -54,6 +54,8 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     keeps_ids: bool = True
     """The model's own ids mean something beyond their message."""
     begins: str = ""
+    around_answer: tuple[str, str] = ("", "")
+    """The markers between which an answer stands that is no call; both are among `drops`, or mark a channel."""
     name_rule: NameRule | None = None
     """None where every name that a tool may have can be carried."""
 
@@ -70,3 +72,26 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
 def call_markers(*texts: str) -> tuple[Marker, ...]:
     """Markers that open calls wherever they stand."""
     return tuple(Marker(text, "call") for text in texts)
+
+
+class AnswerMarks(msgspec.Struct, frozen=True):
+    """What tells apart the parts of a message that is calls or an answer.
+
+    A text of `openings` begins a call, in the format's frame of that opening marker. `begin` and `end` stand around the
+    answer.
+    """
+
+    openings: Mapping[str, str]
+    begin: str
+    end: str
+
+    @classmethod
+    def of(cls, form: Format, tools: Toolbox | None) -> AnswerMarks:
+        """Those of a format. Where calls have no marker, all that stands in front of the arguments is one."""
+        begin, end = form.around_answer
+        openings: dict[str, str] = {}
+        writer = form.writer
+        for head in () if tools is None or writer is None else map(writer.head, tools.names()):
+            opening = max((each.text for each in form.opens if head.startswith(each.text)), key=len, default=head)
+            openings[head if form.is_bare else opening] = opening
+        return cls(openings, begin, end)

@@ -111,6 +111,7 @@ FUNCTIONARY_V3_2 = Format(
     read=lambda raw, _: headed_calls(raw, len(">>>"), _HEADED, _NOTHING, len(raw)),
     drops=(">>>all\n",),
     name_rule=NameRule(lambda name: name != "all", "another one than 'all', which is the user's"),
+    around_answer=(">>>all\n", ""),
     begins=">>>",
     told_by=((">>>${recipient}",),),
     writer=JsonWriter(">>>", ">>>{name}\n", ""),

@@ -77,6 +77,7 @@ COMMAND_R7B = _between(
     "<|START_ACTION|>",
     "<|END_ACTION|>",
     drops=("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
+    around_answer=("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
     keeps_ids=False,
     told_by=(("<|START_ACTION|>",),),
     writer=JsonWriter(

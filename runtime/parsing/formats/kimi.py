@@ -95,6 +95,7 @@ KIMI_K3 = Format(
     closes=(_GRAMMAR.closing,),
     inner=("<|open|>", "<|close|>", "<|sep|>"),
     drops=("<|open|>response<|sep|>", "<|close|>response<|sep|>", "<|close|>message<|sep|>"),
+    around_answer=("<|open|>response<|sep|>", "<|close|>response<|sep|>"),
     writer=JsonWriter(
         "<|open|>tools<|sep|>",
         '<|open|>tools<|sep|><|open|>call tool="{name}" index="1"<|sep|><|open|>json type="object"<|sep|>',
