@@ -161,8 +161,8 @@ class FactoryClosed(GreenroomError, RuntimeError):
         super().__init__(f"{what} is closed")
 
 
-class UnsupportedType(InvalidRequest, TypeError):
-    """No growing objects can be made of this type: the message says why, and what to use instead."""
+class UnsupportedType(InvalidConstraint, TypeError):
+    """No output can be made to be of this type, or no growing objects of it: the message says where and why."""
 
 
 class InvalidPrompt(InvalidRequest):

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import groupby
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from greenroom.constraints.bounds.schema_bounds import MOST_NESTED, check_size
 from greenroom.constraints.constraint import GrammarConstraint
 from greenroom.constraints.grammar_text import regex_escape
 from greenroom.constraints.json_schemas.checking import check_of
 from greenroom.constraints.json_schemas.mistakes import unwrapped
-from greenroom.constraints.json_schemas.python_types import ExportedType, export
+from greenroom.constraints.python_types.libraries import ExportedType, export
 from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.errors import InvalidConstraint, shown
-
-if TYPE_CHECKING:
-    from jsonschema import ValidationError
 
 __all__ = ["AnyJson", "JsonSchema"]
 
@@ -32,8 +27,8 @@ class JsonSchema(GrammarConstraint):
     """The output is JSON that fits `schema`: a dict, a bool, JSON text, or a Python type.
 
     Python types are pydantic models, msgspec Structs, dataclasses, TypedDicts, and what is made of them and of the
-    plain types, such as `list[Point]`. They take no unknown keys; what their schema cannot enforce (a set's uniqueness,
-    a validator of pydantic's) `check` finds in the complete text.
+    plain types, such as `list[Point]`. They take no unknown keys, and else what their library takes; what a grammar
+    cannot know (a validator of pydantic's) `check` finds in the complete text.
 
     `whitespace` is True for any JSON whitespace between the parts, False for none, or a regular expression that is
     matched at most once at each place; None is one space or a line break with an indent, and nothing where `separators`
@@ -42,7 +37,7 @@ class JsonSchema(GrammarConstraint):
     that cannot be enforced are left out with a `GrammarWarning`, and `oneOf` means `anyOf`.
 
     The schema is taken as it is now: what becomes of the dict later changes nothing. Making a `JsonSchema` raises
-    `InvalidConstraint` for what is no JSON, no object and no boolean, or no type. Whether each keyword can be enforced
+    `InvalidConstraint` for what is no JSON, no object and no boolean, and `UnsupportedType` for what is no type of JSON. Whether each keyword can be enforced
     takes longer, for a large schema a second: `validate` finds out, or the request does before it is queued.
     """
 
@@ -70,7 +65,6 @@ class JsonSchema(GrammarConstraint):
         object.__setattr__(self, "options", json.dumps(options | _layout(whitespace, separators)))
         object.__setattr__(self, "source", schema if exported is not None else None)
         object.__setattr__(self, "_exported", exported)
-        object.__setattr__(self, "_validator", None)
 
     def __repr__(self) -> str:
         text = self.text if len(self.text) <= 80 else f"{self.text[:77]}..."
@@ -92,41 +86,16 @@ class JsonSchema(GrammarConstraint):
 
     def left_out(self) -> tuple[str, ...]:
         """See `GrammarConstraint.left_out`."""
-        return check_of(self.text, self.options).result().warnings
-
-    def check(self, text: str) -> str | None:
-        """See `Constraint.check`; from a Python type, whether `text` decodes to it and its sets repeat nothing."""
+        warnings = check_of(self.text, self.options).result().warnings
         exported: ExportedType | None = self._exported  # type: ignore[attr-defined]
         if exported is None:
-            return None
-        if (problem := exported.problem(text)) is not None:
-            return problem
-        try:
-            twice = self._first_duplicate(exported.full, json.loads(text))
-        except (ValueError, RecursionError) as error:
-            return str(error)
-        return None if twice is None else f"the items at {twice or '/'} must differ from each other"
+            return warnings
+        return (*warnings, *[f"it leaves to the complete text {what}" for what in exported.differences])
 
-    def _first_duplicate(self, schema: Mapping[str, Any], value: Any) -> str | None:
-        """The JSON pointer into `value` of the list that repeats an item against the schema; None where none does.
-
-        Of several alternatives one that `value` fits without a repetition is enough; of several lists the one with the
-        least pointer. What else is wrong with `value` is not told, nor anything where jsonschema cannot judge: over a
-        value as deep as Python's recursion, or one over which patterns take too long.
-        """
-        from jsonschema import Draft202012Validator  # takes a while, and only these need it
-
-        from greenroom.constraints.json_schemas.patterns import PatternTimeout, PatternValidator
-
-        try:
-            validator: PatternValidator | None = self._validator  # type: ignore[attr-defined]
-            if validator is None:
-                validator = PatternValidator(schema, Draft202012Validator)
-                object.__setattr__(self, "_validator", validator)
-            places = [_repetition(error) for error in validator.errors(value)]
-        except (InvalidConstraint, PatternTimeout, RecursionError, re.error):
-            return None
-        return min((place for place in places if place is not None), default=None)
+    def check(self, text: str) -> str | None:
+        """See `Constraint.check`; from a Python type, whether `text` decodes to it."""
+        exported: ExportedType | None = self._exported  # type: ignore[attr-defined]
+        return None if exported is None else exported.problem(text)
 
 
 @dataclass(frozen=True)
@@ -193,17 +162,3 @@ def _layout(whitespace: bool | str | None, separators: tuple[str, str] | None) -
     else:
         layout["whitespace_flexible"] = whitespace
     return layout
-
-
-def _repetition(error: ValidationError) -> str | None:
-    """The pointer of the list that repeats an item, where `error` is nothing else."""
-    if error.validator == "uniqueItems":
-        return "".join(f"/{step}" for step in error.absolute_path)
-    if error.validator not in ("anyOf", "oneOf"):
-        return None
-    # The errors of the alternatives, one alternative's behind the other's.
-    for _, errors in groupby(error.context or (), lambda inner: inner.relative_schema_path[0]):
-        places = [_repetition(inner) for inner in errors]
-        if None not in places:
-            return places[0]
-    return None

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, NotRequired, Required, TypeVar, get_args, ge
 
 import msgspec
 
-from greenroom.constraints.structures.validators import is_model, is_typed_dict
+from greenroom.constraints.python_types.libraries import is_model, is_typed_dict
 
 __all__ = ["DeclaredField", "Make", "declared_fields", "is_record", "maker"]
 

@@ -12,6 +12,9 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
+import msgspec
+
+from greenroom.constraints.python_types.libraries import Library, library_of
 from greenroom.constraints.structures.records import DeclaredField, declared_fields, is_record, maker
 from greenroom.constraints.structures.shapes import (
     ANYTHING,
@@ -25,7 +28,6 @@ from greenroom.constraints.structures.shapes import (
     Record,
     Shape,
 )
-from greenroom.constraints.structures.validators import Library, library_of
 from greenroom.errors import UnsupportedType, shown
 
 __all__ = ["shape_of"]
@@ -189,9 +191,11 @@ class _Walk:
     # Unions.
 
     def _union(self, kind: Any, args: Sequence[Any], *, checked: bool) -> Shape:
+        args = [arg for arg in args if arg is not msgspec.UnsetType]  # a field that may be left out
         members = [arg for arg in args if arg not in (None, NONE)]
         if len(members) == 1:
-            return self._optional(kind, self.shape(members[0], checked=checked))
+            shape = self.shape(members[0], checked=checked)
+            return shape if len(args) == 1 else self._optional(kind, shape)
         shapes = [self.shape(arg, checked=checked) for arg in members]
         whole = self.library.converter(kind)
         return Either(
@@ -239,7 +243,7 @@ def _unwrap(kind: Any) -> Any:
     while not hasattr(kind, "__metadata__"):
         if kind is None:
             return NONE
-        if get_origin(kind) in _QUALIFIERS or str(get_origin(kind)) == "typing.ReadOnly":
+        if get_origin(kind) in _QUALIFIERS or str(get_origin(kind)).endswith(".ReadOnly"):
             kind = get_args(kind)[0]
         elif isinstance(kind, TypeVar):
             kind = kind.__bound__ or Any

@@ -11,7 +11,6 @@ import pytest
 from greenroom import Tool
 from greenroom.constraints import GrammarWarning
 from greenroom.constraints.json_schemas import patterns
-from greenroom.constraints.json_schemas.json_schema import JsonSchema
 from greenroom.constraints.json_schemas.patterns import PatternTimeout, PatternValidator
 from greenroom.constraints.structures.validators import Schema
 from greenroom.errors import InvalidParameter, UnsupportedType
@@ -123,16 +122,3 @@ def test_patterns_that_do_not_compile_in_time_are_refused(monkeypatch: pytest.Mo
         tool(schema)
     with pytest.raises(UnsupportedType, match="make them simpler"):
         Schema({"properties": {"x": {"pattern": "^(b{1,900}){1,900}$"}}})
-
-
-@pytest.mark.timeout(20)
-def test_a_python_types_keys_are_looked_up_alike() -> None:
-    """What its list repeats is found, however a key's pattern is written."""
-    pydantic = pytest.importorskip("pydantic")
-
-    class Model(pydantic.BaseModel):  # type: ignore[name-defined, misc]
-        x: dict[pydantic.constr(pattern=r"^(a+)+b?$"), set[int]]  # type: ignore[valid-type]
-
-    schema = JsonSchema(Model)
-    assert schema.check('{"x": {"%s": [1, 2]}}' % ("a" * 60 + "b")) is None
-    assert "differ" in str(schema.check('{"x": {"%s": [1, 1]}}' % ("a" * 60 + "b")))

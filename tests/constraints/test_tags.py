@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from annotations import Differing
 from vocabularies import BYTES, allowed
 
 from greenroom.constraints import (
@@ -82,7 +83,7 @@ def test_every_kind_of_grammar_can_be_a_content(content: Lark | Gbnf | Regex | C
 def test_contents_are_checked_afterwards() -> None:
     """Each call's JSON, the first that fails is told."""
     compiled = ConstraintCompiler(BYTES).compile(
-        StructTag(Tag("<tool>", JsonSchema(set[int]), ";"), Tag("[", Regex("1")))
+        StructTag(Tag("<tool>", JsonSchema(Differing), ";"), Tag("[", Regex("1")))
     )
     assert compiled.check(BYTES.tokenize(b"[1] <tool>[1,2]; and <tool>[3];")) is None
     assert "must differ" in str(compiled.check(BYTES.tokenize(b"[1] <tool>[1,2]; and <tool>[3,3];")))

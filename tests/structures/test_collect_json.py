@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypedDict
 
 import msgspec
 import pytest
-from pydantic import BaseModel, ConfigDict, HttpUrl
+from pydantic import BaseModel, ConfigDict, FilePath
 
 from greenroom import Reply, Runtime, Sampler, Scripted
 from greenroom.errors import InvalidStructure, MalformedJson, TruncatedJson, UnsupportedType
@@ -130,11 +130,11 @@ async def test_faults_are_told_apart() -> None:
             )
 
 
-async def test_a_type_without_a_shape_is_refused_before_anything_runs() -> None:
-    """Its schema alone could be enforced, but nothing could be made of the text."""
-    backend = Scripted({"*": Reply('"https://a.b/"')})
+async def test_a_type_that_no_grammar_can_write_is_refused_before_anything_runs() -> None:
+    """Whether a path exists, only the file system knows."""
+    backend = Scripted({"*": Reply('"a.txt"')})
     async with Runtime(backend=backend) as runtime:
         g = runtime.context().fill("x").generate(Sampler.greedy())
         with pytest.raises(UnsupportedType):
-            await g.collect_json(HttpUrl)
+            await g.collect_json(FilePath)
         assert backend.passes == 0

@@ -1,0 +1,104 @@
+"""Outputs of every annotation that a library documents, drawn hot: whether each is what its library reads of the text.
+
+The types are those of `tests/annotations.py`. The bundled model writes `--samples` outputs of each at temperature 1.2;
+one that is cut off by `--tokens` is drawn again with another seed, up to three times. Each text is read by the type's
+own library, and by `runtime.collect`, `collect_json` and `structures`, which have to agree. Run it:
+
+    python benchmarks/annotated.py --samples 12 --seed 7
+    python benchmarks/annotated.py --only datetime
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import anyio
+
+from greenroom import JsonSchema, Sampler, structures, testing
+from greenroom.errors import GreenroomError, UnsupportedType
+from greenroom.runtime import Runtime
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))  # where the table is
+from annotations import TABLE, reads, same
+
+PROMPT = "Make a JSON record of this person: name, age. Anna is 31."
+
+
+async def sample(runtime: Runtime, name: str, seed: int, tokens: int) -> tuple[str, str]:
+    """How one output went, and its text; "cut" where it did not end, "equal" where all is well."""
+    kind = TABLE[name]
+    result = await runtime.generate(
+        PROMPT, constrain=kind, seed=seed, max_tokens=tokens, temperature=1.2, frequency_penalty=0.5
+    ).collect()
+    if result.info.stop_reason != "stop":
+        return "cut", result.text
+    wanted = reads(name, result.text)
+    collected = await runtime.collect(
+        kind, PROMPT, seed=seed, max_tokens=tokens, temperature=1.2, frequency_penalty=0.5
+    )
+    growing = [moment async for moment in structures(testing.simulate(result.text), kind)][-1]
+    context = runtime.context().fill(PROMPT)
+    by_context = context.generate(Sampler.top_p(1.2, 1.0), constrain=kind, seed=seed, max_tokens=tokens)
+    ways = {"collect": same(collected, wanted), "structures": same(growing, wanted)}
+    try:
+        ways["collect_json"] = same(await by_context.collect_json(kind), reads(name, by_context.text))
+    except GreenroomError:
+        if by_context.stop_reason == "stop":
+            raise
+    unlike = [way for way, is_same in ways.items() if not is_same]
+    return (f"unlike: {', '.join(unlike)}" if unlike else "equal"), result.text
+
+
+async def samples(runtime: Runtime, name: str, count: int, seed: int, tokens: int) -> Counter[str]:
+    """How `count` outputs of a type went; those that were cut off are drawn again."""
+    ends: Counter[str] = Counter()
+
+    async def draw(number: int) -> None:
+        for attempt in range(4):
+            try:
+                how, text = await sample(runtime, name, seed + number + 1000 * attempt, tokens)
+            except (GreenroomError, ValueError) as error:
+                how, text = f"{type(error).__name__}: {str(error)[:160]}", ""
+            ends["cut off" if how == "cut" else how] += 1
+            if how not in ("cut", "equal"):
+                print(f"{name}: {how!r} of {text[:120]!r}", flush=True)
+            if how != "cut":
+                return
+
+    async with anyio.create_task_group() as group:
+        for number in range(count):
+            group.start_soon(draw, number)
+    return ends
+
+
+async def main() -> None:
+    """Draw, and count."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, value in (("samples", 12), ("seed", 7), ("tokens", 300)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--only", default="")
+    given = parser.parse_args()
+    warnings.simplefilter("ignore")
+    ends: Counter[str] = Counter()
+    refused: dict[str, str] = {}
+    async with Runtime() as runtime:
+        for name in [name for name in TABLE if given.only in name]:
+            try:
+                JsonSchema(TABLE[name])
+            except UnsupportedType as error:
+                refused[name] = str(error)
+                continue
+            found = await samples(runtime, name, given.samples, given.seed, given.tokens)
+            print(f"{name}: {dict(found)}", flush=True)
+            ends += found
+    for name, why in refused.items():
+        print(f"refused: {name}: {why}")
+    print(f"{len(refused)} types refused; outputs: {dict(ends)}")
+
+
+if __name__ == "__main__":
+    anyio.run(main)

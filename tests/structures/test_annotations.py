@@ -1,0 +1,106 @@
+"""Every annotation that libraries document: what its grammar allows is what its library reads, or it is refused."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+from annotations import TABLE, UNSUPPORTED, Differing, reads, same
+from vocabularies import BYTES
+
+from greenroom.constraints import ConstraintCompiler, ConstraintState, GrammarWarning, JsonSchema
+from greenroom.constraints.structures import Snapshots
+from greenroom.errors import UnsupportedType
+from greenroom.runtime import Runtime
+
+PROMPT = "Make a JSON record of this person: name, age. Anna is 31."
+TEXTS = 3
+
+
+def written(state: ConstraintState, dice: random.Random) -> str | None:
+    """A text that masks allow, drawn byte by byte, mostly of ASCII, which ends sooner the longer it is."""
+    row = np.zeros(BYTES.words, np.uint32)
+    text = bytearray()
+    while len(text) < 500:
+        state.fill_mask(row)
+        assert state.error is None
+        legal = np.flatnonzero(np.unpackbits(row.view(np.uint8), bitorder="little")).tolist()
+        ways = [token for token in legal if token < 256]
+        if not ways or (state.is_accepting and dice.random() < 0.3):
+            return text.decode()
+        ends = [token for token in ways if token in b'"]}']
+        usual = [token for token in ways if 32 < token < 127] or ways
+        token = dice.choice(ends if ends and dice.random() < 0.05 + len(text) / 300 else usual)
+        text.append(token)
+        state.consume([token])
+    return None
+
+
+@pytest.mark.filterwarnings("ignore:Item 'a' on TypedDict:UserWarning")
+@pytest.mark.timeout(120)
+def test_what_a_grammar_allows_is_what_the_library_reads() -> None:
+    """By the type's own library, by `check` and by growing objects alike."""
+    compiler = ConstraintCompiler(BYTES, capacity=1)
+    count = 0
+    for name in TABLE.keys() - UNSUPPORTED.keys():
+        dice = random.Random(name)  # noqa: S311 - no secret
+        constraint = JsonSchema(TABLE[name])
+        compiled = compiler.compile(constraint)
+        for _ in range(TEXTS):
+            text = written(compiled.start(), dice)
+            if text is None:
+                continue
+            count += 1
+            wanted = reads(name, text)
+            assert constraint.check(text) is None, (name, text)
+            growing: Snapshots[Any] = Snapshots(TABLE[name], validate="final")
+            growing.feed(text)
+            growing.finish()
+            assert same(growing.snapshot(), wanted), (name, text, growing.snapshot(), wanted)
+    assert count > 0.8 * TEXTS * len(TABLE)
+
+
+def test_what_no_grammar_can_write_is_refused_with_its_place() -> None:
+    """At most fifteen of them."""
+    assert len(UNSUPPORTED) <= 15
+    assert len(TABLE) >= 200
+    for name, why in UNSUPPORTED.items():
+        with pytest.raises(UnsupportedType, match=why):
+            JsonSchema(TABLE[name])
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {})], ids=["asyncio"])
+async def test_a_model_writes_what_its_library_reads() -> None:
+    """The bundled one, hot; `benchmarks/annotated.py` draws twelve outputs of every type."""
+    names = random.Random(5).sample(sorted(TABLE.keys() - UNSUPPORTED.keys()), 6)  # noqa: S311 - no secret
+    ended = 0
+    async with Runtime() as runtime:
+        for name in names:
+            options: dict[str, Any] = {"seed": 3, "max_tokens": 200, "temperature": 1.2}
+            result = await runtime.generate(PROMPT, constrain=TABLE[name], **options).collect()
+            if result.info.stop_reason == "stop":
+                ended += 1
+                wanted = reads(name, result.text)
+                assert same(await runtime.collect(TABLE[name], PROMPT, **options), wanted), (name, result.text)
+    assert ended >= 4
+
+
+def test_what_is_left_to_the_complete_text_is_warned_of_once() -> None:
+    """When it is compiled; a validator is the user's own code, and expected."""
+    import datetime as dt
+    from typing import Annotated
+
+    import annotated_types
+    import msgspec
+
+    half_day = Annotated[dt.timedelta, annotated_types.Lt(dt.timedelta(hours=12))]
+    two = Annotated[dict[str, int], msgspec.Meta(min_length=2)]
+    for kind, left in [(half_day, "lt of the type"), (list[half_day], r"lt of \[\]"), (two, "at least 2")]:
+        with pytest.warns(GrammarWarning, match=left):
+            ConstraintCompiler(BYTES).compile(JsonSchema(kind))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ConstraintCompiler(BYTES).compile(JsonSchema(Differing))
