@@ -53,51 +53,59 @@ async def sample(runtime: Runtime, name: str, seed: int, tokens: int) -> tuple[s
     return (f"unlike: {', '.join(unlike)}" if unlike else "equal"), result.text
 
 
-async def samples(runtime: Runtime, name: str, count: int, seed: int, tokens: int) -> Counter[str]:
-    """How `count` outputs of a type went; those that were cut off are drawn again."""
+async def draw(runtime: Runtime, name: str, seed: int, tokens: int, room: anyio.CapacityLimiter) -> Counter[str]:
+    """How an output of a type went; one that was cut off is drawn again."""
     ends: Counter[str] = Counter()
-
-    async def draw(number: int) -> None:
-        for attempt in range(4):
+    for attempt in range(4):
+        async with room:
             try:
-                how, text = await sample(runtime, name, seed + number + 1000 * attempt, tokens)
+                how, text = await sample(runtime, name, seed + 1000 * attempt, tokens)
             except (GreenroomError, ValueError) as error:
                 how, text = f"{type(error).__name__}: {str(error)[:160]}", ""
-            ends["cut off" if how == "cut" else how] += 1
-            if how not in ("cut", "equal"):
-                print(f"{name}: {how!r} of {text[:120]!r}", flush=True)
-            if how != "cut":
-                return
-
-    async with anyio.create_task_group() as group:
-        for number in range(count):
-            group.start_soon(draw, number)
+        ends[how] += 1
+        if how not in ("cut", "equal"):
+            print(f"{name}: {how!r} of {text[:120]!r}", flush=True)
+        if how != "cut":
+            break
     return ends
 
 
 async def main() -> None:
     """Draw, and count."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, value in (("samples", 12), ("seed", 7), ("tokens", 300)):
+    for name, value in (("samples", 12), ("seed", 7), ("tokens", 300), ("rows", 48)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--only", default="")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
-    ends: Counter[str] = Counter()
-    refused: dict[str, str] = {}
-    async with Runtime() as runtime:
-        for name in [name for name in TABLE if given.only in name]:
-            try:
-                JsonSchema(TABLE[name])
-            except UnsupportedType as error:
-                refused[name] = str(error)
-                continue
-            found = await samples(runtime, name, given.samples, given.seed, given.tokens)
-            print(f"{name}: {dict(found)}", flush=True)
-            ends += found
+    ends, refused = supported([name for name in TABLE if given.only in name])
+    room = anyio.CapacityLimiter(given.rows)
+    async with Runtime() as runtime, anyio.create_task_group() as group:
+
+        async def add(name: str, number: int) -> None:
+            ends[name] += await draw(runtime, name, given.seed + number, given.tokens, room)
+
+        for name in ends:
+            for number in range(given.samples):
+                group.start_soon(add, name, number)
+    for name, found in ends.items():
+        print(f"{name}: {dict(found)}")
     for name, why in refused.items():
         print(f"refused: {name}: {why}")
-    print(f"{len(refused)} types refused; outputs: {dict(ends)}")
+    print(f"{len(refused)} types refused; outputs of {len(ends)}: {dict(sum(ends.values(), Counter()))}")
+
+
+def supported(names: list[str]) -> tuple[dict[str, Counter[str]], dict[str, str]]:
+    """The types that can be written, with nothing counted yet, and those that cannot, with the reason."""
+    ends: dict[str, Counter[str]] = {}
+    refused: dict[str, str] = {}
+    for name in names:
+        try:
+            JsonSchema(TABLE[name])
+            ends[name] = Counter()
+        except UnsupportedType as error:
+            refused[name] = str(error)
+    return ends, refused
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from greenroom.constraints.grammar_warning import GrammarWarning
-from greenroom.errors import InvalidConstraint, UnsupportedType, shown
+from greenroom.errors import InvalidConstraint, UnsupportedType
 
 __all__ = ["Schema", "reason"]
 
