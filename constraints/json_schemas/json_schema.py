@@ -37,8 +37,9 @@ class JsonSchema(GrammarConstraint):
     that cannot be enforced are left out with a `GrammarWarning`, and `oneOf` means `anyOf`.
 
     The schema is taken as it is now: what becomes of the dict later changes nothing. Making a `JsonSchema` raises
-    `InvalidConstraint` for what is no JSON, no object and no boolean, and `UnsupportedType` for what is no type of JSON. Whether each keyword can be enforced
-    takes longer, for a large schema a second: `validate` finds out, or the request does before it is queued.
+    `InvalidConstraint` for what is no JSON, no object and no boolean, and `UnsupportedType` for a type that no output
+    can be of. Whether each keyword can be enforced takes longer, for a large schema a second: `validate` finds out, or
+    the request does before it is queued.
     """
 
     text: str
