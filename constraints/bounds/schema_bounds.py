@@ -8,12 +8,15 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
-from greenroom.constraints.bounds.chains import MOST_LEVELS, longest_chain
+from greenroom.constraints.bounds.chains import longest_chain
 from greenroom.constraints.json_pointer import escape
-from greenroom.errors import InvalidConstraint
+from greenroom.errors import InvalidConstraint, InvalidSchema
 
 __all__ = ["check_nesting", "check_schema", "check_schema_text", "check_size"]
 
+MOST_LEVELS = 4000
+"""Parts and references that lead to each other, those on circles all counted: schemas of 200 KB have 3,000. llguidance
+recurses over them, with some 13 KB of stack for each, of which `watch.STACK_BYTES` holds ten thousand."""
 MOST_NESTED = 100
 """Objects and lists in each other. The JSON parser of llguidance ends at 128."""
 MOST_PARTS = 50_000
@@ -55,10 +58,12 @@ def check_schema(schema: Any) -> None:
     walk = _Walk(schema)
     length, last = longest_chain(walk.edges())
     if length > MOST_LEVELS:
-        raise InvalidConstraint(
-            f"the schema's parts and references lead {length} levels deep, by way of {walk.pointer(last) or '/'}; "
-            f"at most {MOST_LEVELS} are possible: refer in fewer steps"
+        place = walk.pointer(last)
+        why = (
+            f"the schema's parts and references lead {length} levels deep, by way of {place or '/'}; "
+            f"at most {MOST_LEVELS} are possible"
         )
+        raise InvalidSchema("$ref", place, why, "refer in fewer steps")
 
 
 def check_schema_text(text: str) -> None:
@@ -88,15 +93,15 @@ class _Walk:
         level = self._places[number][2]
         self._count += len(parts)
         if self._count > MOST_PARTS:
-            raise InvalidConstraint(f"the schema has more than {MOST_PARTS} parts: make it smaller")
+            why = f"the schema has more than {MOST_PARTS} parts"
+            raise InvalidSchema(next(iter(self._values[0]), "type"), "", why, "make it smaller")
         for key, part in parts:
             if not isinstance(part, Mapping | list | tuple):
                 continue
             if level >= MOST_NESTED:
-                where = f"{self.pointer(number)}/{escape(key)}"
-                raise InvalidConstraint(
-                    f"the schema is nested more than {MOST_NESTED} levels deep, at {where[:80]}...: make it flatter"
-                )
+                place = self.pointer(number)
+                why = f"the schema is nested more than {MOST_NESTED} levels deep, at {place[:80]}..."
+                raise InvalidSchema(key, place, why, "make it flatter")
             self._numbers[number, key] = len(self._values)
             self._places.append((number, key, level + 1))
             self._values.append(part)

@@ -20,7 +20,7 @@ def counted(part: Mapping[str, Any], word: str, count: int) -> list[Part] | None
     `word` is `minProperties` or `maxProperties`. In each case all properties that are named are there or away.
     """
     required = part.get("required", ())
-    optional = [name for name in part.get("properties", ()) if name not in required]
+    optional = [name for name, each in part.get("properties", {}).items() if name not in required and each is not False]
     is_met = word == "minProperties" and count <= len(required)
     if not optional or len(optional) > _MANY or is_met:
         return None

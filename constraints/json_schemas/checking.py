@@ -53,7 +53,14 @@ SchemaCheck = Watched[CheckedSchema]
 @lru_cache(maxsize=128)
 def check_of(schema: str, options: str) -> SchemaCheck:
     """The check of `schema` (JSON text), begun when it is first asked for; the last ones are kept."""
-    return Watched(f"the JSON schema {schema[:60]}", lambda: _check(schema, options))
+    return Watched(f"the JSON schema {schema[:60]}", lambda: _check_within_bounds(schema, options))
+
+
+def _check_within_bounds(text: str, options: str) -> CheckedSchema:
+    try:
+        return _check(text, options)
+    except RecursionError:
+        raise InvalidConstraint("the schema's parts lead too deep into each other: refer in fewer steps") from None
 
 
 def _check(text: str, options: str) -> CheckedSchema:
@@ -148,7 +155,7 @@ class _Blame:
         if self._is_unsatisfiable:
             return any(_UNSATISFIABLE in self._ask({"$ref": _WHOLE + part}) for part in parts)
         found = self._ask({"prefixItems": [{"$ref": _WHOLE + part} for part in parts]})
-        return found == self._message
+        return _without_place(found) == _without_place(self._message)
 
     def _ask(self, schema: Mapping[str, Any]) -> str:
         return _compiled(json.dumps({**self._frame, **schema}), self._options)[1]
@@ -185,6 +192,11 @@ class _Blame:
         steps = place.split("/")[1:]
         at = next((at for at in range(len(steps) - 1, -1, -1) if steps[at] in KEYWORDS), None)
         return ("$ref", "") if at is None else (steps[at], "".join(f"/{step}" for step in steps[:at]))
+
+
+def _without_place(message: str) -> str:
+    """The message without the reference that it names, which is another one where the schema stands elsewhere."""
+    return message.partition(" are not supported: ")[0]
 
 
 def _inner(here: Mapping[str, Any], pointer: str, *, only_needed: bool) -> Iterator[str]:

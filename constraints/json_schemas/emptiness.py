@@ -7,12 +7,17 @@ proof is one; that none was found says nothing.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
+from llguidance import LLMatcher
+
+from greenroom.constraints.json_schemas.formats import ENFORCED, PATTERNS
 from greenroom.constraints.json_schemas.keywords import EVERYTHING, Part, Parts, kind_of, kinds, spelling, values_of
 
 __all__ = ["Prover"]
@@ -21,6 +26,7 @@ _STEPS = 2000
 """Sets of parts that one proof looks at, at most."""
 _MOST_STEPS = 60_000
 """The same of all proofs about one schema: about a second."""
+_OF_STRINGS = ("const", "minLength", "maxLength", "pattern", "format")
 _DEEPEST = 12
 """Values in each other that a proof goes down to."""
 
@@ -54,13 +60,13 @@ class Prover:
     def tags(self, part: Part) -> dict[str, frozenset[str]]:
         """The properties of every value of `part` whose values are some constants: these, as `spelling` has them."""
         facts = _Facts()
-        self._collect([part], facts, set())
+        self._collect([part], facts)
         if any(kind != "object" for kind in EVERYTHING.intersection(*map(kinds, facts.plain))):
             return {}
         found = {}
         for name in _required(facts.plain):
             inner = _Facts()
-            self._collect(_property(facts.plain, name), inner, set())
+            self._collect(_property(facts.plain, name), inner)
             values = [values_of(each) for each in inner.plain]
             constants = [frozenset(map(spelling, each)) for each in values if each is not None]
             if constants:
@@ -81,12 +87,29 @@ class Prover:
         pairs = combinations(range(len(alternatives)), 2)
         return [(i, j) for i, j in pairs if not self.is_empty(base, alternatives[i], alternatives[j])]
 
+    def common_kinds(self, *parts: Part) -> frozenset[str]:
+        """The kinds of which a value may fit all of `parts`; numbers are taken together."""
+        names = ["null", "boolean", "number", "string", "array", "object"]
+        left = [kinds({"type": name}) for name in names if not self.is_empty(*parts, {"type": name})]
+        return frozenset().union(*left)
+
+    def closed_names(self, part: Part) -> frozenset[str] | None:
+        """The only names of properties that an object of `part` may have; None where there may be others."""
+        facts = _Facts()
+        self._collect([part], facts)
+        found = [
+            frozenset(each.get("properties", ()))
+            for each in facts.plain
+            if each.get("additionalProperties") is False and not each.get("patternProperties")
+        ]
+        return frozenset.intersection(*found) if found else None
+
     def values(self, part: Part) -> list[Any] | None:
         """The values that fit `part`, where constants or its type leave some; None where there may be others."""
         if part is False:
             return []
         facts = _Facts()
-        self._collect([part], facts, set())
+        self._collect([part], facts)
         listed = [found for each in facts.plain if (found := values_of(each)) is not None]
         left = EVERYTHING.intersection(*map(kinds, facts.plain))
         if not listed and not left <= {"null", "boolean"}:
@@ -97,21 +120,23 @@ class Prover:
 
     def _is_empty(self, parts: Sequence[Part], depth: int) -> bool:
         facts = _Facts()
-        self._collect(parts, facts, set())
+        self._collect(parts, facts)
         return facts.is_false or self._none_fits(facts.plain, facts.choices, depth)
 
-    def _collect(self, parts: Sequence[Part], facts: _Facts, seen: set[str]) -> None:
-        for part in parts:
+    def _collect(self, parts: Sequence[Part], facts: _Facts) -> None:
+        waiting, seen = list(reversed(parts)), set()
+        while waiting:
+            part = waiting.pop()
             if isinstance(part, bool):
                 facts.is_false |= not part
                 continue
             facts.plain.append(part)
             facts.choices += [part[word] for word in ("anyOf", "oneOf") if word in part]
-            self._collect(part.get("allOf", ()), facts, seen)
+            waiting += reversed(part.get("allOf", ()))
             key = part.get("$ref")
             if key is not None and key not in seen:
                 seen.add(key)
-                self._collect([self._document.target(key)], facts, seen)
+                waiting.append(self._document.target(key))
 
     def _none_fits(self, plain: Sequence[Mapping[str, Any]], choices: Sequence[Sequence[Part]], depth: int) -> bool:
         self._steps += 1
@@ -128,7 +153,7 @@ class Prover:
         self, option: Part, plain: Sequence[Mapping[str, Any]], rest: Sequence[Sequence[Part]], depth: int
     ) -> bool:
         facts = _Facts(list(plain), list(rest))
-        self._collect([option], facts, set())
+        self._collect([option], facts)
         return facts.is_false or self._none_fits(facts.plain, facts.choices, depth)
 
     def _is_contradiction(self, plain: Sequence[Mapping[str, Any]], depth: int) -> bool:
@@ -149,8 +174,7 @@ class Prover:
         if kind in ("integer", "fraction"):
             return _is_within(value, *_range(plain))
         if kind == "string":
-            low, high = _bounds(plain, "minLength", "maxLength")
-            return low <= len(value) <= high
+            return not _is_no_string([*plain, {"const": value}])
         if kind == "array":
             low, high = _bounds(plain, "minItems", "maxItems")
             constant = [{"const": each} for each in value]
@@ -169,8 +193,7 @@ class Prover:
             low, high, open_low, open_high = _range(plain)
             return low > high or (low == high and (open_low or open_high))
         if kind == "string":
-            low, high = _bounds(plain, "minLength", "maxLength")
-            return low > high
+            return _is_no_string(plain)
         if kind == "array":
             low, high = _bounds(plain, "minItems", "maxItems")
             return low > high or any(
@@ -185,6 +208,32 @@ class Prover:
                 or any(self._is_empty(_property(plain, name), depth + 1) for name in required)
             )
         return False
+
+
+def _is_no_string(plain: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether llguidance says that no string is of these lengths and matches these patterns."""
+    told = [{word: part[word] for word in _OF_STRINGS if word in part} for part in plain]
+    kept = list(dict.fromkeys(json.dumps(each) for each in told if each))
+    if len(kept) < 2 and not any(len(json.loads(each)) > 1 for each in kept):
+        return False
+    return _has_no_string(tuple(kept))
+
+
+@lru_cache(maxsize=4096)
+def _has_no_string(parts: tuple[str, ...]) -> bool:
+    asked = []
+    for text in parts:
+        part = json.loads(text)
+        named = part.pop("format", None)
+        asked.append({**part, "type": "string"})
+        if named in ENFORCED:
+            asked.append({"pattern": PATTERNS[named]} if named in PATTERNS else {"format": named})
+    try:
+        grammar = LLMatcher.grammar_from_json_schema(json.dumps({"type": "string", "allOf": asked}))
+        is_error, messages = LLMatcher.validate_grammar_with_warnings(grammar)
+    except ValueError:
+        return False
+    return bool(is_error) and messages[0].startswith("Unsatisfiable schema")
 
 
 def _bounds(plain: Sequence[Mapping[str, Any]], least: str, most: str) -> tuple[float, float]:

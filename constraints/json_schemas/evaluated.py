@@ -17,6 +17,8 @@ __all__ = ["TooManyWaysError", "Way", "ways"]
 
 _MOST = 64
 """Ways of one schema."""
+_DEEPEST = 50
+"""References in each other."""
 _MOST_TOGETHER = 4
 """Alternatives of `anyOf`, of which any may hold together."""
 
@@ -81,8 +83,8 @@ class _Ways:
         """Of each keyword with alternatives, its ways."""
         key = part.get("$ref")
         if key is not None:
-            if key in above:
-                raise TooManyWaysError("it refers back to itself")
+            if key in above or len(above) > _DEEPEST:
+                raise TooManyWaysError("references lead too deep, or back to themselves")
             yield self.of(self._document.target(key), above | {key})
         if "oneOf" in part:
             yield [way for each in part["oneOf"] for way in self._holding(each, above)]

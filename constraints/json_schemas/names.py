@@ -10,6 +10,8 @@ from greenroom.constraints.json_schemas.keywords import Part, Parts, kinds
 
 __all__ = ["names_pattern"]
 
+_DEEPEST = 20
+"""References and alternatives in each other."""
 _LENGTHS = frozenset(["minLength", "maxLength"])
 _LISTED = frozenset(["type", "const", "enum", "discriminator"])
 _SAYS_NOTHING = frozenset(["type", "discriminator"])
@@ -19,7 +21,7 @@ Values = Callable[[Part], "list[Any] | None"]
 """The values that fit a part, where they are few."""
 
 
-def names_pattern(document: Parts, named: Part, values_of: Values) -> list[str] | str | None:
+def names_pattern(document: Parts, named: Part, values_of: Values, depth: int = 0) -> list[str] | str | None:
     """The names that fit, or a pattern of them; None where neither can be told."""
     if isinstance(named, bool) or "string" not in kinds(named):
         return None if named is True else []
@@ -30,10 +32,12 @@ def names_pattern(document: Parts, named: Part, values_of: Values) -> list[str] 
     if said.get("format") not in ENFORCED:
         said.pop("format", None)
     inner = _only_part(document, said)
+    if depth > _DEEPEST:
+        return None
     if inner is not None:
-        return names_pattern(document, inner, values_of)
+        return names_pattern(document, inner, values_of, depth + 1)
     if set(said) == {"anyOf"}:
-        return _any_of([names_pattern(document, each, values_of) for each in said["anyOf"]])
+        return _any_of([names_pattern(document, each, values_of, depth + 1) for each in said["anyOf"]])
     return _pattern(said)
 
 

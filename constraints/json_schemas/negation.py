@@ -7,6 +7,7 @@ has a fraction, that a string does not match a pattern, that some item of a list
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -40,18 +41,33 @@ class NoOppositeError(Exception):
         self.keyword = keyword
 
 
-def opposite(document: Parts, part: Part, kinds: frozenset[str] = EVERYTHING, depth: int = 0) -> list[Part]:
+def opposite(
+    document: Parts, part: Part, kinds: frozenset[str] = EVERYTHING, names: frozenset[str] | None = None
+) -> list[Part]:
     """Schemas of which a value of `kinds` fits one exactly where it does not fit `part`.
 
-    Raises `NoOppositeError`.
+    `names` has all the properties that an object may have, where that is known. Raises `NoOppositeError`.
     """
+    return _opposite(document, part, _About(kinds, names), 0)
+
+
+@dataclass(frozen=True)
+class _About:
+    """What is known of the value: its kind, and the names of its properties."""
+
+    kinds: frozenset[str] = EVERYTHING
+    names: frozenset[str] | None = None
+
+
+def _opposite(document: Parts, part: Part, about: _About, depth: int) -> list[Part]:
     if isinstance(part, bool):
         return [] if part else [True]
     if depth > _DEEPEST:
         raise NoOppositeError("$ref")
     found: list[Part] = []
     for keyword in _meant(part):
-        found += _Opposite(document, part, kinds, depth).of(keyword)
+        if KEYWORDS[keyword].kinds & about.kinds:
+            found += _Opposite(document, part, about, depth).of(keyword)
     return found
 
 
@@ -69,10 +85,10 @@ def _meant(part: Mapping[str, Any]) -> Iterator[str]:
 class _Opposite:
     """That one keyword of a part does not hold."""
 
-    def __init__(self, document: Parts, part: Mapping[str, Any], kinds: frozenset[str], depth: int) -> None:
+    def __init__(self, document: Parts, part: Mapping[str, Any], about: _About, depth: int) -> None:
         self._document = document
         self._part = part
-        self._kinds = kinds
+        self._about = about
         self._depth = depth
 
     def of(self, keyword: str) -> list[Part]:
@@ -88,14 +104,12 @@ class _Opposite:
 
     def _of_type(self, value: Any) -> list[Part]:
         names = [value] if isinstance(value, str) else value
-        others = self._kinds.difference(names)
+        others = self._about.kinds.difference(names)
         if "number" in names:
             others -= NUMBERS
         if "fraction" in others and "integer" not in others:
             raise NoOppositeError("type")
-        return (
-            [{"type": sorted(others - {"integer", "fraction"}) + ["number"] * ("fraction" in others)}] if others else []
-        )
+        return [{"type": type_names(others)}] if others else []
 
     def _of_const(self, value: Any) -> list[Part]:
         return self._of_enum([value])
@@ -103,10 +117,9 @@ class _Opposite:
     def _of_enum(self, values: Sequence[Any]) -> list[Part]:
         by_kind: dict[str, list[Any]] = {}
         for value in values:
-            by_kind.setdefault("number" if kind_of(value) in ("integer", "fraction") else kind_of(value), []).append(
-                value
-            )
-        others = self._kinds.difference(by_kind)
+            kind = kind_of(value)
+            by_kind.setdefault("number" if kind in NUMBERS else kind, []).append(value)
+        others = self._about.kinds.difference(by_kind)
         if "number" in by_kind:
             others -= NUMBERS
         found: list[Part] = []
@@ -171,8 +184,12 @@ class _Opposite:
     def _of_additionalProperties(self, part: Part) -> list[Part]:  # noqa: N802
         if part is True:
             return []
-        if part is False and not self._part.get("properties") and not self._part.get("patternProperties"):
+        own = self._part.get("properties", {})
+        if part is False and not own and not self._part.get("patternProperties"):
             return [{"type": "object", "minProperties": 1}]
+        names = self._about.names
+        if part is False and names is not None and not self._part.get("patternProperties"):
+            return [{"type": "object", "required": [name]} for name in sorted(names.difference(own))]
         raise NoOppositeError("additionalProperties")
 
     def _of_dependentRequired(self, needs: Mapping[str, Sequence[str]]) -> list[Part]:  # noqa: N802
@@ -183,11 +200,11 @@ class _Opposite:
         ]
 
     def _not(self, parts: Sequence[Part]) -> list[Part]:
-        return [each for part in parts for each in opposite(self._document, part, self._kinds, self._depth + 1)]
+        return [each for part in parts for each in _opposite(self._document, part, self._about, self._depth + 1)]
 
     def _everywhere(self, part: Part) -> list[Part]:
         """The opposite of a part about another value."""
-        return opposite(self._document, part, EVERYTHING, self._depth + 1) or [False]
+        return _opposite(self._document, part, _About(), self._depth + 1) or [False]
 
 
 def _required(names: Sequence[str]) -> list[Part]:

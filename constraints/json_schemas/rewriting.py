@@ -20,6 +20,7 @@ from greenroom.constraints.json_schemas.emptiness import Prover
 from greenroom.constraints.json_schemas.evaluated import TooManyWaysError, Way, ways
 from greenroom.constraints.json_schemas.formats import ENFORCED, PATTERNS, beyond_grammars
 from greenroom.constraints.json_schemas.keywords import (
+    EVERYTHING,
     KEYWORDS,
     LISTS,
     MAPS,
@@ -320,19 +321,30 @@ class Rewriter:
         self, node: _Node, given: Sequence[Part], alternatives: list[Part], overlapping: Sequence[tuple[int, int]]
     ) -> list[Part]:
         """Each alternative without what fits another one as well."""
-        others: dict[int, list[Part]] = {}
-        for i, j in overlapping[:_MOST_PAIRS]:
-            for one, other in ((i, j), (j, i)):
-                try:
-                    opposite(self._document, alternatives[other], node.kinds)
-                except NoOppositeError:
-                    self._refuse_pair(given, alternatives[i], alternatives[j])
-                    return alternatives
-                others.setdefault(one, []).append({"not": alternatives[other]})
         if len(overlapping) > _MOST_PAIRS:
             self._refuse_pair(given, *(alternatives[at] for at in overlapping[-1]))
             return alternatives
-        return [{"allOf": [each, *others[at]]} if at in others else each for at, each in enumerate(alternatives)]
+        without: dict[int, list[Part]] = {}
+        for i, j in overlapping:
+            common = self._prover.common_kinds(alternatives[i], alternatives[j])
+            for one, other in ((i, j), (j, i)):
+                try:
+                    without.setdefault(one, []).append(
+                        self._apart_from(
+                            node, alternatives[other], common, self._prover.closed_names(alternatives[one])
+                        )
+                    )
+                except NoOppositeError:
+                    self._refuse_pair(given, alternatives[i], alternatives[j])
+                    return alternatives
+        return [{"allOf": [each, *without[at]]} if at in without else each for at, each in enumerate(alternatives)]
+
+    def _apart_from(self, node: _Node, other: Part, common: frozenset[str], names: frozenset[str] | None) -> Part:
+        """What does not fit `other`, of the kinds that may, and what is of another kind. Raises `NoOppositeError`."""
+        rest = EVERYTHING - common
+        elsewhere: list[Part] = [{"type": type_names(rest)}] if rest else []
+        opposites = opposite(self._document, other, common & node.kinds, names)
+        return {"anyOf": [*elsewhere, *opposites] or [False]}
 
     def _refuse_pair(self, given: Sequence[Part], one: Part, other: Part) -> None:
         first, second = [self._called(given, each) for each in (one, other)]
