@@ -229,7 +229,8 @@ class EngineClient:
         request = pending.mailbox.request
         if needs_thread:
             self._engine.put(Announce(request, deadline))
-            done = partial(_submit_prepared, request, self._engine, partial(bridge.post, pending.resolve))
+            # What the request needs, an adapter of its own among it, is kept until the engine has the request.
+            done = partial(_submit_prepared, prepare, request, self._engine, partial(bridge.post, pending.resolve))
             preparation = self._preparers.submit(partial(prepare, request), done)
             pending.mailbox.on_end(partial(self._preparers.give_up, preparation))
         else:
@@ -386,7 +387,8 @@ def loop_poster() -> LoopPoster:
     return Bridge().post
 
 
-def _submit_prepared(
+def _submit_prepared(  # noqa: PLR0917 - of a `partial`
+    kept: object,
     request: int,
     engine: Engine,
     resolve: Callable[[Exception | None], object],
@@ -394,6 +396,7 @@ def _submit_prepared(
     error: Exception | None,
 ) -> None:
     """What a preparation has come to, for the engine and for whoever waits; nothing where it was given up."""
+    del kept
     if message is not None:
         engine.put(message)
     elif error is not None:

@@ -121,6 +121,18 @@ class AdapterWeights(Protocol):
     def nbytes(self) -> int:
         """Bytes of its arrays, as they are on the device."""
 
+    def perturbed(self, seed: int, sigma: float, fingerprint: str) -> AdapterWeights:
+        """Under `sigma` times the noise of `seed`, a negative one's is its mirror; told by `fingerprint`.
+
+        The noise is the same on any machine. Raises `NotSupported`.
+        """
+
+    def moved(self, steps: Mapping[int, float]) -> AdapterWeights:
+        """With so much of the noise of each seed, which are above 0, added in their order. Raises `NotSupported`."""
+
+    def save(self, folder: Path) -> None:
+        """Write it as mlx-lm has adapters. Raises `NotSupported`, `UnusablePath`, `OSError`."""
+
 
 class AdapterReader(Protocol):
     """Reads adapters for one model. Called off the engine thread, on several threads at once."""
@@ -130,6 +142,13 @@ class AdapterReader(Protocol):
 
         Raises `InvalidAdapter`, which lists all that does not fit, `ModelNotFound` where there is no such folder.
         """
+
+    @property
+    def max_rank(self) -> int:
+        """The largest rank of a module."""
+
+    def create(self, keys: Sequence[str], rank: int, seed: int) -> AdapterWeights:
+        """One that adds nothing yet, for modules by their names, or by what these end with. Raises `InvalidAdapter`."""
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from greenroom.inputs.adapters import Adapter
     from greenroom.inputs.mcp_tools import tools_of
     from greenroom.inputs.parameters import GenerateParameters
+    from greenroom.inputs.rollouts import mirrored
     from greenroom.inputs.samplers import Sampler
     from greenroom.inputs.tools import Tool
     from greenroom.options import GenerateOptions
@@ -155,6 +156,7 @@ __all__ = [
     "generate_tokens",
     "generate_tokens_task",
     "llguidance_cbison_factory",
+    "mirrored",
     "parse_anthropic_stream",
     "parse_hf_stream",
     "parse_openai_stream",
@@ -200,6 +202,7 @@ _HOMES = {
     "greenroom.options": "GenerateOptions",
     "greenroom.parsing.chat_parser": "ChatParser ReasoningParser ToolParser",
     "greenroom.runtime": "Runtime",
+    "greenroom.inputs.rollouts": "mirrored",
     "greenroom.inputs.samplers": "Sampler",
     "greenroom.generator.speculator": "Drafting Speculator",
     "greenroom.generator.steps": "Step StepOutput",

@@ -28,7 +28,7 @@ from greenroom.constraints.user_matcher import Matcher
 from greenroom.errors import InvalidParameter, NotSupported, RuntimeClosed
 from greenroom.generator.api import Context, Generator, Snapshot, buffer_of, lend_generator, new_context, open_context
 from greenroom.inputs import prompts
-from greenroom.inputs.adapters import Adapter, load_adapter
+from greenroom.inputs.adapters import KEYS, RANK, SIGMA, Adapter, create_adapter, load_adapter
 from greenroom.inputs.opening import MAX_ROWS, MAX_WAITING, STEP_TARGET, Opening
 from greenroom.inputs.parameters import (
     DEFAULTS,
@@ -450,15 +450,30 @@ class Runtime:
         text("name", name)
         self._require_session().delete(name)
 
-    async def load_adapter(self, folder: str | Path) -> Adapter:
+    async def load_adapter(self, folder: str | Path, *, sigma: float | None = None) -> Adapter:
         """The adapter in a folder, or of a name on the hub, for `generate(..., adapter=)`: mlx-lm's, or PEFT's.
 
         `async with await runtime.load_adapter(folder) as adapter:` closes it in the end. Files are read and checked
-        beside what runs. Raises `InvalidAdapter`, which lists all that does not fit this model, `ModelNotFound`,
-        `NotSupported` where the backend takes no adapters.
+        beside what runs. With `sigma`, it can learn on: see `create_adapter`. Raises `InvalidAdapter`, which lists all
+        that does not fit this model, `ModelNotFound`, `NotSupported` where the backend takes no adapters.
         """
         session = self._require_session()
-        adapter = await load_adapter(session.client, folder)
+        adapter = await load_adapter(session.client, folder, sigma)
+        session.adapters.add(adapter)
+        return adapter
+
+    async def create_adapter(
+        self, *, rank: int = RANK, keys: Sequence[str] = KEYS, sigma: float = SIGMA, seed: int = 0
+    ) -> Adapter:
+        """An adapter that adds nothing yet, and learns from rollouts: see `Adapter.update`.
+
+        `keys` are the modules that it is for, by their paths in the model or by what these end with. A request with
+        `adapter=` and `zo_seed=` runs under noise of the size `sigma`: about what the adapter's second factor, which
+        begins with zeros, comes to. Raises `InvalidAdapter` for keys that name none, `InvalidParameter`,
+        `NotSupported`.
+        """
+        session = self._require_session()
+        adapter = await create_adapter(session.client, rank=rank, keys=keys, sigma=sigma, seed=seed)
         session.adapters.add(adapter)
         return adapter
 

@@ -205,8 +205,9 @@ class ChatSession:
         messages = [*self._opening(), *transcript, *with_results(transcript, user_messages(_ANY_QUESTION))]
         ids = await self._prepare(messages, self._conversation.settings.thinking)
         client = session_of(self._runtime).client
-        adapter = None if self.parameters is None or self.parameters.adapter is None else self.parameters.adapter
-        return await client.export_kv(ids, 0 if adapter is None else version_of(adapter, client).number)
+        given = self.parameters
+        version = None if given is None or given.adapter is None else version_of(given.adapter, client, given.zo_seed)
+        return await client.export_kv(ids, 0 if version is None or not version.is_open else version.number)
 
     async def _prepare(self, messages: list[Message], thinking: bool | None) -> list[int]:
         """The ids that a turn of these messages runs."""

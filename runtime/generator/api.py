@@ -181,7 +181,7 @@ class Context(Closing):
         no effect beside a constraint: they are its end. In thoughts strings count with `stop_in_thinking` alone. What
         is given here beats what the sampler's `GenerateParameters` say. Of `speculator`, `system_speculation` (guesses
         from what was said before) and `draft_model` (another open `Runtime`) one may be used. Every step runs with
-        `adapter`, if there is one; a draft model guesses without it.
+        `adapter`, if there is one, and under the noise of `zo_seed`; a draft model guesses without them.
 
         With `tools`, calls in what the model writes become events, as in `Runtime.generate`, and `tool_choice` may
         force them. To show them to the model is the prompt's business: fill what `Runtime.prepare(..., tools=)` gives.
@@ -189,7 +189,7 @@ class Context(Closing):
         Raises `InvalidParameter`, `InvalidConstraint`, `NotSupported`, `ContextInUse` at once; what tokenizing and
         compiling find is raised at the first await.
         """
-        changes: dict[str, Any] = {"max_tokens": max_tokens, "seed": seed, "adapter": adapter}
+        changes: dict[str, Any] = {"max_tokens": max_tokens, "seed": seed, "adapter": adapter, "zo_seed": zo_seed}
         changes = {name: value for name, value in changes.items() if value is not None}
         if not (isinstance(stop, tuple) and not stop):
             changes["stop"] = stop
@@ -204,7 +204,7 @@ class Context(Closing):
             constrain=constrain,
             calling=ToolCalling.of(tools, tool_choice, tool_format),
             guessing=Guessing(speculator, system_speculation, draft_model),
-            refused={"zo_seed": zo_seed, "horizon": horizon},
+            refused={"horizon": horizon},
         )
         return Generator(cursor, self)
 

@@ -45,6 +45,7 @@ _OF_THE_GENERATION = (
     "reasoning",
     "thinking_tokens",
     "adapter",
+    "zo_seed",
 )
 """Parameters that say nothing of how a token is drawn: another sampler does not change them."""
 

@@ -248,9 +248,9 @@ def _restore(path: Path, session: Session, described: _Generation, tokens: tuple
         budget = None if described.budget is None else budget_from(described.budget)
         calls = described.calls
         calling = None if calls is None else ToolCalling.of(calls.tools, calls.choice, calls.tool_format)
-        adapter = _find_adapter(path, session, described.adapter)
+        adapter = _find_adapter(path, session, described)
         parameters = msgspec.structs.replace(described.parameters, adapter=adapter)
-        version = None if adapter is None else version_of(adapter, client)
+        version = None if adapter is None else version_of(adapter, client, parameters.zo_seed)
         config = GenerationConfig(client, parameters, constraint, calling=calling, budget=budget, adapter=version)
         decoder = config.decoder(tokens[:start], seed)
         config = replace(config.for_prompt(tokens[:start]), budget=budget).compile()
@@ -267,12 +267,16 @@ def _restore(path: Path, session: Session, described: _Generation, tokens: tuple
     return SavedGeneration(generation, described.unread, described.has_told_end, described.guesses)
 
 
-def _find_adapter(path: Path, session: Session, fingerprint: str | None) -> Adapter | None:
-    adapter = None if fingerprint is None else session.find_adapter(fingerprint)
-    if fingerprint is not None and adapter is None:
-        raise SnapshotMismatch(
-            f"{path} was saved with an adapter that is not loaded ({fingerprint}): load_adapter() it"
-        )
+def _find_adapter(path: Path, session: Session, described: _Generation) -> Adapter | None:
+    """The handle of the weights, under the noise, with which it was made."""
+    if described.adapter is None:
+        return None
+    base, _, noise = described.adapter.partition("~")
+    adapter = session.find_adapter(base)
+    if adapter is None:
+        raise SnapshotMismatch(f"{path} was saved with an adapter that is not loaded ({base}): load_adapter() it")
+    if noise and adapter.version(described.parameters.zo_seed).fingerprint != described.adapter:
+        raise SnapshotMismatch(f"{path} was saved with other noise ({noise}): sigma is {adapter.sigma} here")
     return adapter
 
 

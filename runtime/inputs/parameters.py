@@ -67,7 +67,8 @@ class GenerateParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     does it, and only where the model's caches allow it. `prefill_step_size` is here for its name: what a step runs is
     the runtime's budget, and any value but None is `NotSupported`.
 
-    `adapter` is one that the runtime has loaded: every step runs with it.
+    `adapter` is one that the runtime has loaded: every step runs with it; with a `zo_seed`, under the noise of that
+    seed, of which `-s` is the mirror of `s`, and 0 none.
     """
 
     max_tokens: int | None = None
@@ -100,6 +101,7 @@ class GenerateParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     reasoning: Literal["events", "text", "drop"] = "events"
     thinking_tokens: int | None = None
     adapter: Adapter | None = None
+    zo_seed: int | None = None
 
     def __post_init__(self) -> None:
         """Give `stop` one shape and copy `logit_bias`; what has another type stays, for `validate` to name."""
@@ -144,6 +146,7 @@ class ParameterOptions(TypedDict, total=False):
     reasoning: Literal["events", "text", "drop"]
     thinking_tokens: int | None
     adapter: Adapter | None
+    zo_seed: int | None
 
 
 DEFAULTS = GenerateParameters()

@@ -98,7 +98,11 @@ class GenerationConfig:
             raise InvalidParameter("min_tokens", parameters.min_tokens, "0 where every token ends the text")
         calling.check(constraint, client.model)
         calling.budget(parameters.thinking_tokens, client.model, ())
-        adapter = None if parameters.adapter is None else version_of(parameters.adapter, client)
+        adapter = None
+        if parameters.adapter is not None:
+            adapter = version_of(parameters.adapter, client, parameters.zo_seed)
+        elif parameters.zo_seed is not None:
+            raise InvalidParameter("zo_seed", parameters.zo_seed, "left out without an adapter: the noise is on that")
         bounded = bound_length(parameters, client.model)
         return GenerationConfig(client, bounded, constraint, calling=calling, adapter=adapter)
 
@@ -135,7 +139,8 @@ class GenerationConfig:
     @property
     def needs_compiling(self) -> bool:
         """Whether something is to be compiled before it can begin: off the event loop."""
-        return self.is_constrained or self.parameters.thinking_tokens is not None
+        is_to_be_made = self.adapter is not None and not self.adapter.is_open
+        return is_to_be_made or self.is_constrained or self.parameters.thinking_tokens is not None
 
     @property
     def whole_constraint(self) -> Constraint | None:
@@ -166,7 +171,9 @@ class GenerationConfig:
         return replace(self, routed=routed, budget=budget)
 
     def compile(self) -> GenerationConfig:
-        """With the constraint compiled. Not on the event loop. Raises `InvalidConstraint`."""
+        """With the constraint compiled, and the adapter made. Not on the event loop. Raises `InvalidConstraint`."""
+        if self.adapter is not None:
+            self.adapter.ensure()
         whole = self.whole_constraint
         if whole is None or self.compiled is not None:
             return self

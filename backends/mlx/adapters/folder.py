@@ -16,8 +16,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from greenroom.backends.mlx.adapters.factors import Factors, Numbers
 from greenroom.backends.mlx.adapters.targets import Target
-from greenroom.backends.mlx.adapters.weights import Factors, LoraWeights, Numbers, Precision
+from greenroom.backends.mlx.adapters.weights import LoraWeights, Precision
 from greenroom.backends.mlx.tensor_header import TensorEntry, parse_header
 from greenroom.errors import InvalidAdapter, InvalidSnapshot, UnusablePath
 from greenroom.files.json_depth import check_json_depth

@@ -8,15 +8,17 @@ its weights when a row asks for it. Tables are made before the next pass, of all
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 from mlx.nn.layers.quantized import QuantizedLinear
 
+from greenroom.backends.mlx.adapters.factors import Factors
 from greenroom.backends.mlx.adapters.modules import Tables, adapt, adapt_router
 from greenroom.backends.mlx.adapters.selection import Selection
-from greenroom.backends.mlx.adapters.weights import Factors, LoraWeights, Numbers
+from greenroom.backends.mlx.adapters.weights import LoraWeights
 
 __all__ = ["MAX_ADAPTERS", "AdapterLibrary", "Slot"]
 
@@ -198,18 +200,16 @@ class AdapterLibrary:
         same = tables.a is not None and (tables.a.shape[-1], tables.a.dtype) == (rank, dtype)
         if same and not self._stale & (tables.named | named.keys()) and capacity == self._capacity:
             return
-        old = (tables.a, tables.b) if same else (None, None)
-        shapes = _padded(factors.a.shape, -1, rank), _padded(factors.b.shape, -2, rank)
+        places = kept if same else frozenset[int]()
         parts: tuple[list[mx.array], list[mx.array]] = ([], [])
-        for place in range(capacity):
-            for side, table, shape in zip((0, 1), old, shapes, strict=True):
-                if place in kept and table is not None:
-                    parts[side].append(table[place : place + 1])
-                elif place in named:
-                    factors = named[place].weights.factors[path]
-                    parts[side].append(_on_device((factors.a, factors.b)[side], shape, dtype))
+        for is_kept, group in groupby(range(capacity), places.__contains__):
+            run = [*group]
+            for side, table in enumerate((tables.a, tables.b)):
+                if is_kept and table is not None:
+                    parts[side].append(table[run[0] : run[-1] + 1])
                 else:
-                    parts[side].append(mx.zeros((1, *shape), dtype))
+                    given = [named[place].weights.factors[path] if place in named else None for place in run]
+                    parts[side].append(_on_device(given, side, factors, rank).astype(dtype))
         tables.excess = self._excess(path, tables, kept, named, capacity) if has_magnitude else None
         tables.a, tables.b = mx.concatenate(parts[0]), mx.concatenate(parts[1])
         tables.named = frozenset(named)
@@ -230,16 +230,19 @@ class AdapterLibrary:
         return mx.stack(lines)
 
 
-def _padded(shape: Sequence[int], axis: int, rank: int) -> tuple[int, ...]:
-    sizes = [*shape]
-    sizes[axis] = rank
-    return tuple(sizes)
+def _on_device(given: Sequence[Factors | None], side: int, alike: Factors, rank: int) -> mx.array:
+    """All `a` of some factors, or with 1 for `side` all `b`, in one array of that rank.
 
-
-def _on_device(numbers: Numbers, shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
-    """`[1, *shape]`: zeros behind the numbers' own rank add nothing."""
-    widths = [(0, size - own) for size, own in zip(shape, numbers.shape, strict=True)]
-    return mx.array(np.pad(numbers, widths)).astype(dtype)[None]
+    Zeros where there are none, and behind each one's own rank, where they add nothing; the shape is that of `alike`.
+    """
+    sizes = [*(alike.a, alike.b)[side].shape]
+    sizes[-1 - side] = rank
+    whole = np.zeros((len(given), *sizes), np.float32)
+    for line, factors in zip(whole, given, strict=True):
+        if factors is not None:
+            numbers = (factors.a, factors.b)[side]
+            line[tuple([slice(size) for size in numbers.shape])] = numbers
+    return mx.array(whole)
 
 
 def _excess_of(module: Any, a: mx.array, b: mx.array, magnitude: mx.array) -> mx.array:

@@ -6,35 +6,21 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-__all__ = ["Factors", "LoraWeights", "Numbers", "Precision"]
+from greenroom.backends.mlx.adapters.factors import Factors
+from greenroom.backends.mlx.adapters.noise import noised
+from greenroom.backends.mlx.adapters.saving import save_factors
+from greenroom.errors import NotSupported
 
-Numbers = npt.NDArray[np.float32]
+__all__ = ["LoraWeights", "Precision"]
+
 Precision = Literal["F32", "F16", "BF16"]
 """The type in which an adapter's files hold it, by safetensors' names; here all is float32."""
 _ITEM_BYTES: dict[Precision, int] = {"F32": 4, "F16": 2, "BF16": 2}
-
-
-class Factors(NamedTuple):
-    """What is added to one module: `x @ a @ b`.
-
-    Of a linear module `a` is `[inputs, rank]` and `b` `[rank, outputs]`; of experts both have them in front. Of an
-    embedding `a` is `[ids, rank]` and `b` `[rank, size]`. `magnitude` `[outputs]` is DoRA's, of a linear module alone:
-    the length that each row of the adapted weights has.
-    """
-
-    a: Numbers
-    b: Numbers
-    magnitude: Numbers | None = None
-
-    @property
-    def rank(self) -> int:
-        """The inner size of the product."""
-        return int(self.a.shape[-1])
 
 
 @dataclass(frozen=True, slots=False, eq=False, repr=False)
@@ -44,6 +30,8 @@ class LoraWeights:
     name: str
     factors: Mapping[str, Factors]
     precision: Precision = "F32"
+    derived: str | None = None
+    """A fingerprint that says how the numbers come about, in place of one of the numbers."""
 
     def __repr__(self) -> str:
         return f"<LoraWeights {self.name!r} modules={len(self.factors)} rank={self.rank} {self.precision}>"
@@ -62,6 +50,8 @@ class LoraWeights:
     @cached_property
     def fingerprint(self) -> str:
         """See `AdapterWeights.fingerprint`: of every number."""
+        if self.derived is not None:
+            return self.derived
         digest = hashlib.blake2b(self.precision.encode(), digest_size=16)
         for path in sorted(self.factors):
             digest.update(f"\0{path}".encode())
@@ -70,3 +60,22 @@ class LoraWeights:
                     digest.update(f"\0{part.shape}".encode())
                     digest.update(np.ascontiguousarray(part, "<f4").data)
         return digest.hexdigest()
+
+    def perturbed(self, seed: int, sigma: float, fingerprint: str) -> LoraWeights:
+        """See `AdapterWeights.perturbed`."""
+        self._require_plain()
+        steps = {abs(seed): sigma if seed > 0 else -sigma}
+        return LoraWeights(self.name, noised(self.factors, steps), derived=fingerprint)
+
+    def moved(self, steps: Mapping[int, float]) -> LoraWeights:
+        """See `AdapterWeights.moved`."""
+        self._require_plain()
+        return LoraWeights(self.name, noised(self.factors, steps))
+
+    def save(self, folder: Path) -> None:
+        """See `AdapterWeights.save`."""
+        save_factors(self.factors, folder)
+
+    def _require_plain(self) -> None:
+        if any(factors.magnitude is not None for factors in self.factors.values()):
+            raise NotSupported("noise on a DoRA adapter", "its magnitudes belong to its factors as they are")
