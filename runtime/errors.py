@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from greenroom.events import Info, RejectedToolCall
+    from greenroom.events import Info, RejectedToolCall, ToolCall
 
 __all__ = [
     "AdapterClosed",
@@ -19,6 +19,7 @@ __all__ = [
     "BackendFailed",
     "CallRejected",
     "CallbackFailed",
+    "CalledInstead",
     "CompilationTimeout",
     "CompilersBusy",
     "ConstraintFailed",
@@ -400,6 +401,18 @@ class CallRejected(GenerationFailed):
         named = f" of {event.name!r}" if event.name else ""
         super().__init__(f"the call{named} could not be used, {event.reason}: {event.detail}", info=info)
         self.event = event
+
+
+class CalledInstead(GenerationFailed):
+    """An object was asked for, and the model called tools in its place: run `calls`, and ask again with their results.
+
+    A `ChatSession` does that by itself, where the tools are functions.
+    """
+
+    def __init__(self, calls: Sequence[ToolCall], *, info: Info | None = None) -> None:
+        names = ", ".join([call.function.name for call in calls])
+        super().__init__(f"the model called {names} in place of an answer: run that, and ask again", info=info)
+        self.calls = tuple(calls)
 
 
 class RoundsExhausted(GenerationFailed):

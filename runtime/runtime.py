@@ -398,10 +398,13 @@ class Runtime:
         """Growing objects of the type `kind`, which the output is constrained to: `async for person in …`.
 
         `kind` is what `greenroom.structures` takes, and `growing` are its options; the others are `generate`'s, a
-        `constrain` among them holds too. Raises as `generate` does, and `UnsupportedType`.
+        `constrain` among them holds too. Beside `tools` the model may call in place of it: `CalledInstead`. Raises as
+        `generate` does, and `UnsupportedType`.
         """
         also = options.get("constrain")
         options["constrain"] = constraint_of(kind) if also is None else [kind, also]
+        if options.get("reasoning") != "drop":  # in the text it would be none of the object
+            options["reasoning"] = "events"
         structured = structures_of(kind, **(growing or {}))  # before anything is submitted: it may refuse the type
         return structured(self.generate(prompt, parameters, **options))
 
@@ -430,7 +433,10 @@ class Runtime:
         parameters: GenerateParameters | None = None,
         **options: Unpack[GenerateOptions],
     ) -> Any:
-        """One object of the type `kind`, whole and validated. Raises `TruncatedJson` where the output ended early."""
+        """One object of the type `kind`, whole and validated. Raises `TruncatedJson` where the output ended early.
+
+        Beside `tools` the model may call in place of it: `CalledInstead`, with the calls.
+        """
         async with self.stream(kind, prompt, parameters, growing={"validate": "final"}, **options) as growing:
             objects = [found async for found in growing]
         return objects[-1]

@@ -384,7 +384,7 @@ async def test_a_format_that_nothing_writes_is_refused_at_the_call() -> None:
             runtime.generate("x", tools=odd, constrain=ANSWER, tool_format="glm47")
 
 
-@pytest.mark.parametrize("tool_format", ["hermes", "llama3_json", "glm47"])
+@pytest.mark.parametrize("tool_format", ["hermes", "llama3_json"])
 async def test_a_small_model_calls_or_answers_wherever_it_is_forked(tool_format: str, tmp_path: Path) -> None:
     """At a high temperature, many side by side and each alone; in copies, from files, and after a step back."""
     fits = Draft202012Validator(json.loads(ANSWER.text)).is_valid

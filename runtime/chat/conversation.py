@@ -132,6 +132,12 @@ class Conversation:
         return session_of(self._runtime).client.hold(stop)
 
     @property
+    def runs_calls(self) -> bool:
+        """Whether there is anything that runs calls of tools here."""
+        functions = [] if self.toolbox is None else [tool.function for tool in self.toolbox]
+        return self.settings.tool_dispatch is not None or any(function is not None for function in functions)
+
+    @property
     def thought_key(self) -> str:
         """What the model's template calls the thinking of an earlier message."""
         template = session_of(self._runtime).client.model.chat_template or ""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, TypeVar, Unpack, overload
 
 import msgspec
 from anyio import to_thread
+from typing_extensions import TypeForm
 
 from greenroom.chat.conversation import MAX_REJECTIONS, MAX_ROUNDS, Conversation, OnCancel, Settings, WhenBusy
 from greenroom.chat.dispatch import Dispatch, OnRejected, OnToolError
@@ -24,7 +25,9 @@ from greenroom.chat.messages import (
 from greenroom.chat.overflow import Overflow
 from greenroom.chat.streams import EventTurn, TextTurn
 from greenroom.chat.turn import Turn
-from greenroom.errors import InvalidParameter
+from greenroom.constraints.constraint import Constraint
+from greenroom.errors import CalledInstead, InvalidParameter
+from greenroom.generator.collect import object_parser, schema_constraint
 from greenroom.inputs.adapters import version_of
 from greenroom.inputs.parameters import GenerateParameters
 from greenroom.inputs.tools import Tools
@@ -35,6 +38,8 @@ from greenroom.runtime import Runtime
 from greenroom.values import path_of, sequence, string
 
 __all__ = ["ChatSession"]
+
+T = TypeVar("T")
 
 _ANY_QUESTION = "?"
 
@@ -116,14 +121,46 @@ class ChatSession:
 
     # Turns.
 
-    async def respond(self, prompt: Question, **overrides: Unpack[TurnOptions]) -> str:
-        """The answer's text, once it is complete.
+    @overload
+    async def respond(self, prompt: Question, *, into: None = None, **overrides: Unpack[TurnOptions]) -> str: ...
+
+    @overload
+    async def respond(
+        self, prompt: Question, *, into: Mapping[str, Any] | Constraint, **overrides: Unpack[TurnOptions]
+    ) -> Any: ...
+
+    @overload
+    async def respond(self, prompt: Question, *, into: TypeForm[T], **overrides: Unpack[TurnOptions]) -> T: ...
+
+    async def respond(self, prompt: Question, *, into: Any = None, **overrides: Unpack[TurnOptions]) -> Any:
+        """The answer's text, once it is complete; with `into`, an object of that Python type or JSON schema.
+
+        Then the answer is JSON that fits, while calls stay free: rounds of tools come first, and where `max_rounds`
+        allows one more, that is the answer's. The transcript has the JSON.
 
         Raises what the generation raises, `CallRejected`, and `RoundsExhausted` where the model calls tools still
-        after `max_rounds`: nothing of that round was run.
+        after `max_rounds`: nothing of that round was run. With `into` also `CalledInstead` where the turn ended with
+        calls that nothing here can run, `TruncatedJson` where the answer was cut, and `ConstraintFailed` where it is
+        no value of the type by what no grammar enforces.
         """
+        if into is not None:
+            return await self._respond_into(prompt, into, overrides)
         async with self.stream_response(prompt, **overrides) as stream:
             return "".join([text async for text in stream])
+
+    async def _respond_into(self, prompt: Question, into: Any, overrides: TurnOptions) -> Any:
+        wanted, also = schema_constraint(into, has_other=False), overrides.get("constrain")
+        parser = object_parser(into, None)
+        overrides["constrain"] = wanted if also is None else [wanted, also]
+        if overrides.get("reasoning") != "drop":  # in the text it would be none of the object
+            overrides["reasoning"] = "events"
+        turn = self._turn(prompt, overrides)
+        async with TextTurn(turn) as stream:
+            async for _ in stream:
+                pass
+        if turn.calls and not turn.text.strip():
+            raise CalledInstead(turn.calls, info=turn.info)
+        return parser(turn.text, turn.info.stop_reason == "stop")
 
     def stream_response(self, prompt: Question, **overrides: Unpack[TurnOptions]) -> TextTurn:
         """The answer's text, piece by piece. `overrides` are parameters of the generation, as in `generate`."""
@@ -132,7 +169,8 @@ class ChatSession:
     def stream_events(self, prompt: Question, **overrides: Unpack[TurnOptions]) -> EventTurn:
         """Every event of every round, with a `ToolResult` for each call that was run, then one `Info` with their sums.
 
-        A `tool_choice` that forces calls forces them in the first round: the others answer what these gave. Beside a
+        A `tool_choice` that forces calls forces them in the first round: the others answer what these gave. `constrain`
+        is the answer's; where calls can be run, the last of `max_rounds` has none and is that answer. Beside a
         rejected call none of its round is run, and the text of all is kept in the transcript; the model is told as
         `on_rejected` says, and where it is not the turn ends.
         """
@@ -224,22 +262,30 @@ class ChatSession:
         settings = self._conversation.settings
         overrides = overrides.copy()
         overrides.setdefault("thinking", settings.thinking)
-        later = overrides.copy()
-        choice: object = later.get("tool_choice")  # not checked yet: an array would not say whether it is "none"
-        if not (choice is None or (isinstance(choice, str) and choice == "none")):
-            later["tool_choice"] = "auto"
 
-        def start(messages: list[Message], is_first: bool) -> EventStream:
+        def start(messages: list[Message], rounds: int) -> EventStream:
             return find(self._runtime).generate(
                 [*self._opening(), *messages],
                 self.parameters,
                 tools=settings.tools,
                 tool_format=settings.tool_format,
                 template_options=settings.template_options,
-                **(overrides if is_first else later),
+                **self._round_options(overrides, rounds),
             )
 
         async def count(messages: list[Message]) -> int:
             return len(await self._prepare([*self._opening(), *messages], overrides["thinking"]))
 
         return Turn(self._conversation, user_messages(prompt), start, count)
+
+    def _round_options(self, overrides: TurnOptions, rounds: int) -> TurnOptions:
+        """Those of the round behind so many: forced calls are the first one's, and the last one's answer is due."""
+        options, conversation = overrides.copy(), self._conversation
+        given: object = options.get("tool_choice", "auto")  # not checked yet: an array cannot be compared
+        choice = given if isinstance(given, str) else ""
+        if rounds and choice != "none":
+            options["tool_choice"] = choice = "auto"
+        is_last = rounds + 1 >= conversation.settings.max_rounds and conversation.runs_calls
+        if is_last and choice == "auto" and options.get("constrain") is not None:
+            options["tool_choice"] = "none"
+        return options

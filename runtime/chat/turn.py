@@ -32,8 +32,8 @@ __all__ = ["Turn"]
 
 _FULL = 0.75
 """Of the context: a turn that would begin with more has little room for its answer."""
-Start = Callable[[list[Message], bool], EventStream]
-"""A generation behind these messages; whether it is the turn's first."""
+Start = Callable[[list[Message], int], EventStream]
+"""A generation behind these messages; how many rounds of the turn are over."""
 
 
 class Turn:
@@ -106,7 +106,7 @@ class Turn:
         limit = self._conversation.context_length
         if self._drops and limit is not None and self._conversation.tokens_used > _FULL * limit:
             await self._drop_oldest(limit)
-        self._stream = self._start(self._messages(), True)
+        self._stream = self._start(self._messages(), 0)
 
     @property
     def _drops(self) -> bool:
@@ -130,7 +130,7 @@ class Turn:
                 raise naming_the_option(error) from error
             if not await self._drop_oldest(error.limit):
                 raise
-            self._stream = self._start(self._messages(), len(self._infos) == 0)
+            self._stream = self._start(self._messages(), len(self._infos))
             return None
 
     async def _read(self) -> TurnEvent | None:
@@ -200,7 +200,7 @@ class Turn:
         self._new += [self._output.message(self._conversation.thought_key), *answers]
         self._output = _Output()
         with nullcontext() if self._hold is None else self._hold.going_on():
-            self._stream = self._start(self._messages(), False)
+            self._stream = self._start(self._messages(), len(self._infos))
 
     async def _run_tools(self) -> None:
         """Run the round's calls and begin the next round. Stopped meanwhile: the turn's end."""
@@ -312,6 +312,11 @@ class Turn:
     def rejected(self) -> RejectedToolCall | None:
         """The first call of the last round that could not be used."""
         return self._output.rejected[0] if self._output.rejected else None
+
+    @property
+    def calls(self) -> list[ToolCall]:
+        """Those of the last round."""
+        return self._output.calls
 
     @property
     def info(self) -> Info:

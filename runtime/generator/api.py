@@ -410,13 +410,17 @@ class Generator(Closing):
 
         `schema` is a JSON schema (a dict or its text) or a Python type, whose object is returned then; without one and
         without a constraint, any JSON. `parse` is called with the text in place of ours. Raises `TruncatedJson` where
-        the text ended early, `MalformedJson`, and what `parse` raises.
+        the text ended early, `MalformedJson`, and what `parse` raises. Beside tools it is the answer that obeys: where
+        the model calls in place of one, `CalledInstead` is raised, or `CallRejected`.
         """
         wanted = collect.schema_constraint(schema, has_other=self._cursor.config.is_constrained)
         parser = collect.object_parser(schema, parse)
         if wanted is not None:
             await collect.constrain(self._cursor, wanted)
-        return parser(await self.collect_text(), self.stop_reason == "stop")
+        text = await self.collect_text()
+        if self._cursor.generation is not None:
+            collect.require_answer(self._cursor.generation, text)
+        return parser(text, self.stop_reason == "stop")
 
     # Branches.
 

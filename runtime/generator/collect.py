@@ -8,16 +8,18 @@ from typing import Any
 
 import msgspec
 
+from greenroom.backends.protocol import Sampled
 from greenroom.constraints.coercion import constraint_of
 from greenroom.constraints.constraint import Constraint
 from greenroom.constraints.json_schemas.json_schema import AnyJson
 from greenroom.constraints.structures import Snapshots
-from greenroom.errors import InvalidConstraint, MalformedJson, TruncatedJson
+from greenroom.errors import CalledInstead, CallRejected, InvalidConstraint, MalformedJson, TruncatedJson
+from greenroom.events import RejectedToolCall, ToolCall
 from greenroom.files.json_depth import read_json
 from greenroom.generator.cursor import Cursor
 from greenroom.request.generation import Generation, follow
 
-__all__ = ["constrain", "object_parser", "schema_constraint"]
+__all__ = ["constrain", "object_parser", "require_answer", "schema_constraint"]
 
 
 def schema_constraint(schema: Any, *, has_other: bool) -> Constraint | None:
@@ -53,6 +55,22 @@ async def _constrain(generation: Generation, more: Constraint) -> Generation:
         if matcher.error is not None:
             raise InvalidConstraint(f"{generation.text!r} was written already, and contradicts it: {matcher.error}")
     return replace(generation, config=config, constraint=matcher).decode()
+
+
+def require_answer(generation: Generation, text: str) -> None:
+    """Raise `CalledInstead` or `CallRejected` where a generation that is over said nothing and called tools."""
+    calling, ending = generation.config.calling, generation.ending
+    if text.strip() or calling is None or not calling.has_tools:
+        return
+    decoder = generation.config.decoder(generation.tokens[: generation.start], generation.seed)
+    told = decoder.feed([Sampled(0, token) for token in generation.output]).events
+    told = (*told, *decoder.finish("length" if ending is None else ending.reason))
+    rejected = next((event for event in told if isinstance(event, RejectedToolCall)), None)
+    if rejected is not None:
+        raise CallRejected(rejected)
+    calls = [event for event in told if isinstance(event, ToolCall)]
+    if calls:
+        raise CalledInstead(calls)
 
 
 def object_parser(schema: Any, parse: Callable[[str], Any] | None) -> Callable[[str, bool], Any]:

@@ -9,14 +9,14 @@ import msgspec
 from anyio import move_on_after
 
 from greenroom.constraints.structures import MISSING, Done, Snapshots
-from greenroom.errors import TruncatedJson, UnsupportedType, shown
+from greenroom.errors import CalledInstead, CallRejected, TruncatedJson, UnsupportedType, shown
 from greenroom.events import Chunk, Info, Reasoning, RejectedToolCall, Token, ToolCall
 from greenroom.structured.background_task import Background, Signal
 
 __all__ = ["Structure", "StructureFeed", "close"]
 
 T = TypeVar("T")
-_SILENT = (Reasoning, ToolCall, RejectedToolCall, Token)
+_SILENT = (Reasoning, Token)
 CLOSE_SECONDS = 10
 """How long a source may take to close: a generation needs one pass, a connection a round trip."""
 
@@ -45,6 +45,9 @@ class StructureFeed:
         self.info: Info | None = None
         self.is_over = False
         self.has_news = False
+        self._calls: list[ToolCall] = []
+        self._rejected: RejectedToolCall | None = None
+        self._has_text = False
         self._every_chunk = every_chunk
         self._waiter: Signal | None = None
 
@@ -62,6 +65,7 @@ class StructureFeed:
                     self._wake()
                     await task.pause()
                     await self._wait_taken(task)
+            self._require_text()
             self.has_news |= self.snapshots.finish()
         except Exception as error:  # noqa: BLE001 - whatever the source raises is the consumer's
             self.error = error
@@ -74,6 +78,7 @@ class StructureFeed:
         if isinstance(item, Chunk):
             item = item.text
         if isinstance(item, (str, bytes)):
+            self._has_text |= bool(item.strip())
             try:
                 self.has_news |= self.snapshots.feed(item) or self._every_chunk
             except Exception:
@@ -81,8 +86,19 @@ class StructureFeed:
                 raise
         elif isinstance(item, Info):
             self.info = item
+        elif isinstance(item, ToolCall):
+            self._calls.append(item)
+        elif isinstance(item, RejectedToolCall):
+            self._rejected = self._rejected or item
         elif not isinstance(item, _SILENT):
             raise UnsupportedType(f"the source yields {shown(item)}: structures are made of str, bytes or Chunks")
+
+    def _require_text(self) -> None:
+        """Raise `CallRejected` or `CalledInstead` where there are calls and no text."""
+        if not self._has_text and self._rejected is not None:
+            raise CallRejected(self._rejected, info=self.info)
+        if not self._has_text and self._calls:
+            raise CalledInstead(self._calls, info=self.info)
 
     async def _wait_taken(self, task: Background) -> None:
         """Wait until the reader that was woken took the news: trio does not say who runs first."""

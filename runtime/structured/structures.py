@@ -34,7 +34,7 @@ class Structures(Closing, Generic[T]):
     Each is a value: later chunks never change it (what is whole is shared between them). Only objects that differ from
     the one before are yielded. The last one is complete, or the loop raises after it: `TruncatedJson` where the text
     ended early (with `truncated="mark"` the loop just ends), `MalformedJson`, `JsonTooLarge`, `InvalidStructure`, or
-    whatever the source raised.
+    whatever the source raised; `CalledInstead` or `CallRejected` where there were calls of tools in place of a text.
 
     Leaving `async with`, a cancellation that lands in the loop's own wait, and dropping the last reference end the
     source too. A `break` with it still bound does not.
