@@ -80,16 +80,18 @@ async def main() -> None:
     warnings.simplefilter("ignore")
     ends, refused = supported([name for name in TABLE if given.only in name])
     room = anyio.CapacityLimiter(given.rows)
+    left = dict.fromkeys(ends, given.samples)
     async with Runtime() as runtime, anyio.create_task_group() as group:
 
         async def add(name: str, number: int) -> None:
             ends[name] += await draw(runtime, name, given.seed + number, given.tokens, room)
+            left[name] -= 1
+            if not left[name]:
+                print(f"{name}: {dict(ends[name])}", flush=True)
 
         for name in ends:
             for number in range(given.samples):
                 group.start_soon(add, name, number)
-    for name, found in ends.items():
-        print(f"{name}: {dict(found)}")
     for name, why in refused.items():
         print(f"refused: {name}: {why}")
     print(f"{len(refused)} types refused; outputs of {len(ends)}: {dict(sum(ends.values(), Counter()))}")

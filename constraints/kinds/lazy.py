@@ -111,13 +111,42 @@ def without(mask: Bits, tokens: list[int]) -> Bits:
     return smaller
 
 
+MOST_SPACE = 4
+"""Bytes of white space between the trigger and what follows it."""
+_SPACE = frozenset(b" \t\r\n")
+
+
+class _Space:
+    """The white space that may stand behind a trigger, for one vocabulary: `masks[room]` are the tokens that fit."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._lengths = {
+            token: len(word)
+            for token, word in enumerate(vocabulary.bytes)
+            if 0 < len(word) <= MOST_SPACE and _SPACE.issuperset(word)
+        }
+        self.masks = [np.zeros_like(vocabulary.known) for _ in range(MOST_SPACE + 1)]
+        for room, mask in enumerate(self.masks):
+            for token, length in self._lengths.items():
+                if length <= room:
+                    mask[token // 32] |= np.uint32(1 << token % 32)
+            mask.flags.writeable = False
+
+    def taken(self, token: int, room: int) -> int:
+        """How long the white space of `token` is; 0 where it is none, or longer than `room`."""
+        length = self._lengths.get(token, 0)
+        return length if length <= room else 0
+
+
 @dataclass(frozen=True)
 class Lazy(Constraint):
     """Anything at all until `trigger` was written; what comes after it obeys `constraint`, and its end is the end.
 
     `trigger` is a string (of text, or a special token's name) or a token's id. The model may end its turn without ever
     writing it. A token that would complete the string and go on is not allowed; shorter ones can always spell it.
-    Raises `InvalidConstraint` for an empty trigger, and when compiled for an id that the vocabulary does not have.
+    Between the trigger and what `constraint` takes there may be up to four characters of white space, which models
+    write there. Raises `InvalidConstraint` for an empty trigger, and when compiled for an id that the vocabulary does
+    not have.
     """
 
     trigger: str | int
@@ -137,28 +166,33 @@ class Lazy(Constraint):
         if isinstance(self.trigger, int) and not vocabulary.token_bytes(self.trigger):
             raise InvalidConstraint(f"the vocabulary has no token {shown(self.trigger)} to wait for")
         inner = compiler.compile(self.constraint)
-        trigger = Trigger(vocabulary, self.trigger)
+        prototype = LazyState(Trigger(vocabulary, self.trigger), _Space(vocabulary), inner.start())
 
         def check(tokens: Sequence[int]) -> str | None:
-            position = 0
-            for count, token in enumerate(tokens, 1):
-                position = trigger.step(position, token)
-                if position == trigger.end:
-                    return inner.check(tokens[count:])
-            return None
+            state = prototype.fork()
+            for token in tokens:
+                state.consume([token])
+                if state.has_begun:
+                    return inner.check(tokens[state.beginning :])
+            return inner.check(()) if state.is_triggered else None
 
-        return CompiledConstraint(LazyState(trigger, inner.start()), warnings=inner.warnings, check=check)
+        return CompiledConstraint(prototype, warnings=inner.warnings, check=check)
 
 
 class LazyState(CompositeState):
-    """Before the trigger every known id is legal and the text may end anywhere; after it `inner` decides."""
+    """Before the trigger every known id is legal and the text may end anywhere; after it `inner` decides.
 
-    __slots__ = ("_error", "_inner", "_inside", "_positions", "_trigger")
+    White space that `inner` does not take itself is skipped until it has taken something.
+    """
 
-    def __init__(self, trigger: Trigger, inner: ConstraintState) -> None:
+    __slots__ = ("_error", "_inner", "_inside", "_positions", "_space", "_spaces", "_trigger")
+
+    def __init__(self, trigger: Trigger, space: _Space, inner: ConstraintState) -> None:
         self._trigger = trigger
+        self._space = space
         self._inner = inner
         self._inside = 0  # tokens that went to `inner`
+        self._spaces = [MOST_SPACE]  # how much white space there may be, at first and after each token of it
         self._positions = [0]  # in the trigger, after each token before it
         self._error: str | None = None
 
@@ -171,14 +205,30 @@ class LazyState(CompositeState):
         return self._positions[-1] == self._trigger.end
 
     @property
+    def has_begun(self) -> bool:
+        """Whether the inner state has a token."""
+        return self._inside > 0
+
+    @property
+    def beginning(self) -> int:
+        """How many tokens stand in front of those that the inner state has."""
+        return len(self._positions) + len(self._spaces) - 2
+
+    @property
+    def _may_skip(self) -> bool:
+        return self.is_triggered and not self._inside and self._spaces[-1] > 0
+
+    @property
     def parts(self) -> tuple[ConstraintState, ...]:
-        """See `CompositeState.parts`: after the trigger, those of the inner state."""
-        return parts(self._inner) if self.is_triggered else (self,)
+        """See `CompositeState.parts`: after the trigger and white space, those of the inner state."""
+        return parts(self._inner) if self.is_triggered and not self._may_skip else (self,)
 
     def fill_mask(self, out: Bits) -> None:
         """See `ConstraintState.fill_mask`."""
         if self.is_triggered:
             self._inner.fill_mask(out)
+            if self._may_skip and out.any():
+                out |= self._space.masks[self._spaces[-1]]
         elif self._error is None:
             out[:] = self._trigger.mask(self._positions[-1])
 
@@ -188,9 +238,13 @@ class LazyState(CompositeState):
             if self._error is not None:
                 return
             if self.is_triggered:
-                self._inner.consume(tokens[at:])
-                self._inside += len(tokens) - at
-                return
+                room = self._room_behind(token, self._spaces[-1]) if self._may_skip else None
+                if room is None:
+                    self._inner.consume(tokens[at:])
+                    self._inside += len(tokens) - at
+                    return
+                self._spaces.append(room)
+                continue
             position = self._next(self._positions[-1], token)
             if position == CROSSES:
                 self._error = f"token {token} is not legal here: it ends the turn, is unknown, or goes past the trigger"
@@ -199,43 +253,51 @@ class LazyState(CompositeState):
 
     def validate(self, tokens: Sequence[int]) -> int:
         """See `ConstraintState.validate`."""
-        position = self._positions[-1]
+        if self._error is not None:
+            return 0
+        position, room = self._positions[-1], 0 if self._inside else self._spaces[-1]
         for at, token in enumerate(tokens):
-            if self._error is not None:
-                return 0
             if position == self._trigger.end:
-                return at + self._inner.validate(tokens[at:])
+                found = self._room_behind(token, room) if room else None
+                if found is None:
+                    return at + self._inner.validate(tokens[at:])
+                room = found
+                continue
             position = self._next(position, token)
             if position == CROSSES:
                 return at
         return len(tokens)
 
     def forced_tokens(self) -> tuple[int, ...]:
-        """See `ConstraintState.forced_tokens`; before the trigger, none."""
-        return self._inner.forced_tokens() if self.is_triggered and self._error is None else ()
+        """See `ConstraintState.forced_tokens`; before the trigger and where white space may come, none."""
+        is_inside = self.is_triggered and not self._may_skip and self._error is None
+        return self._inner.forced_tokens() if is_inside else ()
 
     def rollback(self, count: int) -> None:
         """See `ConstraintState.rollback`."""
-        before = len(self._positions) - 1
+        before = self.beginning
         if not 0 <= count <= before + self._inside:
             raise ValueError(f"cannot take {count} tokens back, {before + self._inside} were consumed")
         inner = min(count, self._inside)
         if inner:
             self._inner.rollback(inner)
             self._inside -= inner
-        if count > inner:
-            del self._positions[inner - count :]
+        spaces = min(count - inner, len(self._spaces) - 1)
+        del self._spaces[len(self._spaces) - spaces :]
+        if count > inner + spaces:
+            del self._positions[inner + spaces - count :]
 
     def fork(self) -> LazyState:
         """See `ConstraintState.fork`."""
-        twin = LazyState(self._trigger, self._inner.fork())
-        twin._inside, twin._positions, twin._error = self._inside, self._positions.copy(), self._error
+        twin = LazyState(self._trigger, self._space, self._inner.fork())
+        twin._inside, twin._spaces = self._inside, self._spaces.copy()
+        twin._positions, twin._error = self._positions.copy(), self._error
         return twin
 
     def reset(self) -> None:
         """See `ConstraintState.reset`."""
         self._inner.reset()
-        self._inside, self._positions = 0, [0]
+        self._inside, self._spaces, self._positions = 0, [MOST_SPACE], [0]
 
     @property
     def is_accepting(self) -> bool:
@@ -256,3 +318,8 @@ class LazyState(CompositeState):
         vocabulary = self._trigger.vocabulary
         legal = 0 <= token < vocabulary.n_vocab and token not in vocabulary.eos and vocabulary.token_bytes(token)
         return self._trigger.step(position, token) if legal else CROSSES
+
+    def _room_behind(self, token: int, room: int) -> int | None:
+        """How much white space may follow that of `token`; None where it is none, or the inner state's own."""
+        taken = self._space.taken(token, room)
+        return None if taken == 0 or self._inner.validate([token]) else room - taken

@@ -31,7 +31,7 @@ def test_before_the_trigger_everything_is_legal_and_after_it_the_constraint_deci
     assert state.is_accepting
     assert allowed(state) == set(range(259))
     state.consume(b"=>")
-    assert not allowed(state) - set(b"yn")
+    assert not allowed(state) - set(b"yn \t\r\n")
     state.consume(b"y")
     assert state.forced_tokens() == tuple(b"es")
     state.consume(b"es")
@@ -45,11 +45,11 @@ def test_a_trigger_may_be_a_token_or_a_special_tokens_name() -> None:
     by_id, by_name = start(Lazy(tool, Regex("x"))), start(Lazy("<tool>", Regex("x")))
     for state in (by_id, by_name):
         state.consume([ord("a"), tool])
-        assert allowed(state) == {ord("x")}
+        assert allowed(state) == set(b"x \t\r\n")
     spelt = [start(Lazy(trigger, Regex("x"))) for trigger in (tool, "<tool>")]
     for state in spelt:
         state.consume(b"<tool>")
-    assert [len(allowed(state)) for state in spelt] == [259, 1]
+    assert [len(allowed(state)) for state in spelt] == [259, 5]
 
 
 def test_a_token_that_goes_past_the_trigger_is_illegal() -> None:
@@ -145,6 +145,57 @@ def test_what_follows_the_trigger_is_checked_afterwards() -> None:
     assert compiled.check([*b"a>[1,2]"]) is None
     assert compiled.check([*b"[1,1]"]) is None
     assert "must differ" in str(compiled.check([*b"a>[1,1]"]))
+
+
+def test_white_space_may_stand_behind_the_trigger() -> None:
+    """As models write it behind a thought: a little, and only in front of what follows."""
+    compiled = ConstraintCompiler(BYTES).compile(Lazy("</think>", JsonSchema(Differing, whitespace=False)))
+    assert compiled.check([*b"so</think>\n\n[1,2]"]) is None
+    assert "must differ" in str(compiled.check([*b"so</think>\n\n[1,1]"]))
+    state = compiled.start()
+    state.consume(b"so</think>")
+    assert state.forced_tokens() == ()
+    assert allowed(state) == set(b"[ \t\r\n")
+    assert state.validate([*b"\n\n\n\n\n["]) == 4
+    assert state.validate([*b"\n\n[1, "]) == 5
+    state.consume(b" \n \n")
+    assert allowed(state) == set(b"[")
+    state.consume(b"[1,2]")
+    assert state.is_stopped
+
+
+def test_white_space_that_the_constraint_takes_is_its_own() -> None:
+    """So it is counted there, and checked with the rest."""
+    state = start(Lazy(">", Regex(r"\n{2,3}x")))
+    state.consume(b">\n")
+    assert allowed(state) == set(b"\n")
+    state.consume(b"\n\n")
+    assert allowed(state) == set(b"x")
+
+
+SPACED = [b" ", b"\n", b"\n\n", b" \n \n ", b">", b"a", b"a ", b"</s>"]
+SPACES = Vocabulary.from_tokens(SPACED, special=(), n_vocab=WIDTH, eos=[7])
+
+
+@given(st.lists(st.sampled_from(range(7)), max_size=9), st.integers(0, 9), st.sampled_from(["(a ?)*", " ?a*", "\n\na"]))
+def test_masks_validation_and_rolling_back_agree_about_white_space(tokens: list[int], back: int, inner: str) -> None:
+    """Token by token, at once, and after any of them were taken back."""
+    compiled = ConstraintCompiler(SPACES).compile(Lazy(">", Regex(inner)))
+    state = compiled.start()
+    taken: list[int] = []
+    for token in tokens:
+        if token not in allowed(state):
+            assert state.validate([token]) == 0
+            break
+        state.consume([token])
+        taken.append(token)
+        assert state.error is None
+    assert compiled.start().validate(tokens) == len(taken)
+    back = min(back, len(taken))
+    twin, again = state.fork(), compiled.start()
+    twin.rollback(back)
+    again.consume(taken[: len(taken) - back])
+    np.testing.assert_array_equal(filled(twin), filled(again))
 
 
 @pytest.mark.parametrize("trigger", ["", True, 1.5, None])
