@@ -51,6 +51,19 @@ def test_a_bad_parameter_is_told_on_stderr(capfd: pytest.CaptureFixture[str]) ->
     assert "temperature" in capfd.readouterr().err
 
 
+def test_stop_strings_and_where_they_count_are_given_on(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A thought is ended by one with `--stop-in-thinking` alone."""
+    reply = Scripted("<think>a. b</think>Yes. No.")
+    monkeypatch.setattr(generate, "make_runtime", lambda _: Runtime(backend=reply))
+    told = []
+    for flags in ([], ["--stop-in-thinking"]):
+        assert main(["generate", "Hello!", "--stop", ". ", "--temperature", "0", *flags]) == 0
+        told.append(capfd.readouterr().out)
+    assert told == ["Yes\n", "\n"]
+
+
 def test_the_version_is_the_packages(capfd: pytest.CaptureFixture[str]) -> None:
     """`greenroom --version`."""
     with pytest.raises(SystemExit) as caught:
