@@ -144,6 +144,41 @@ def test_a_namespace_in_front_of_a_name_is_dropped_where_it_leads_to_a_tool() ->
         assert event.reason == "undeclared_tool"
 
 
+def test_a_namespace_is_dropped_behind_a_tag_that_lacks_its_frame() -> None:
+    """As where the frame is there; of another name all is text."""
+    body = '{{"city": "Oslo", "must": 1}}'
+    tags = "<parameter=city>\nOslo\n</parameter>\n<parameter=must>\n1\n</parameter>\n"
+    for form, text in (
+        ("qwen3_coder", f"<function={{}}>\n{tags}</function>"),
+        ("deepseek_v3", f"<｜tool▁call▁begin｜>{{}}<｜tool▁sep｜>{body}<｜tool▁call▁end｜>"),
+        ("kimi_k2", f"<|tool_call_begin|>functions.{{}}:0<|tool_call_argument_begin|>{body}<|tool_call_end|>"),
+    ):
+        (event,) = read(form, text.format("default_api.plan"))
+        assert isinstance(event, ToolCall)
+        assert event.repairs == (Repair("name_prefix", "", "default_api.plan"),)
+        assert not any(isinstance(event, ToolCall) for event in read(form, text.format("my.plan")))
+
+
+@pytest.mark.parametrize(
+    ("form", "text"),
+    [
+        ("gemma4", "<|tool_call>call:name{{path:{}}}<tool_call|>"),
+        ("function_gemma", "<start_function_call>call:name{{path:{}}}<end_function_call>"),
+    ],
+)
+def test_a_null_is_no_text_where_texts_have_quotes(form: str, text: str) -> None:
+    """It ran with the text `null` where a string has a default, or none."""
+    for more in ({"default": "x"}, {}):
+        tools = [tool("name", [], path={"type": "string", **more})]
+        reader = ChatParser(MODEL, tools=tools, tool_format=form, salt="")._reader
+        (event,) = [*reader.feed(text.format("null")), *reader.finish("stop")]
+        if more:
+            assert isinstance(event, ToolCall)
+            assert (event.function.arguments, event.repairs) == ({}, (Repair("null_for_default", "/path", "null"),))
+        else:
+            assert isinstance(event, RejectedToolCall)
+
+
 class Unit(Enum):
     """A default that no schema tells."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -16,11 +16,13 @@ from greenroom.events import Repair
 from greenroom.parsing.values import JSON, python_value
 
 __all__ = [
+    "PREFIXES",
     "Written",
     "call_of",
     "cut_text",
     "headed_calls",
     "json_calls",
+    "named_by",
     "opens_json",
     "python_calls",
     "tiles",
@@ -41,12 +43,20 @@ _NAMES = ("name", "tool_name", "function", "tool", "function_name")
 _ARGUMENTS = ("arguments", "parameters", "args", "input")
 _IDS = ("id", "tool_call_id", "call_id")
 _TYPES = ("type", "index")
+PREFIXES = ("functions.", "default_api.", "tools.")
+"""What models put in front of a tool's name, as if it were in a namespace of theirs."""
 _FENCE = re.compile(r"```\w*\s*")
 _FENCE_END = "```"
 _CLOSED = re.compile(r"\s*```")
 _OPENS_JSON = re.compile(r"\s*(?:```\w*\s*)?[\[{]")
 _MAY_OPEN_JSON = re.compile(r"\s*(?:`{0,2}|```\w*\s*)")
 _FAILURES = (ValueError, RecursionError, SyntaxError, MemoryError)
+
+
+def named_by(name: str, names: Collection[str]) -> str | None:
+    """Which of `names` is meant by `name`: itself, or what stands behind a prefix; None where there is none."""
+    rests = (name.removeprefix(prefix) for prefix in ("", *PREFIXES))
+    return next((rest for rest in rests if rest in names), None)
 
 
 def json_calls(raw: str, start: str, end: str = "", *, closer: str = " \n;`") -> list[Written]:

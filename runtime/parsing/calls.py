@@ -10,9 +10,9 @@ from typing import Any
 
 from greenroom.events import Function, RejectedToolCall, Repair, ToolCall
 from greenroom.inputs.tools import Tool, Toolbox
-from greenroom.parsing.call_bodies import Written
+from greenroom.parsing.call_bodies import Written, named_by
 from greenroom.parsing.decoding import decode_arguments
-from greenroom.parsing.repairs import has_whole_floats, mend_arguments, without_prefix
+from greenroom.parsing.repairs import has_whole_floats, mend_arguments
 from greenroom.parsing.values import Mended, Spelt, read_json
 
 __all__ = ["PREVIEW", "Calls"]
@@ -82,9 +82,9 @@ class Calls:
 
     def _tool(self, name: str) -> tuple[Tool | None, tuple[Repair, ...]]:
         """The tool that is meant by `name`."""
-        tool = self._tools.get(name)
-        rest = None if tool is not None else without_prefix(name, self._tools)
-        return (tool, ()) if rest is None else (self._tools.get(rest), (Repair("name_prefix", "", name),))
+        meant = named_by(name, self._tools.names())
+        repairs = () if meant in (None, name) else (Repair("name_prefix", "", name),)
+        return self._tools.get(meant or name), repairs
 
     def _id(self, given: object) -> str:
         own = given if isinstance(given, str) and given and given not in self._ids else ""

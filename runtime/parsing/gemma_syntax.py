@@ -114,10 +114,10 @@ class _Cursor:
         return self._list(depth) if first == "[" else self._bare(depth)
 
     def _bare(self, depth: int) -> Any:
-        """A number, true, false or null; right in the call also a text, whose schema says what it is."""
+        """A number, true, false or null; right in the call also a text but for null, whose schema says what it is."""
         word = self._match(_BARE, "no value").group().strip()
         if not word or self._quotes in word:
             raise ValueError(f"no value in front of {self.text[self.at : self.at + 40]!r}")
-        if depth == 1:
+        if depth == 1 and word != "null":
             return SpeltAsJson(word)
         return read_json(word)

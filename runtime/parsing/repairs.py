@@ -12,13 +12,11 @@ from greenroom.constraints.calls.schemas import alternatives
 from greenroom.constraints.json_pointer import escape
 from greenroom.errors import NotSupported
 from greenroom.events import Repair
-from greenroom.inputs.tools import Tool, Toolbox
+from greenroom.inputs.tools import Tool
 from greenroom.parsing.values import Mended, Spelt, read_json
 
-__all__ = ["has_whole_floats", "mend_arguments", "without_prefix"]
+__all__ = ["has_whole_floats", "mend_arguments"]
 
-_PREFIXES = ("functions.", "default_api.", "tools.")
-"""What models put in front of a tool's name, as if it were in a namespace of theirs."""
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)
 _EXACT = 2**53
 """Up to here a double that is whole is the integer that was written."""
@@ -26,11 +24,6 @@ _SECONDS = 0.25
 """Of this thread's time, for one call's arguments: a schema of unions in unions has ways without end."""
 
 _NOTHING = object()
-
-
-def without_prefix(name: str, tools: Toolbox) -> str | None:
-    """The declared tool that `name` names behind a prefix; None where there is none."""
-    return next((rest for prefix in _PREFIXES if (rest := name.removeprefix(prefix)) != name and tools.get(rest)), None)
 
 
 def has_whole_floats(value: Any) -> bool:

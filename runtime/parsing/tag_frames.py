@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from greenroom.parsing.call_bodies import Written, json_calls, opens_json
+from greenroom.parsing.call_bodies import Written, json_calls, named_by, opens_json
 from greenroom.parsing.call_frames import Between, FrameState
 from greenroom.parsing.values import Spelt, read_json
 
@@ -147,7 +147,7 @@ class _Walk:
         found = self._tag_at(place, self.grammar.call, self.grammar.call_lead)
         if isinstance(found, re.Match):
             name = found["name"].strip("\"'")
-            if self.is_bare and self.grammar.opening and name not in self.names:
+            if self.is_bare and self.grammar.opening and named_by(name, self.names) is None:
                 return "text"
             self.name, self.arguments, self.at, self.state = name, {}, found.end(), "arguments"
             return None

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from greenroom.constraints.calls.json_writer import JsonWriter
 from greenroom.inputs.tools import Toolbox
-from greenroom.parsing.call_bodies import Written, headed_calls, json_calls
+from greenroom.parsing.call_bodies import PREFIXES, Written, headed_calls, json_calls
 from greenroom.parsing.call_frames import Between, CallFrame, Value, starts_with
 from greenroom.parsing.formats.format import Format, NameRule, call_markers
 from greenroom.parsing.formats.looks import looks_like
@@ -69,7 +69,8 @@ def _read_deepseek(raw: str, _: Toolbox) -> list[Written]:
 def _deepseek_frame(opening: str, names: Collection[str]) -> CallFrame:
     if opening == _SECTION:
         return Between(opening, _SECTION_END, quotes='"', begins=looks_like(_SECTION_BODY, _SECTION_SO_FAR))
-    leads = [lead for name in names for lead in (f"{name}<｜tool▁sep｜>", f"function<｜tool▁sep｜>{name}\n")]
+    spelt = [prefix + name for name in names for prefix in ("", *PREFIXES)]
+    leads = [lead for name in spelt for lead in (f"{name}<｜tool▁sep｜>", f"function<｜tool▁sep｜>{name}\n")]
     return Between(opening, _CALL_END, quotes='"', begins=starts_with(*leads))
 
 
