@@ -60,6 +60,7 @@ __all__ = [
     "StepPending",
     "StepUsed",
     "StreamInUse",
+    "StreamRefused",
     "StructureFailed",
     "TemplateTimeout",
     "TokenRefused",
@@ -466,10 +467,37 @@ class JsonTooLarge(StructureFailed):
 
 
 class TruncatedJson(StructureFailed):
-    """The text ended before the object did: raise `max_tokens`, or take `partial`, what there was of it."""
+    """The text ended before the object did: raise `max_tokens`, or take `partial`, what there was of it.
 
-    def __init__(self, position: int, partial: object = None) -> None:
-        super().__init__("the text ended before the JSON did", position)
+    `reason` is why it ended, as whoever wrote it says: "length", "stop", "cancelled"; None where nobody does. `text` is
+    how a text without any JSON begins, where JSON was looked for in it.
+    """
+
+    def __init__(self, position: int, partial: object = None, *, reason: str | None = None, text: str = "") -> None:
+        what = f"the text ended without any JSON: it begins {text!r}" if text else "the text ended before the JSON did"
+        super().__init__(what + (f", reason {reason!r}" if reason else ""), position)
+        self.partial = partial
+        self.reason = reason
+        self.text = text
+
+
+class StreamRefused(GreenroomError):
+    """The other side ended its answer without the object: ask otherwise, or again.
+
+    `reason`: "refusal", "content_filter", "failed" (it reports an error), or "no_call" (the tool was not called).
+    `text` are its own words, `partial` what there was of the object.
+    """
+
+    def __init__(self, reason: str, text: str = "", partial: object = None) -> None:
+        meaning = {
+            "refusal": "the model refused",
+            "content_filter": "a content filter ended the answer",
+            "failed": "the answer failed",
+            "no_call": "the answer has no call of the tool",
+        }
+        super().__init__(meaning.get(reason, reason) + (f": {text[:500]}" if text else ""))
+        self.reason = reason
+        self.text = text
         self.partial = partial
 
 

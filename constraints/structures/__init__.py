@@ -8,7 +8,7 @@ from __future__ import annotations
 from greenroom.constraints.structures.changes import Change, Key, Operation, Path
 from greenroom.constraints.structures.parser import MAX_DEPTH, MAX_SIZE, MISSING, JsonParser
 from greenroom.constraints.structures.shapes import Missing
-from greenroom.constraints.structures.snapshots import Done, Snapshots, Validate
+from greenroom.constraints.structures.snapshots import Done, Find, Snapshots, Validate
 
 __all__ = [
     "MAX_DEPTH",
@@ -16,6 +16,7 @@ __all__ = [
     "MISSING",
     "Change",
     "Done",
+    "Find",
     "JsonParser",
     "Key",
     "Missing",

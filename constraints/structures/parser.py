@@ -8,6 +8,7 @@ most eleven characters. Containers are on a stack of its own, so depth meets the
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Callable
 from copy import copy
 from typing import Any, NoReturn, Self
@@ -35,7 +36,13 @@ MISSING: Any = type("Missing", (), {"__repr__": lambda _: "MISSING"})()
 """`JsonParser.value` before anything came."""
 
 _SPACE = " \t\n\r"
-_FIRST, _VALUE, _KEY_OR_END, _KEY, _COLON, _NEXT, _STRING, _NAME, _SCALAR, _END = range(10)
+_FIRST, _VALUE, _KEY_OR_END, _KEY, _COLON, _NEXT, _STRING, _NAME, _SCALAR, _END, _SEARCH = range(11)
+_MARK = re.compile(r"<(think|thinking|thought|reasoning|reason)>|<[a-z]{0,9}\Z|[\[{]")
+"""What a search stops at: a thought, what may become one, and what a document may begin with."""
+_BEGUN = {"{": re.compile(r'\{\s{0,99}(["}]|\Z)'), "[": re.compile(r'\[\s{0,99}([\]\[{"\-0-9tfn]|\Z)')}
+"""How a document goes on, as far as it has come; other braces belong to prose."""
+_SHOWN = 80
+"""Characters of a text without a document that its error shows."""
 _Container = list[Any] | dict[str, Any]
 
 
@@ -45,14 +52,24 @@ class JsonParser:
     `feed` takes str or bytes (UTF-8), cut anywhere, and returns what changed; `finish` says that nothing more comes.
     Numbers and literals count when they are delimited; where a key comes twice, the last one counts. Any error ends
     the parser: feeding it again raises the same one. `max_depth` bounds nested containers, `max_size` characters.
+
+    `opens`: the document is looked for. It is the first that begins with one of these characters, `{` or `[` or both,
+    and is not in a thought (`<think>` and the like); what stands before and behind it is skipped.
     """
 
-    def __init__(self, *, max_depth: int = MAX_DEPTH, max_size: int = MAX_SIZE) -> None:
+    def __init__(self, *, max_depth: int = MAX_DEPTH, max_size: int = MAX_SIZE, opens: str = "") -> None:
         self._max_depth = max_depth
         self._max_size = max_size
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._error: StructureFailed | None = None
-        self._state = _VALUE
+        self._opens = opens
+        self._thought = ""
+        """The end of the thought that is skipped."""
+        self._skipped = ""
+        """How a text begins in which a document is looked for."""
+        self.start = 0
+        """Where the document begins, in characters."""
+        self._state = _SEARCH if opens else _VALUE
         self._base = 0
         """Characters before the text that is being read."""
         self._tail = ""
@@ -123,6 +140,8 @@ class JsonParser:
         changes: list[Change] = []
         self.changes = changes
         text = self._decode(chunk)
+        if self._state == _SEARCH and len(self._skipped) < _SHOWN:
+            self._skipped = (self._skipped + self.chunk)[:_SHOWN]
         if self._base + len(text) > self._max_size:
             self._fail(JsonTooLarge(f"the text is longer than max_size, {self._max_size} characters", self._max_size))
         place, size = 0, len(text)
@@ -145,7 +164,7 @@ class JsonParser:
         if self._state == _SCALAR and not self._stack and is_whole(self._phase):
             self._end_scalar(self._base)
         if self._state != _END or self._decoder.getstate()[0]:
-            self._fail(TruncatedJson(self.position))
+            self._fail(TruncatedJson(self.position, text=self._skipped if self._state == _SEARCH else ""))
         return changes
 
     def fork(self) -> Self:
@@ -170,6 +189,34 @@ class JsonParser:
         self._stack = [(parent, key, place) for parent, (_, key, place) in zip(parents, self._stack, strict=True)]
 
     # Steps: each reads on from `place` in one state, and returns where the next one goes on.
+
+    def _in_search(self, text: str, place: int) -> int:
+        if self._thought:
+            return self._skip_thought(text, place)
+        found = _MARK.search(text, place)
+        if found is None:
+            return len(text)
+        if found[1]:
+            self._thought = f"</{found[1]}>"
+            return found.end()
+        begun = _BEGUN[found[0]].match(text, found.start()) if found[0] in self._opens else None
+        if found[0][0] == "<" or (begun is not None and not begun[1]):
+            self._tail = text[found.start() :]  # the next chunk says what it is
+            return len(text)
+        if begun is None:
+            return found.end()
+        self.start = self._base + found.start()
+        self._state = _VALUE
+        return found.start()
+
+    def _skip_thought(self, text: str, place: int) -> int:
+        end = text.find(self._thought, place)
+        if end >= 0:
+            end += len(self._thought)
+            self._thought = ""
+            return end
+        self._tail = text[max(place, len(text) - len(self._thought) + 1) :]
+        return len(text)
 
     def _in_value(self, text: str, place: int) -> int:
         character = text[place]
@@ -281,6 +328,8 @@ class JsonParser:
         return len(text)
 
     def _in_end(self, text: str, place: int) -> int:
+        if self._opens:
+            return len(text)
         if text[place] not in _SPACE:
             self._unexpected(text, place, "nothing behind the end")
         return place + 1
@@ -377,4 +426,5 @@ _STEPS: list[Callable[[JsonParser, str, int], int]] = [
     JsonParser._in_string,  # noqa: SLF001
     JsonParser._in_scalar,  # noqa: SLF001
     JsonParser._in_end,  # noqa: SLF001
+    JsonParser._in_search,  # noqa: SLF001
 ]

@@ -23,10 +23,11 @@ from greenroom.constraints.structures.validators import reason
 from greenroom.errors import InvalidStructure, StructureFailed, TruncatedJson
 from greenroom.values import boolean, choice, integer
 
-__all__ = ["Done", "Snapshots", "Validate"]
+__all__ = ["Done", "Find", "Snapshots", "Validate"]
 
 T = TypeVar("T")
 Validate = Literal["closed", "final", "never"]
+Find = Literal["json"] | None
 
 
 class Done(Mapping[Path, bool]):
@@ -68,6 +69,9 @@ class Snapshots(Generic[T]):
 
     `validate`: "closed" validates every object of a class when it ends and the whole at the end, "final" the whole at
     the end, "never" nothing: there what cannot be converted stays as JSON has it, elsewhere it is not shown.
+
+    `find`: with "json" the first object or list that may be of the kind is looked for; what stands around it is
+    skipped: a thought, prose, a fence, a byte order mark.
     """
 
     def __init__(
@@ -79,18 +83,21 @@ class Snapshots(Generic[T]):
         validate: Validate = "closed",
         max_depth: int = MAX_DEPTH,
         max_size: int = MAX_SIZE,
+        find: Find = None,
     ) -> None:
         choice("missing", missing, ("default", "unset", "omit"))
         choice("validate", validate, ("closed", "final", "never"))
         boolean("partial_strings", partial_strings)
         integer("max_depth", max_depth, 0, None, "an integer of at least 0")
         integer("max_size", max_size, 0, None, "an integer of at least 0")
+        if find is not None:
+            choice("find", find, ("json",))
         self._shape = _shape(kind, validated=validate != "never")
         self._missing: Missing = missing
         self._partial_strings = partial_strings
         self._validate = validate
         self._keeps_text = validate != "never"
-        self._parser = JsonParser(max_depth=max_depth, max_size=max_size)
+        self._parser = JsonParser(max_depth=max_depth, max_size=max_size, opens=_opens(self._shape) if find else "")
         self._root = RootFrame(self._shape)
         self._frames: list[Frame] = [self._root]
         self._hidden = 0
@@ -312,7 +319,7 @@ class Snapshots(Generic[T]):
         if self._validate != "never" and check is None:
             self._root.value = self._check(self._shape.convert, change, self._parser.value)
         elif self._validate != "never":
-            self._root.value = self._check(check, change, self._slice(0, change.position))
+            self._root.value = self._check(check, change, self._slice(self._parser.start, change.position))
         self.is_complete = True
 
     # The text, for what validates text.
@@ -324,6 +331,13 @@ class Snapshots(Generic[T]):
         text = "".join(self._text[first:])
         offset = self._starts[first]
         return text[start - offset : end - offset]
+
+
+def _opens(shape: Shape) -> str:
+    """What a document of that shape begins with."""
+    opens = "{" if shape.for_object() is not None else ""
+    opens += "[" if shape.for_array() is not None else ""
+    return opens or "{["
 
 
 def _walk(key: Key, value: Any) -> Iterator[Change]:

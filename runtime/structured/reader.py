@@ -9,11 +9,11 @@ import msgspec
 from anyio import move_on_after
 
 from greenroom.constraints.structures import MISSING, Done, Snapshots
-from greenroom.errors import CalledInstead, CallRejected, TruncatedJson, UnsupportedType, shown
+from greenroom.errors import CalledInstead, CallRejected, StreamRefused, TruncatedJson, UnsupportedType, shown
 from greenroom.events import Chunk, Info, Reasoning, RejectedToolCall, Token, ToolCall
 from greenroom.structured.background_task import Background, Signal
 
-__all__ = ["Structure", "StructureFeed", "close"]
+__all__ = ["Ending", "Structure", "StructureFeed", "close"]
 
 T = TypeVar("T")
 _SILENT = (Reasoning, Token)
@@ -35,10 +35,23 @@ class Structure(msgspec.Struct, Generic[T], frozen=True):
     error: TruncatedJson | None = None
 
 
+class Ending(msgspec.Struct, frozen=True):
+    """Why another client's text ended: `reason` in one word, `text` in the other side's own.
+
+    It counts where the object is not whole; `is_refusal`: then that is no text cut off, but an answer of another kind.
+    """
+
+    reason: str
+    text: str = ""
+    is_refusal: bool = False
+
+
 class StructureFeed:
     """What the task that reads and the iterator that yields share. On the event loop alone."""
 
-    def __init__(self, source: AsyncIterable[Any], snapshots: Snapshots[Any], *, every_chunk: bool) -> None:
+    def __init__(
+        self, source: AsyncIterable[Any], snapshots: Snapshots[Any], *, every_chunk: bool, stops: bool = False
+    ) -> None:
         self.source = source
         self.snapshots = snapshots
         self.error: Exception | None = None
@@ -49,6 +62,9 @@ class StructureFeed:
         self._rejected: RejectedToolCall | None = None
         self._has_text = False
         self._every_chunk = every_chunk
+        self._stops = stops
+        """Whether nothing is read behind the end of the object."""
+        self._ending: Ending | None = None
         self._waiter: Signal | None = None
 
     def __repr__(self) -> str:
@@ -65,14 +81,27 @@ class StructureFeed:
                     self._wake()
                     await task.pause()
                     await self._wait_taken(task)
+                if self._stops and self.snapshots.is_complete:
+                    break
             self._require_text()
-            self.has_news |= self.snapshots.finish()
+            self.has_news |= self._finish()
         except Exception as error:  # noqa: BLE001 - whatever the source raises is the consumer's
             self.error = error
         finally:
             await close(iterator)
             self.is_over = True
             self._wake()
+
+    def _finish(self) -> bool:
+        try:
+            return self.snapshots.finish()
+        except TruncatedJson as error:
+            ending = self._ending
+            if ending is not None and ending.is_refusal:
+                raise StreamRefused(ending.reason, ending.text, error.partial) from None
+            if ending is not None:
+                raise TruncatedJson(error.position, error.partial, reason=ending.reason, text=error.text) from None
+            raise
 
     def _take(self, item: Any) -> None:
         if isinstance(item, Chunk):
@@ -86,10 +115,13 @@ class StructureFeed:
                 raise
         elif isinstance(item, Info):
             self.info = item
+            self._ending = Ending(item.stop_reason)
         elif isinstance(item, ToolCall):
             self._calls.append(item)
         elif isinstance(item, RejectedToolCall):
             self._rejected = self._rejected or item
+        elif isinstance(item, Ending):
+            self._ending = item
         elif not isinstance(item, _SILENT):
             raise UnsupportedType(f"the source yields {shown(item)}: structures are made of str, bytes or Chunks")
 

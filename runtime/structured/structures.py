@@ -14,8 +14,8 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from typing_extensions import TypeForm
 
 from greenroom.actors.client import LoopPoster, loop_poster
-from greenroom.constraints.structures import MISSING, Missing, Path, Snapshots, Validate
-from greenroom.errors import StreamInUse, TruncatedJson
+from greenroom.constraints.structures import MISSING, Find, Missing, Path, Snapshots, Validate
+from greenroom.errors import StreamInUse, TruncatedJson, UnsupportedType, shown
 from greenroom.events import Info
 from greenroom.lifetimes import Closing, HomeLoop
 from greenroom.structured.background_task import Background
@@ -41,9 +41,15 @@ class Structures(Closing, Generic[T]):
     """
 
     def __init__(
-        self, source: AsyncIterable[Any], snapshots: Snapshots[T], *, truncated: Truncated, every_chunk: bool
+        self,
+        source: AsyncIterable[Any],
+        snapshots: Snapshots[T],
+        *,
+        truncated: Truncated,
+        every_chunk: bool,
+        stops: bool = False,
     ) -> None:
-        self._feed = StructureFeed(source, snapshots, every_chunk=every_chunk)
+        self._feed = StructureFeed(source, snapshots, every_chunk=every_chunk, stops=stops)
         self._marks = truncated == "mark"
         self._task: Background | None = None
         self._post: LoopPoster | None = None
@@ -183,6 +189,7 @@ class SnapshotOptions(TypedDict, total=False):
     validate: Validate
     max_depth: int
     max_size: int
+    find: Find
 
 
 class StructureOptions(SnapshotOptions, total=False):
@@ -206,13 +213,20 @@ def structures(source: AsyncIterable[Any], kind: Any, **options: Unpack[Structur
     """Growing objects of the type `kind`, from any async iterable of str, bytes, or greenroom's own events.
 
     `kind`: a pydantic model, a msgspec Struct, a dataclass, a TypedDict, a list, dict or union of them, or a JSON
-    schema as a dict. `missing`, `partial_strings`, `validate`, `max_depth` and `max_size` are `Snapshots`'.
+    schema as a dict. `missing`, `partial_strings`, `validate`, `max_depth`, `max_size` and `find` are `Snapshots`';
+    with `find="json"` nothing is read behind the end of the object, and the source is closed there.
     `truncated`: what a text that ends early does, "raise" (the default) or "mark". `every_chunk`: yield for each chunk,
     changed or not.
 
     Raises `UnsupportedType` and `InvalidParameter` at the call. Nothing is read before the first
     `async for`.
     """
+    if not hasattr(source, "__aiter__"):
+        raise UnsupportedType(
+            f"structures reads an async iterable, got {shown(source)}: a synchronous one would block the event loop "
+            "(write `async def` around it, or use the client's async variant); for a text that is there already, take "
+            "`Snapshots`"
+        )
     return structures_of(kind, **options)(source)
 
 
@@ -223,4 +237,5 @@ def structures_of(
     choice("truncated", truncated, ("raise", "mark"))
     boolean("every_chunk", every_chunk)
     snapshots: Snapshots[Any] = Snapshots(kind, **options)
-    return lambda source: Structures(source, snapshots, truncated=truncated, every_chunk=every_chunk)
+    stops = options.get("find") is not None
+    return lambda source: Structures(source, snapshots, truncated=truncated, every_chunk=every_chunk, stops=stops)

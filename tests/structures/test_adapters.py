@@ -19,9 +19,9 @@ from starlette.routing import Route
 from structures_documents import pieces
 from transformers import AsyncTextIteratorStreamer
 
-from greenroom import parse_anthropic_stream, parse_hf_stream, parse_openai_stream
+from greenroom import parse_anthropic_stream, parse_hf_stream, parse_openai_stream, structures
 from greenroom.backends.understudy import path as model_folder
-from greenroom.errors import TruncatedJson, UnsupportedType
+from greenroom.errors import StreamRefused, TruncatedJson, UnsupportedType
 
 # OpenAI's client leaves its own generators behind when it meets "[DONE]", which trio remarks on.
 pytestmark = pytest.mark.filterwarnings("ignore:Async generator '(httpx|openai):ResourceWarning")
@@ -237,3 +237,206 @@ async def test_any_stream_of_str_and_a_finished_str_do_for_hf() -> None:
     assert [obj async for obj in parse_hf_stream(TEXT, Tools)] == [WHOLE]
     with pytest.raises(UnsupportedType, match="neither a stream"):
         await anext(parse_hf_stream(12, Tools))
+
+
+def dict_chunks(*deltas: dict[str, Any], finish: str | None = None) -> list[dict[str, Any]]:
+    """Chunks of a chat completion as a proxy gives them, the last with its `finish_reason`."""
+    return [openai_chunk({"role": "assistant"}), *map(openai_chunk, deltas), openai_chunk({}, finish)]
+
+
+def call_chunks(name: str, arguments: str) -> list[dict[str, Any]]:
+    """Deltas of a call: its name in the first, then pieces of its arguments."""
+    head = {"tool_calls": [{"index": 1, "id": "c", "function": {"name": name, "arguments": ""}}]}
+    other = {"tool_calls": [{"index": 0, "id": "d", "function": {"name": "look", "arguments": '{"q": 1}'}}]}
+    return [
+        {"content": "I call "},
+        other,
+        head,
+        *[{"tool_calls": [{"index": 1, "function": {"arguments": piece}}]} for piece in pieces(arguments, [4])],
+    ]
+
+
+def text_events(text: str) -> list[dict[str, Any]]:
+    """The Responses API's events of a text."""
+    place = {"type": "response.output_text.delta", "output_index": 1, "content_index": 0}
+    return [{**place, "delta": piece} for piece in pieces(text, [5])]
+
+
+def call_events(name: str, arguments: str) -> list[dict[str, Any]]:
+    """The Responses API's events of a call."""
+    item = {"type": "function_call", "name": name, "arguments": ""}
+    return [
+        {"type": "response.output_item.added", "output_index": 2, "item": item},
+        *[
+            {"type": "response.function_call_arguments.delta", "output_index": 2, "delta": piece}
+            for piece in pieces(arguments, [5])
+        ],
+    ]
+
+
+CUT = TEXT[:30]
+
+GROWING: dict[str, tuple[Any, str | None]] = {
+    "dicts": (dict_chunks(*[{"content": piece} for piece in pieces(TEXT, [4])], finish="stop"), None),
+    "a call of a chat": (dict_chunks(*call_chunks("save", TEXT), finish="tool_calls"), "save"),
+    "a function as it was": (
+        dict_chunks(
+            {"function_call": {"name": "save", "arguments": ""}},
+            *[{"function_call": {"arguments": piece}} for piece in pieces(TEXT, [4])],
+        ),
+        "save",
+    ),
+    "responses": ([*text_events(TEXT), {"type": "response.completed", "response": {"status": "completed"}}], None),
+    "a call of responses": ([*text_events("I call"), *call_events("save", TEXT)], "save"),
+    "the helper's calls": (
+        [
+            {"type": "tool_calls.function.arguments.delta", "index": 0, "name": "save", "arguments_delta": piece}
+            for piece in pieces(TEXT, [4])
+        ],
+        "save",
+    ),
+}
+
+
+@pytest.mark.parametrize("way", GROWING)
+async def test_openai_s_events_may_be_dicts_and_calls_are_followed(way: str) -> None:
+    """By `tool=`, in each way in which it comes; the same as a list that was kept, and as a stream."""
+    events, tool = GROWING[way]
+    assert grew([obj async for obj in parse_openai_stream(events, Tools, tool=tool)])
+    assert grew([obj async for obj in parse_openai_stream(as_stream(events), Tools, tool=tool)])
+
+
+async def as_stream(events: list[Any]) -> AsyncIterator[Any]:
+    """An async stream of `events`."""
+    for event in events:
+        yield event
+
+
+WHOLES: list[tuple[Any, str | None]] = [
+    ({"choices": [{"index": 0, "message": {"content": TEXT}, "finish_reason": "stop"}]}, None),
+    (
+        {"choices": [{"index": 0, "message": {"tool_calls": [{"function": {"name": "save", "arguments": TEXT}}]}}]},
+        "save",
+    ),
+    ({"status": "completed", "output": [{"type": "message", "content": [{"text": TEXT}]}]}, None),
+    ({"status": "completed", "output": [{"type": "function_call", "name": "save", "arguments": TEXT}]}, "save"),
+]
+
+
+async def test_finished_answers_may_be_dicts() -> None:
+    """Of both of OpenAI's APIs, with calls, and Anthropic's."""
+    for answer, tool in WHOLES:
+        assert [obj async for obj in parse_openai_stream(answer, Tools, tool=tool)] == [WHOLE]
+    message = {"content": [{"type": "text", "text": TEXT}], "stop_reason": "end_turn"}
+    assert [obj async for obj in parse_anthropic_stream(message, Tools)] == [WHOLE]
+
+
+REFUSED: dict[str, tuple[Any, str | None, str, str]] = {
+    "a refusal": (dict_chunks({"refusal": "I cannot "}, {"refusal": "do that."}), None, "refusal", "I cannot do that."),
+    "a filter": (dict_chunks({"content": CUT}, finish="content_filter"), None, "content_filter", ""),
+    "an error in a chunk": ([{"error": {"message": "overloaded", "code": 529}}], None, "failed", "529: overloaded"),
+    "an error behind text": (
+        [*text_events(CUT), {"type": "error", "code": "rate", "message": "slow down"}],
+        None,
+        "failed",
+        "rate: slow down",
+    ),
+    "no call": (dict_chunks({"content": "Why should I?"}), "save", "no_call", "'save'; it says 'Why should I?'"),
+    "another call": (dict_chunks(*call_chunks("look", "{}")), "save", "no_call", "'save'; it says 'I call '"),
+    "a failed response": (
+        [
+            *text_events(CUT),
+            {"type": "response.failed", "response": {"status": "failed", "error": {"code": "e", "message": "broke"}}},
+        ],
+        None,
+        "failed",
+        "e: broke",
+    ),
+    "a refusal of responses": ([{"type": "response.refusal.delta", "delta": "No."}], None, "refusal", "No."),
+    "a filtered response": (
+        [
+            *text_events(CUT),
+            {
+                "type": "response.incomplete",
+                "response": {"status": "incomplete", "incomplete_details": {"reason": "content_filter"}},
+            },
+        ],
+        None,
+        "content_filter",
+        "",
+    ),
+    "a whole refusal": ({"choices": [{"message": {"content": None, "refusal": "No."}}]}, None, "refusal", "No."),
+    "a whole failure": ({"output": [], "status": "failed", "error": {"message": "broke"}}, None, "failed", "broke"),
+}
+
+
+@pytest.mark.parametrize("way", REFUSED)
+async def test_an_answer_without_its_object_says_why(way: str) -> None:
+    """In one word and in the other side's own; what there was of the object is kept."""
+    events, tool, reason, text = REFUSED[way]
+    with pytest.raises(StreamRefused) as caught:
+        async for _ in parse_openai_stream(events, Tools, tool=tool):
+            pass
+    assert (caught.value.reason, caught.value.text) == (reason, text)
+
+
+LENGTHS: dict[str, Any] = {
+    "a chat": dict_chunks({"content": CUT}, finish="length"),
+    "the helper's chunk": [
+        {"type": "chunk", "chunk": openai_chunk({"content": CUT})},
+        {"type": "content.delta", "delta": CUT},
+        {"type": "chunk", "chunk": openai_chunk({}, "length")},
+    ],
+    "responses": [
+        *text_events(CUT),
+        {
+            "type": "response.incomplete",
+            "response": {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}},
+        },
+    ],
+    "whole": {"choices": [{"message": {"content": CUT}, "finish_reason": "length"}]},
+}
+
+
+@pytest.mark.parametrize("way", LENGTHS)
+async def test_a_text_that_met_its_limit_says_so(way: str) -> None:
+    """`reason="length"`, with what there was."""
+    with pytest.raises(TruncatedJson, match="reason 'length'") as caught:
+        async for _ in parse_openai_stream(LENGTHS[way], Tools):
+            pass
+    assert caught.value.reason == "length"
+    assert caught.value.position == len(CUT)
+    assert isinstance(caught.value.partial, Tools)
+
+
+ANTHROPIC_ENDS: list[tuple[list[dict[str, Any]], str | None, type[Exception], str]] = [
+    ([{"type": "message_delta", "delta": {"stop_reason": "max_tokens"}}], None, TruncatedJson, "length"),
+    ([{"type": "message_delta", "delta": {"stop_reason": "refusal"}}], None, StreamRefused, "refusal"),
+    ([{"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}], None, StreamRefused, "failed"),
+    ([{"type": "message_delta", "delta": {"stop_reason": "end_turn"}}], "save", StreamRefused, "no_call"),
+]
+
+
+async def test_anthropic_s_ends_are_told_too() -> None:
+    """Its limit, a refusal, an error in the stream, a tool that is not called."""
+    head = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": CUT}}
+    for events, tool, kind, reason in ANTHROPIC_ENDS:
+        with pytest.raises(kind) as caught:
+            async for _ in parse_anthropic_stream([head, *events], Tools, tool=tool):
+                pass
+        assert getattr(caught.value, "reason", None) == reason
+
+
+async def test_a_whole_object_stands_whatever_is_said_behind_it() -> None:
+    """A limit that was met by white space, or a refusal behind the object, takes nothing away."""
+    events = dict_chunks({"content": TEXT}, finish="length")
+    assert [obj async for obj in parse_openai_stream(events, Tools)][-1] == WHOLE
+
+
+async def test_a_synchronous_stream_is_told_to_be_async() -> None:
+    """It would block the loop."""
+    for parse in (parse_openai_stream, parse_anthropic_stream, parse_hf_stream):
+        with pytest.raises(UnsupportedType, match=r"synchronous stream.*async variant"):
+            await anext(parse(iter(pieces(TEXT, [4])), Tools))
+    with pytest.raises(UnsupportedType, match=r"async iterable.*synchronous"):
+        structures(iter(pieces(TEXT, [4])), Tools)  # type: ignore[call-overload]
