@@ -20,6 +20,7 @@ from llguidance import LLMatcher
 from greenroom.constraints.bounds.schema_bounds import check_schema
 from greenroom.constraints.json_pointer import escape, resolve
 from greenroom.constraints.json_schemas.documents import Document
+from greenroom.constraints.json_schemas.endless import refuse_endless
 from greenroom.constraints.json_schemas.keywords import KEYWORDS
 from greenroom.constraints.json_schemas.rewriting import LENIENT, Rewriter, Rewritten
 from greenroom.constraints.watch import Watched
@@ -68,6 +69,7 @@ def _check(text: str, options: str) -> CheckedSchema:
     content = json.loads(text)
     check_schema(content)
     document = Document(content)
+    refuse_endless(content)
     rewriter = Rewriter(document, lenient=overrides.get("lenient", False), coerce=overrides.get("coerce_one_of", False))
     rewritten = rewriter.rewrite()
     if "x-guidance" in content:

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pydantic
 import pytest
-from annotations import Differing
+from annotations import TABLE, Differing
 from vocabularies import BYTES
 
 from greenroom.constraints import (
@@ -353,3 +353,61 @@ def test_a_true_schema_is_any_json() -> None:
     """As a value and as text."""
     assert accepts(JsonSchema(True), "[1]")
     assert accepts(JsonSchema("true"), "[1]")
+
+
+class Endless(msgspec.Struct):
+    """One of these needs another one."""
+
+    value: int
+    next: Endless
+
+
+class Closing(msgspec.Struct):
+    """One of these may be the last."""
+
+    value: int
+    next: Closing | None
+    others: list[Closing] = []
+
+
+ENDLESS: list[tuple[Any, str]] = [
+    (Endless, "/$defs/Endless/properties/next"),
+    ({"type": "object", "properties": {"rest": {"$ref": "#"}}, "required": ["rest"]}, "/properties/rest"),
+    ({"$ref": "#/$defs/n", "$defs": {"n": {"type": "array", "items": {"$ref": "#/$defs/n"}, "minItems": 1}}}, "/items"),
+    (
+        {
+            "type": "object",
+            "properties": {"a": {"$ref": "#/$defs/a"}},
+            "$defs": {
+                "a": {"anyOf": [{"type": "array", "prefixItems": [{"$ref": "#/$defs/b"}], "minItems": 1}]},
+                "b": {"type": "object", "properties": {"x": {"$ref": "#/$defs/a"}}, "required": ["x"]},
+            },
+        },
+        "/prefixItems/0",
+    ),
+]
+ENDING: list[Any] = [
+    Closing,
+    {"type": "object", "properties": {"rest": {"$ref": "#"}}},
+    {"properties": {"rest": {"$ref": "#"}}, "required": ["rest"]},
+    {"$ref": "#/$defs/n", "$defs": {"n": {"anyOf": [{"type": "array", "items": {"$ref": "#/$defs/n"}}, {"const": 1}]}}},
+    {"$ref": "#/$defs/n", "$defs": {"n": {"type": ["null", "array"], "items": {"$ref": "#/$defs/n"}, "minItems": 2}}},
+]
+
+
+def test_what_holds_itself_without_end_is_refused_with_its_place() -> None:
+    """A model could begin it, and never close it; where one way leads out, it is legal."""
+    for source, place in ENDLESS:
+        with pytest.raises(InvalidSchema, match="none has an end") as caught:
+            JsonSchema(source).validate()
+        assert caught.value.keyword == "$ref"
+        assert caught.value.pointer.endswith(place)
+    for source in ENDING:
+        JsonSchema(source).validate()
+
+
+def test_discriminators_of_every_kind_warn_of_nothing() -> None:
+    """By a function, and within each other: pydantic would say that it leaves OpenAPI's word for it out."""
+    for name in ("models, callable discriminator", "models, nested discriminators"):
+        compiled = GRAMMARS.compile(JsonSchema(TABLE[name]))
+        assert compiled.warnings == ()
