@@ -211,6 +211,16 @@ async def test_a_stop_string_ends_the_text_in_front_of_a_call() -> None:
     assert result.info.stop_detail == "stop_string"
 
 
+@pytest.mark.parametrize("stop", ["</tool_call>", "\n</tool_call>", "}\n</tool_call>"])
+async def test_a_call_whose_end_marker_is_a_stop_string_is_read(stop: str) -> None:
+    """Where nothing else of it is missing."""
+    async with Runtime(backend=Scripted(f"One. {CALL} {CALL}")) as runtime:
+        result = await runtime.generate("x", tools=TOOLS, stop=stop).collect()
+    (event,) = [event for event in result.events if not isinstance(event, Chunk)]
+    assert isinstance(event, RejectedToolCall if stop.startswith("}") else ToolCall)
+    assert event.raw == CALL.removesuffix(stop)
+
+
 @pytest.mark.parametrize(
     ("options", "thought", "said", "met"),
     [
