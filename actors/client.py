@@ -142,8 +142,16 @@ class EngineClient:
 
     def compile(self, constraint: Constraint) -> CompiledConstraint:
         """Compile for the model's vocabulary: within `prepare`. Raises `InvalidConstraint`."""
+        return self._require_compiler().compile(constraint)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The model's vocabulary, as constraints have it. Raises `InvalidConstraint` where they cannot use it."""
+        return self._require_compiler().vocabulary
+
+    def _require_compiler(self) -> ConstraintCompiler:
         if isinstance(self._compiler, ConstraintCompiler):
-            return self._compiler.compile(constraint)
+            return self._compiler
         raise InvalidConstraint(f"this model's tokenizer takes no constraints: {self._compiler}") from self._compiler
 
     def row_tokens(self, kv: KvOptions | None) -> int:

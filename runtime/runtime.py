@@ -25,6 +25,7 @@ from greenroom.actors.task import GenerationTask
 from greenroom.backends.protocol import Backend, ModelInfo, Tokenizer
 from greenroom.constraints.coercion import constraint_of
 from greenroom.constraints.user_matcher import Matcher
+from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.errors import InvalidParameter, NotSupported, RuntimeClosed
 from greenroom.generator.api import Context, Generator, Snapshot, buffer_of, lend_generator, new_context, open_context
 from greenroom.inputs import prompts
@@ -218,6 +219,14 @@ class Runtime:
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer."""
         return self._require_session().client.model.tokenizer
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The model's vocabulary, as constraints and grammar engines have it; built when the model was loaded.
+
+        Raises `InvalidConstraint` where the model's tokenizer takes no constraints.
+        """
+        return self._require_session().client.vocabulary
 
     def statistics(self) -> Statistics:
         """Requests by state, bytes held, totals and times, as of the engine's last turn."""

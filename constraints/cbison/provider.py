@@ -17,9 +17,9 @@ __all__ = ["CbisonTokenizerProvider"]
 
 
 class CbisonTokenizerProvider(Lease):
-    """A vocabulary (our own, a `TokenSource` or an `LLTokenizer`) behind an address that any CBISON engine understands.
+    """A vocabulary behind an address that any CBISON engine understands.
 
-    The memory at `address` lives until `close()` (or the last use of this object in Python) and the last reference of
+    It is an entered `Runtime`'s, our own, a `TokenSource` or that of an `LLTokenizer`. The memory at `address` lives until `close()` (or the last use of this object in Python) and the last reference of
     an engine: an engine that counts as CBISON says may outlive this object. CBISON names one EOS id, which is the
     source's first; the runtime opens the others itself. `requires_utf8` tells engines that text cut inside a character
     cannot be tokenized.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
-from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from greenroom.errors import InvalidConstraint
 
@@ -122,7 +122,15 @@ class LLTokens:
         return tokens
 
 
-AnyVocabulary: TypeAlias = "TokenSource | LLTokenizer | HasTokenizer"
+class HasVocabulary(Protocol):
+    """A runtime, as far as it matters here."""
+
+    @property
+    def vocabulary(self) -> HasTokenizer:
+        """That of its model."""
+
+
+AnyVocabulary: TypeAlias = "TokenSource | LLTokenizer | HasTokenizer | HasVocabulary"
 
 
 def source_of(tokenizer: AnyVocabulary) -> TokenSource:
@@ -133,6 +141,9 @@ def source_of(tokenizer: AnyVocabulary) -> TokenSource:
         return tokenizer
     if isinstance(tokenizer, LLTokenizer):
         return LLTokens(tokenizer)
-    if isinstance(getattr(tokenizer, "inner", None), LLTokenizer):
-        return LLTokens(tokenizer.inner, tokenizer.eos, can_tokenize=tokenizer.is_canonical)
-    raise InvalidConstraint(f"{type(tokenizer).__name__} is no TokenSource, no Vocabulary and no LLTokenizer")
+    found: Any = getattr(tokenizer, "vocabulary", tokenizer)
+    if isinstance(getattr(found, "inner", None), LLTokenizer):
+        return LLTokens(found.inner, found.eos, can_tokenize=found.is_canonical)
+    raise InvalidConstraint(
+        f"{type(tokenizer).__name__} is no runtime, no Vocabulary, no TokenSource and no LLTokenizer"
+    )

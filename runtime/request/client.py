@@ -11,6 +11,7 @@ from greenroom.actors.messages import Submit
 from greenroom.actors.scheduler.statistics import Statistics
 from greenroom.backends.protocol import KvOptions
 from greenroom.constraints.constraint import CompiledConstraint, Constraint
+from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.errors import EngineFailed
 from greenroom.inputs.adapters import AdapterClient
 
@@ -48,6 +49,10 @@ class Client(AdapterClient, Protocol):
 
     def row_tokens(self, kv: KvOptions | None) -> int:
         """The most tokens that one row may hold."""
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The model's vocabulary, as constraints have it."""
 
     def compile(self, constraint: Constraint) -> CompiledConstraint:
         """Compile for the model's vocabulary, within `prepare`."""

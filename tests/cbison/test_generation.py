@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from greenroom.backends.scripted import Reply, Scripted
 from greenroom.backends.scripted.tokenizer import SPECIAL, STOP
 from greenroom.constraints import Cbison, Constraint, JsonSchema, Regex, Vocabulary
 from greenroom.constraints.cbison import CbisonFactory, CbisonTokenizerProvider, TokenList, llguidance_cbison_factory
-from greenroom.errors import ConstraintFailed, InvalidConstraint
+from greenroom.errors import ConstraintFailed, InvalidConstraint, RuntimeClosed
 from greenroom.request.streams import Result
 from greenroom.runtime import Runtime
 
@@ -139,3 +140,20 @@ async def test_a_settled_request_has_given_its_matcher_back() -> None:
         factory.close()
         assert factory.is_released
     assert toy().toy_live_matchers() == before
+
+
+async def test_a_runtime_stands_for_its_model_s_vocabulary() -> None:
+    """For an engine of somebody else's, and for ours: ids and EOS as the runtime's own constraints know them."""
+    async with Runtime(backend=Scripted({"x": Reply("-12.5", bends=True)})) as runtime:
+        with CbisonTokenizerProvider(runtime) as provider:
+            assert list(provider.eos_ids) == list(runtime.vocabulary.eos)
+            assert provider.source.n_vocab == runtime.model.vocab_size
+        with llguidance_cbison_factory(runtime) as export:
+            factory = CbisonFactory.from_address(export.address, owned=False)
+            found = await runtime.generate("x", constrain=Cbison(factory, "regex", NUMBER), max_tokens=20).text()
+            factory.close()
+    assert re.fullmatch(NUMBER, found)
+    with pytest.raises(RuntimeClosed):
+        llguidance_cbison_factory(runtime)
+    with pytest.raises(InvalidConstraint, match="int is no runtime"):
+        llguidance_cbison_factory(3)
