@@ -77,9 +77,9 @@ def llguidance_cbison_factory(
     """Our engine, llguidance, over a vocabulary: as a `cbison_factory` for any consumer in this process.
 
     `tokenizer` is an entered `Runtime`, whose model's vocabulary it is, any `TokenSource`, a foreign `CbisonTokenizer`
-    among them, our own vocabulary or an `LLTokenizer`; the vocabulary is kept until the factory is freed. `num_threads`
-    share the rows of a `compute_masks` (default: the processors, at most 8). `native` demands (True) or avoids (False) the C functions of llguidance's wheel, which are taken where
-    they are there.
+    among them, our own vocabulary or an `LLTokenizer`; the vocabulary is kept until the factory is freed.
+    `num_threads` share the rows of a `compute_masks` (default: the processors, at most 8). `native` demands (True)
+    or avoids (False) the C functions of llguidance's wheel, which are taken where they are there.
 
     Building takes about a second for 150,000 tokens. Raises `InvalidConstraint` for a vocabulary that llguidance
     refuses, `NotSupported` where native functions are demanded and not there.

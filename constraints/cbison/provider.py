@@ -19,10 +19,10 @@ __all__ = ["CbisonTokenizerProvider"]
 class CbisonTokenizerProvider(Lease):
     """A vocabulary behind an address that any CBISON engine understands.
 
-    It is an entered `Runtime`'s, our own, a `TokenSource` or that of an `LLTokenizer`. The memory at `address` lives until `close()` (or the last use of this object in Python) and the last reference of
-    an engine: an engine that counts as CBISON says may outlive this object. CBISON names one EOS id, which is the
-    source's first; the runtime opens the others itself. `requires_utf8` tells engines that text cut inside a character
-    cannot be tokenized.
+    It is an entered `Runtime`'s, our own, a `TokenSource` or that of an `LLTokenizer`. The memory at `address` lives
+    until `close()` (or the last use of this object in Python) and the last reference of an engine: an engine that
+    counts as CBISON says may outlive this object. CBISON names one EOS id, which is the source's first; the runtime
+    opens the others itself. `requires_utf8` tells engines that text cut inside a character cannot be tokenized.
     """
 
     def __init__(self, vocabulary: AnyVocabulary, *, requires_utf8: bool = True) -> None:

@@ -151,7 +151,7 @@ async def test_a_runtime_stands_for_its_model_s_vocabulary() -> None:
         with llguidance_cbison_factory(runtime) as export:
             factory = CbisonFactory.from_address(export.address, owned=False)
             found = await runtime.generate("x", constrain=Cbison(factory, "regex", NUMBER), max_tokens=20).text()
-            factory.close()
+            factory.close(defer=True)
     assert re.fullmatch(NUMBER, found)
     with pytest.raises(RuntimeClosed):
         llguidance_cbison_factory(runtime)
