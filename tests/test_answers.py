@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
+import msgspec
 import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
@@ -313,11 +314,35 @@ def test_without_calls_there_is_the_answer() -> None:
     assert read("hermes", ANSWERS[0], box=None) == [Chunk(ANSWERS[0])]
 
 
+@pytest.mark.parametrize("tool_format", ["json_tools", "harmony", "llama3_json"])
+def test_forced_calls_may_be_thought_about(tool_format: str) -> None:
+    """In the format's own way; there is no answer then."""
+    form, calls = formats.find(tool_format), forced_calls(tool_format, TOOLS)
+    thinking = None if tool_format == formats.HARMONY else THINKING
+    given = answer_routes(form, BOX, calls, None, thinking=thinking, is_thinking=False, opened="")
+    vocabulary = marked(tool_format)
+    compiled = ConstraintCompiler(vocabulary).compile(given)
+    for lead in ("", thought(tool_format, "Hm.")):
+        assert reaches(compiled, spelt(vocabulary, lead + call_text(tool_format).removesuffix("<|call|>")))
+        assert not reaches(compiled, spelt(vocabulary, lead + form.around_answer[0] + ANSWERS[0]))
+
+
+class Even(msgspec.Struct):
+    """Which no grammar knows."""
+
+    number: int
+
+    def __post_init__(self) -> None:
+        """Refuse odd ones."""
+        if self.number % 2:
+            raise ValueError("odd")
+
+
 def test_what_masks_cannot_enforce_is_checked_in_the_answer_alone() -> None:
-    """A set that repeats something, behind a thought; a call has nothing to check."""
-    compiled = ConstraintCompiler(BYTES).compile(routes("hermes", JsonSchema(set[int], whitespace=False)))
-    assert compiled.check(list(b"<think>[7,7]</think>[1,2]")) is None
-    assert "differ" in (compiled.check(list(b"<think>Hm.</think>\n[1,1]")) or "")
+    """What a type alone decides, behind a thought; a call has nothing to check."""
+    compiled = ConstraintCompiler(BYTES).compile(routes("hermes", JsonSchema(Even, whitespace=False)))
+    assert compiled.check(list(b'<think>{"number":7}</think>{"number":2}')) is None
+    assert "odd" in (compiled.check(list(b'<think>Hm.</think>\n{"number":1}')) or "")
     assert compiled.check(list(call_text("hermes").encode())) is None
 
 

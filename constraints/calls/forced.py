@@ -1,7 +1,7 @@
 """Calls that a model has to make.
 
 A `StructTag` leaves the text in front of a call free, and a model that would rather not call goes on in it for ever.
-Here the answer is calls and nothing else, behind a thought where the model thinks.
+Here the text is calls and nothing else.
 """
 
 from __future__ import annotations
@@ -16,10 +16,6 @@ from greenroom.constraints.json_schemas.json_schema import JsonSchema
 from greenroom.constraints.vocabulary import Vocabulary
 
 __all__ = ["ForcedCalls", "JsonCall", "NativeCall"]
-
-
-_BREAK = "/\\n{0,2}/"
-"""Between a thought and a call."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +49,9 @@ class NativeCall:
 
 @dataclass(frozen=True)
 class ForcedCalls(GrammarConstraint):
-    """One call or several of `calls`, in front of them a thought between the two markers of `thinking`.
-
-    `is_thinking` says that the prompt has opened the thought: then it comes first, else it may. `opened` is a beginning
-    of the first call that the prompt has already.
-    """
+    """One call or several of `calls`. `opened` is a beginning of the first one that the prompt has already."""
 
     calls: tuple[JsonCall | NativeCall, ...]
-    thinking: tuple[str, str] | None = None
-    is_thinking: bool = False
     opened: str = ""
 
     def grammar(self, vocabulary: Vocabulary) -> str:
@@ -69,13 +59,4 @@ class ForcedCalls(GrammarConstraint):
         rules = Rules(vocabulary)
         call = rules.rule(" | ".join([each.rule(rules) for each in self.calls]))
         first = call if not self.opened else " | ".join([each.rule(rules, self.opened) for each in self.calls])
-        return rules.text(f'{self._lead(rules)} ({first}) ("\\n"? {call})*')
-
-    def _lead(self, rules: Rules) -> str:
-        if self.thinking is None:
-            return ""
-        start, end = self.thinking
-        rest = f"{rules.until('/(?s:.*)/', end)} {rules.token(_BREAK)}"
-        if self.is_thinking:
-            return rest
-        return rules.rule(f"({rules.literal(start)} {rest})?")
+        return rules.text(f'({first}) ("\\n"? {call})*')

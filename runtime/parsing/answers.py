@@ -1,4 +1,4 @@
-"""Calls or an answer that obeys a constraint: what a model may write where tools and a constraint are given.
+"""Calls, or an answer that obeys a constraint: what a model may write where it is held to one of them, or to either.
 
 A message is a thought, where the model thinks, and then either calls or the answer, never both and never anything else.
 Which of the two it is shows at once: what begins as a call of the format does is one, and no answer may begin so. All
@@ -28,19 +28,20 @@ def answer_routes(
     form: Format,
     tools: Toolbox | None,
     calls: Constraint | None,
-    answer: Constraint,
+    answer: Constraint | None,
     *,
     thinking: Thinking | None,
     is_thinking: bool,
     opened: str,
 ) -> Routes:
-    """The `calls` of `tools` (None: no calls), or what `answer` allows, either behind a thought.
+    """The `calls` of `tools`, or what `answer` allows, either behind a thought; one of them may be None.
 
     `is_thinking` says that the prompt has opened the thought: then it comes first, else it may. `opened` is a marker
     that the prompt has written already.
     """
-    marks = AnswerMarks.of(form, tools)
-    ways = [*([] if calls is None else [Leg(calls)]), _answer(form, marks, answer, thinking, opened)]
+    ways = [] if calls is None else [Leg(calls)]
+    if answer is not None:
+        ways.append(_answer(form, AnswerMarks.of(form, tools), answer, thinking, opened))
     start, end, between = _thought(form, thinking)
     if not start or (opened and opened == form.begins):
         return Routes(*ways)

@@ -14,7 +14,6 @@ from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.inputs.tools import Tool, Toolbox, Tools
 from greenroom.parsing.formats.format import Format
 from greenroom.parsing.formats.registry import writing_format
-from greenroom.parsing.thinking import Thinking
 
 __all__ = ["forced_calls"]
 
@@ -24,8 +23,6 @@ def forced_calls(
     tools: Tools,
     name: str | None = None,
     *,
-    thinking: Thinking | None = None,
-    is_thinking: bool = False,
     opened: str = "",
 ) -> ForcedCalls:
     """Calls of any tool, or of the one of that `name`. `opened` is a beginning of them that the prompt has already.
@@ -41,7 +38,7 @@ def forced_calls(
     for call in calls:
         if isinstance(call, NativeCall):
             call.rule(Rules(_no_vocabulary()))
-    return ForcedCalls(calls, thinking, is_thinking, opened)
+    return ForcedCalls(calls, opened)
 
 
 def _call(form: Format, tool: Tool) -> JsonCall | NativeCall:

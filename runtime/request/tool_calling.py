@@ -86,14 +86,11 @@ class ToolCalling(msgspec.Struct, frozen=True):
         is_thinking = thinking is not None and opened == thinking.start
         opened = "" if is_thinking else opened
         box: Toolbox | None = self.parsed
-        if self.is_forced or given is None:
-            name = None if self.choice == "required" else self.choice
-            return forced_calls(
-                dialect.name, list(box or ()), name, thinking=thinking, is_thinking=is_thinking, opened=opened
-            )
-        calls = None if box is None else forced_calls(dialect.name, list(box), opened=opened)
+        answer = None if self.is_forced else given
+        name = self.choice if self.is_forced and self.choice != "required" else None
+        calls = None if box is None else forced_calls(dialect.name, list(box), name, opened=opened)
         form = find(dialect.name)
-        return answer_routes(form, box, calls, given, thinking=thinking, is_thinking=is_thinking, opened=opened)
+        return answer_routes(form, box, calls, answer, thinking=thinking, is_thinking=is_thinking, opened=opened)
 
     def budget(self, most: int | None, model: ModelInfo, ids: Sequence[int]) -> ReasoningBudget | None:
         """A bound of `most` tokens on each thought behind the prompt's `ids`; None where none is asked for.
