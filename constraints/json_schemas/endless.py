@@ -24,10 +24,7 @@ _ONE = ("items", "additionalProperties")
 def refuse_endless(schema: Mapping[str, Any]) -> None:
     """Raise `InvalidSchema` for a reference whose target has no finite value."""
     references = dict(_references(schema))
-    targets = {target: resolve(schema, target) for target in set(references.values())}
-    endless = {target for target, part in targets.items() if part is not None}
-    while finite := {target for target in endless if _is_finite(targets[target], endless)}:
-        endless -= finite
+    endless = _endless(schema, references)
     places = [place for place, target in references.items() if target in endless]
     if places:
         inside = [place for place in places if any(place.startswith(f"{target}/") for target in endless)]
@@ -37,6 +34,35 @@ def refuse_endless(schema: Mapping[str, Any]) -> None:
             "each value of what it refers to holds another one, so none has an end",
             "leave out what is required there, or allow null beside it",
         )
+
+
+def _endless(schema: Mapping[str, Any], references: Mapping[str, str]) -> set[str]:
+    """The targets without a finite value. Each is looked at again when one that it refers to turns out to have one."""
+    parts = {target: resolve(schema, target) for target in references.values()}
+    endless = {target for target, part in parts.items() if part is not None}
+    waiting_for: dict[str, set[str]] = {target: set() for target in parts}
+    for target in endless:
+        for needed in _needed(parts[target]):
+            waiting_for.setdefault(needed, set()).add(target)
+    waiting = [*endless]
+    while waiting:
+        target = waiting.pop()
+        if target in endless and _is_finite(parts[target], endless):
+            endless.remove(target)
+            waiting += waiting_for[target] & endless
+    return endless
+
+
+def _needed(part: Any) -> Iterator[str]:
+    """What `part` refers to, by itself or by what stands in it."""
+    inside = [part]
+    while inside:
+        here = inside.pop()
+        if isinstance(here, Mapping):
+            target = _target(here)
+            if target is not None:
+                yield target
+            inside += [inner for inner, _ in _parts(here, "")]
 
 
 def _target(part: Any) -> str | None:
