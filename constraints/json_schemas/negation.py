@@ -148,10 +148,11 @@ class _Opposite:
         return [*holds, *fails]
 
     def _of_properties(self, parts: Mapping[str, Part]) -> list[Part]:
+        names = self._about.names
         return [
             {"type": "object", "required": [name], "properties": {name: {"anyOf": self._everywhere(part)}}}
             for name, part in parts.items()
-            if part is not True
+            if part is not True and (names is None or name in names)
         ]
 
     def _of_prefixItems(self, parts: Sequence[Part]) -> list[Part]:  # noqa: N802

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from greenroom.constraints.json_schemas.arrays import arrays_with, distinct_arrays, most_items
 from greenroom.constraints.json_schemas.cases import counted, discriminated
+from greenroom.constraints.json_schemas.circles import Circles
 from greenroom.constraints.json_schemas.emptiness import Prover
 from greenroom.constraints.json_schemas.evaluated import TooManyWaysError, Way, ways
 from greenroom.constraints.json_schemas.formats import ENFORCED, PATTERNS, beyond_grammars
@@ -38,6 +39,8 @@ __all__ = ["Rewriter", "Rewritten"]
 
 LENIENT = "or leave it out with JsonSchema(..., lenient=True), which says so"
 
+_DEEPEST_CIRCLE = 8
+"""Parts in each other that are spelt out."""
 _FEW = 8
 """Combinations of alternatives that llguidance may make by itself."""
 _MOST_COMBINED = 256
@@ -105,6 +108,10 @@ class Rewriter:
         self._kept: list[Part] = []
         self._names: dict[str, str] = {}
         self._nevers: dict[str, bool] = {}
+        self._circles = Circles(document)
+        self._own: dict[str, Any] = {}
+        """Parts that lead back to themselves with more to say, each a definition."""
+        self._spelling_out = 0
         self._waiting: list[str] = []
         self._warnings: dict[str, None] = {}
         self._places: dict[int, str] = {}
@@ -121,6 +128,7 @@ class Rewriter:
         while self._waiting:
             key = self._waiting.pop()
             definitions[self._names[key]] = self._of(self._document.target(key))
+        definitions |= self._own
         whole = {"allOf": [False]} if root is False else {} if root is True else root
         schema = {**whole, **({"$defs": definitions} if definitions else {})}
         return Rewritten(schema, tuple(self._warnings), {**self._places, id(schema): ""})
@@ -128,14 +136,21 @@ class Rewriter:
     def _of(self, part: Part) -> Any:
         if isinstance(part, bool):
             return part
+        if id(part) not in self._done and self._circles.spelt_out(part):
+            name = f"own{len(self._own)}"
+            self._own[name] = {}  # first: it is met again on the way
+            self._done[id(part)] = {"$ref": f"#/$defs/{name}"}
+            self._enter(part)
+            self._own[name] = self._made_of(part)
+            self._way.pop()
         if id(part) not in self._done:
-            self._kept.append(part)
             self._enter(part)
             self._done[id(part)] = self._made_of(part)
             self._way.pop()
         return self._done[id(part)]
 
     def _enter(self, part: Part) -> None:
+        self._kept.append(part)
         place = self._document.place(part)
         self._way.append(self._way[-1] if place is None else place)
 
@@ -158,7 +173,7 @@ class Rewriter:
             if handler is not None:
                 handler(self, node, part, value)
             elif keyword in LISTS:
-                node.out[keyword] = [self._of(each) for each in value]
+                node.out[keyword] = [self._member(node, each) for each in value]
             elif keyword in MAPS:
                 node.out[keyword] = {name: self._of(each) for name, each in value.items()}
             elif keyword in SINGLES:
@@ -184,7 +199,7 @@ class Rewriter:
         if len(choices) > 1 and prod(map(len, choices)) > _FEW:
             choices = self._combined(choices, base)
         for choice in choices:
-            options = [self._of(each) for each in choice]
+            options = [self._member(node, each) for each in choice]
             if len(options) == 1 or not options:
                 node.conjuncts.append(options[0] if options else False)
             elif "anyOf" in node.part:
@@ -226,11 +241,28 @@ class Rewriter:
         if self._is_never(key):
             node.conjuncts.append(False)
             return
+        if key in self._circles.spelt_out(node.part) and self._spelling_out < _DEEPEST_CIRCLE:
+            node.conjuncts.append(self._spelt_out(key))
+            return
         name = self._names.get(key)
         if name is None:
             name = self._names[key] = str(len(self._names))
             self._waiting.append(key)
         node.out["$ref"] = f"#/$defs/{name}"
+
+    def _spelt_out(self, key: str) -> Any:
+        """What `key` stands for, once more and in full."""
+        part = self._document.target(key)
+        while isinstance(part, Mapping) and set(part) == {"$ref"} and part["$ref"] != key:
+            part = self._document.target(part["$ref"])
+        if isinstance(part, bool):
+            return part
+        self._spelling_out += 1
+        self._enter(part)
+        made = self._made_of(part)
+        self._way.pop()
+        self._spelling_out -= 1
+        return made
 
     def _is_never(self, key: str) -> bool:
         """Whether nothing fits what is referred to: llguidance bears with that beside a reference, not behind one."""
@@ -243,12 +275,18 @@ class Rewriter:
         del part
         others = [each for each in parts if isinstance(each, bool) or not _CONDITIONAL.issuperset(each)]
         if others:
-            node.out["allOf"] = [self._of(each) for each in others]
+            node.out["allOf"] = [self._member(node, each) for each in others]
         for each in parts:
             if not isinstance(each, bool) and _CONDITIONAL.issuperset(each):
                 self._enter(each)
                 self._take(node, each)
                 self._way.pop()
+
+    def _member(self, node: _Node, part: Part) -> Any:
+        """A part of the node's lists: a reference that leads back to the node is spelt out."""
+        key = part["$ref"] if isinstance(part, Mapping) and set(part) == {"$ref"} else None
+        is_circle = key in self._circles.spelt_out(node.part) and self._spelling_out < _DEEPEST_CIRCLE
+        return self._spelt_out(str(key)) if is_circle else self._of(part)
 
     def _pattern(self, node: _Node, part: Mapping[str, Any], pattern: str) -> None:
         del part
