@@ -52,10 +52,10 @@ def run_chunk(chunk: Chunk, at: At, pipe: Connection) -> None:
 
 
 def listen(judge: Judge, at: At) -> None:
-    """What nobody could be told is a fault too."""
+    """What nobody could be told is a fault too; but an interruption that a finaliser swallows is sent again."""
 
     def note(error: BaseException | None) -> None:
-        if error is not None and not isinstance(error, SystemExit):
+        if error is not None and not isinstance(error, SystemExit) and type(error).__name__ != "_Interrupted":
             judge.add(UNTYPED, max(at[:LANES]), f"raised where nobody hears: {told(error)}")
 
     sys.unraisablehook = lambda args: note(args.exc_value)
