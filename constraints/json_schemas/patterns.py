@@ -33,7 +33,7 @@ _BUDGET = 0.25
 """Seconds for all patterns of one value, and for each byte of the texts so much more:"""
 _PER_BYTE = 1e-5
 _PATIENCE = 0.5
-"""Seconds for compiling all patterns of one schema."""
+"""Seconds, and seconds of this process's computing, for compiling all patterns of one schema."""
 _CHUNK = 64
 """Bytes between two looks at the clock."""
 _LIMITS = LLParserLimits(
@@ -41,7 +41,7 @@ _LIMITS = LLParserLimits(
 )
 _OPTIONS = {"whitespace_flexible": False}
 _DEADLINE: ContextVar[list[float]] = ContextVar("deadline")
-"""When the value at hand is given up, in monotonic seconds: one number, which grows with what is looked at."""
+"""When the value at hand is given up, in seconds of its thread: one number, which grows with what is looked at."""
 
 
 class PatternTimeout(Exception):
@@ -143,7 +143,7 @@ def _compile_all(patterns: Mapping[str, None]) -> dict[str, str]:
 
 @contextmanager
 def _deadline() -> Iterator[None]:
-    token = _DEADLINE.set([time.monotonic() + _BUDGET])
+    token = _DEADLINE.set([time.thread_time() + _BUDGET])
     try:
         with each_once():
             yield
@@ -166,7 +166,7 @@ def _matches(pattern: str, text: str) -> bool:
     deadline = _DEADLINE.get()
     deadline[0] += len(spelt) * _PER_BYTE
     for at in range(0, len(spelt), _CHUNK):
-        if time.monotonic() > deadline[0]:
+        if time.thread_time() > deadline[0]:
             raise PatternTimeout(f"the pattern {pattern!r} took too long")
         chunk = list(spelt[at : at + _CHUNK])
         legal = matcher.validate_tokens(chunk)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import jsonschema
@@ -9,7 +10,7 @@ import msgspec
 import pytest
 
 from greenroom import Tool
-from greenroom.constraints import GrammarWarning
+from greenroom.constraints import GrammarWarning, watch
 from greenroom.constraints.json_schemas import patterns
 from greenroom.constraints.json_schemas.patterns import PatternTimeout, PatternValidator
 from greenroom.constraints.structures.validators import Schema
@@ -122,3 +123,24 @@ def test_patterns_that_do_not_compile_in_time_are_refused(monkeypatch: pytest.Mo
         tool(schema)
     with pytest.raises(UnsupportedType, match="make them simpler"):
         Schema({"properties": {"x": {"pattern": "^(b{1,900}){1,900}$"}}})
+
+
+def test_patience_is_counted_in_computing_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where others have the machine, seconds pass in which nothing is compiled: only computing uses patience up."""
+    computed = [0.0]
+    monkeypatch.setattr("time.process_time", lambda: computed[0])
+    go_on = threading.Event()
+    work = watch.Watched("the work", go_on.wait)
+    found: list[bool] = []
+    try:
+        waiting = threading.Thread(target=lambda: found.append(work.wait(0.01)))
+        waiting.start()
+        waiting.join(0.2)  # twenty times as long, and nothing was computed
+        assert waiting.is_alive()
+        computed[0] = 0.02
+        waiting.join(10)
+        assert found == [False]
+    finally:
+        go_on.set()
+    assert work.wait(10.0)
+    assert work.result()
