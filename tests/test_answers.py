@@ -28,6 +28,7 @@ from greenroom import (
     RejectedToolCall,
     Reply,
     Runtime,
+    Sampler,
     Scripted,
     Snapshot,
     ToolCall,
@@ -40,6 +41,8 @@ from greenroom.constraints import (
     ConstraintCompiler,
     ConstraintState,
     JsonSchema,
+    Lark,
+    Lazy,
     Regex,
     Vocabulary,
 )
@@ -347,16 +350,28 @@ def test_what_masks_cannot_enforce_is_checked_in_the_answer_alone() -> None:
 
 
 @pytest.mark.skipif(not QWEN3.is_file(), reason="no ../shared folder beside the repository")
-def test_qwen3_writes_it_in_its_own_tokens() -> None:
-    """A thought, a call, an answer: as its tokenizer spells them, blanks included."""
+def test_a_tokenizer_writes_it_in_its_own_tokens() -> None:
+    """Qwen3's, in every format, though its tokens go from one part of a call into the next."""
     spelling = QWEN3.read_text()
     tokenizer = Tokenizer.from_str(spelling)
     vocabulary = Vocabulary.from_json(spelling, 151_936, [tokenizer.encode("<|im_end|>").ids[0]])
-    compiled = ConstraintCompiler(vocabulary).compile(routes("hermes"))
-    for lead in ("", "<think>\nOkay, {so}.\n</think>\n\n"):
-        for text in (CALL, ANSWERS[0], ANSWERS[1]):
-            assert reaches(compiled, tokenizer.encode(lead + text).ids), lead + text
-        assert not reaches(compiled, tokenizer.encode(lead + "Hello").ids)
+    compiler = ConstraintCompiler(vocabulary)
+
+    def ids_of(*pieces: str) -> list[int]:
+        """A leg begins with a token of its own, whatever the tokenizer makes of two."""
+        return [token for piece in pieces for token in tokenizer.encode(piece).ids]
+
+    for tool_format in FORMATS:
+        compiled = compiler.compile(routes(tool_format))
+        begin, end = formats.find(tool_format).around_answer
+        whole, start, behind = thought(tool_format, "\nOkay, {so}.\n"), harmony.THOUGHT.start, harmony.NEXT
+        legs = [start, whole.removeprefix(start).removesuffix(behind), behind]
+        leads: list[list[str]] = [[], legs if tool_format == formats.HARMONY else [whole]]
+        for lead in leads:
+            assert reaches(compiled, ids_of(*lead, call_text(tool_format))), (tool_format, lead)
+            assert reaches(compiled, ids_of(*lead, begin, ANSWERS[0], end)), (tool_format, lead)
+            assert not reaches(compiled, ids_of(*lead, "Hello"))
+            assert tool_format != "llama3_json" or not reaches(compiled, ids_of(*lead, ANSWERS[1]))
 
 
 def look() -> str:
@@ -455,3 +470,46 @@ async def test_a_small_model_calls_or_answers_wherever_it_is_forked(tool_format:
                 for each in (await g.fork(), loaded, back):
                     await each.collect_text()
                     assert each.output == tuple(whole)
+
+
+async def test_a_bound_on_thoughts_holds_beside_calls_and_answers() -> None:
+    """The thought is ended, then comes what would."""
+    replies = {"call": f"<think>Hm, hm, hm.</think>\n\n{CALL}", "answer": f"<think>Hm, hm, hm.</think>\n\n{ANSWERS[0]}"}
+    async with Runtime(backend=Scripted(replies)) as runtime:
+        thought, call = await told(runtime, "call", constrain=ANSWER, thinking_tokens=3)
+        assert (thought, type(call)) == (Reasoning("Hm,"), ToolCall)
+        assert await told(runtime, "answer", constrain=ANSWER, thinking_tokens=3) == [
+            Reasoning("Hm,"),
+            Chunk(ANSWERS[0]),
+        ]
+
+
+async def test_guesses_change_nothing_of_it() -> None:
+    """What the engine guesses from what was said before is checked against all legs under way."""
+    text = f"<think>the name, the name, the name</think>\n\n{ANSWERS[0]}"
+    async with Runtime(backend=Scripted({"*": text})) as runtime, runtime.context() as ctx:
+        ctx.user("x").cue()
+        texts = []
+        for guesses in (False, True):
+            g = (await ctx.fork()).generate(
+                Sampler.greedy(), tools=[look], constrain=ANSWER, max_tokens=200, system_speculation=guesses
+            )
+            texts.append(await g.collect_text())
+        assert texts == [ANSWERS[0]] * 2
+
+
+async def test_any_kind_of_constraint_may_be_the_answers() -> None:
+    """A grammar, several ANDed, one that begins free; and however the answer begins, a call is one."""
+    kinds: list[tuple[Any, str]] = [
+        (Regex("[A-Z][a-z ]{3,30}"), "Hello world"),
+        ([Regex("[a-z ]+"), Choice("hello world", "bye")], "hello world"),
+        (Lazy("so: ", Choice("yes", "no")), "Well, so: yes"),
+        (Lazy("</think>", Choice("yes", "no")), "yes"),  # the thought is in front of it as it is
+        (Lark('start: "a" start | "b"'), "aaab"),
+        (Regex("(?s:.*)"), "Anything [at] all"),
+    ]
+    for constrain, text in kinds:
+        async with Runtime(backend=Scripted({"call": CALL, "answer": text})) as runtime:
+            (call,) = await told(runtime, "call", constrain=constrain)
+            assert isinstance(call, ToolCall), constrain
+            assert await told(runtime, "answer", constrain=constrain) == [Chunk(text)], constrain

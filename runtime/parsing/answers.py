@@ -11,6 +11,7 @@ from greenroom.constraints.coercion import is_json
 from greenroom.constraints.constraint import Constraint
 from greenroom.constraints.kinds.all_of import All
 from greenroom.constraints.kinds.grammars import Regex
+from greenroom.constraints.kinds.lazy import Lazy
 from greenroom.constraints.routes.markers import Exactly, Unlike, Until
 from greenroom.constraints.routes.routes import Leg, Routes
 from greenroom.inputs.tools import Toolbox
@@ -58,6 +59,8 @@ def _thought(form: Format, thinking: Thinking | None) -> tuple[str, str, Constra
 
 def _answer(form: Format, marks: AnswerMarks, answer: Constraint, thinking: Thinking | None, opened: str) -> Leg:
     """The legs of the answer. Where no marker begins it, it must not begin as something else does."""
+    if isinstance(answer, Lazy) and thinking is not None and answer.trigger == thinking.end:
+        answer = answer.constraint  # what it waits for has come with the thought
     last = (Leg(Exactly(marks.end)),) if marks.end else ()
     if marks.begin:
         return Leg(Exactly(marks.begin.removeprefix(opened)), (Leg(answer, last),))
