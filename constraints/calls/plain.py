@@ -20,12 +20,11 @@ _META = frozenset("^$|")
 class Plain(msgspec.Struct, frozen=True, kw_only=True):
     """How a format writes strings. `marks` are what must not stand in one.
 
-    With `strips`, white space around it is lost to the reader; a `guessed` one would be read as a number, a list or the
-    like if it looked like one, so it begins with a letter and has no quotes.
+    A `guessed` one would be read as a number, a list or the like if it looked like one, so it begins with a letter and
+    has no quotes.
     """
 
     marks: tuple[str, ...]
-    strips: bool = False
     guessed: bool = False
 
     def terminal(self, rules: Rules, schema: Mapping[str, Any], others: Sequence[str] = ()) -> str | None:
@@ -35,32 +34,27 @@ class Plain(msgspec.Struct, frozen=True, kw_only=True):
         """
         if "const" in schema or "enum" in schema:
             values = schema["enum"] if "enum" in schema else [schema["const"]]
-            texts = [each if isinstance(each, str) else json.dumps(each) for each in values]
-            fine = [
-                text for text, each in zip(texts, values, strict=True) if not isinstance(each, str) or self.fits(each)
-            ]
-            literals = [*map(pattern, (text for text in fine if text)), *map(pattern, others)]
+            strings = [each for each in values if isinstance(each, str)]
+            spelt = [json.dumps(each) for each in values if not isinstance(each, str)]
+            fine = [*filter(self.fits, strings), *(text for text in spelt if text not in strings)]
+            literals = [*map(pattern, fine), *map(pattern, others)]
             return rules.token(" | ".join(literals)) if literals else None
         free = rules.token(" & ".join(self._free(rules, schema)))
         return rules.token(" | ".join([free, *map(pattern, others)])) if others else free
 
     def fits(self, text: str) -> bool:
         """Whether this string is read as it stands."""
-        if any(mark in text for mark in self.marks) or text.lower() in ("null", ""):
+        if any(mark in text for mark in self.marks):
             return False
-        if self.strips and text != text.strip():
-            return False
-        return not self.guessed or (
-            text[0].isalpha() and not {"'", '"'}.intersection(text) and text.lower() not in _WORDS.split("|")
-        )
+        if not text or not self.guessed:
+            return True
+        return text[0].isalpha() and not {"'", '"'}.intersection(text) and text.lower() not in _WORDS.split("|")
 
     def _free(self, rules: Rules, schema: Mapping[str, Any]) -> list[str]:
         low, high = schema.get("minLength", 0), schema.get("maxLength", "")
-        within = [f"/(?s:.{{{low},{high}}})/", "~/(?i:null)/"]
+        within = [f"/(?s:.{{{low},{high}}})/"]
         marks = " | ".join(map(pattern, self.marks))
         within.append(f"~{rules.token(f'/(?s:.*)/ ({marks}) /(?s:.*)/')}")
-        if self.strips:
-            within += [r"~/\s(?s:.*)/", r"~/(?s:.*)\s/"]
         if self.guessed:
             within += [r"/\p{L}[^'" + '"' + r"]*/", f"~/(?i:{_WORDS})/"]
         wanted = _whole_pattern(schema.get("pattern"))

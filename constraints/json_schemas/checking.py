@@ -17,6 +17,7 @@ from typing import Any
 
 from llguidance import LLMatcher
 
+from greenroom.constraints.bounds.number_bounds import check_numbers
 from greenroom.constraints.bounds.schema_bounds import check_schema
 from greenroom.constraints.json_pointer import escape, resolve
 from greenroom.constraints.json_schemas.documents import Document
@@ -68,10 +69,12 @@ def _check(text: str, options: str) -> CheckedSchema:
     overrides = json.loads(options)
     content = json.loads(text)
     check_schema(content)
+    check_numbers(content)
     document = Document(content)
     refuse_endless(content)
     rewriter = Rewriter(document, lenient=overrides.get("lenient", False), coerce=overrides.get("coerce_one_of", False))
     rewritten = rewriter.rewrite()
+    check_numbers(rewritten.schema)
     if "x-guidance" in content:
         rewritten.schema["x-guidance"] = content["x-guidance"]
     spelt = json.dumps(rewritten.schema)

@@ -68,8 +68,9 @@ class Between:
         self._opening = opening
         self._begins = begins
         self._toggle = toggle
-        self._marks = re.compile("|".join(map(re.escape, (end, *((opening,) if reopens is None else reopens)))))
-        self._longest = max(len(end), len(opening))
+        marks = (end, *((opening,) if reopens is None else reopens))
+        self._marks = re.compile("|".join(map(re.escape, marks)))
+        self._longest = max(map(len, marks))
         self._close = end
         self._quotes = quotes
         self._scanner = Scanner(quotes, many=True) if isinstance(quotes, str) and quotes else None

@@ -14,6 +14,7 @@ from copy import copy
 from greenroom.events import Chunk, Reasoning, StopReason
 from greenroom.inputs.tools import Toolbox
 from greenroom.parsing.call_bodies import Written, unfenced
+from greenroom.parsing.call_frames import Between
 from greenroom.parsing.calls import Calls
 from greenroom.parsing.formats.harmony import MARKS
 from greenroom.parsing.message_reader import Piece, Style
@@ -23,7 +24,8 @@ __all__ = ["HarmonyReader"]
 
 _ANY = re.compile("|".join(map(re.escape, MARKS)))
 _HEADS = ("<|start|>", "<|channel|>", "<|constrain|>")
-_ENDS = ("<|end|>", "<|return|>", "<|call|>")
+_CALL = "<|call|>"
+_ENDS = ("<|end|>", "<|return|>", _CALL)
 _RECIPIENT = re.compile(r"\bto=(?P<name>\S+?)(?=<\||\s|$)")
 _CHANNEL = re.compile(r"(?:<\|channel\|>\s*|^(?:assistant)?\s*(?=analysis|commentary|final))(?P<name>\w+)")
 _WHOLE_LEAD = re.compile(
@@ -55,29 +57,54 @@ class HarmonyReader:
         """What may be a header that lacks its marker; kept from the message's beginning on."""
         self._may_lead = True
         self._body = ""
-        """A call's body so far."""
+        """A call's body, once it is whole."""
+        self._frame: Between | None = None
+        """The body of a call that is being read: a marker inside of a string of it means nothing."""
         self._events: list[Piece] = []
 
     def feed(self, text: str) -> list[Piece]:
         """See `MessageReader.feed`."""
         self._held += text
-        while not self._is_answer and (match := _ANY.search(self._held)) is not None:
+        while self._step(final=False):
+            pass
+        return self._take_events()
+
+    def _step(self, *, final: bool) -> bool:
+        """Take what is sure out of what is held; whether a marker was met."""
+        if self._frame is not None:
+            return self._step_call(self._frame, final=final)
+        match = None if self._is_answer else _ANY.search(self._held)
+        if match is not None:
             self._text(self._held[: match.start()])
             self._held = self._held[match.end() :]
             self._mark(match.group())
+            return True
         free = len(self._held)
         for start in () if self._is_answer else range(max(0, free - 12), free):
-            if any(mark.startswith(self._held[start:]) for mark in MARKS):
+            if not final and any(mark.startswith(self._held[start:]) for mark in MARKS):
                 free = start
                 break
         text, self._held = self._held[:free], self._held[free:]
         self._text(text)
-        return self._take_events()
+        return False
+
+    def _step_call(self, frame: Between, *, final: bool) -> bool:
+        """Give what is held to the call's body; whether that has ended."""
+        text, self._held = self._held, ""
+        state = frame.push(text)
+        if state == "open" and final:
+            state = frame.give_up()
+        if state == "open":
+            return False
+        self._frame = None
+        self._body = frame.text[: frame.end].removesuffix(_CALL)
+        self._held = frame.text[len(self._body) :]
+        return bool(self._held)
 
     def finish(self, reason: StopReason) -> list[Piece]:
         """See `MessageReader.finish`."""
-        text, self._held = self._held, ""
-        self._text(text)
+        while self._step(final=True):
+            pass
         lead, self._lead, self._may_lead = self._lead, "", False
         self._text(lead)
         if self._in_head:
@@ -94,6 +121,7 @@ class HarmonyReader:
         """See `MessageReader.fork`."""
         twin = copy(self)
         twin._calls = self._calls.fork()  # noqa: SLF001 - its own kind
+        twin._frame = self._frame and self._frame.fork()  # noqa: SLF001
         twin._events = []  # noqa: SLF001
         return twin
 
@@ -110,10 +138,14 @@ class HarmonyReader:
             self._in_head = True
             self._head = lead
         if mark == "<|message|>":
+            if self._head and not self._in_head and self._kind() == "call":
+                self._end(None)
             self._in_head = False
             self._body = ""
             self._head += mark
             self._is_answer = self._answers and self._kind() == "text"
+            if self._kind() == "call":
+                self._frame = Between("", _CALL, quotes='"', reopens=[each for each in MARKS if each != _CALL])
         elif mark in _ENDS:
             if self._in_head:
                 self._drop_header()
@@ -139,9 +171,7 @@ class HarmonyReader:
                 self._drop_header()
             return
         kind = self._kind()
-        if kind == "call":
-            self._body += text
-        elif kind == "analysis" and self._style == "events":
+        if kind == "analysis" and self._style == "events":
             self._add(Reasoning(text))
         elif kind == "text" or self._style == "text":
             self._add(Chunk(text))

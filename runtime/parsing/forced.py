@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from functools import cache
 
+from greenroom.constraints.bounds.number_bounds import has_exact_numbers
 from greenroom.constraints.calls.forced import ForcedCalls, JsonCall, NativeCall
 from greenroom.constraints.calls.json_writer import JsonWriter
 from greenroom.constraints.calls.rules import Rules
@@ -43,7 +44,7 @@ def forced_calls(
 
 def _call(form: Format, tool: Tool) -> JsonCall | NativeCall:
     schema = with_bounds(tool.parameters)
-    if isinstance(form.writer, JsonWriter):
+    if isinstance(form.writer, JsonWriter) and has_exact_numbers(schema):
         content = JsonSchema(schema, separators=(", ", ": "), lenient=True)
         return JsonCall(form.writer.head(tool.name), content, form.writer.end)
     assert form.writer is not None  # noqa: S101 - it is one that writes

@@ -59,6 +59,8 @@ class Reader:
         self._is_mention = False
         """A marker of calls turned out to be text: so is the one that would end it."""
         self._said = False
+        self._is_mentioned = False
+        """The marker of thinking was told as text: so is the one that would end it."""
         self._thought = ThoughtFrames(self._form, self._tools.names())
         self._unended = ""
         """Why a thought that has a call did not end, where that is no end of the model's own."""
@@ -136,6 +138,10 @@ class Reader:
         if found.marker is None:
             return False
         self._held = self._held[len(found.marker.text) :]
+        if self._is_mentioned and self._thinking is not None and found.marker.text == self._thinking.end:
+            self._is_mentioned = False
+            self._say(found.marker.text)
+            return True
         if found.marker.kind == "think":
             self._is_thinking = self._skips = True
         self._is_answer = found.marker.kind == "answer"
@@ -196,6 +202,8 @@ class Reader:
             self._skips = False
 
     def _tell(self, text: str) -> None:
+        if self._thinking is not None and self._thinking.start in self._before[-len(self._thinking.start) :] + text:
+            self._is_mentioned = True
         if self._skips:
             text = text.lstrip()
             self._skips = not text

@@ -349,6 +349,32 @@ def test_counts_may_be_written_as_floats() -> None:
     assert accepts(JsonSchema({"const": {"maxLength": 2.0}}), '{"maxLength":2}')
 
 
+@pytest.mark.parametrize(
+    ("schema", "keyword"),
+    [
+        ({"const": -(2**63)}, "const"),
+        ({"enum": [1, {"a": [2**53 + 1]}]}, "enum"),
+        ({"const": 6.807915752839e-11}, "const"),
+        ({"const": 5.185179523653647e16}, "const"),
+        ({"type": "integer", "minimum": -1e19, "maximum": -1e19}, "maximum"),
+        ({"allOf": [{"type": "integer", "minimum": -(2**63)}, {"exclusiveMaximum": -(2**63) + 1}]}, "exclusiveMaximum"),
+    ],
+)
+def test_a_number_that_would_be_another_is_refused(schema: Any, keyword: str) -> None:
+    """Of some the engine would make an expression without end, and the process would be killed."""
+    for options in ({}, {"lenient": True}):
+        with pytest.raises(UnsupportedKeyword) as refusal:
+            JsonSchema(schema, **options).validate()
+        assert refusal.value.keyword == keyword
+
+
+def test_numbers_of_usual_length_are_written_as_they_are() -> None:
+    """Also as the value of a property that is called as a keyword is."""
+    for number in (0, -(2**53), 0.1, 2.5e-11, 123456.789, -1e15):
+        assert accepts(JsonSchema({"const": number}), format(decimal.Decimal(repr(number)), "f").removesuffix(".0"))
+    JsonSchema({"properties": {"const": {"minimum": 2**53 + 1}, "enum": {"type": "integer"}}}).validate()
+
+
 def test_a_true_schema_is_any_json() -> None:
     """As a value and as text."""
     assert accepts(JsonSchema(True), "[1]")

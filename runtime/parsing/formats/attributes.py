@@ -29,7 +29,7 @@ def _writer(opening: str, call: str, argument: str, closing: str, line: str = ""
         key=f'<{argument} name="{{key}}">',
         close=f"</{argument}>{line}",
         end=f"</{call}>{closing}",
-        value=partial(as_text_or_json, plain=Plain(marks=marks + around, strips=True), guesses=True),
+        value=partial(as_text_or_json, plain=Plain(marks=marks + around)),
     )
 
 

@@ -17,14 +17,14 @@ __all__ = ["FUNCTION_GEMMA", "GEMMA4"]
 _GEMMA = Syntax(
     quotes='<|"|>',
     words=("true", "false", "null"),
-    plain=Plain(marks=('<|"|>', "<tool_call|>", "<|tool_call>", "\0")),
+    plain=Plain(marks=('<|"|>', "<tool_call|>", "<|tool_call>")),
     comma=",",
     colon=":",
 )
 _FUNCTION_GEMMA = Syntax(
     quotes="<escape>",
     words=("true", "false", "null"),
-    plain=Plain(marks=("<escape>", "<start_function_call>", "<end_function_call>", "\0")),
+    plain=Plain(marks=("<escape>", "<start_function_call>", "<end_function_call>")),
     comma=",",
     colon=":",
 )

@@ -60,7 +60,7 @@ KIMI_K2 = Format(
     ),
 )
 
-_ATTRIBUTES = r"(?:(?!<\|sep\|>).)*?"
+_ATTRIBUTES = r"[^<>]*?"
 
 
 def _typed(tag: re.Match[str], text: str) -> Any:

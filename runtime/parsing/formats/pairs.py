@@ -24,7 +24,7 @@ def _format(name: str, prefix: str = "", line: str = "", empty: str | None = Non
         key=f"<{prefix}arg_key>{{key}}</{prefix}arg_key>{line}<{prefix}arg_value>",
         close=f"</{prefix}arg_value>{line}",
         end=f"</{tag}>",
-        value=partial(as_text_or_json, plain=Plain(marks=(*inner, f"<{tag}>", f"</{tag}>")), guesses=True),
+        value=partial(as_text_or_json, plain=Plain(marks=(*inner, f"<{tag}>", f"</{tag}>"))),
         empty=empty,
     )
     key = rf"<{prefix}arg_key>\s*(?P<key>[^<>]*?)\s*</{prefix}arg_key>(?:\\n|\s)*<{prefix}arg_value>"

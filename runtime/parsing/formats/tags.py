@@ -22,7 +22,7 @@ def _writer(tag: str) -> Spelling:
         key="<parameter={key}>\n",
         close="\n</parameter>\n",
         end=f"</function>\n</{tag}>",
-        value=partial(as_text_or_json, plain=Plain(marks=marks), guesses=True),
+        value=partial(as_text_or_json, plain=Plain(marks=marks)),
     )
 
 
