@@ -361,6 +361,8 @@ def test_a_mention_of_a_marker_is_text(name: str, text: str) -> None:
     check(name, text, [text])
 
 
+PATH_A = "<arg_key>path</arg_key><arg_value>a</arg_value>"
+J = '{"path": "a"}'
 KIMI = "<|tool_call_begin|>functions.rm:0<|tool_call_argument_begin|>{}<|tool_call_end|>"
 CUT = '<tool_call>{"name": "write", "arguments": {"text": "a</tool_call>\n<tool_call>{}'
 
@@ -395,10 +397,48 @@ CUT = '<tool_call>{"name": "write", "arguments": {"text": "a</tool_call>\n<tool_
             '<tool_call>{"name": "write", "arguments": {"text": "a</tool_call>\n<tool_call>{}',
             ["!m", "\n<tool_call>{}"],
         ),
+        # What opens the call is missing, and a declared name stands there: the model is told.
+        ("glm47", f"So: rm{PATH_A}</tool_call> ok", ["So: ", "!m", " ok"]),
+        ("glm47", f"rm\n{PATH_A}</tool_call>", ["!m"]),
+        ("laguna", f"rm{PATH_A}</tool_call>", ["!m"]),
+        ("longcat", f"rm{PATH_A.replace('arg', 'longcat_arg')}</longcat_tool_call>", ["!m"]),
+        ("glm47", f"other{PATH_A}</tool_call>", [f"other{PATH_A}"]),
+        ("glm47", f"rm{PATH_A}, I would write.", [f"rm{PATH_A}, I would write."]),
+        ("glm47", f"rm{PATH_A}\n<tool_call>rm{PATH_A}</tool_call>", [f"rm{PATH_A}\n", "rm(path='a')"]),
+        ("gemma4", 'So: call:rm{path:<|"|>a<tool_call|><|"|>}<tool_call|> ok', ["So: ", "!m", " ok"]),
+        ("gemma4", "The call:rm{path} is", ["The call:rm{path} is"]),
+        ("function_gemma", "call:rm{path:<escape>a<escape>}<end_function_call>", ["!m"]),
+        ("kimi_k2", f"functions.rm:0<|tool_call_argument_begin|>{J}<|tool_call_end|>", ["!m"]),
+        (
+            "kimi_k2",
+            f"So: rm:0<|tool_call_argument_begin|>{J}<|tool_call_end|><|tool_calls_section_end|>",
+            ["So: ", "!m"],
+        ),
+        ("kimi_k2", "functions.rm: 3, rm: 0, rm:0 and rm:", ["functions.rm: 3, rm: 0, rm:0 and rm:"]),
+        ("deepseek_v3", f"rm<｜tool▁sep｜>{J}<｜tool▁call▁end｜><｜tool▁calls▁end｜>", ["!m"]),
+        ("deepseek_v3", f"function<｜tool▁sep｜>rm\n```json\n{J}\n```<｜tool▁call▁end｜>", ["!m"]),
+        # A name without its number: the call behind it is another one.
+        (
+            "kimi_k2",
+            f"<|tool_calls_section_begin|>{KIMI.replace('functions.rm:0', 'rm')}{KIMI}<|tool_calls_section_end|>",
+            ["!m", "rm()"],
+        ),
+        # Words in place of tags, as mlx-lm reads them too.
+        ("glm47", "<tool_call>rm path=a</tool_call>", ["rm(path='a')"]),
+        (
+            "glm47",
+            "<tool_call>set n=12 s=\"a b\" on='true' x=1.5\n</tool_call>",
+            ["set(n=12, s='a b', on=True, x=1.5)"],
+        ),
+        ("glm47", "<tool_call>rm path=a path=b</tool_call>", ["!m"]),
+        ("glm47", "<tool_call>rm path=a b</tool_call> so", ["!m", " so"]),
+        ("glm47", "<tool_call>rm('a')</tool_call>", ["!m"]),
+        ("longcat", "A <longcat_tool_call>rm of a", ["A ", "!m"]),
+        ("glm47", "<tool_call>rmdir a</tool_call>", ["<tool_call>rmdir a</tool_call>"]),
     ],
 )
 def test_calls_that_lack_a_marker(name: str, text: str, found: list[str]) -> None:
-    """A declared name behind a bare tag is a call; markers that mean nothing vanish."""
+    """A declared name behind a bare tag is a call; a call without its beginning is told; the rest means nothing."""
     check(name, text, found)
 
 
@@ -412,8 +452,8 @@ CALL = '<tool_call>{"name": "rm", "arguments": {}}</tool_call>'
         ("<think>hm</think>Yes, <think> it is.", "stop", ["~hm", "Yes, <think> it is."]),
         ("Write <think> and </think>, not <think>.", "stop", ["Write <think> and </think>, not <think>."]),
         ("Yes.</think> No.", "stop", ["Yes. No."]),
-        (f"<think>I call. {CALL}", "stop", ["~I call. ", "rm()"]),
-        (f"<think>I call. {CALL}", "length", ["~I call. ", "!i"]),
+        (f"<think>I call. {CALL}", "stop", ["~I call.", "rm()"]),
+        (f"<think>I call.\n\n{CALL}", "length", ["~I call.", "!i"]),
         (f"<think>{CALL} or not", "stop", ["rm()", "~ or not"]),
         (f"<think>{CALL} or not</think>No.", "stop", [f"~{CALL} or not", "No."]),
         ("<think>the <tool_call> tag</think>No.", "stop", ["~the <tool_call> tag", "No."]),
@@ -422,9 +462,6 @@ CALL = '<tool_call>{"name": "rm", "arguments": {}}</tool_call>'
 def test_no_answer_vanishes_in_a_thought(text: str, reason: Any, found: list[str]) -> None:
     """No new thought begins in an answer, and a thought that never ends keeps no call to itself."""
     check("json_tools", text, found, reason=reason, model=THINKING)
-
-
-J = '{"path": "a"}'
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ __all__ = [
     "python_calls",
     "tiles",
     "unfenced",
+    "unopened",
 ]
 
 
@@ -95,6 +96,11 @@ def unfenced(raw: str, begin: int, end: int) -> tuple[int, int, tuple[Repair, ..
     return begin + at, begin + len(inside), (Repair("code_fence", "", written),) if written else ()
 
 
+def unopened(raw: str, opening: str, closing: str) -> Written:
+    """A call whose opening marker is missing: what stands in front of it may be a part of it."""
+    return Written(raw, None, f"{closing} without {opening} in front of the call")
+
+
 def _blanks(text: str) -> int:
     return len(text) - len(text.lstrip())
 
@@ -161,8 +167,8 @@ def tiles(raw: str, begin: str) -> list[str]:
 def headed_calls(raw: str, begin: int, head: re.Pattern[str], tail: re.Pattern[str], end: int) -> list[Written]:
     """Calls between two places, each a `head`, a JSON object and a `tail`.
 
-    A head has a group `name` (`fenced` or `plain`), perhaps `id`. Of the first call that cannot be read on, all is one
-    unreadable text.
+    A head has a group `name` (`fenced` or `plain`), perhaps `id`; one with neither is a call that cannot be read, but
+    ends where it should. Of the first call that cannot be read on, all is one unreadable text.
     """
     written: list[Written] = []
     done, at = 0, begin
@@ -176,8 +182,12 @@ def headed_calls(raw: str, begin: int, head: re.Pattern[str], tail: re.Pattern[s
         except _FAILURES as error:
             return [*written, Written(raw[done:], None, str(error))]
         groups = match.groupdict()
-        name = next(filter(None, (groups.get(word) for word in ("name", "fenced", "plain"))), "")
-        call = {"name": name.strip(), "arguments": value}
+        named = next((groups[word] for word in ("name", "fenced", "plain") if groups.get(word) is not None), None)
+        if named is None:
+            written.append(Written(raw[done:behind], None, f"no name in front of an object: {match.group()[:80]!r}"))
+            done = at = behind
+            continue
+        call = {"name": named.strip(), "arguments": value}
         given = groups.get("id")
         repairs = () if fence is None else (Repair("code_fence", "", fence.group().strip()),)
         written.append(Written(raw[done:behind], {**call, "id": given} if given else call, repairs=repairs))

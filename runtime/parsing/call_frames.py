@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Sequence
 from copy import copy
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from greenroom.parsing.scanner import Scanner
 
-__all__ = ["Between", "CallFrame", "FrameState", "Orphan", "Value", "either", "starts_with"]
+__all__ = ["BareCall", "Between", "CallFrame", "FrameState", "Orphan", "Value", "either", "starts_with"]
 
 FrameState = Literal["open", "closed", "cut", "text"]
 """`open`: more is needed. `closed`: the frame is `text[:end]`. `cut`: so too, but what should close it is missing.
@@ -273,6 +273,38 @@ class Orphan(Value):
     def give_up(self) -> FrameState:
         """See `CallFrame.give_up`."""
         return "text"
+
+
+class BareCall:
+    """A call whose opening marker is missing: one only if `end` comes behind it, in front of any of `openings`."""
+
+    def __init__(self, opening: str, end: str, openings: Sequence[str], **more: Any) -> None:
+        self._inner = Between(opening, end, reopens=openings, **more)
+
+    @property
+    def text(self) -> str:
+        """See `CallFrame.text`."""
+        return self._inner.text
+
+    @property
+    def end(self) -> int:
+        """See `CallFrame.end`."""
+        return self._inner.end
+
+    def push(self, text: str) -> FrameState:
+        """See `CallFrame.push`."""
+        state = self._inner.push(text)
+        return "text" if state == "cut" else state
+
+    def give_up(self) -> FrameState:
+        """See `CallFrame.give_up`."""
+        return "text"
+
+    def fork(self) -> BareCall:
+        """See `CallFrame.fork`."""
+        twin = copy(self)
+        twin._inner = self._inner.fork()  # noqa: SLF001 - its own kind
+        return twin
 
 
 def starts_with(*leads: str) -> Callable[[str], bool | None]:

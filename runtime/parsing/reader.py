@@ -13,6 +13,7 @@ others is the answer, and text to its end.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from copy import copy
 
 from greenroom.events import Chunk, Reasoning, StopReason
@@ -52,7 +53,9 @@ class Reader:
         ways = {} if form is None else {"nine": form.nine, "keeps_ids": form.keeps_ids}
         self._calls = Calls(self._tools, salt=salt, **ways)
         self._markers = Markers(
-            _markers(self._form, form, thinking) if answer is None else _first_markers(answer, thinking)
+            _markers(self._form, form, thinking, self._tools.names())
+            if answer is None
+            else _first_markers(answer, thinking)
         )
         self._is_over = False
         """A call broke: what follows it is none."""
@@ -254,10 +257,11 @@ class Reader:
 
     def _end_late(self, place: int, final: StopReason) -> None:
         """The answer ended inside of a thought that has a call: that is read as if the thought were over."""
-        text, self._held = self._held[:place], self._held[place:]
+        text = self._held[:place].rstrip()
+        self._held = self._held[len(text) :]
         self._think(text, closes=False)
         self._is_thinking, self._skips = False, False
-        self._is_late = True
+        self._is_late = self._after_call = True  # white space in front of the call is its own
         self._unended = "" if final == "stop" else _CUT[final]
 
     def _think(self, text: str, *, closes: bool) -> None:
@@ -333,11 +337,12 @@ class Reader:
 
     def _end_calls(self) -> None:
         self._is_over = True
-        self._markers = Markers(_markers(None, self._form, self._thinking))
+        self._markers = Markers(_markers(None, self._form, self._thinking, ()))
 
     def _read_frame(self, raw: str, form: Format, cut: str, final: StopReason | None) -> list[Written]:
         """A frame without its end is read where an incomplete one cannot pass for another."""
-        if cut and (not form.is_strict or final in ("length", "cancelled")):
+        is_open = not form.is_strict and not raw.endswith(form.closes)
+        if cut and (is_open or final in ("length", "cancelled")):
             if form.is_bare and not any(name in raw for name in self._tools.names()):
                 return []
             return [Written(raw, None, cut)]
@@ -360,8 +365,12 @@ _CUT: dict[StopReason, str] = {
 }
 
 
-def _markers(active: Format | None, form: Format | None, thinking: Thinking | None) -> tuple[Marker, ...]:
+def _markers(
+    active: Format | None, form: Format | None, thinking: Thinking | None, names: Collection[str]
+) -> tuple[Marker, ...]:
     opens = active.opens if active is not None else ()
+    if active is not None:
+        opens += tuple(Marker(text, "call") for name in names for text in active.orphans(name))
     opens += tuple(Marker(text, "close") for text in (active.closes if active is not None else ()))
     drops = tuple(Marker(text, "drop") for text in (form.drops if form is not None else ()))
     if thinking is None:

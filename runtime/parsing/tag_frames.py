@@ -16,13 +16,15 @@ import msgspec
 
 from greenroom.parsing.call_bodies import Written, json_calls, named_by, opens_json
 from greenroom.parsing.call_frames import Between, FrameState
-from greenroom.parsing.values import Spelt, read_json
+from greenroom.parsing.values import Spelt, SpeltAsJson, read_json
 
 __all__ = ["TagFrame", "TagGrammar", "read_tags"]
 
 _LONGEST_TAG = 512
 _KEY_SO_FAR = re.compile(r"[^<>]*(?:</?\w*(?:>(?:\\n?|\s)*(?:<\w*)?)?)?")
 _BLANK = re.compile(r"\s*")
+_NAMED = re.compile(r"(?P<name>[\w.\-]+)(?=[^\w.\-<])")
+_PAIR = re.compile(r"""\s+(\w+)=(?:(["'])([^"'<>]*)\2|([^\s"'<>=]+))(?=\s|$)""")
 
 
 class TagGrammar(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +52,8 @@ class TagGrammar(msgspec.Struct, frozen=True, kw_only=True):
     json_close: str = ""
     tag_end: str = ">"
     cdata: bool = False
+    words: bool = False
+    """Behind a name may stand pairs of words in place of tags: `a=1 b="x"`."""
     typed: Callable[[re.Match[str], str], Any] | None = None
     """The value of a tag that says its type; None where the schema says it."""
 
@@ -83,9 +87,14 @@ class _Walk:
         return twin
 
     def run(self) -> FrameState:
-        steps = {"calls": self._between_calls, "arguments": self._between_arguments, "value": self._in_value}
+        steps = {
+            "calls": self._between_calls,
+            "arguments": self._between_arguments,
+            "value": self._in_value,
+            "words": self._in_words,
+        }
         while True:
-            state = steps[self.state]() if self.state in steps else self._broken()
+            state = steps.get(self.state, self._broken)()
             if state is not None:
                 return state
 
@@ -155,11 +164,35 @@ class _Walk:
             return "open"
         if self.calls:
             return self._after_calls(place)
+        return self._without_tag(place)
+
+    def _without_tag(self, place: int) -> FrameState | None:
+        """Where no tag opens a call."""
+        named = _NAMED.match(self.text, place) if self.grammar.words else None
+        if named is not None and named["name"] in self.names:
+            self.name, self.at, self.state = named["name"], named.end(), "words"
+            return None
         lead = self.grammar.call_lead
         if self.is_bare or not lead or not self.text.startswith(lead, place):
             return "text"
         self._break("no name of a tool")
         return None
+
+    def _in_words(self) -> FrameState:
+        """Behind the name stand no tags: pairs of words, or what cannot be read."""
+        place = self.text.find(self.grammar.closing, self.at)
+        if place < 0 and not self.final:
+            return "open"
+        body = self.text[self.at : place] if place >= 0 else self.text[self.at :]
+        self.end = self.at + len(body) + (len(self.grammar.closing) if place >= 0 else 0)
+        pairs = _PAIR.findall(body)
+        keys = [key for key, *_ in pairs]
+        if place < 0 or _PAIR.sub("", body).strip() or not pairs or len(set(keys)) < len(keys):
+            self.problem = f"no arguments between tags: {body[:40]!r}"
+            return "closed" if place >= 0 else "cut"
+        arguments = {key: SpeltAsJson(bare) if bare else Spelt(quoted) for key, _, quoted, bare in pairs}
+        self.calls.append((place, {"name": self.name, "arguments": arguments}))
+        return "closed"
 
     def _after_calls(self, place: int) -> FrameState | None:
         """Behind a call there is neither another one nor the end."""

@@ -23,6 +23,11 @@ class NameRule(msgspec.Struct, frozen=True):
     words: str
 
 
+def _no_orphans(_: str) -> tuple[str, ...]:
+    """Of formats whose calls are known without their opening marker, or not at all."""
+    return ()
+
+
 class Format(msgspec.Struct, frozen=True, kw_only=True):
     """One way of writing calls.
 
@@ -47,6 +52,8 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     closes: tuple[str, ...] = ()
     inner: tuple[str, ...] = ()
     drops: tuple[str, ...] = ()
+    orphans: Callable[[str], tuple[str, ...]] = _no_orphans
+    """What a call of the tool of that name begins with where its opening marker is missing."""
     is_strict: bool = True
     is_bare: bool = False
     nine: bool = False

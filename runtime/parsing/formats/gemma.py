@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from functools import partial
 
 from greenroom.constraints.calls.literals import Syntax, as_literal
 from greenroom.constraints.calls.plain import Plain
 from greenroom.constraints.calls.spelling import Spelling
-from greenroom.parsing.call_frames import Between, starts_with
+from greenroom.inputs.tools import Toolbox
+from greenroom.parsing.call_bodies import Written, unopened
+from greenroom.parsing.call_frames import BareCall, Between, CallFrame, starts_with
 from greenroom.parsing.formats.format import Format, call_markers
 from greenroom.parsing.gemma_syntax import read_gemma
 
@@ -43,11 +46,22 @@ def _writer(opening: str, closing: str, syntax: Syntax) -> Spelling:
 
 
 def _format(name: str, opening: str, closing: str, syntax: Syntax) -> Format:
+    def frame(marker: str, _: Collection[str]) -> CallFrame:
+        if marker != opening:
+            return BareCall(marker, closing, (opening,), toggle=syntax.quotes)
+        return Between(marker, closing, toggle=syntax.quotes, begins=starts_with("call:", closing))
+
+    def read(raw: str, _: Toolbox) -> list[Written]:
+        if not raw.startswith(opening):
+            return [unopened(raw, opening, closing)]
+        return read_gemma(raw, opening, closing, syntax.quotes)
+
     return Format(
         name=name,
         opens=call_markers(opening),
-        frame=lambda marker, _: Between(marker, closing, toggle=syntax.quotes, begins=starts_with("call:", closing)),
-        read=lambda raw, _: read_gemma(raw, opening, closing, syntax.quotes),
+        orphans=lambda tool: (f"call:{tool}{{",),
+        frame=frame,
+        read=read,
         closes=(closing,),
         inner=(syntax.quotes,),
         writer=_writer(opening, closing, syntax),

@@ -7,8 +7,8 @@ from collections.abc import Collection
 
 from greenroom.constraints.calls.json_writer import JsonWriter
 from greenroom.inputs.tools import Toolbox
-from greenroom.parsing.call_bodies import PREFIXES, Written, headed_calls, json_calls
-from greenroom.parsing.call_frames import Between, CallFrame, Value, starts_with
+from greenroom.parsing.call_bodies import PREFIXES, Written, headed_calls, json_calls, unopened
+from greenroom.parsing.call_frames import BareCall, Between, CallFrame, Value, starts_with
 from greenroom.parsing.formats.format import Format, NameRule, call_markers
 from greenroom.parsing.formats.looks import looks_like
 
@@ -61,6 +61,8 @@ _SECTION_SO_FAR = re.compile(r"\s*\w*(?:<[^<>]*)?")
 
 def _read_deepseek(raw: str, _: Toolbox) -> list[Written]:
     """V3.1: name, separator, JSON. V3 and R1: a type, separator, name, and JSON in a fence."""
+    if not raw.lstrip().startswith((_SECTION, _CALL)):
+        return [unopened(raw, _CALL, _CALL_END)]
     begin = len(_SECTION) if raw.startswith(_SECTION) else 0
     end = len(raw) - (len(_SECTION_END) if raw.endswith(_SECTION_END) else 0)
     return headed_calls(raw, begin, _DEEPSEEK_HEAD, _DEEPSEEK_TAIL, end)
@@ -69,6 +71,8 @@ def _read_deepseek(raw: str, _: Toolbox) -> list[Written]:
 def _deepseek_frame(opening: str, names: Collection[str]) -> CallFrame:
     if opening == _SECTION:
         return Between(opening, _SECTION_END, quotes='"', begins=looks_like(_SECTION_BODY, _SECTION_SO_FAR))
+    if opening != _CALL:
+        return BareCall(opening, _CALL_END, (_SECTION, _CALL), quotes='"')
     spelt = [prefix + name for name in names for prefix in ("", *PREFIXES)]
     leads = [lead for name in spelt for lead in (f"{name}<｜tool▁sep｜>", f"function<｜tool▁sep｜>{name}\n")]
     return Between(opening, _CALL_END, quotes='"', begins=starts_with(*leads))
@@ -78,6 +82,7 @@ DEEPSEEK_V3 = Format(
     name="deepseek_v3",
     aliases=("deepseek_v3_1",),
     opens=call_markers(_SECTION, _CALL),
+    orphans=lambda tool: (f"{tool}<｜tool▁sep｜>", f"function<｜tool▁sep｜>{tool}\n"),
     frame=_deepseek_frame,
     closes=(_SECTION_END, _CALL_END),
     read=_read_deepseek,

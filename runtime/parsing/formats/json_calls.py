@@ -8,7 +8,7 @@ from typing import Any
 
 from greenroom.constraints.calls.json_writer import JsonWriter
 from greenroom.inputs.tools import Toolbox
-from greenroom.parsing.call_bodies import Written, json_calls, opens_json
+from greenroom.parsing.call_bodies import Written, json_calls, opens_json, unopened
 from greenroom.parsing.call_frames import Between, CallFrame, Orphan, Value, either, starts_with
 from greenroom.parsing.formats.format import Format, call_markers
 from greenroom.parsing.formats.looks import bare, looks_like
@@ -42,7 +42,7 @@ def _frame(opening: str, start: str, end: str) -> CallFrame:
 
 def _read_between(raw: str, start: str, end: str) -> list[Written]:
     if not raw.startswith(start):
-        return [Written(raw, None, f"{end} without {start} in front of the call")]
+        return [unopened(raw, start, end)]
     return json_calls(raw, start, end)
 
 

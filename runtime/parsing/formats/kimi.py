@@ -7,9 +7,10 @@ from typing import Any
 
 from greenroom.constraints.calls.json_writer import JsonWriter
 from greenroom.inputs.tools import Toolbox
-from greenroom.parsing.call_bodies import Written, headed_calls
-from greenroom.parsing.call_frames import Between, CallFrame, starts_with
+from greenroom.parsing.call_bodies import Written, headed_calls, unopened
+from greenroom.parsing.call_frames import BareCall, Between, CallFrame, starts_with
 from greenroom.parsing.formats.format import Format, call_markers
+from greenroom.parsing.formats.looks import looks_like
 from greenroom.parsing.tag_frames import TagFrame, TagGrammar, read_tags
 from greenroom.parsing.values import Spelt, read_json
 
@@ -19,17 +20,23 @@ _SECTIONS = {
     "<|tool_calls_section_begin|>": "<|tool_calls_section_end|>",
     "<|tool_call_section_begin|>": "<|tool_call_section_end|>",
 }
-_CALL = "<|tool_call_begin|>"
+_CALL, _CALL_END = "<|tool_call_begin|>", "<|tool_call_end|>"
 _HEAD = re.compile(
-    r"\s*<\|tool_call_begin\|>\s*(?P<id>(?:functions\.)?(?P<name>[^\s<>|]+?):\d+)\s*<\|tool_call_argument_begin\|>\s*"
+    r"\s*<\|tool_call_begin\|>\s*(?:(?P<id>(?:functions\.)?(?P<name>[^\s<>|]+?):\d+)|[^<>|{}]*?)"
+    r"\s*<\|tool_call_argument_begin\|>\s*"
 )
 _TAIL = re.compile(r"\s*<\|tool_call_end\|>")
 
 
 def _k2_frame(opening: str, _: Any) -> CallFrame:
     if opening == _CALL:
-        return Between(opening, "<|tool_call_end|>", quotes='"', begins=_is_head)
+        return Between(opening, _CALL_END, quotes='"', begins=_is_head)
+    if opening not in _SECTIONS:
+        return BareCall(opening, _CALL_END, (_CALL, *_SECTIONS), quotes='"', begins=_is_number)
     return Between(opening, _SECTIONS[opening], quotes='"', begins=starts_with(_CALL, _SECTIONS[opening]))
+
+
+_is_number = looks_like(re.compile(r"\d+\s*<\|tool_call_argument_begin\|>"), re.compile(r"\d*\s*(?:<[|\w]*)?"))
 
 
 def _is_head(text: str) -> bool | None:
@@ -40,6 +47,8 @@ def _is_head(text: str) -> bool | None:
 
 
 def _read_k2(raw: str, _: Toolbox) -> list[Written]:
+    if not raw.lstrip().startswith((_CALL, *_SECTIONS)):
+        return [unopened(raw, _CALL, _CALL_END)]
     opening = next((opening for opening in _SECTIONS if raw.startswith(opening)), "")
     end = next((len(raw) - len(closing) for closing in _SECTIONS.values() if raw.endswith(closing)), len(raw))
     return headed_calls(raw, len(opening), _HEAD, _TAIL, end)
@@ -48,9 +57,10 @@ def _read_k2(raw: str, _: Toolbox) -> list[Written]:
 KIMI_K2 = Format(
     name="kimi_k2",
     opens=call_markers(*_SECTIONS, _CALL),
+    orphans=lambda tool: (f"functions.{tool}:", f"{tool}:"),
     frame=_k2_frame,
     read=_read_k2,
-    closes=(*_SECTIONS.values(), "<|tool_call_end|>"),
+    closes=(*_SECTIONS.values(), _CALL_END),
     inner=("<|tool_call_argument_begin|>",),
     guessed_by=(("<|tool_calls_section_begin|>",),),
     writer=JsonWriter(

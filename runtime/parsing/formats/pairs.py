@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from functools import partial
 from typing import Any
 
 from greenroom.constraints.calls.literals import as_text_or_json
 from greenroom.constraints.calls.plain import Plain
 from greenroom.constraints.calls.spelling import Spelling
+from greenroom.inputs.tools import Toolbox
+from greenroom.parsing.call_bodies import Written, unopened
+from greenroom.parsing.call_frames import BareCall, CallFrame
 from greenroom.parsing.formats.format import Format, call_markers
 from greenroom.parsing.tag_frames import TagFrame, TagGrammar, read_tags
 from greenroom.parsing.values import SpeltAsJson
@@ -39,12 +43,26 @@ def _format(name: str, prefix: str = "", line: str = "", empty: str | None = Non
         value_open=f"<{prefix}arg_value>",
         value_close=f"</{prefix}arg_value>",
         typed=lambda _, text: SpeltAsJson(text),
+        words=True,
     )
+    first = f"<{prefix}arg_key>"
+
+    def frame(opening: str, names: Collection[str]) -> CallFrame:
+        if opening != grammar.opening:
+            return BareCall(opening, grammar.closing, (grammar.opening,))
+        return TagFrame(grammar, opening, names)
+
+    def read(raw: str, tools: Toolbox) -> list[Written]:
+        if not raw.startswith(grammar.opening):
+            return [unopened(raw, grammar.opening, grammar.closing)]
+        return read_tags(raw, grammar, tools.names())
+
     return Format(
         name=name,
         opens=call_markers(grammar.opening),
-        frame=lambda opening, names: TagFrame(grammar, opening, names),
-        read=lambda raw, tools: read_tags(raw, grammar, tools.names()),
+        orphans=lambda tool: (f"{tool}{first}", f"{tool}\n{first}"),
+        frame=frame,
+        read=read,
         closes=(grammar.closing,),
         inner=inner,
         is_strict=False,
