@@ -17,6 +17,7 @@ from llguidance import LLMatcher, LLParserLimits
 
 from greenroom.constraints.bounds.forced_loops import longest_forced
 from greenroom.constraints.bounds.lark_text import schemas_in
+from greenroom.constraints.bounds.number_bounds import check_numbers_in
 from greenroom.constraints.bounds.rule_bounds import check_lark
 from greenroom.constraints.bounds.schema_bounds import check_schema_text
 from greenroom.constraints.state import Bits
@@ -136,6 +137,7 @@ def _check_bounds(grammar: str) -> None:
         check_lark(text)
         for schema in schemas_in(text):
             check_schema_text(schema)
+            check_numbers_in(schema)
 
 
 def _check_end(matcher: LLMatcher, vocabulary: Vocabulary) -> None:

@@ -6,6 +6,7 @@ itself it makes an expression without end: the process is killed.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
@@ -14,7 +15,7 @@ from typing import Any
 from greenroom.constraints.json_pointer import escape
 from greenroom.errors import UnsupportedKeyword
 
-__all__ = ["check_numbers", "has_exact_numbers"]
+__all__ = ["check_numbers", "check_numbers_in", "has_exact_numbers"]
 
 _VALUES = ("const", "enum")
 _HIGHEST = ("maximum", "exclusiveMaximum")
@@ -41,6 +42,15 @@ def check_numbers(schema: Any) -> None:
             if isinstance(end, int | float) and end <= _LEAST:
                 why = f"below {end} there are no integers of 64 bits"
                 raise UnsupportedKeyword(keyword, pointer, why, "leave it out")
+
+
+def check_numbers_in(text: str) -> None:
+    """The same for JSON text; of what is no JSON llguidance says what is wrong."""
+    try:
+        schema = json.loads(text)
+    except ValueError:
+        return
+    check_numbers(schema)
 
 
 def has_exact_numbers(schema: Any) -> bool:

@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import unquote
 
 from greenroom.constraints.bounds.chains import longest_chain
-from greenroom.constraints.bounds.number_bounds import check_numbers
 from greenroom.constraints.json_pointer import escape
 from greenroom.errors import InvalidConstraint, InvalidSchema
 
@@ -69,14 +68,13 @@ def check_schema(schema: Any) -> None:
 
 
 def check_schema_text(text: str) -> None:
-    """The same for JSON text, and for its numbers; of what is no JSON llguidance says what is wrong."""
+    """The same for JSON text; of what is no JSON llguidance says what is wrong."""
     check_nesting(text)
     try:
         schema = json.loads(text)
     except ValueError:
         return
     check_schema(schema)
-    check_numbers(schema)
 
 
 class _Walk:

@@ -8,12 +8,9 @@ from typing import Any
 
 import msgspec
 
-from greenroom.constraints.bounds.number_bounds import has_exact_numbers
-from greenroom.constraints.calls.literals import JSON, Literals
 from greenroom.constraints.calls.rules import Rules
 from greenroom.constraints.calls.schemas import with_bounds
 from greenroom.constraints.json_schemas.json_schema import JsonSchema
-from greenroom.errors import NotSupported
 
 __all__ = ["JsonWriter"]
 
@@ -35,13 +32,6 @@ class JsonWriter(msgspec.Struct, frozen=True):
 
     def call(self, rules: Rules, name: str, schema: Mapping[str, Any], opened: str = "") -> str:
         """See `CallWriter.call`."""
-        schema = with_bounds(schema)
+        content = JsonSchema(with_bounds(schema), separators=(", ", ": "), lenient=True)
         begin = rules.literal(self.head(name).removeprefix(opened))
-        content: str | None
-        if has_exact_numbers(schema):
-            content = rules.json(JsonSchema(schema, separators=(", ", ": "), lenient=True))
-        else:
-            content = Literals(rules, JSON, schema).value(schema)  # which writes every number as it is
-        if content is None:
-            raise NotSupported(f"a forced call of {name!r}", "no arguments fit its schema")
-        return rules.rule(f"{begin} {content} {rules.end(self.end)}")
+        return rules.rule(f"{begin} {rules.json(content)} {rules.end(self.end)}")

@@ -6,6 +6,7 @@ import json
 from functools import cache
 
 from greenroom.constraints.bounds.number_bounds import has_exact_numbers
+from greenroom.constraints.calls.exact_json import ExactJsonWriter
 from greenroom.constraints.calls.forced import ForcedCalls, JsonCall, NativeCall
 from greenroom.constraints.calls.json_writer import JsonWriter
 from greenroom.constraints.calls.rules import Rules
@@ -43,12 +44,13 @@ def forced_calls(
 
 
 def _call(form: Format, tool: Tool) -> JsonCall | NativeCall:
-    schema = with_bounds(tool.parameters)
-    if isinstance(form.writer, JsonWriter) and has_exact_numbers(schema):
+    schema, writer = with_bounds(tool.parameters), form.writer
+    if isinstance(writer, JsonWriter) and has_exact_numbers(schema):
         content = JsonSchema(schema, separators=(", ", ": "), lenient=True)
-        return JsonCall(form.writer.head(tool.name), content, form.writer.end)
-    assert form.writer is not None  # noqa: S101 - it is one that writes
-    return NativeCall(form.name, tool.name, json.dumps(schema), form.writer)
+        return JsonCall(writer.head(tool.name), content, writer.end)
+    assert writer is not None  # noqa: S101 - it is one that writes
+    exact = ExactJsonWriter(writer) if isinstance(writer, JsonWriter) else writer
+    return NativeCall(form.name, tool.name, json.dumps(schema), exact)
 
 
 @cache

@@ -25,6 +25,7 @@ from greenroom.constraints import (
     ConstraintCompiler,
     GrammarWarning,
     JsonSchema,
+    Lark,
 )
 from greenroom.errors import InvalidConstraint, InvalidSchema, UnsupportedKeyword
 
@@ -366,6 +367,8 @@ def test_a_number_that_would_be_another_is_refused(schema: Any, keyword: str) ->
         with pytest.raises(UnsupportedKeyword) as refusal:
             JsonSchema(schema, lenient=lenient).validate()
         assert refusal.value.keyword == keyword
+    with pytest.raises(UnsupportedKeyword):
+        GRAMMARS.compile(Lark(f"start: %json {json.dumps(schema)}"))
 
 
 def test_numbers_of_usual_length_are_written_as_they_are() -> None:
