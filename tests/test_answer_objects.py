@@ -26,6 +26,7 @@ from greenroom import (
     ToolCall,
     ToolResult,
     TruncatedJson,
+    structures,
 )
 
 CALL = '<tool_call>\n{"name": "look", "arguments": {}}\n</tool_call>'
@@ -77,6 +78,18 @@ async def test_events_of_such_a_turn_are_as_ever() -> None:
     assert kinds[:2] == [ToolCall, ToolResult]
     assert (set(kinds[2:-1]), kinds[-1]) == ({Chunk}, Info)
     assert "".join([event.text for event in events if isinstance(event, Chunk)]) == FOG
+
+
+async def test_an_object_grows_while_its_turn_goes_on() -> None:
+    """Rounds of tools are silence; where calls are all there is, they are the error."""
+    async with Runtime(backend=Scripted([CALL, FOG, CALL])) as runtime:
+        session = ChatSession(runtime, tools=[look])
+        grown = [report async for report in structures(session.stream_events("Weather?", constrain=Report), Report)]
+        assert (len(grown) > 1, grown[-1]) == (True, Report("fog", 7))
+        session = ChatSession(runtime, tools=[SCHEMA])
+        with pytest.raises(CalledInstead):
+            async for _ in structures(session.stream_events("Weather?", constrain=Report), Report):
+                pass
 
 
 async def test_the_last_round_is_the_answer() -> None:
@@ -164,8 +177,9 @@ async def test_a_small_model_gives_an_object_whatever_it_does_first() -> None:
     """The bundled one, at a high temperature: calls as it likes, then a report."""
     async with Runtime() as runtime:
         for seed in range(2):
-            parameters = GenerateParameters(temperature=1.0, seed=seed, max_tokens=250)
-            session = ChatSession(runtime, tools=[look], max_rounds=3, parameters=parameters)
+            parameters = GenerateParameters(temperature=1.0, seed=seed, max_tokens=250, thinking_tokens=20)
+            thinking, most = bool(seed), 3
+            session = ChatSession(runtime, tools=[look], max_rounds=most, parameters=parameters, thinking=thinking)
             async with session.stream_events("What is the weather?", constrain=Report) as turn:
                 events = [event async for event in turn]
             text = "".join([event.text for event in events if isinstance(event, Chunk)])

@@ -10,13 +10,13 @@ from anyio import move_on_after
 
 from greenroom.constraints.structures import MISSING, Done, Snapshots
 from greenroom.errors import CalledInstead, CallRejected, StreamRefused, TruncatedJson, UnsupportedType, shown
-from greenroom.events import Chunk, Info, Reasoning, RejectedToolCall, Token, ToolCall
+from greenroom.events import Chunk, Info, Reasoning, RejectedToolCall, Token, ToolCall, ToolResult
 from greenroom.structured.background_task import Background, Signal
 
 __all__ = ["Ending", "Structure", "StructureFeed", "close"]
 
 T = TypeVar("T")
-_SILENT = (Reasoning, Token)
+_SILENT = (Reasoning, Token, ToolResult)
 CLOSE_SECONDS = 10
 """How long a source may take to close: a generation needs one pass, a connection a round trip."""
 
