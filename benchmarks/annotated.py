@@ -20,6 +20,7 @@ import anyio
 
 from greenroom import JsonSchema, Sampler, structures, testing
 from greenroom.errors import GreenroomError, UnsupportedType
+from greenroom.options import GenerateOptions
 from greenroom.runtime import Runtime
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))  # where the table is
@@ -31,23 +32,26 @@ PROMPT = "Make a JSON record of this person: name, age. Anna is 31."
 async def sample(runtime: Runtime, name: str, seed: int, tokens: int) -> tuple[str, str]:
     """How one output went, and its text; "cut" where it did not end, "equal" where all is well."""
     kind = TABLE[name]
-    result = await runtime.generate(
-        PROMPT, constrain=kind, seed=seed, max_tokens=tokens, temperature=1.2, frequency_penalty=0.5
-    ).collect()
+    options: GenerateOptions = {"seed": seed, "max_tokens": tokens, "temperature": 1.2, "frequency_penalty": 0.5}
+    ways: dict[str, bool] = {}
+    # 1. The text by itself, read by the library and, piece by piece, as an object that grows.
+    result = await runtime.generate(PROMPT, constrain=kind, **options).collect()
     if result.info.stop_reason != "stop":
         return "cut", result.text
     wanted = reads(name, result.text)
-    collected = await runtime.collect(
-        kind, PROMPT, seed=seed, max_tokens=tokens, temperature=1.2, frequency_penalty=0.5
-    )
     growing = [moment async for moment in structures(testing.simulate(result.text), kind)][-1]
+    ways["structures"] = same(growing, wanted)
+    # 2. The object alone. Among other rows rounding may draw another text: then it is of the type, and that is all.
+    collected = await runtime.collect(kind, PROMPT, **options)
+    again = await runtime.generate(PROMPT, constrain=kind, **options).collect()
+    ways["collect"] = any(same(collected, reads(name, text)) for text in {result.text, again.text})
+    # 3. A generator's.
     context = runtime.context().fill(PROMPT)
-    by_context = context.generate(Sampler.top_p(1.2, 1.0), constrain=kind, seed=seed, max_tokens=tokens)
-    ways = {"collect": same(collected, wanted), "structures": same(growing, wanted)}
+    generator = context.generate(Sampler.top_p(1.2, 1.0), constrain=kind, seed=seed, max_tokens=tokens)
     try:
-        ways["collect_json"] = same(await by_context.collect_json(kind), reads(name, by_context.text))
+        ways["collect_json"] = same(await generator.collect_json(kind), reads(name, generator.text))
     except GreenroomError:
-        if by_context.stop_reason == "stop":
+        if generator.stop_reason == "stop":
             raise
     unlike = [way for way, is_same in ways.items() if not is_same]
     return (f"unlike: {', '.join(unlike)}" if unlike else "equal"), result.text

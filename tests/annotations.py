@@ -118,6 +118,16 @@ class AttrsDefaults:
     when: dt.date | None = attrs.field(default=None, kw_only=True)
 
 
+@attrs.define
+class AttrsValidated:
+    age: int = attrs.field(validator=[attrs.validators.ge(3), attrs.validators.lt(150)])
+    name: str = attrs.field(validator=attrs.validators.and_(attrs.validators.max_len(4), attrs.validators.min_len(1)))
+    code: str = attrs.field(default="a", validator=attrs.validators.matches_re("[a-z]{1,3}"))
+    level: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.in_([1, 2])))
+    score: float = attrs.field(default=0.0, validator=[attrs.validators.instance_of(float), attrs.validators.le(1)])
+    tags: list[int] = attrs.field(factory=list, validator=attrs.validators.max_len(2))
+
+
 class Pair(NamedTuple):
     left: int
     right: bool = False
@@ -402,6 +412,7 @@ _CLASSES: dict[str, Any] = {
     "attrs": Attrs,
     "attrs, frozen": AttrsFrozen,
     "attrs, factory": AttrsDefaults,
+    "attrs, validators": AttrsValidated,
     "list[attrs]": list[Attrs],
     "NamedTuple": Pair,
     "dict[str, NamedTuple]": dict[str, Pair],

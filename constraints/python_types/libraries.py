@@ -59,7 +59,7 @@ class Msgspec:
         """See `Library`."""
         try:
             msgspec.json.Decoder(kind)
-            return msgspec_schemas.schema_of(msgspec.inspect.type_info(kind)), []
+            return msgspec_schemas.schema_of(msgspec.inspect.type_info(kind))
         except (TypeError, msgspec.ValidationError) as error:
             raise UnsupportedType(f"{shown(kind)} has no JSON schema: {error}") from error
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from msgspec import NODEFAULT, inspect
 
+from greenroom.constraints.python_types.attrs_validators import narrowed, validators_of
 from greenroom.constraints.python_types.numbers import FINITE
 from greenroom.constraints.python_types.spellings import base64_of, whole
-from greenroom.errors import UnsupportedType
+from greenroom.errors import UnsupportedType, shown
 
 __all__ = ["schema_of"]
 
@@ -34,14 +35,18 @@ _PLAIN: dict[type[inspect.Type], Schema] = {
     inspect.UUIDType: {"type": "string", "format": "uuid"},
     inspect.DecimalType: {"type": "string", "format": "decimal"},
 }
-_ANY = "any"
-"""The definition of any value."""
+_ANY = "any-value"
+"""The definition of any value; no class is called so."""
 _NO_KEYS = (inspect.NoneType, inspect.BoolType, inspect.ListType, inspect.DictType, inspect.StructType)
 
 
-def schema_of(info: inspect.Type) -> Schema:
-    """The schema of what `msgspec.inspect.type_info` says of a type. Raises `UnsupportedType`."""
-    return _Walk().whole(info)
+def schema_of(info: inspect.Type) -> tuple[Schema, list[str]]:
+    """The schema of what `msgspec.inspect.type_info` says of a type, and what that leaves out.
+
+    Raises `UnsupportedType`, with the place.
+    """
+    walk = _Walk()
+    return walk.whole(info), walk.differences
 
 
 class _Walk:
@@ -50,6 +55,9 @@ class _Walk:
     def __init__(self) -> None:
         self._definitions: dict[str, Schema] = {}
         self._names: dict[int, str] = {}
+        self._place: list[str] = []
+        """Where the walk stands, as one would write it in Python."""
+        self.differences: list[str] = []
         self._kinds: dict[type[inspect.Type], Callable[[Any], Schema]] = {
             inspect.IntType: lambda info: {"type": "integer", **_limits(info, _NUMBERS)},
             inspect.AnyType: lambda _: self._anything(),
@@ -82,6 +90,12 @@ class _Walk:
         schema = self._of(info)
         return schema | {"$defs": self._definitions} if self._definitions else schema
 
+    def _below(self, step: str, info: Any) -> Schema:
+        self._place.append(step)
+        found = self._of(info)
+        self._place.pop()
+        return found
+
     def _of(self, info: Any) -> Schema:
         if isinstance(info, inspect.Metadata):
             return self._of(info.type) | (info.extra_json_schema or {})
@@ -89,7 +103,8 @@ class _Walk:
             return dict(_PLAIN[type(info)])
         kind = self._kinds.get(type(info))
         if kind is None:
-            raise UnsupportedType(f"neither msgspec nor pydantic reads {getattr(info, 'cls', info)!r} from JSON")
+            what = shown(getattr(info, "cls", info))
+            raise UnsupportedType(f"{''.join(self._place) or 'the type'} is {what}, which no library reads from JSON")
         return kind(info)
 
     def _anything(self) -> Schema:
@@ -108,10 +123,10 @@ class _Walk:
     # Arrays.
 
     def _list(self, info: Any) -> Schema:
-        return {"type": "array", "items": self._of(info.item_type), **_limits(info, _ITEMS)}
+        return {"type": "array", "items": self._below("[]", info.item_type), **_limits(info, _ITEMS)}
 
     def _tuple(self, items: Sequence[Any], least: int) -> Schema:
-        parts = [self._of(item) for item in items]
+        parts = [self._below(f"[{at}]", item) for at, item in enumerate(items)]
         return {"type": "array", "prefixItems": parts, "items": False, "minItems": least, "maxItems": len(parts)}
 
     def _named_tuple(self, info: Any) -> Schema:
@@ -138,7 +153,7 @@ class _Walk:
                 raise UnsupportedType(
                     f"msgspec reads no {type(part).__name__.removesuffix('Type')} from a key of a dict"
                 )
-        made = {"type": "object", "additionalProperties": self._of(info.value_type), **_limits(info, _KEYS)}
+        made = {"type": "object", "additionalProperties": self._below("[]", info.value_type), **_limits(info, _KEYS)}
         return made if isinstance(keys, inspect.AnyType) else made | {"propertyNames": self._key(keys)}
 
     def _key(self, info: Any) -> Schema:
@@ -154,13 +169,21 @@ class _Walk:
         return self._defined(info, lambda: self._object(info, tags))
 
     def _object(self, info: Any, tags: dict[str, Schema]) -> Schema:
-        fields = {field.encode_name: self._field(field) for field in info.fields}
+        validators = validators_of(info.cls)
+        fields = {field.encode_name: self._field(info, field, validators) for field in info.fields}
         required = [*tags, *[field.encode_name for field in info.fields if field.required]]
         made = {"title": _name(info), "type": "object", "properties": {**tags, **fields}, "required": required}
         return made | {"additionalProperties": False}
 
-    def _field(self, field: Any) -> Schema:
-        made = self._of(field.type)
+    def _field(self, info: Any, field: Any, validators: Mapping[str, Any]) -> Schema:
+        above, self._place = self._place, [_name(info)]
+        made = self._below(f".{field.name}", field.type)
+        self._place = above
+        if field.name in validators:
+            narrower = narrowed(made, validators[field.name])
+            if narrower is None:
+                self.differences.append(f"the validator of {_name(info)}.{field.name}")
+            made = narrower or made
         if field.default is NODEFAULT or not isinstance(field.default, str | int | float | None) or "$ref" in made:
             return made
         return made | {"default": field.default}

@@ -39,7 +39,11 @@ def is_record(kind: Any) -> bool:
         return not kind.__struct_config__.array_like
     if is_model(kind):
         return not kind.__pydantic_root_model__
-    return dataclasses.is_dataclass(kind) or is_typed_dict(kind)
+    return dataclasses.is_dataclass(kind) or is_typed_dict(kind) or _is_attrs_s(kind)
+
+
+def _is_attrs_s(kind: Any) -> bool:
+    return isinstance(kind, type) and hasattr(kind, "__attrs_attrs__")
 
 
 def declared_fields(kind: Any) -> Iterator[DeclaredField]:
@@ -51,7 +55,7 @@ def declared_fields(kind: Any) -> Iterator[DeclaredField]:
         return _of_model(kind)
     if is_typed_dict(origin):
         return _of_typed_dict(kind, origin)
-    return _of_dataclass(kind, origin)
+    return _of_attrs(kind, origin) if _is_attrs_s(origin) else _of_dataclass(kind, origin)
 
 
 def maker(kind: Any, fields: list[str]) -> Make:
@@ -143,6 +147,20 @@ def _of_dataclass(kind: Any, origin: Any) -> Iterator[DeclaredField]:
             default = field.default_factory
         keys = (field.name,) if field.init else ()
         yield DeclaredField(field.name, keys, hints[field.name], default, default is None)
+
+
+def _of_attrs(kind: Any, origin: Any) -> Iterator[DeclaredField]:
+    """Attrs need not be installed: what stands for no default, and what makes one, are known by their looks."""
+    hints = _hints(kind, origin)
+    for field in origin.__attrs_attrs__:
+        default: Callable[[], Any] | None = None
+        factory = getattr(field.default, "factory", None)
+        if factory is not None and not field.default.takes_self:
+            default = factory
+        elif factory is None and repr(field.default) != "NOTHING":
+            default = _always(field.default)
+        required = factory is None and default is None
+        yield DeclaredField(field.name, (field.name,), hints.get(field.name, Any), default, required)
 
 
 def _hints(kind: Any, origin: Any) -> dict[str, Any]:

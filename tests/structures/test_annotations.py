@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import collections
+import datetime as dt
 import random
 import warnings
-from typing import Any
+from collections.abc import Callable
+from typing import Annotated, Any
 
+import annotated_types
+import attrs
+import msgspec
 import numpy as np
+import pydantic
 import pytest
 from annotations import TABLE, UNSUPPORTED, Differing, reads, same
 from vocabularies import BYTES
@@ -90,12 +97,6 @@ async def test_a_model_writes_what_its_library_reads() -> None:
 
 def test_what_is_left_to_the_complete_text_is_warned_of_once() -> None:
     """When it is compiled; a validator is the user's own code, and expected."""
-    import datetime as dt
-    from typing import Annotated
-
-    import annotated_types
-    import msgspec
-
     half_day = Annotated[dt.timedelta, annotated_types.Lt(dt.timedelta(hours=12))]
     two = Annotated[dict[str, int], msgspec.Meta(min_length=2)]
     for kind, left in [(half_day, "lt of the type"), (list[half_day], r"lt of \[\]"), (two, "at least 2")]:
@@ -104,3 +105,50 @@ def test_what_is_left_to_the_complete_text_is_warned_of_once() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ConstraintCompiler(BYTES).compile(JsonSchema(Differing))
+
+
+@attrs.define
+class Even:
+    """With a validator of the user's own."""
+
+    number: int = attrs.field(validator=lambda _self, _field, _value: None)
+    names: list[str] = attrs.field(factory=list)
+
+
+class Queue(msgspec.Struct):
+    """msgspec knows no deque, and pydantic no Struct."""
+
+    waiting: dict[str, list[collections.deque[int]]]
+
+
+class Folder(pydantic.BaseModel):
+    """Of files that have to exist."""
+
+    files: list[dict[str, pydantic.FilePath]]
+
+
+class Calls(pydantic.BaseModel):
+    """Of functions."""
+
+    back: tuple[int, Callable[[int], int]]
+
+
+def test_a_refusal_names_the_place_within_the_type() -> None:
+    """As one would write it in Python."""
+    places = {Queue: r"Queue\.waiting\[\]\[\] is", Folder: r"Folder\.files\[\]\[\]", Calls: r"Calls\.back\[\]"}
+    for kind, place in places.items():
+        with pytest.raises(UnsupportedType, match=place):
+            JsonSchema(kind)
+
+
+def test_an_attrs_class_grows_and_tells_of_validators_that_no_grammar_knows() -> None:
+    """Its own validators, which libraries document, are enforced: see the table."""
+    with pytest.warns(GrammarWarning, match=r"the validator of Even\.number"):
+        ConstraintCompiler(BYTES).compile(JsonSchema(Even))
+    growing: Snapshots[Any] = Snapshots(Even)
+    seen = []
+    for piece in ('{"number": 4', ', "names": ["a', 'b"]}'):
+        growing.feed(piece)
+        seen.append(growing.snapshot())
+    assert seen == [Even(None, []), Even(4, ["a"]), Even(4, ["ab"])]  # type: ignore[arg-type]
+    assert growing.is_complete
