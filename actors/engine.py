@@ -392,6 +392,7 @@ class EngineLoop:
         try:
             if not isinstance(self._backend, AdapterHost):
                 raise NotSupported("adapter=", "this backend takes none")  # noqa: TRY301 - told as all others are
+            self._scheduler.check_adapter(message.weights.nbytes)
             self._backend.open_adapter(message.adapter, message.weights)
         except BaseException as problem:  # noqa: BLE001 - its asker's alone, and of those who need it
             error = as_exception("the backend", problem)

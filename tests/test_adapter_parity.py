@@ -17,7 +17,7 @@ import pytest
 from adapter_folders import Builder, adapted, quantized, steady, write_mlx_lm, write_peft
 from mlx_lm.models.cache import make_prompt_cache
 from model_files import build
-from models import MODELS, VOCAB, gemma2, mx
+from models import MODELS, VOCAB, driven, gemma2, mx, sequential
 from passlog import PassLog
 from test_parity import TIE, Mix, run
 
@@ -26,6 +26,7 @@ from greenroom.actors.scheduler.admission import Limits
 from greenroom.backends.mlx import MlxBackend
 from greenroom.backends.mlx.adapters.reader import FolderReader
 from greenroom.backends.mlx.adapters.targets import targets_of
+from greenroom.backends.protocol import Feed, KvOptions, Open, Sampling
 
 STORES = {
     "llama": "packed",
@@ -107,6 +108,27 @@ def test_rows_of_many_adapters_equal_mlx_lm_with_each_alone(name: str, bits: int
     assert kind == STORES[name]
     assert max(len(rows) for rows in backend.passes) >= 8
     assert not wrong_rows(builder, mix, tokens, [*folders[:3], source])  # mlx-lm reads its own folders alone
+
+
+def test_bounded_rows_have_adapters_too(tmp_path: Path) -> None:
+    """Rows that keep their last tokens alone, each with another adapter or none."""
+    builder = builder_of("qwen3")
+    folders = write_all(tmp_path, builder)[:2]
+    prompt, bounds = tuple(range(3, 50)), KvOptions(max_size=24)
+    with driven(builder) as (driver, backend):
+        reader = FolderReader(targets_of(backend.model))
+        for number, folder in enumerate(folders, 1):
+            backend.open_adapter(number, reader.read(folder))
+        for row in range(3):
+            backend.edit([Open(row, Sampling(), kv=bounds, prompt=prompt, adapter=row)])
+            driver.sampled[row] = []
+        driver.turn(*[Feed(row, prompt) for row in range(3)])
+        for _ in range(9):
+            driver.turn(*[Feed(row) for row in range(3)])
+        driver.read()
+    wanted = [sequential(adapted(builder, each), prompt, 10, max_kv_size=24)[0] for each in (None, *folders)]
+    assert [driver.tokens(row) for row in range(3)] == wanted
+    assert len({tuple(tokens) for tokens in wanted}) == 3
 
 
 def test_the_comparison_notices_an_adapter_that_is_another(tmp_path: Path) -> None:

@@ -19,7 +19,9 @@ from models import llama, sequential
 from greenroom import (
     Adapter,
     AdapterClosed,
+    ChatSession,
     GenerateParameters,
+    Info,
     InvalidAdapter,
     InvalidParameter,
     ModelNotFound,
@@ -207,6 +209,25 @@ async def test_loads_and_closes_beside_running_rows_change_nothing_and_give_all_
         assert runtime.statistics().adapter_bytes == 0
 
 
+async def test_a_session_goes_on_in_another_runtime_under_its_adapter(folders: list[Path], tmp_path: Path) -> None:
+    """Its KV is saved beside it, and is of no use to the model by itself."""
+    path = tmp_path / "chat.json"
+    async with opened() as runtime:
+        adapter = await runtime.load_adapter(folders[0])
+        parameters = GenerateParameters(adapter=adapter, max_tokens=8, temperature=0.0)
+        session = ChatSession(runtime, instructions="Be brief. " * 12, parameters=parameters)
+        first = await session.respond("Who?")
+        await session.save(path)
+    async with opened() as runtime:
+        adapter = await runtime.load_adapter(folders[0])
+        for given, least in ((adapter, 64), (None, 0)):
+            session = ChatSession(runtime, parameters=GenerateParameters(adapter=given, max_tokens=8, temperature=0.0))
+            await session.load(path)
+            assert session.history[-1]["content"] == first
+            info = [event async for event in session.stream_events("And?") if isinstance(event, Info)][-1]
+            assert (info.cached_prompt_tokens >= least) if least else (info.cached_prompt_tokens == 0)
+
+
 async def test_constraints_and_guesses_hold_beside_other_adapters(folders: list[Path]) -> None:
     """Rows under masks, and behind guesses of n-grams and of a draft model that has no adapter, as alone."""
     choice = Regex("(yes|no|maybe|certainly)( (yes|no|maybe|certainly)){3}")
@@ -254,6 +275,9 @@ async def test_what_no_runtime_can_run_is_refused_at_once(folders: list[Path]) -
             runtime.generate("hi", adapter="folder")  # type: ignore[arg-type]
         with pytest.raises(NotSupported, match="takes none"):
             await other.load_adapter(folders[0])
+        async with Runtime(backend=MlxBackend.from_model(spoken), kv_bytes=30_000) as small:
+            with pytest.raises(InvalidAdapter, match="over half of the runtime's kv_bytes"):
+                await small.load_adapter(folders[0])
         with pytest.raises(ModelNotFound):
             await runtime.load_adapter("/nowhere/at/all")
         with pytest.raises(InvalidAdapter, match="adapter_config"):

@@ -58,6 +58,13 @@ SCRIPTS = {
     "traces.py": {"first token, p99 ÷ BatchGenerator's", "gap, p50 ÷ BatchGenerator's"},
     "structures.py": {"÷ ours", "64 KB ÷ 4 KB", "a chunk"},
     "peers.py": {"greenroom: time ÷ mlx-lm here"},
+    "adapters.py": {
+        "step ÷ the base's",
+        "one after the other ÷ together",
+        "launches",
+        "tokens a second of members ÷ of adapters",
+        "longest step ÷ the median",
+    },
     "branches.py": {"tokens/s ÷ BatchGenerator's", "tokens/s ÷ without guesses", "time ÷ by itself"},
     "forced_calls.py": {"schemas that compile", "calls that fit", "runs that end in a complete call"},
     "endurance.py": {"slope behind the first quarter", "held at the end", "read", "refused"},

@@ -11,6 +11,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import anyio
 import msgspec
 import pytest
 from rich.console import Console
@@ -35,6 +36,24 @@ def test_the_same_prompt_as_plain_text_on_trio(capfd: pytest.CaptureFixture[str]
     arguments = ["generate", "Hello!", "--max-tokens", "6", "--temperature", "0", "--backend", "trio"]
     assert main(arguments) == 0
     assert capfd.readouterr().out.strip()
+
+
+def test_an_adapter_is_loaded_by_its_folder(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """What it writes is not what the model by itself writes; a folder that holds none is told."""
+
+    async def save() -> None:
+        async with Runtime() as runtime, await runtime.create_adapter(rank=2, sigma=0.5) as adapter:
+            await adapter.perturbed(3).save(tmp_path / "adapter")
+
+    anyio.run(save)
+    arguments = ["generate", "Hello!", "--max-tokens", "8", "--temperature", "0"]
+    found = []
+    for more in ([], ["--adapter", str(tmp_path / "adapter")]):
+        assert main([*arguments, *more]) == 0
+        found.append(capfd.readouterr().out)
+    assert found[0] != found[1]
+    assert main([*arguments, "--adapter", str(tmp_path)]) == 1
+    assert "InvalidAdapter" in capfd.readouterr().err
 
 
 def test_an_error_is_json_and_exit_code_one(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:

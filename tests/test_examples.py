@@ -47,6 +47,16 @@ def example(name: str) -> ModuleType:
     return module
 
 
+def test_an_adapter_evolves(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """One generation of four: it is plotted, and saved; that rewards rise takes longer than a test may."""
+    arguments = ["--generations", "1", "--members", "4", "--plot", str(tmp_path / "reward.png")]
+    held_out = example("evolve").main([*arguments, "--save", str(tmp_path / "adapter")])
+    assert len(held_out) == 2
+    assert "16 rollouts" in capsys.readouterr().out
+    assert (tmp_path / "reward.png").stat().st_size > 1000
+    assert (tmp_path / "adapter" / "adapters.safetensors").exists()
+
+
 def test_the_server_streams_events() -> None:
     """Each with its type; the last one is the info."""
     module = example("sse_server")

@@ -29,7 +29,8 @@ class KvBudget:
     """Numbers of the last report of the backend, kept up with what was decided since."""
 
     def __init__(self, limit: int) -> None:
-        self._most = limit
+        self.most = limit
+        """Bytes for KV and adapters."""
         self.adapter_bytes = 0
         """Of adapters on the device."""
         self.kv_bytes = 0
@@ -64,7 +65,7 @@ class KvBudget:
     @property
     def limit(self) -> int:
         """Bytes that rows and prefixes may hold together: all there are, but for those of adapters."""
-        return max(0, self._most - self.adapter_bytes)
+        return max(0, self.most - self.adapter_bytes)
 
     @property
     def held_bytes(self) -> int:

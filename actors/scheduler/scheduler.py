@@ -51,7 +51,7 @@ from greenroom.actors.scheduler.statistics import Statistics, StepTimes
 from greenroom.actors.scheduler.step_budget import StepBudget
 from greenroom.actors.scheduler.totals import Totals
 from greenroom.backends.protocol import Edit, EditResult, Feed, Masks, ModelInfo, Open, Rewind, StepResult
-from greenroom.errors import BackendFailed, GenerationFailed, InvalidLogits
+from greenroom.errors import BackendFailed, GenerationFailed, InvalidAdapter, InvalidLogits
 from greenroom.events import Finish, Info, StopDetail
 
 __all__ = ["Plan", "Scheduler"]
@@ -169,6 +169,12 @@ class Scheduler:
     def give_back(self, message: Release | Trim) -> None:
         """See `Admission.give_back`."""
         self._admission.give_back(message)
+
+    def check_adapter(self, nbytes: int) -> None:
+        """Raise `InvalidAdapter` for one that would leave rows less than half of the memory for KV."""
+        most = self._admission.budget.most // 2
+        if nbytes > most:
+            raise InvalidAdapter("the adapter", [f"{nbytes} bytes are over half of the runtime's kv_bytes, {most}"])
 
     def open_adapter(self, adapter: int, error: Exception | None) -> None:
         """Requests may have it from now on; or could not be given it, and why."""

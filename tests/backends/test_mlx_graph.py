@@ -9,10 +9,12 @@ import pytest
 from models import driven, llama, mx
 
 from greenroom.backends.mlx import MlxBackend
+from greenroom.backends.mlx.adapters.reader import FolderReader
+from greenroom.backends.mlx.adapters.targets import targets_of
 from greenroom.backends.mlx.diagnostics.launches import Graph, counted, fused, graph_of
 from greenroom.backends.mlx.diagnostics.nodes import Node, exportable, full_copies, index_casts, nodes_of
 from greenroom.backends.mlx.diagnostics.waits import early_waits, recorded
-from greenroom.backends.protocol import Feed, ForwardPlan
+from greenroom.backends.protocol import Close, Feed, ForwardPlan, Open, Sampling
 
 LAYERS = 4
 EQUAL = (9, 9, 9, 9)
@@ -48,6 +50,41 @@ def test_no_index_of_a_step_is_cast(lengths: tuple[int, ...]) -> None:
     assert equal["Scatter"] == 0
     assert ragged["Scatter"] >= 2 * LAYERS  # keys and values of each layer
     assert ragged["AsType"] == equal["AsType"]
+
+
+def test_adapters_cost_three_launches_a_module_that_they_name_and_nothing_without() -> None:
+    """Two products and a sum; rows without any run the model's own graph, however many are in memory."""
+    keys = ("self_attn.q_proj", "mlp.down_proj")
+    with driven(lambda: llama(layers=LAYERS)) as (driver, backend):
+        reader = FolderReader(targets_of(backend.model))
+
+        def decoded(first: int, adapters: tuple[int, ...]) -> Counter[str]:
+            rows = range(first, first + len(adapters))
+            for row, adapter in zip(rows, adapters, strict=True):
+                backend.edit([Open(row, Sampling(), adapter=adapter)])
+                driver.sampled[row] = []
+            for feeds in ([Feed(row, (5, 9, 3)) for row in rows], [Feed(row) for row in rows]):
+                driver.turn(*feeds)
+            driver.read()
+            backend.forward(ForwardPlan(tuple([Feed(row) for row in rows])))
+            current = backend._pass
+            assert current is not None
+            assert current.logits is not None
+            found = graph_of([current.logits, *current.state])
+            backend.sample()
+            backend.read()
+            backend.edit([Close(row) for row in rows])
+            return Counter({**found.primitives, "launches": found.launches})
+
+        before = decoded(0, (0, 0, 0))
+        for number in (1, 2):
+            backend.open_adapter(number, reader.create(keys, 4, number))
+        assert decoded(10, (0, 0, 0)) == before
+        several, one = decoded(20, (1, 0, 2)), decoded(30, (1, 1, 1))
+    assert several["GatherMM"] == 2 * len(keys) * LAYERS
+    assert several["launches"] - before["launches"] == 3 * len(keys) * LAYERS
+    assert one["GatherMM"] == 0
+    assert one["launches"] - before["launches"] <= 5 * len(keys) * LAYERS  # a cut of each table, and likewise
 
 
 def test_launches_are_counted_by_kind() -> None:

@@ -1,8 +1,8 @@
 """Modules of the model that adapters name: they do what they did, and add what the adapters of their entries add.
 
 A module is given a class of its own the first time an adapter names it, and its tables from then on. `gather_mm` takes
-each entry's factors out of the tables without a copy; where all entries have one adapter it is a plain product, the
-very one of mlx-lm.
+each entry's factors out of the tables without a copy; where all entries have one adapter, or many neighbours, it is a
+plain product, the very one of mlx-lm.
 
     linear      y + x A B           and, behind DoRA, times what its magnitudes say
     experts     y + x A[e] B[e]     the tables have every expert of every slot
@@ -15,7 +15,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from greenroom.backends.mlx.adapters.selection import Selection, spread_over
+from greenroom.backends.mlx.adapters.selection import Selection, SlotRun, spread_over
 from greenroom.backends.mlx.adapters.targets import EMBEDDINGS, EXPERTS, ROUTERS
 
 __all__ = ["Tables", "adapt", "adapt_router"]
@@ -93,7 +93,10 @@ def _linear_call(plain: Any) -> Any:
         index = tables.asked()
         if index is None or tables.a is None or tables.b is None:
             return y
-        found = y + _product(x, index, tables.a, tables.b).astype(y.dtype)
+        runs = tables.selection.runs
+        entries = tables.selection.entries
+        z = _in_runs(x, runs, tables.a, tables.b) if runs else _product(x, index, tables.a, tables.b, entries)
+        found = y + z.astype(y.dtype)
         if tables.excess is None:
             return found
         # Of rows without DoRA the excess is 0, and what they are given is exact.
@@ -134,7 +137,7 @@ def _embedding_call(plain: Any) -> Any:
         if isinstance(index, int):
             return y + (tables.a[index][ids] @ tables.b[index]).astype(y.dtype)
         rows = tables.a[spread_over(index, ids.ndim), ids]
-        return y + _gathered(rows, index, tables.b).astype(y.dtype)
+        return y + _gathered(rows, index, tables.b, tables.selection.entries).astype(y.dtype)
 
     return call
 
@@ -146,21 +149,28 @@ def _head_call(plain: Any) -> Any:
         index = tables.asked()
         if index is None or tables.a is None or tables.b is None:
             return y
-        return y + _product(x, index, tables.b.swapaxes(-1, -2), tables.a.swapaxes(-1, -2)).astype(y.dtype)
+        b, a = tables.b.swapaxes(-1, -2), tables.a.swapaxes(-1, -2)
+        return y + _product(x, index, b, a, tables.selection.entries).astype(y.dtype)
 
     return as_linear
 
 
-def _product(x: mx.array, index: int | mx.array, a: mx.array, b: mx.array) -> mx.array:
+def _product(x: mx.array, index: int | mx.array, a: mx.array, b: mx.array, entries: mx.array | None = None) -> mx.array:
     if isinstance(index, int):
         return (x @ a[index]) @ b[index]
-    return _gathered(_gathered(x, index, a), index, b)
+    return _gathered(_gathered(x, index, a, entries), index, b, entries)
 
 
-def _gathered(x: mx.array, index: mx.array, table: mx.array) -> mx.array:
-    """Each entry of `x` `[entries, ..., inputs]` times its own matrix of the table."""
+def _in_runs(x: mx.array, runs: tuple[SlotRun, ...], a: mx.array, b: mx.array) -> mx.array:
+    return mx.concatenate([_product(x[run.first : run.last], run.slot, a, b) for run in runs])
+
+
+def _gathered(x: mx.array, index: mx.array, table: mx.array, entries: mx.array | None) -> mx.array:
+    """Each entry of `x` `[entries, ..., inputs]` times its own matrix of the table; `entries` are their numbers."""
     if x.ndim == 2:
-        return mx.gather_mm(x[:, None], table, rhs_indices=index).squeeze(1)
+        return mx.gather_mm(x[:, None], table, entries, index).squeeze(1)
+    if x.ndim == 3:
+        return mx.gather_mm(x, table, entries, index)
     return mx.gather_mm(x, table, rhs_indices=spread_over(index, x.ndim - 2))
 
 
