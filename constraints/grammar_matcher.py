@@ -16,15 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 from llguidance import LLMatcher
 
 from greenroom.constraints.compiled_grammar import MOST_UNMASKED, CompiledGrammar, Prototype, advance, reason, refuel
-from greenroom.constraints.state import Bits, ForcingState
+from greenroom.constraints.state import Bits, ForcingState, address
 from greenroom.constraints.vocabulary import Vocabulary
 from greenroom.errors import CompilersBusy, InvalidConstraint
 
-__all__ = ["GrammarMatcher", "finish_masks"]
+__all__ = ["GrammarMatcher"]
 
 _NOTHING_FITS = "NoExtensionBias"
 _LEXERS = 2
@@ -75,9 +74,11 @@ class GrammarMatcher(ForcingState):
 
     def fill_mask(self, out: Bits) -> None:
         """See `ConstraintState.fill_mask`. Gives the GIL away while it computes."""
+        rows = out[None]
+        words = rows.data
         if self.matcher is not None:
-            self.matcher.unsafe_compute_mask_ptr(out.ctypes.data, out.nbytes)
-        finish_masks([self], out[None], [0])
+            self.matcher.unsafe_compute_mask_ptr(address(words), out.nbytes)
+        self.finish_mask(rows, words, 0)
 
     def consume(self, tokens: Sequence[int]) -> None:
         """See `ConstraintState.consume`."""
@@ -180,6 +181,21 @@ class GrammarMatcher(ForcingState):
             out[:] = 0
         return self.matcher is not None
 
+    def finish_mask(self, rows: Bits, words: memoryview, row: int) -> str | None:
+        """Make a mask of what the matcher wrote over `rows[row]`, whose `words` are given too; the error, if any.
+
+        Where there is an error the row is zero. Called for each row of a step: a microsecond here is one of each token.
+        """
+        self._unmasked = 0
+        if (self._dead or self._error is not None or self._matcher.is_error()) and not self.check_mask(rows[row]):
+            return self._error
+        # An EOS in a mask is right where the state accepts; elsewhere it is like any special token.
+        is_accepting = self._matcher.is_accepting()
+        has_special = self._grammar.vocabulary.end_only(words, row, is_accepting)
+        if has_special and not is_accepting and self.misspells() and self.stop_forcing():
+            self.fill_mask(rows[row])
+        return self._error
+
     @property
     def is_freed(self) -> bool:
         """Whether it stopped forcing on the way here, which to consume the same tokens alone does not repeat."""
@@ -233,20 +249,3 @@ class GrammarMatcher(ForcingState):
 def _fills(matcher: LLMatcher, out: Bits) -> bool:
     matcher.unsafe_compute_mask_ptr(out.ctypes.data, out.nbytes)
     return not matcher.is_error()
-
-
-def finish_masks(states: Sequence[GrammarMatcher], rows: Bits, at: Sequence[int]) -> None:
-    """Make masks of what the matchers of `states` wrote over `rows[at]`; all of one vocabulary."""
-    live = [(state, row) for state, row in zip(states, at, strict=True) if state.check_mask(rows[row])]
-    if not live:
-        return
-    vocabulary = live[0][0].vocabulary
-    where = np.array([row for _, row in live])
-    accepting = np.array([state.is_accepting for state, _ in live])
-    # An EOS in a mask is right where the state accepts; elsewhere it is like any special token.
-    doubtful = vocabulary.with_special(rows, where) & ~accepting
-    vocabulary.end_only_where(accepting, rows, where)
-    for number in np.flatnonzero(doubtful).tolist():
-        state, row = live[number]
-        if state.misspells() and state.stop_forcing():
-            state.fill_mask(rows[row])

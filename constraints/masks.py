@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from llguidance import LLExecutor
 
-from greenroom.constraints.grammar_matcher import GrammarMatcher, finish_masks
-from greenroom.constraints.state import Bits, ConstraintState, parts, stop_forcing
+from greenroom.constraints.grammar_matcher import GrammarMatcher
+from greenroom.constraints.state import Bits, ConstraintState, address, parts, stop_forcing
 
 __all__ = ["Problem", "fill_masks", "is_dead_end", "masked_logits"]
 
@@ -30,8 +30,19 @@ def fill_masks(states: Sequence[ConstraintState], out: Bits) -> list[Problem]:
     Such a row is zero, and no other is touched by it. A row of zeros without an error is a dead end (see
     `is_dead_end`). The states are of one vocabulary, each at most once among them.
     """
-    if out.dtype != np.uint32 or out.ndim != 2 or len(out) != len(states) or not out.flags.c_contiguous:
+    words = out.data
+    if words.format != "I" or words.ndim != 2 or len(words) != len(states) or not words.c_contiguous:
         raise ValueError(f"masks of {len(states)} states need contiguous uint32 rows, got {out.dtype} {out.shape}")
+    grammars = [state for state in states if isinstance(state, GrammarMatcher)]
+    if len(grammars) < len(states):
+        return _fill_parts(states, out)
+    # The usual case, grammars alone: whatever is done here besides is done for each token that is generated.
+    _compute([(matcher, row) for row, state in enumerate(grammars) if (matcher := state.matcher) is not None], words)
+    return [state.finish_mask(out, words, row) for row, state in enumerate(grammars)]
+
+
+def _fill_parts(states: Sequence[ConstraintState], out: Bits) -> list[Problem]:
+    """The same for states of any kind."""
     # 1. The first part of every state fills the state's own row.
     members = [parts(state) for state in states]
     errors = _fill([first for first, *_ in members], out)
@@ -57,18 +68,22 @@ def is_dead_end(state: ConstraintState, row: Bits) -> bool:
 
 
 def _fill(states: Sequence[ConstraintState], rows: Bits) -> list[Problem]:
-    matchers = [(state, row) for row, state in enumerate(states) if isinstance(state, GrammarMatcher)]
-    _compute([(state.matcher, row) for state, row in matchers if state.matcher is not None], rows)
-    finish_masks([state for state, _ in matchers], rows, [row for _, row in matchers])
+    words = rows.data
+    grammars = [(state, row) for row, state in enumerate(states) if isinstance(state, GrammarMatcher)]
+    _compute([(state.matcher, row) for state, row in grammars if state.matcher is not None], words)
+    for state, row in grammars:
+        state.finish_mask(rows, words, row)
     return [_outcome(state, row) for state, row in zip(states, rows, strict=True)]
 
 
-def _compute(jobs: list[tuple[Any, int]], rows: Bits) -> None:
+def _compute(jobs: list[tuple[Any, int]], words: memoryview) -> None:
+    """Have each matcher write its row, in one call."""
+    size = words.nbytes // len(words)
     if len(jobs) == 1:
         [(matcher, row)] = jobs
-        matcher.unsafe_compute_mask_ptr(rows[row].ctypes.data, rows[row].nbytes)
+        matcher.unsafe_compute_mask_ptr(address(words) + row * size, size)
     elif jobs:
-        _executor().unsafe_compute_mask_ptr(jobs, rows.ctypes.data, rows.shape[1] * 4, len(rows))
+        _executor().unsafe_compute_mask_ptr(jobs, address(words), size, len(words))
 
 
 def _outcome(state: ConstraintState, row: Bits) -> Problem:

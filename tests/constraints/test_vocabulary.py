@@ -8,13 +8,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from llguidance import LLMatcher, LLTokenizer
 from vocabularies import BYTES, allowed, ids
 
 from greenroom.backends.scripted.tokenizer import END, ByteTokenizer
-from greenroom.constraints import AllOf, Choice, ConstraintCompiler, Lark, Regex, Vocabulary
+from greenroom.constraints import AllOf, Choice, ConstraintCompiler, JsonSchema, Lark, Regex, Vocabulary
 from greenroom.errors import InvalidConstraint
 
 SPELT = [b"a", b"b", b"c", b" ", b"ab", b"abc", b"bc", b"c ab", b"</s>"]
@@ -203,3 +205,35 @@ def test_the_bytes_of_a_hundred_and_fifty_thousand_ids_are_those_of_the_tokenize
     for text in ("Hello, wörld! 你好 \U0001f3ad\n\n\tdef f(x):", "a\u0308"):
         assert vocabulary.decode(vocabulary.tokenize(text.encode())) == text
     assert vocabulary != BYTES
+
+
+def test_masks_are_those_of_llguidance_s_own_slices(shared: Path) -> None:
+    """A bounded string of Qwen3's words, from its beginning to its end: what is known beforehand changes no mask."""
+    text = (shared / "assets" / "tokenizers" / "qwen3" / "tokenizer.json").read_text()
+    ours = Vocabulary.from_json(text, 151_936, [151_645])
+    grammar = JsonSchema({"type": "string", "maxLength": 34}).grammar(ours)
+    usual = ours.inner.with_slices(LLTokenizer.json_slices())
+    rows = np.zeros((2, ours.words), np.uint32)
+    matchers = [LLMatcher(tokenizer, grammar, log_level=0) for tokenizer in (ours.inner, usual)]
+    for token in [*ours.tokenize('"It rains, and it pours in Bodø: \\"'.encode()), None]:
+        for matcher, row in zip(matchers, rows, strict=True):
+            matcher.unsafe_compute_mask_ptr(row.ctypes.data, row.nbytes)
+            assert token is None or matcher.consume_token(token)
+        assert np.array_equal(*rows)
+        assert rows.any()
+
+
+@pytest.mark.parametrize("count", [1, 2, 40, 700])
+def test_ends_and_special_tokens_of_a_row_are_told_apart(count: int) -> None:
+    """However many there are: EOS stands where the state accepts, and others are as they were."""
+    words = [bytes((at % 250, at // 250)) for at in range(1000)]
+    special = range(1000 - count, 1000)
+    vocabulary = Vocabulary.from_tokens(words, special=special, n_vocab=1010, eos=[999, 3])
+    plain = set(range(0, 300, 3)) - {3}
+    for marks in (set(), {1000 - count}, {3}, {999, 3}):
+        for is_accepting in (False, True):
+            row = np.zeros((1, vocabulary.words), np.uint32)
+            for token in plain | marks:
+                row[0, token // 32] |= np.uint32(1 << token % 32)
+            assert vocabulary.end_only(row.data, 0, is_accepting) == bool(marks)
+            assert ids(row[0]) == (plain | marks) - {999, 3} | ({999, 3} if is_accepting else set())
