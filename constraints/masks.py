@@ -78,11 +78,13 @@ def _fill(states: Sequence[ConstraintState], rows: Bits) -> list[Problem]:
 
 def _compute(jobs: list[tuple[Any, int]], words: memoryview) -> None:
     """Have each matcher write its row, in one call."""
+    if not jobs:
+        return
     size = words.nbytes // len(words)
     if len(jobs) == 1:
         [(matcher, row)] = jobs
         matcher.unsafe_compute_mask_ptr(address(words) + row * size, size)
-    elif jobs:
+    else:
         _executor().unsafe_compute_mask_ptr(jobs, address(words), size, len(words))
 
 
