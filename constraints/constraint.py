@@ -50,8 +50,11 @@ class GrammarConstraint(Constraint):
 
     def compile(self, compiler: Compiler) -> CompiledConstraint:
         """See `Constraint.compile`."""
+        return self.compile_text(self.grammar(compiler.vocabulary), compiler)
+
+    def compile_text(self, grammar: str, compiler: Compiler) -> CompiledConstraint:
+        """Compile a `grammar` of this constraint, with what is left out of it and what is to be checked behind it."""
         vocabulary = compiler.vocabulary
-        grammar = self.grammar(vocabulary)
         compiled = compiler.compile_grammar(grammar, check=lambda tokens: self.check(vocabulary.decode(tokens)))
         compiled.warnings = (*self.left_out(), *compiled.warnings)
         return compiled

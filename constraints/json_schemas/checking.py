@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -27,7 +27,7 @@ from greenroom.constraints.json_schemas.rewriting import LENIENT, Rewriter, Rewr
 from greenroom.constraints.watch import Watched
 from greenroom.errors import InvalidConstraint, InvalidSchema, UnsupportedKeyword
 
-__all__ = ["CheckedSchema", "SchemaCheck", "check_of"]
+__all__ = ["CheckedSchema", "SchemaCheck", "check_of", "rewriting_of"]
 
 _SEARCH = 2.0
 """Seconds for finding the part to blame."""
@@ -42,10 +42,12 @@ _UNSATISFIABLE = "Unsatisfiable schema: "
 
 @dataclass(frozen=True)
 class CheckedSchema:
-    """The grammar of a schema in llguidance's form, and what it leaves out."""
+    """The grammar of a schema in llguidance's form, what it leaves out, and what llguidance says to it."""
 
     grammar: str
     warnings: tuple[str, ...]
+    verdict: Callable[[], None] = field(compare=False, repr=False)
+    """Raises `InvalidSchema` where llguidance refuses the grammar. Takes as long as compiling it."""
 
 
 SchemaCheck = Watched[CheckedSchema]
@@ -53,9 +55,21 @@ SchemaCheck = Watched[CheckedSchema]
 
 
 @lru_cache(maxsize=128)
-def check_of(schema: str, options: str) -> SchemaCheck:
-    """The check of `schema` (JSON text), begun when it is first asked for; the last ones are kept."""
+def rewriting_of(schema: str, options: str) -> SchemaCheck:
+    """What our own reading says of `schema` (JSON text), begun when it is first asked for; the last ones are kept."""
     return Watched(f"the JSON schema {schema[:60]}", lambda: _check_within_bounds(schema, options))
+
+
+@lru_cache(maxsize=128)
+def check_of(schema: str, options: str) -> SchemaCheck:
+    """The same, once llguidance has taken it."""
+
+    def judged() -> CheckedSchema:
+        checked = _check_within_bounds(schema, options)
+        checked.verdict()
+        return checked
+
+    return Watched(f"the JSON schema {schema[:60]}", judged)
 
 
 def _check_within_bounds(text: str, options: str) -> CheckedSchema:
@@ -82,22 +96,29 @@ def _check(text: str, options: str) -> CheckedSchema:
         raise InvalidConstraint(
             f"the schema becomes {len(spelt)} characters long once it is rewritten: make it smaller"
         )
-    grammar, message = _compiled(spelt, overrides)
-    if message:
-        raise _Blame(content, rewritten, overrides, message).error()
-    return CheckedSchema(grammar, rewritten.warnings)
+
+    def verdict() -> None:
+        message = _message(_grammar(spelt, overrides))
+        if message:
+            raise _Blame(content, rewritten, overrides, message).error()
+
+    return CheckedSchema(_grammar(spelt, overrides), rewritten.warnings, verdict)
 
 
-def _compiled(spelt: str, options: Mapping[str, Any]) -> tuple[str, str]:
-    """The grammar of a schema, and llguidance's message over it, which is empty where it takes it."""
+def _grammar(spelt: str, options: Mapping[str, Any]) -> str:
     given = {name: value for name, value in options.items() if name != "coerce_one_of"}
     try:
         grammar: str = LLMatcher.grammar_from_json_schema(spelt, overrides=given or None)
     except ValueError as error:
-        return "", str(error)
+        raise InvalidConstraint(f"llguidance cannot read the schema: {error}") from error
+    return grammar
+
+
+def _message(grammar: str) -> str:
+    """What llguidance says to a grammar; nothing where it takes it."""
     is_error, messages = LLMatcher.validate_grammar_with_warnings(grammar)
     # The place it adds is of a compiler's making, and the same fault has another one when reached another way.
-    return grammar, messages[0].split("\n  while processing ")[0] if is_error else ""
+    return messages[0].split("\n  while processing ")[0] if is_error else ""
 
 
 class _Blame:
@@ -163,7 +184,7 @@ class _Blame:
         return _without_place(found) == _without_place(self._message)
 
     def _ask(self, schema: Mapping[str, Any]) -> str:
-        return _compiled(json.dumps({**self._frame, **schema}), self._options)[1]
+        return _message(_grammar(json.dumps({**self._frame, **schema}), self._options))
 
     def _parts(self, pointer: str) -> Iterator[str]:
         """The pointers of the parts in the one at `pointer`, and of the one that it refers to, that were not seen."""

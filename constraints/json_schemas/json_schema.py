@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from greenroom.constraints.bounds.schema_bounds import MOST_NESTED, check_size
-from greenroom.constraints.constraint import GrammarConstraint
+from greenroom.constraints.constraint import CompiledConstraint, Compiler, GrammarConstraint
 from greenroom.constraints.grammar_text import regex_escape
-from greenroom.constraints.json_schemas.checking import check_of
+from greenroom.constraints.json_schemas.checking import check_of, rewriting_of
 from greenroom.constraints.json_schemas.mistakes import unwrapped
 from greenroom.constraints.python_types.libraries import ExportedType, export
 from greenroom.constraints.vocabulary import Vocabulary
-from greenroom.errors import InvalidConstraint, shown
+from greenroom.errors import CompilationTimeout, InvalidConstraint, InvalidSchema, shown
 
 __all__ = ["AnyJson", "JsonSchema"]
 
@@ -85,9 +85,19 @@ class JsonSchema(GrammarConstraint):
         """See `GrammarConstraint.grammar`. Raises as `validate` does."""
         return check_of(self.text, self.options).result().grammar
 
+    def compile(self, compiler: Compiler) -> CompiledConstraint:
+        """See `Constraint.compile`. Where it does not, the schema is checked once more: that finds the place."""
+        try:
+            return self.compile_text(rewriting_of(self.text, self.options).result().grammar, compiler)
+        except (CompilationTimeout, InvalidSchema):
+            raise
+        except InvalidConstraint:
+            self.validate()
+            raise
+
     def left_out(self) -> tuple[str, ...]:
         """See `GrammarConstraint.left_out`."""
-        warnings = check_of(self.text, self.options).result().warnings
+        warnings = rewriting_of(self.text, self.options).result().warnings
         exported: ExportedType | None = self._exported  # type: ignore[attr-defined]
         if exported is None:
             return warnings
