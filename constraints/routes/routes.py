@@ -48,26 +48,27 @@ class Routes(Constraint):
     def compile(self, compiler: Compiler) -> CompiledConstraint:
         """See `Constraint.compile`. The check is that of the legs of a route that the whole output follows."""
         legs = _all_legs(self.legs)
+        numbers = {id(leg): number for number, leg in enumerate(legs)}
         compiled = [compiler.compile(leg.constraint) for leg in legs]
         nodes = [
-            _Node(each, tuple([legs.index(behind) for behind in leg.then]))
+            _Node(each, tuple([numbers[id(behind)] for behind in leg.then]))
             for leg, each in zip(legs, compiled, strict=True)
         ]
-        graph = _Graph(compiler.vocabulary, tuple(nodes), tuple([legs.index(leg) for leg in self.legs]))
+        graph = _Graph(compiler.vocabulary, tuple(nodes), tuple([numbers[id(leg)] for leg in self.legs]))
         warnings = [message for each in compiled for message in each.warnings]
         return CompiledConstraint(_State(graph), warnings=warnings, check=graph.check)
 
 
 def _all_legs(legs: Sequence[Leg]) -> list[Leg]:
-    """Those, and all behind them, each once."""
-    found: list[Leg] = []
+    """Those, and all behind them, each once: two routes may share one."""
+    found: dict[int, Leg] = {}
     waiting = list(legs)
     while waiting:
         leg = waiting.pop()
-        if leg not in found:
-            found.append(leg)
+        if id(leg) not in found:
+            found[id(leg)] = leg
             waiting += leg.then
-    return found
+    return list(found.values())
 
 
 class _Node(NamedTuple):
@@ -117,6 +118,10 @@ class _Walk:
 
     def __repr__(self) -> str:
         return f"<_Walk {self.start}+{self.count} {self.state!r}>"
+
+    def fork(self) -> _Walk:
+        """An independent copy; of those before it only where they began is asked for."""
+        return _Walk(self.number, self.state.fork(), self.start, self.count, self.before, is_last=self.is_last)
 
 
 class _State(CompositeState, ForcingState):
@@ -249,12 +254,7 @@ class _State(CompositeState, ForcingState):
         """See `ConstraintState.fork`."""
         twin = object.__new__(_State)
         twin._graph, twin._length, twin._error = self._graph, self._length, self._error
-        twins: dict[int, _Walk] = {}
-        for walk in self._walks:  # each stands behind that which it follows
-            before = None if walk.before is None else twins.get(id(walk.before))
-            state = walk.state.fork()
-            twins[id(walk)] = _Walk(walk.number, state, walk.start, walk.count, before, is_last=walk.is_last)
-        twin._walks = list(twins.values())
+        twin._walks = [walk.fork() for walk in self._walks]
         return twin
 
     def reset(self) -> None:
