@@ -3,7 +3,7 @@
 Half of the copies have a mask before each token, the others are asked about one token after the other. The grammars are
 those of `../shared/assets/structured`, where that is, made-up ones, and one of 240 open properties. Run it:
 
-    python benchmarks/walks.py --grammars 300 --copies 64 --tokens 100000 --seed 7
+    python benchmarks/walks.py --grammars 200 --copies 64 --tokens 100000 --seed 7
 
 `--tokens` are those of the grammar of open properties; every other one is walked for a hundredth of them.
 """
@@ -79,7 +79,7 @@ def _asked(state: ConstraintState, rng: Rng) -> int | None:
 def main() -> None:
     """Walk, and say how walks ended."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, value in (("grammars", 300), ("copies", 64), ("tokens", 100_000), ("seed", 7)):
+    for name, value in (("grammars", 200), ("copies", 64), ("tokens", 100_000), ("seed", 7)):
         parser.add_argument(f"--{name}", type=int, default=value)
     given = parser.parse_args()
     warnings.simplefilter("ignore")
