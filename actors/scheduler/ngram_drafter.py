@@ -25,6 +25,9 @@ _FAILURES = 2
 """Wrong drafts in a row before a pause."""
 _PAUSE, _LONGEST_PAUSE = 8, 256
 """Tokens."""
+_COMPARED = 256
+"""Of the tokens that were known, so many are compared with those given, the last: a step must not cost what the
+context is long. Where others stand further in front, a draft is no worse than a guess."""
 
 
 class NgramDrafter:
@@ -126,7 +129,8 @@ class NgramDrafter:
     def _learn(self, tokens: Sequence[int]) -> None:
         """Index the new tokens; all of them where those that were known have changed."""
         known = len(self._tokens)
-        if len(tokens) < known or list(tokens[:known]) != self._tokens:
+        last = max(known - _COMPARED, 0)
+        if len(tokens) < known or list(tokens[last:known]) != self._tokens[last:]:
             self._tokens, known = [], 0
             self._index.clear()
             self._until = 0

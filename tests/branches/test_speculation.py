@@ -177,6 +177,28 @@ async def test_the_drafter_gives_up_where_it_does_not_pay() -> None:
     assert list(drafter.fork().draft(repeated, 16)) == list(drafter.draft(repeated, 16))
 
 
+def test_a_draft_does_not_cost_what_the_context_is_long() -> None:
+    """Of ten thousand tokens, few are looked at again for the next ones; others in their place are noticed."""
+    looked_at = [0]
+
+    class Counted(list[int]):
+        def __getitem__(self, place: Any) -> Any:
+            found = super().__getitem__(place)
+            looked_at[0] += len(found) if isinstance(place, slice) else 1
+            return found
+
+    tokens = Counted(list(range(100)) * 100)
+    drafter = NgramDrafter()
+    drafter.draft(tokens, 8)
+    looked_at[0] = 0
+    for token in range(50):
+        tokens.append(token)
+        assert list(drafter.draft(tokens, 4)) == [token + 1, token + 2, token + 3, token + 4]
+    assert looked_at[0] <= 50 * 300
+    others = Counted([*range(500, 600), *range(500, 510)])
+    assert list(drafter.draft(others, 2)) == [510, 511]
+
+
 async def test_only_one_may_guess_and_only_where_guesses_can_be_taken_back() -> None:
     """Two speculators raise; so does a model whose caches cannot rewind; what a speculator raises is told."""
     async with opened("llama") as runtime, runtime.context() as ctx:
