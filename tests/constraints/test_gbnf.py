@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
 from gbnf_grammars import LETTERS, Grammar, random_grammar
 from vocabularies import BYTES, allowed, ids
 
-from greenroom.constraints import Constraint, ConstraintCompiler, ConstraintState, Gbnf, Regex, Vocabulary
+from greenroom.constraints import Constraint, ConstraintCompiler, ConstraintState, Gbnf, Vocabulary
 from greenroom.constraints.gbnf.conversion import gbnf_to_lark
 from greenroom.errors import InvalidConstraint
 
@@ -122,17 +120,6 @@ def _texts(letters: str, longest: int) -> list[str]:
         if len(text) < longest:
             found += [text + letter for letter in letters]
     return found
-
-
-def test_peers_cases_are_right(shared: Path) -> None:
-    """Those of Pie's own tests, of grammars and of regular expressions."""
-    kinds = {"test_grammar": Gbnf, "regex": Regex}
-    cases = json.loads((shared / "assets" / "peer_suites" / "pie-grammars.json").read_text())
-    assert len(cases) > 200
-    for case in cases:
-        constraint = kinds[case["kind"]](case["grammar"])
-        assert all(takes(constraint, text) for text in case["pass"]), case
-        assert not any(takes(constraint, text) for text in case["fail"]), case
 
 
 def consumed(grammar: str, tokens: list[int]) -> ConstraintState:
