@@ -13,6 +13,7 @@ from greenroom.constraints.gbnf.expressions import (
     Repeated,
     Series,
     either,
+    series,
 )
 
 __all__ = ["Automaton", "automaton", "overlaps", "runs_past"]
@@ -66,7 +67,7 @@ class _Builder:
         if isinstance(expression, Series):
             return self._add_series(expression.members)
         if isinstance(expression, Alternatives):
-            ends = [self.add(part) for part in expression.members]
+            ends = [self.add(part) for part in _factored(expression.members)]
             firsts = [place for first, _, _ in ends for place in first]
             lasts = [place for _, last, _ in ends for place in last]
             return firsts, lasts, any(empty for _, _, empty in ends)
@@ -103,6 +104,38 @@ class _Builder:
     def _link(self, lasts: Sequence[int], firsts: Sequence[int]) -> None:
         for place in lasts:
             self.follows[place].update(firsts)
+
+
+def _factored(members: Sequence[Expression]) -> list[Expression]:
+    """`members`, of which those that begin with the same characters have these in common: many texts are a tree."""
+    groups: dict[Expression, list[list[Expression]]] = {}
+    others: list[Expression] = []
+    for member in members:
+        parts = _flat(member)
+        if len(members) > 1 and len(parts) > 1 and isinstance(parts[0], CharSet):
+            groups.setdefault(parts[0], []).append(parts)
+        else:
+            others.append(member)
+    for group in groups.values():
+        size = 1
+        while len(group) > 1 and all(size < len(parts) and parts[size] == group[0][size] for parts in group):
+            size += 1
+        rests = either([series(parts[size:]) for parts in group])
+        others.append(series([*group[0][:size], rests]))
+    return others
+
+
+def _flat(member: Expression) -> list[Expression]:
+    """The parts of a series and of those in it."""
+    found: list[Expression] = []
+    todo = [member]
+    while todo:
+        part = todo.pop()
+        if isinstance(part, Series):
+            todo += reversed(part.members)
+        else:
+            found.append(part)
+    return found
 
 
 def _pairs(one: Automaton, other: Automaton) -> Iterable[tuple[int, int]]:

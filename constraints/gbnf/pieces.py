@@ -28,9 +28,9 @@ from greenroom.errors import InvalidConstraint
 
 __all__ = ["in_pieces", "split_where_read_too_far"]
 
-_MOST_NODES = 4000
-"""Of a lexeme."""
-_MOST_LINKS = 200_000
+_MOST_NODES = 100_000
+"""Of a lexeme: many texts to choose from have as many nodes as characters."""
+_MOST_LINKS = 1_000_000
 """Pairs of lexemes that may follow each other."""
 _MOST_PLACES = 1000
 """Places of a text that differ by what may come there."""
