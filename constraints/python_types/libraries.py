@@ -22,8 +22,6 @@ from greenroom.errors import UnsupportedType, shown
 __all__ = ["ExportedType", "Library", "Msgspec", "Pydantic", "export", "is_model", "is_typed_dict", "library_of"]
 
 Convert = Callable[[Any], Any]
-_ANNOTATORS = frozenset(["pydantic", "annotated_types"])
-"""Whose notes pydantic reads, and nobody else."""
 
 
 class Library(Protocol):
@@ -135,7 +133,10 @@ def _is_pydantic_s(kind: Any, seen: set[int]) -> bool:
     seen.add(id(kind))
     if "__pydantic_validator__" in getattr(kind, "__dict__", {}) or _is_made_for_pydantic(kind):
         return True
-    if any(type(note).__module__.partition(".")[0] in _ANNOTATORS for note in getattr(kind, "__metadata__", ())):
+    if any(
+        type(note).__module__.partition(".")[0] in msgspec_schemas.ANNOTATORS
+        for note in getattr(kind, "__metadata__", ())
+    ):
         return True
     parts = [*get_args(kind), getattr(kind, "__value__", None), getattr(kind, "__supertype__", None)]
     if dataclasses.is_dataclass(kind) or is_typed_dict(kind) or _is_named_tuple(kind):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 from msgspec import NODEFAULT, inspect
 
@@ -12,7 +12,7 @@ from greenroom.constraints.python_types.numbers import FINITE
 from greenroom.constraints.python_types.spellings import base64_of, whole
 from greenroom.errors import UnsupportedType, shown
 
-__all__ = ["schema_of"]
+__all__ = ["ANNOTATORS", "schema_of"]
 
 Schema = dict[str, Any]
 _NUMBERS = {
@@ -35,6 +35,8 @@ _PLAIN: dict[type[inspect.Type], Schema] = {
     inspect.UUIDType: {"type": "string", "format": "uuid"},
     inspect.DecimalType: {"type": "string", "format": "decimal"},
 }
+ANNOTATORS = frozenset(["pydantic", "annotated_types"])
+"""Whose notes pydantic reads, and nobody else."""
 _ANY = "any-value"
 """The definition of any value; no class is called so."""
 _NO_KEYS = (inspect.NoneType, inspect.BoolType, inspect.ListType, inspect.DictType, inspect.StructType)
@@ -176,6 +178,8 @@ class _Walk:
         return made | {"additionalProperties": False}
 
     def _field(self, info: Any, field: Any, validators: Mapping[str, Any]) -> Schema:
+        if isinstance(info, inspect.StructType) and _has_foreign_note(_hint(info.cls, field.name)):
+            self.differences.append(f"a note of {_name(info)}.{field.name}, which msgspec does not read")
         above, self._place = self._place, [_name(info)]
         made = self._below(f".{field.name}", field.type)
         self._place = above
@@ -200,6 +204,22 @@ class _Walk:
             self._definitions[free] = {}
             self._definitions[free] = make()
         return {"$ref": f"#/$defs/{self._names[id(info)]}"}
+
+
+def _hint(cls: Any, name: str) -> Any:
+    """The annotation of a field, with its notes; None where it cannot be resolved."""
+    try:
+        return get_type_hints(get_origin(cls) or cls, include_extras=True).get(name)
+    except (NameError, TypeError):
+        return None
+
+
+def _has_foreign_note(hint: Any) -> bool:
+    """Whether a part of an annotation has a constraint that is pydantic's, or of annotated_types."""
+    notes = getattr(hint, "__metadata__", ())
+    return any(type(note).__module__.partition(".")[0] in ANNOTATORS for note in notes) or any(
+        _has_foreign_note(part) for part in get_args(hint)
+    )
 
 
 def _name(info: Any) -> str:

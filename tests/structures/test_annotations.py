@@ -133,6 +133,20 @@ class Calls(pydantic.BaseModel):
     back: tuple[int, Callable[[int], int]]
 
 
+class Noted(msgspec.Struct):
+    """Whose library reads no note but its own."""
+
+    ages: list[Annotated[int, annotated_types.Gt(0)]]
+    name: Annotated[str, msgspec.Meta(max_length=3)] = ""
+
+
+def test_a_note_that_the_library_of_a_type_does_not_read_is_warned_of() -> None:
+    """In a Struct, whose fields nobody but msgspec reads; in a dataclass pydantic reads it, and so it holds."""
+    with pytest.warns(GrammarWarning, match=r"a note of Noted\.ages, which msgspec does not read") as caught:
+        ConstraintCompiler(BYTES).compile(JsonSchema(Noted))
+    assert len(caught) == 1
+
+
 def test_a_refusal_names_the_place_within_the_type() -> None:
     """As one would write it in Python."""
     places = {Queue: r"Queue\.waiting\[\]\[\] is", Folder: r"Folder\.files\[\]\[\]", Calls: r"Calls\.back\[\]"}
