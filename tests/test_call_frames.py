@@ -361,6 +361,8 @@ def test_a_mention_of_a_marker_is_text(name: str, text: str) -> None:
     check(name, text, [text])
 
 
+RM = '{"name": "rm", "arguments": {}}'
+CALL = f"<tool_call>{RM}</tool_call>"
 PATH_A = "<arg_key>path</arg_key><arg_value>a</arg_value>"
 J = '{"path": "a"}'
 KIMI = "<|tool_call_begin|>functions.rm:0<|tool_call_argument_begin|>{}<|tool_call_end|>"
@@ -423,6 +425,21 @@ CUT = '<tool_call>{"name": "write", "arguments": {"text": "a</tool_call>\n<tool_
             f"<|tool_calls_section_begin|>{KIMI.replace('functions.rm:0', 'rm')}{KIMI}<|tool_calls_section_end|>",
             ["!m", "rm()"],
         ),
+        # What opens a line opens one behind a call too.
+        ("llama4_pythonic", "So:\n\n[rm(path='a')]\n[rm(path='b')]", ["So:\n\n", "rm(path='a')", "rm(path='b')"]),
+        ("llama3_json", f"So:\n{RM}\n{RM}", ["So:\n", "rm()", "rm()"]),
+        # An opening marker that stands there twice.
+        ("json_tools", f"So:\n<tool_call>\n{CALL}", ["So:\n", "rm()"]),
+        ("json_tools", f"{CALL}\n<tool_call>\n<tool_call>{CALL}\n", ["rm()", "rm()", "\n"]),
+        ("json_tools", "<tool_call><tool_call> twice", ["<tool_call><tool_call> twice"]),
+        ("qwen3_coder", "<tool_call>\n<tool_call>\n<function=rm>\n</function>\n</tool_call>", ["rm()"]),
+        ("glm47", f"<tool_call><tool_call>rm{PATH_A}</tool_call>", ["rm(path='a')"]),
+        (
+            "kimi_k2",
+            f"<|tool_calls_section_begin|><|tool_calls_section_begin|>{KIMI}<|tool_calls_section_end|>",
+            ["rm()"],
+        ),
+        ("gemma4", "<|tool_call><|tool_call>call:rm{path:1}<tool_call|>", ["rm(path='1')"]),
         # Words in place of tags, as mlx-lm reads them too.
         ("glm47", "<tool_call>rm path=a</tool_call>", ["rm(path='a')"]),
         (
@@ -440,9 +457,6 @@ CUT = '<tool_call>{"name": "write", "arguments": {"text": "a</tool_call>\n<tool_
 def test_calls_that_lack_a_marker(name: str, text: str, found: list[str]) -> None:
     """A declared name behind a bare tag is a call; a call without its beginning is told; the rest means nothing."""
     check(name, text, found)
-
-
-CALL = '<tool_call>{"name": "rm", "arguments": {}}</tool_call>'
 
 
 @pytest.mark.parametrize(

@@ -86,12 +86,9 @@ class Between:
         """See `CallFrame.push`."""
         self.text += text
         if self._begins is not None:
-            answer = self._begins(self.text[len(self._opening) :])
-            if not answer:
-                return "open" if answer is None else "text"
-            self._begins = None
-            if not isinstance(self._quotes, str):
-                self._scanner = Scanner(self._quotes(self.text[len(self._opening) :]), many=True)
+            state = self._look(self._begins)
+            if state is not None:
+                return state
         while (match := self._marks.search(self.text, self._looked)) is not None:
             if not self._is_quoted(match):
                 return self._end_at(self._unended() or match)
@@ -102,6 +99,20 @@ class Between:
             if self._scanner.is_unended and (quoted := self._unended()) is not None:
                 return self._end_at(quoted)
         return "open"
+
+    def _look(self, begins: Callable[[str], bool | None]) -> FrameState | None:
+        """Whether a call begins behind the opening marker, or behind the last of several; None where one does."""
+        while self._opening and self.text[self._looked :].lstrip().startswith(self._opening):
+            self._looked = self.text.index(self._opening, self._looked) + len(self._opening)
+        body = self.text[self._looked :]
+        answer = begins(body)
+        if not answer:
+            may_double = bool(body.strip()) and self._opening.startswith(body.lstrip())
+            return "open" if answer is None or may_double else "text"
+        self._begins, self._scanned = None, self._looked
+        if not isinstance(self._quotes, str):
+            self._scanner = Scanner(self._quotes(body), many=True)
+        return None
 
     def give_up(self) -> FrameState:
         """See `CallFrame.give_up`."""

@@ -78,6 +78,8 @@ class Reader:
         """White space is to be dropped until something else comes."""
         self._after_call = False
         self._frame: CallFrame | None = None
+        self._opening = ""
+        """What opened the frame."""
         self._lead = ""
         """White space between the last call and the frame."""
         self._events: list[Piece] = []
@@ -125,7 +127,7 @@ class Reader:
     def _step_text(self, final: StopReason | None) -> bool:
         """Take what is sure to be text out of what is held; whether a marker was met."""
         blank = self._blank if self._after_call else BLANK
-        found = self._markers.find(self._held, before=self._before, final=final is not None, blank=blank)
+        found = self._markers.find(self._held, before=self._before + self._lead, final=final is not None, blank=blank)
         if self._answer is not None and self._held[: found.free].strip(blank):
             self._is_answer = True
             return True
@@ -292,6 +294,7 @@ class Reader:
             self._tell(whole)
         self._after_call = self._skips = False
         opening = marker.text if self._answer is None else self._answer.openings[marker.text]
+        self._opening = opening
         self._frame = self._form.frame(opening, self._tools.names())
 
     def _step_call(self, final: StopReason | None) -> bool:
@@ -320,11 +323,12 @@ class Reader:
         cut = ""
         if state == "cut":
             cut = _CUT[final] if is_last and final is not None else "its end marker is missing"
-        written = self._read_frame(raw, form, cut, final if is_last else None)
+        doubled = _doubled(raw, self._opening)
+        written = self._read_frame(raw[doubled:], form, cut, final if is_last else None)
         if not written:
             self._take_as_text(lead, raw + self._held, len(raw))
             return
-        written[0] = written[0]._replace(raw=lead + written[0].raw)
+        written[0] = written[0]._replace(raw=lead + raw[:doubled] + written[0].raw)
         if self._unended:
             written = [each._replace(call=None, problem="") for each in written]
             cut = self._unended
@@ -383,6 +387,14 @@ def _first_markers(answer: AnswerMarks, thinking: Thinking | None) -> tuple[Mark
     opens = tuple(Marker(text, "call") for text in answer.openings)
     begins = (Marker(answer.begin, "answer"),) if answer.begin else ()
     return opens + begins + (() if thinking is None else (Marker(thinking.start, "think", "start"),))
+
+
+def _doubled(raw: str, opening: str) -> int:
+    """How much of a frame stands in front of the last of the markers that open it."""
+    at = 0
+    while opening and raw[at + len(opening) :].lstrip().startswith(opening):
+        at = raw.index(opening, at + len(opening))
+    return at
 
 
 def _free(text: str, marker: str) -> int:

@@ -146,6 +146,10 @@ class _Walk:
             self.end = place + len(self.grammar.closing)
             self.problem = "" if self.calls else "no call between its markers"
             return "closed"
+        doubled = not self.calls and not self.is_bare and self._literal_at(place, self.grammar.opening)
+        if doubled is not False:
+            self.at = place + len(self.grammar.opening) if doubled else self.at
+            return None if doubled else "open"
         if self.is_bare and self.calls:
             return "open" if closes is None and self.grammar.closing else self._close_here()
         if not self.grammar.call_lead and self.calls:
