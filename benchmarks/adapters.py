@@ -107,47 +107,34 @@ def adapter_of(reader: Any, seed: int) -> AdapterWeights:
     return weights
 
 
-def steps_of(bench: Bench, backend: MlxBackend, adapters: Sequence[int], groups: int = 1) -> Peer:
-    """Steps over new rows with these adapters."""
-
-    def peer() -> Record:
-        rows = Rows(backend, adapters, groups)
-        for _ in range(4):
-            rows.step()
-        steps = bench.sized(40, 2)
-        began = time.perf_counter()
-        for _ in range(steps):
-            rows.step()
-        found = Record(time.perf_counter() - began, steps * len(adapters))
-        rows.close()
-        return found
-
-    return peer
-
-
 async def compare_steps(bench: Bench) -> None:
-    """A step, by how many adapters its rows have; all of them are in memory throughout."""
+    """A step, by how many adapters its rows have: single steps in turns, so that all meet what happens beside them."""
     mixed = {each: [place % each + 1 for place in range(ROWS)] for each in (1, 4, 16)}
     by_group = [place * 4 // ROWS + 1 for place in range(ROWS)]
+    seconds: dict[str, list[float]] = {}
     with opened(bench, 16) as (backend, _):
-        peers = {
-            "base": steps_of(bench, backend, [0] * ROWS),
-            **{f"{each} adapters": steps_of(bench, backend, adapters) for each, adapters in mixed.items()},
-            "4, one after the other": steps_of(bench, backend, by_group, groups=4),
-        }
-        rounds = await bench.interleave("steps", peers)
-        launches = []
-        for adapters in ([0] * ROWS, mixed[4]):
-            rows = Rows(backend, adapters)
-            launches.append(rows.launches())
-            rows.close()
+        peers = {"base": Rows(backend, [0] * ROWS)}
+        peers |= {str(each): Rows(backend, adapters) for each, adapters in mixed.items()}
+        peers["apart"] = Rows(backend, by_group, groups=4)
+        launches = {name: peers[name].launches() for name in ("base", "4")}
+        advance = bench.bar("steps", bench.rounds)
+        for _ in range(bench.rounds):
+            found = dict.fromkeys(peers, 0.0)
+            for _ in range(bench.sized(15, 2)):
+                for name, rows in peers.items():
+                    began = time.perf_counter()
+                    rows.step()
+                    found[name] += time.perf_counter() - began
+            for name, spent in found.items():
+                seconds.setdefault(name, []).append(spent)
+            advance()
     for each in mixed:
-        case = f"{ROWS} rows, {each} adapters"
-        bench.add(case, "step ÷ the base's", rounds.ratios(f"{each} adapters", "base", _seconds))
-    case = f"{ROWS} rows, 4 adapters"
-    bench.add(case, "one after the other ÷ together", rounds.ratios("4, one after the other", "4 adapters", _seconds))
-    bench.add(case, "launches", launches[1:], "")
-    bench.add(case, "launches of the base", launches[:1], "")
+        ratios = [mine / base for mine, base in zip(seconds[str(each)], seconds["base"], strict=True)]
+        bench.add(f"{ROWS} rows, {each} adapters", "step ÷ the base's", ratios)
+    ratios = [apart / together for apart, together in zip(seconds["apart"], seconds["4"], strict=True)]
+    bench.add(f"{ROWS} rows, 4 adapters", "one after the other ÷ together", ratios)
+    bench.add(f"{ROWS} rows, 4 adapters", "launches", [launches["4"]], "")
+    bench.add(f"{ROWS} rows, 4 adapters", "launches of the base", [launches["base"]], "")
 
 
 async def compare_members(bench: Bench) -> None:
@@ -181,28 +168,28 @@ async def _drain(runtime: Runtime, parameters: GenerateParameters, options: dict
 
 
 async def compare_loading(bench: Bench) -> None:
-    """The longest step of rows that run while adapters are loaded, beside the median."""
-    worst = []
+    """Steps of rows that run while adapters are loaded, beside those in which nothing is."""
+    loading, longest = [], []
     for _ in range(bench.rounds):
         with opened(bench, 4) as (backend, reader):
             rows = Rows(backend, [place % 5 for place in range(8)])
             for _ in range(4):
                 rows.step()
-            coming = [adapter_of(reader, number) for number in range(5, 9)]
-            times = []
-            for place in range(bench.sized(60, 8)):
+            coming = {number: adapter_of(reader, number) for number in range(5, 9)}
+            times: dict[bool, list[float]] = {False: [], True: []}
+            for place in range(bench.sized(60, 24)):
+                is_load = place % 6 == 3 and bool(coming)
                 began = time.perf_counter()
-                if place % 15 == 7 and coming:
-                    backend.open_adapter(8 - len(coming) + 1, coming.pop(0))
+                if is_load:
+                    backend.open_adapter(*coming.popitem())
                 rows.step()
-                times.append(time.perf_counter() - began)
-            worst.append(max(times) / statistics.median(times))
+                times[is_load].append(time.perf_counter() - began)
+            median = statistics.median(times[False])
+            loading.append(statistics.median(times[True]) / median)
+            longest.append(max(times[False]) / median)
             rows.close()
-    bench.add("8 rows, an adapter loaded beside", "longest step ÷ the median", worst)
-
-
-def _seconds(record: Record) -> float:
-    return record.seconds
+    bench.add("8 rows", "a step with a load ÷ the median of the others", loading)
+    bench.add("8 rows", "the longest of the others ÷ their median", longest)
 
 
 CASES: dict[str, Case] = {"steps": compare_steps, "members": compare_members, "loading": compare_loading}

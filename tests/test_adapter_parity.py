@@ -30,6 +30,7 @@ from greenroom.backends.protocol import Feed, KvOptions, Open, Sampling
 
 STORES = {
     "llama": "packed",
+    "qwen2": "packed",  # with biases, beside which DoRA scales
     "qwen3": "packed",
     "qwen3_moe": "packed",
     "deepseek_v3": "padded",

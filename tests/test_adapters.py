@@ -34,6 +34,7 @@ from greenroom import (
     Token,
 )
 from greenroom.backends.mlx import MlxBackend
+from greenroom.inputs.adapters import AdapterVersion
 
 BUILDER: Builder = steady(partial(llama, 2))
 
@@ -255,6 +256,26 @@ async def test_constraints_and_guesses_hold_beside_other_adapters(folders: list[
     assert all(re.fullmatch(choice.pattern, text) for text in alone.values())
     for base in (0, 3, 6):
         assert alone[base] == alone[base + 1] == alone[base + 2]
+
+
+async def test_a_load_that_is_cancelled_leaves_nothing(folders: list[Path], wanted: list[list[int]]) -> None:
+    """While files are read, and while the engine is asked."""
+    async with opened() as runtime:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await runtime.load_adapter(folders[0])
+        adapter = await runtime.load_adapter(folders[0])
+        weights = adapter.version().weights
+        await adapter.aclose()
+        version = AdapterVersion(runtime._require_session().client, weights.fingerprint, lambda: weights)
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await version.open()
+        assert scope.cancelled_caught
+        del adapter, version
+        for _ in range(2):  # the second hears of what the first has settled
+            assert await written(runtime, None) == wanted[0]
+        assert runtime.statistics().adapter_bytes == 0
 
 
 async def test_what_no_runtime_can_run_is_refused_at_once(folders: list[Path]) -> None:

@@ -104,8 +104,8 @@ class AdapterVersion:
 
     async def open(self) -> None:
         """The same, awaited. Raises why it cannot be."""
+        self.is_open = True  # also where nobody waits for the answer: it is given back as any other
         await self._client.open_adapter(self.number, self.weights)
-        self.is_open = True
 
     def is_of(self, client: object) -> bool:
         """Whether it was made there."""

@@ -182,3 +182,12 @@ def test_ranks_alphas_and_experts_of_peft_are_those_of_each_module(tmp_path: Pat
     assert np.array_equal(experts.b[3], 3 * found[f"{block}.mlp.experts.3.up_proj.lora_B.weight"].T)
     query = weights.factors["model.layers.1.self_attn.q_proj"]
     assert np.array_equal(query.b, 0.5 * found[f"{block}.self_attn.q_proj.lora_B.weight"].T.astype(np.float32))
+
+
+def test_experts_that_are_given_tokens_of_whatever_rows_are_no_targets() -> None:
+    """In a list of modules, or called by a class of the model's own, nobody can tell whose tokens they have."""
+    listed = targets_of(build("dbrx")[0])
+    assert any(path.endswith("Wqkv") for path in listed)
+    assert not any(".experts." in path for path in listed)
+    routed = targets_of(build("qwen3_moe")[0])
+    assert sum(target.kind == "experts" for target in routed.values()) >= 3

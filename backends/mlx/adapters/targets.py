@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal, NamedTuple
 
 from mlx.nn.layers.base import Module
@@ -28,6 +29,10 @@ class Target(NamedTuple):
     experts: int = 0
 
 
+_LISTED = re.compile(r"\.experts\.\d+\.")
+"""Experts in a list are given some of the tokens, and nobody knows of which rows."""
+
+
 def targets_of(model: Any) -> dict[str, Target]:
     """Every one by its path. Modules that convert themselves (`to_lora`) are none, nor experts called by others."""
     modules: list[tuple[str, Any]] = model.named_modules()
@@ -35,7 +40,8 @@ def targets_of(model: Any) -> dict[str, Target]:
     found: dict[str, Target] = {}
     for path, part in modules:
         target = _target_of(part)
-        if target is not None and not hasattr(part, "to_lora") and (target.kind != "experts" or path in routed):
+        is_told = path in routed if target is not None and target.kind == "experts" else not _LISTED.search(path)
+        if target is not None and is_told and not hasattr(part, "to_lora"):
             found[path] = target
     return found
 
