@@ -38,6 +38,7 @@ def accepted(shared: Path) -> list[tuple[Any, JsonSchema]]:
     return found
 
 
+@pytest.mark.filterwarnings("ignore:.*is a note that nothing enforces")
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("anyio_backend", [("asyncio", {})], ids=["asyncio"])
 async def test_two_hundred_schemas_of_the_suite_are_met(shared: Path) -> None:
