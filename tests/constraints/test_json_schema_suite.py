@@ -110,15 +110,6 @@ def test_a_refused_schema_gives_a_typed_error_that_points_at_the_keyword(shared:
             assert error.advice
 
 
-def test_the_cases_of_llguidance_have_its_verdicts(shared: Path, grammars: ConstraintCompiler) -> None:
-    """Its own tests' schemas, none of them refused, each with instances that fit and instances that do not."""
-    cases = json.loads((shared / "assets" / "peer_suites" / "llguidance-json.json").read_text())
-    assert len(cases) > 200
-    for case in cases:
-        compiled = grammars.compile(JsonSchema(case["schema"]))
-        assert accepts(compiled, grammars.vocabulary, case["value"]) == case["valid"], case
-
-
 def test_every_exception_has_a_reason() -> None:
     """One of those that the file explains."""
     used = {
