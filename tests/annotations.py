@@ -55,6 +55,15 @@ class Mixed(enum.Enum):
     NONE = None
 
 
+class Corner(enum.Enum):
+    LOW = (0, 0)
+    NAME = "high"
+
+
+class Day(enum.Enum):
+    FIRST = dt.date(2020, 1, 1)
+
+
 class Flags(enum.IntFlag):
     READ = 1
     WRITE = 2
@@ -370,6 +379,10 @@ _STANDARD: dict[str, Any] = {
     "StrEnum": Word,
     "Enum of mixed values": Mixed,
     "IntFlag": Flags,
+    "Enum of tuples and texts": Corner,
+    "Enum of dates": Day,
+    "Literal of an Enum": Literal[Color.RED],
+    "Literal of a StrEnum": Literal[Word.YES],
     "datetime": dt.datetime,
     "date": dt.date,
     "time": dt.time,
@@ -593,6 +606,8 @@ UNSUPPORTED: dict[str, str] = {
     "type[int]": "no text is a class",
     "Generator[int]": "read while it is used",
     "collections.abc.Iterable[int]": "read while it is used",
+    "Enum of dates": "none of its values is one of JSON",
+    "Literal of an Enum": "none of its values is one of JSON",
     "model, a path as alias": "PathAliased.deep has no JSON that a grammar could write: its alias is a path",
     "Json": "JSON within a text",
     "Json[list[int]]": "JSON within a text",
@@ -612,7 +627,17 @@ _PYDANTIC_S = {
     ],
     *["dataclass, Field", "TypedDict, Field", "dataclasses in a union", "dict[bool, int]", "collections.deque[int]"],
     *["collections.defaultdict[str, int]", "collections.OrderedDict[str, int]", "collections.Counter[str]"],
-    *["Enum of mixed values", "complex", "Fraction", "ZoneInfo", "Path", "PurePosixPath", "re.Pattern[str]"],
+    *[
+        "Enum of tuples and texts",
+        "Literal of an Enum",
+        "Enum of mixed values",
+        "complex",
+        "Fraction",
+        "ZoneInfo",
+        "Path",
+        "PurePosixPath",
+        "re.Pattern[str]",
+    ],
     *[name for name in _STANDARD if name.startswith("IPv")],
     *["type alias", "recursive alias", "generic alias", "Hashable", "object", "TypedDict, ReadOnly"],
 }

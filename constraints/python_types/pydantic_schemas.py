@@ -6,6 +6,7 @@ Imported where a type is pydantic's, and so is there.
 from __future__ import annotations
 
 import datetime as dt
+import json
 import math
 import zoneinfo
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ import pydantic
 from annotated_types import Predicate
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic.types import Base64UrlEncoder
+from pydantic_core import SchemaValidator
 
 from greenroom.constraints.python_types.numbers import FINITE
 from greenroom.constraints.python_types.spellings import (
@@ -147,6 +149,22 @@ class _Generator(GenerateJsonSchema):
 
     # Scalars.
 
+    def enum_schema(self, schema: Any) -> Schema:
+        """Of those members that pydantic knows by a value of JSON."""
+        return self._of_values(super().enum_schema(schema), schema)
+
+    def literal_schema(self, schema: Any) -> Schema:
+        """Of those values that JSON has."""
+        return self._of_values(super().literal_schema(schema), schema)
+
+    def _of_values(self, made: Schema, schema: Any) -> Schema:
+        validator = SchemaValidator(schema)
+        values = made.get("enum", [made["const"]] if "const" in made else [])
+        known = [value for value in values if _is_read(validator, value)]
+        if not known:
+            raise self._refusal("none of its values is one of JSON")
+        return {name: part for name, part in made.items() if name != "const"} | {"enum": known}
+
     def str_schema(self, schema: Any) -> Schema:
         """Text that is stripped has nothing to strip."""
         made = super().str_schema(schema)
@@ -275,6 +293,14 @@ class _Generator(GenerateJsonSchema):
         if not schemas:
             raise self._refusal("none of its alternatives has any")
         return super().get_union_of_schemas(schemas)
+
+
+def _is_read(validator: SchemaValidator, value: Any) -> bool:
+    try:
+        validator.validate_json(json.dumps(value))
+    except ValueError:
+        return False
+    return True
 
 
 def _predicate(function: Any) -> Any:
