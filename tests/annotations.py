@@ -619,7 +619,7 @@ UNSUPPORTED: dict[str, str] = {
 """Those that are refused, with what the reason says."""
 
 _PYDANTIC_S = {
-    *_PYDANTIC.keys() - {"Struct beside a model"},
+    *(_PYDANTIC.keys() - {"Struct beside a model"}),
     *[
         name
         for name in _CLASSES
@@ -629,7 +629,7 @@ _PYDANTIC_S = {
     *["collections.defaultdict[str, int]", "collections.OrderedDict[str, int]", "collections.Counter[str]"],
     *[
         "Enum of tuples and texts",
-        "Literal of an Enum",
+        "Literal of a StrEnum",
         "Enum of mixed values",
         "complex",
         "Fraction",
