@@ -440,6 +440,8 @@ CUT = '<tool_call>{"name": "write", "arguments": {"text": "a</tool_call>\n<tool_
             ["rm()"],
         ),
         ("gemma4", "<|tool_call><|tool_call>call:rm{path:1}<tool_call|>", ["rm(path='1')"]),
+        ("qwen3_coder", f"<tool_call>\n{CALL}", ["rm()"]),
+        ("glm47", f"<tool_call>{CALL}", ["rm()"]),
         # Words in place of tags, as mlx-lm reads them too.
         ("glm47", "<tool_call>rm path=a</tool_call>", ["rm(path='a')"]),
         (

@@ -378,11 +378,15 @@ class TagFrame:
         if self._json is not None:
             return self._json.push(text)
         if self._may_be_json:
-            is_json = opens_json(walk.text[len(walk.grammar.opening) :])
+            opening = walk.grammar.opening
+            body = walk.text[len(opening) :]
+            while body.lstrip().startswith(opening):  # which stands there twice
+                body = body.lstrip()[len(opening) :]
+            is_json = opens_json(body)
             if is_json:
-                self._json = Between(walk.grammar.opening, walk.grammar.closing, quotes='"')
+                self._json = Between(opening, walk.grammar.closing, quotes='"', begins=opens_json)
                 return self._json.push(walk.text)
-            if is_json is None:
+            if is_json is None or opening.startswith(body.lstrip()):
                 return "open"
             self._may_be_json = False
         return walk.run()
