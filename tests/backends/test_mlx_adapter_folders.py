@@ -16,6 +16,7 @@ from models import llama
 from safetensors import numpy as tensors
 
 from greenroom import InvalidAdapter
+from greenroom.backends.mlx import MlxBackend
 from greenroom.backends.mlx.adapters.reader import FolderReader
 from greenroom.backends.mlx.adapters.targets import targets_of
 
@@ -191,3 +192,17 @@ def test_experts_that_are_given_tokens_of_whatever_rows_are_no_targets() -> None
     assert not any(".experts." in path for path in listed)
     routed = targets_of(build("qwen3_moe")[0])
     assert sum(target.kind == "experts" for target in routed.values()) >= 3
+
+
+def test_a_module_that_the_model_passes_by_is_refused_where_it_is_opened() -> None:
+    """Gemma 3n reads the weights of some of its linear modules: what is added behind them would be without effect."""
+    backend = MlxBackend.from_model(partial(build, "gemma3n"))
+    reader: Any = backend.load().adapters
+    try:
+        backend.open_adapter(1, reader.create(("self_attn.q_proj",), 2, 1))
+        every = [path for path, target in reader.targets.items() if target.kind == "linear" and ".layers." in path]
+        with pytest.raises(InvalidAdapter, match="rather than calling it") as caught:
+            backend.open_adapter(2, reader.create(every, 2, 1))
+        assert 0 < len(caught.value.problems) < len(every)
+    finally:
+        backend.close()

@@ -14,11 +14,13 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 from mlx.nn.layers.quantized import QuantizedLinear
+from mlx_lm.models.cache import make_prompt_cache
 
 from greenroom.backends.mlx.adapters.factors import Factors
 from greenroom.backends.mlx.adapters.modules import Tables, adapt, adapt_router
 from greenroom.backends.mlx.adapters.selection import Selection
 from greenroom.backends.mlx.adapters.weights import LoraWeights
+from greenroom.errors import InvalidAdapter
 
 __all__ = ["MAX_ADAPTERS", "AdapterLibrary", "Slot"]
 
@@ -52,6 +54,7 @@ class AdapterLibrary:
     """On the engine thread alone. `most` slots, beside the empty one."""
 
     def __init__(self, model: Any, selection: Selection, most: int) -> None:
+        self._model = model
         self._modules: dict[str, Any] = dict(model.named_modules())
         self._selection = selection
         self._most = most
@@ -60,6 +63,8 @@ class AdapterLibrary:
         """By fingerprint, the least recently used first."""
         self._tables: dict[str, Tables] = {}
         """By path, of every module that was ever named."""
+        self._passed_by: set[str] = set()
+        """Those whose weights the model reads, and does not call them."""
         self._stale: set[int] = set()
         """Places whose adapter has changed since the tables were made."""
         self._nbytes: int | None = 0
@@ -88,8 +93,15 @@ class AdapterLibrary:
         return found
 
     def add(self, number: int, weights: LoraWeights) -> None:
-        """Know an adapter by a number; in memory, where a slot is free or nobody needs one."""
+        """Know an adapter by a number; in memory, where a slot is free or nobody needs one.
+
+        Raises `InvalidAdapter` for modules that the model passes by.
+        """
         self._wrap(weights)
+        passed_by = [path for path in weights.factors if path in self._passed_by]
+        if passed_by:
+            problem = "the model reads its weights rather than calling it, so nothing can be added there"
+            raise InvalidAdapter(weights.name, [f"{path}: {problem}" for path in passed_by])
         self._known[number] = weights
         if weights.fingerprint not in self._slots and (place := self._free_place()) is not None:
             self._put(place, weights)
@@ -175,7 +187,13 @@ class AdapterLibrary:
             return
         for path in sorted(missing):
             self._tables[path] = adapt(self._modules[path], self._selection)
-            adapt_router(self._modules[path.rpartition(".")[0]], self._selection)
+            self._tables[path].is_read = False
+            adapt_router(self._modules.get(path.rpartition(".")[0]), self._selection)
+        # A prompt and a token behind it, built and not computed: whose weights the model reads shows in that.
+        cache = make_prompt_cache(self._model)
+        for ids in ([[0, 0]], [[0]]):
+            self._model(mx.array(ids), cache=cache)
+        self._passed_by |= {path for path in missing if self._tables[path].is_read}
 
     def _named(self, path: str) -> dict[int, Slot]:
         """By place, the adapters in memory that name the module."""

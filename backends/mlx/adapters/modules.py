@@ -29,10 +29,12 @@ class Tables:
     passes under way keep theirs.
     """
 
-    __slots__ = ("a", "b", "excess", "named", "selection")
+    __slots__ = ("a", "b", "excess", "is_read", "named", "selection")
 
     def __init__(self, selection: Selection) -> None:
         self.selection = selection
+        self.is_read = False
+        """Whether somebody has read the module's weights, in place of calling it."""
         self.named: frozenset[int] = frozenset()
         """The slots whose adapters name the module."""
         self.a: mx.array | None = None
@@ -63,7 +65,7 @@ def adapt(part: Any, selection: Selection) -> Tables:
     else:
         members = {"__call__": _linear_call(plain)}
     tables = Tables(selection)
-    part.__class__ = _derived(plain, members)
+    part.__class__ = _derived(plain, {**members, "weight": property(_read_weight)})
     part._tables = tables  # noqa: SLF001 - the module's own, from now on
     return tables
 
@@ -80,6 +82,12 @@ def adapt_router(part: Any, selection: Selection) -> None:
 
     part.__class__ = _derived(plain, {"__call__": call})
     part._selection = selection  # noqa: SLF001 - likewise
+
+
+def _read_weight(self: Any) -> Any:
+    """Their own methods take the weights out of the dict that a module is: this is for who passes these by."""
+    self._tables.is_read = True
+    return self["weight"]
 
 
 def _derived(plain: Any, members: dict[str, Any]) -> Any:
