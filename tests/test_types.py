@@ -51,6 +51,8 @@ async def right(runtime: Runtime, session: ChatSession, g: Generator, schema: di
     assert_type(await g.collect_json(), Any)
     assert_type(await g.collect_json(schema), Any)
     assert_type(await session.respond("x", temperature=0, seed=None), str)
+    assert_type(await session.respond("x", into=Person), Person)
+    assert_type(await session.respond("x", into=list[Person] | None, temperature=0), list[Person] | None)
 """
 WRONG = """
 from greenroom import (
@@ -73,12 +75,16 @@ async def wrong(runtime: Runtime, session: ChatSession) -> None:
     runtime.generate_tokens("x", max_tokns=3)  # name
     await runtime.generate_tokens_task("x", include_stop_token=1.5)  # value
     runtime.map(["x"], max_tokns=3)  # name
-    await session.respond("x", max_tokns=3)  # name
+    await session.respond("x", max_tokns=3)  # name, of two forms
     session.stream_events("x", seed="1")  # value
 """
 CODES = {
-    "mypy": {"name": "call-arg", "value": "arg-type"},
-    "basedpyright": {"name": "reportCallIssue", "value": "reportArgumentType"},
+    "mypy": {"name": "call-arg", "value": "arg-type", "name, of two forms": "call-overload"},
+    "basedpyright": {
+        "name": "reportCallIssue",
+        "value": "reportArgumentType",
+        "name, of two forms": "reportCallIssue",
+    },
 }
 Found = set[tuple[int, str]]
 
