@@ -25,6 +25,8 @@ _LEAST = -(2**63) + 1024
 """A range that ends in front of this has one integer of 64 bits, the least one."""
 _LARGEST = 2**53
 """Up to here every integer is a double."""
+_DIGITS = 15
+"""More than these of a number with a point are rounded, in front of it too."""
 _POWERS = 22
 """Up to this power of ten too: a text of few digits and a small exponent is read without rounding twice."""
 
@@ -93,5 +95,5 @@ def _is_exact(number: float) -> bool:
     if abs(number) > _LARGEST or isinstance(number, int):
         return abs(number) <= _LARGEST
     _, digits, exponent = Decimal(repr(number)).normalize().as_tuple()
-    length = int("".join(map(str, digits)))
-    return length <= _LARGEST and isinstance(exponent, int) and abs(exponent) <= _POWERS
+    is_short = len(digits) <= _DIGITS and abs(number) <= 10**_DIGITS
+    return is_short and isinstance(exponent, int) and abs(exponent) <= _POWERS

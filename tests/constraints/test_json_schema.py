@@ -357,6 +357,7 @@ def test_counts_may_be_written_as_floats() -> None:
         ({"enum": [1, {"a": [2**53 + 1]}]}, "enum"),
         ({"const": 6.807915752839e-11}, "const"),
         ({"const": 5.185179523653647e16}, "const"),
+        ({"const": 8771165821788631.0}, "const"),
         ({"type": "integer", "minimum": -1e19, "maximum": -1e19}, "maximum"),
         ({"allOf": [{"type": "integer", "minimum": -(2**63)}, {"exclusiveMaximum": -(2**63) + 1}]}, "exclusiveMaximum"),
     ],
