@@ -110,8 +110,8 @@ async def use(stream: Any, rng: Rng) -> None:
 def bounded(runtime: Runtime, rng: Rng, allowed: list[str]) -> dict[str, Any]:
     """Options, with few tokens where a token takes its time."""
     made = options(rng, allowed)
-    if runtime.model.name != "scripted":
-        made.setdefault("max_tokens", 4)
+    if runtime.model.name != "scripted" and made.get("max_tokens") is None:  # else to the end of the context
+        made["max_tokens"] = 4
     return made
 
 

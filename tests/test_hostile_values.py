@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from greenroom import (
+    ChatSession,
     Choice,
+    Entropy,
     GreenroomError,
+    InvalidParameter,
+    InvalidPrompt,
     JsonSchema,
     Lazy,
     Regex,
@@ -86,3 +91,54 @@ async def test_handles_refuse_what_is_none() -> None:
             generator = context.fill("a").generate(max_tokens=1)
             with pytest.raises(GreenroomError):
                 await generator.retain_only(5)  # type: ignore[arg-type]
+
+
+async def test_a_probe_of_no_row_is_refused() -> None:
+    """A step has a row for the next token and one behind each guess, of which there are few."""
+    async with Runtime(backend=Scripted("Hello.")) as runtime, runtime.context() as context:
+        generator = context.fill("a").generate(max_tokens=2)
+        step = await anext(generator)
+        for index in (-1, 10**400, 33, True, 0.0, "0", None):
+            with pytest.raises(InvalidParameter, match="index"):
+                step.probe(index, Entropy())  # type: ignore[arg-type]
+            with pytest.raises(InvalidParameter, match="index"):
+                generator.probe_each_step(index, Entropy())  # type: ignore[arg-type]
+
+
+class Uncopied:
+    """What no copy is made of."""
+
+    def __deepcopy__(self, memo: object) -> Uncopied:
+        raise RuntimeError("no copy")
+
+
+@pytest.mark.parametrize("content", [b"x", bytearray(b"x"), memoryview(b"x"), [Uncopied()]])
+async def test_a_message_that_cannot_be_kept_is_refused_before_it_is(content: Any) -> None:
+    """Bytes are a sequence of ints and no parts; a transcript is copied for whoever looks at it."""
+    async with Runtime(backend=Scripted("Hello.")) as runtime:
+        session = ChatSession(runtime)
+        with pytest.raises(InvalidPrompt):
+            await session.respond({"role": "user", "content": content, "more": content})
+        with pytest.raises(InvalidPrompt):
+            ChatSession(runtime, history=[{"role": "user", "content": "a", "more": [memoryview(b"x")]}])
+        assert session.history == []
+        assert await session.respond("Hi") == "Hello."
+
+
+async def test_a_snapshot_of_numbers_by_another_name_is_a_file_of_numbers(tmp_path: Path) -> None:
+    """One of a class of the caller's is an int all the same, or a text."""
+
+    class Few(int):
+        """An int by another name."""
+
+    class Word(str):
+        """A text by another name."""
+
+        __slots__ = ()
+
+    async with Runtime(backend=Scripted("Hello.")) as runtime, runtime.context() as context:
+        generator = context.fill("a").generate(max_tokens=Few(2), seed=Few(3), stop=[Word("zz")])
+        await generator.collect_text()
+        snapshot = await generator.snapshot()
+        await snapshot.save(tmp_path / "snapshot")
+        assert (tmp_path / "snapshot").exists()

@@ -10,7 +10,7 @@ import msgspec
 
 from greenroom.actors.draining import Hold
 from greenroom.chat.dispatch import Dispatch, OnRejected, OnToolError
-from greenroom.chat.messages import Message
+from greenroom.chat.messages import Message, copied
 from greenroom.chat.overflow import Overflow, shown
 from greenroom.errors import GreenroomError, InvalidParameter, SessionBusy
 from greenroom.inputs.tools import Toolbox, Tools
@@ -102,7 +102,7 @@ class Conversation:
         read = None if self.toolbox is None else tuple(self.toolbox)  # once: a function's schema takes its time
         self.settings = msgspec.structs.replace(settings, tools=read)
         self._check_names()
-        self.transcript: list[Message] = [dict(message) for message in history]
+        self.transcript: list[Message] = copied(history)
         """The messages of all turns that are over, without the instructions."""
         self.first_shown = 0
         """The message of the transcript from which on the model is shown it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ __all__ = [
     "SavedTranscript",
     "assistant_message",
     "check_messages",
+    "copied",
     "read",
     "tool_message",
     "tool_text",
@@ -36,6 +38,7 @@ _DEPTH_OF_MESSAGES = 2
 """Levels of a file around a message."""
 _MAX_BYTES = 1 << 30
 """Of a transcript: more than any context holds."""
+_BYTES = (bytes, bytearray, memoryview)
 _NOT_RUN = "The call was not run."
 
 
@@ -57,7 +60,7 @@ def check_messages(messages: Sequence[Any]) -> None:
     for place, message in enumerate(messages):
         if _nests_deeper(message, MAX_JSON_DEPTH - _DEPTH_OF_MESSAGES):
             raise InvalidPrompt(f"message {place} nests deeper than {MAX_JSON_DEPTH} levels: flatten it")
-        if not isinstance(content := message.get("content"), str | Sequence | None):
+        if not isinstance(content := message.get("content"), str | Sequence | None) or isinstance(content, _BYTES):
             raise InvalidPrompt(
                 f"message {place} must have a text or a list of parts as its content, got {shown(content)}"
             )
@@ -108,7 +111,15 @@ def user_messages(prompt: str | Mapping[str, Any] | Sequence[Mapping[str, Any]])
     if isinstance(messages, Sequence) and messages and not isinstance(messages[0], Mapping):
         raise InvalidPrompt("a session takes a text, a message or a list of messages: its transcript is no list of ids")
     check_messages(messages)
-    return [dict(message) for message in messages]
+    return copied(messages)
+
+
+def copied(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
+    """Messages of a caller's, which that may change later. Raises `InvalidPrompt` for what cannot be copied."""
+    try:
+        return [deepcopy(dict(message)) for message in messages]
+    except Exception as error:  # of whatever a caller put into a message
+        raise InvalidPrompt(f"the messages hold what cannot be copied: {error}") from error
 
 
 def assistant_message(text: str, thought: str, calls: Sequence[ToolCall], thought_key: str) -> Message:

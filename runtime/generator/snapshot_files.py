@@ -148,11 +148,24 @@ def checksum(tokens: _Tokens, metadata: Mapping[str, str]) -> str:
 
 def _generation_text(saved: SavedGeneration | None) -> str:
     try:
-        text = msgspec.json.encode(None if saved is None else _describe(saved))
+        text = msgspec.json.encode(None if saved is None else _describe(saved), enc_hook=_plain)
         check_json_depth(text)
-    except (RecursionError, ValueError) as cause:
+    except (RecursionError, TypeError, ValueError) as cause:
         raise NotSupported("a file of this generation", f"its constraint, its tools or their calls: {cause}") from cause
     return text.decode()
+
+
+def _plain(value: object) -> object:
+    """An int, a float or a text of a caller's own class, an enum's say, as what it is one of."""
+    match value:
+        case int():
+            return int(value)
+        case float():
+            return float(value)
+        case str():
+            return str.__str__(value)
+        case _:
+            raise NotImplementedError
 
 
 def _describe(saved: SavedGeneration) -> _Generation:

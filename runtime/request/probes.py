@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from greenroom.actors.drafter import MAX_DRAFTS
 from greenroom.errors import InvalidParameter
 from greenroom.values import integer, number, sequence
 
@@ -109,7 +110,8 @@ class Handle:
     __slots__ = ("index", "probe")
 
     def __init__(self, index: int, probe: Probe) -> None:
-        integer("index", index, 0, None, "0 for the deciding row, k for the row behind k guesses")
+        expected = f"0 for the deciding row, k for the row behind k guesses, of which a step has {MAX_DRAFTS} at most"
+        integer("index", index, 0, MAX_DRAFTS, expected)
         if not isinstance(probe, Probe):
             raise InvalidParameter("probe", probe, "a probe, such as Logits()")
         self.index = index
