@@ -3,10 +3,16 @@
 MLX takes its BLAS from whatever is loaded first (see `blas`). mlx-lm's `utils` sets the process's limit of open files
 to 2,048, and the most that it may ever be to 4,096: a server that had 20,000 is cut down, for good where it is not
 root's, and a process whose own bound is lower cannot import it at all. Here that limit is never lowered.
+
+What the two bring, transformers above all, is some 100,000 objects that live as long as the process. Each full run of
+Python's collector of circles looks at all of them, for 50 ms and more on two cores, in which every thread stands still
+and streams stutter. So what is alive once they are there is left out of later runs (`gc.freeze`, as servers do once
+they are set up): circles of the app's own from before are not found any more, all else is freed as ever.
 """
 
 from __future__ import annotations
 
+import gc
 import importlib
 import resource
 from collections.abc import Iterator
@@ -27,6 +33,8 @@ def prepare() -> None:
     blas.prepare()
     with _kept_file_limit():
         importlib.import_module("mlx_lm")
+    gc.collect()
+    gc.freeze()
 
 
 @contextmanager

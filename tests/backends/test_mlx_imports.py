@@ -56,3 +56,25 @@ def test_what_is_missing_is_said_for_the_machine_at_hand(
         blas._check_import()
     assert says in str(missing.value)
     assert never not in str(missing.value)
+
+
+COLLECTED = """
+import gc, anyio, greenroom
+
+async def main():
+    async with greenroom.Runtime() as runtime:
+        await runtime.generate_tokens_task("Hello", max_tokens=2)
+        gc.collect()
+        print(len(gc.get_objects()), gc.get_freeze_count())
+
+anyio.run(main)
+"""
+
+
+@pytest.mark.timeout(120)
+def test_a_run_of_the_collector_looks_at_what_came_since() -> None:
+    """Not at all of transformers: every thread stands still meanwhile."""
+    done = subprocess.run([sys.executable, "-c", COLLECTED], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    looked_at, frozen = map(int, done.stdout.split())
+    assert looked_at < 20_000 < frozen
