@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import pytest
@@ -32,6 +32,7 @@ from greenroom import (
     Snapshot,
     SnapshotMismatch,
     Token,
+    ToolCall,
 )
 from greenroom.backends.mlx import MlxBackend
 from greenroom.inputs.adapters import AdapterVersion
@@ -46,6 +47,7 @@ def spoken() -> tuple[Any, Spoken]:
 
 PROMPT = [random.Random(1).randrange(256) for _ in range(150)]  # noqa: S311 - no secret
 LENGTH = 12
+ASKED = [{"role": "user", "content": "How much?"}]
 
 
 @pytest.fixture(scope="module")
@@ -256,6 +258,38 @@ async def test_constraints_and_guesses_hold_beside_other_adapters(folders: list[
     assert all(re.fullmatch(choice.pattern, text) for text in alone.values())
     for base in (0, 3, 6):
         assert alone[base] == alone[base + 1] == alone[base + 2]
+
+
+async def test_tools_are_called_and_answered_beside_other_adapters(folders: list[Path]) -> None:
+    """A forced call under an adapter, and an answer behind what it gave: as alone."""
+
+    def weigh(thing: Literal["a bear", "an ant", "a bee"], unit: Literal["g", "kg"]) -> str:
+        """Weigh a thing."""
+        return f"{len(thing)} {unit}"
+
+    async with opened() as runtime:
+        adapters = [None, *[await runtime.load_adapter(folder) for folder in folders]]
+
+        async def talk(number: int, found: dict[int, list[Any]]) -> None:
+            parameters = GenerateParameters(
+                adapter=adapters[number], temperature=0.0, max_tokens=120, thinking_tokens=0
+            )
+            stream = runtime.generate(ASKED, parameters, tools=[weigh], tool_choice="weigh")
+            said = [event async for event in stream]
+            call = next(event for event in said if isinstance(event, ToolCall))
+            told = [*ASKED, {"role": "tool", "content": weigh(**call.function.arguments)}]
+            answer = await runtime.generate(told, parameters, max_tokens=8).text()
+            found[number] = [call.function.arguments, answer]
+
+        alone: dict[int, list[Any]] = {}
+        together: dict[int, list[Any]] = {}
+        for number in range(3):
+            await talk(number, alone)
+        async with anyio.create_task_group() as group:
+            for number in range(3):
+                group.start_soon(talk, number, together)
+    assert together == alone
+    assert len({answer for _, answer in alone.values()}) == 3
 
 
 async def test_a_load_that_is_cancelled_leaves_nothing(folders: list[Path], wanted: list[list[int]]) -> None:

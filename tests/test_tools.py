@@ -260,6 +260,7 @@ async def test_a_call_cut_by_max_tokens_is_rejected() -> None:
     assert isinstance(rejected, RejectedToolCall)
     assert rejected.reason == "incomplete_output"
     assert CALL.startswith(rejected.raw)
+    assert rejected.detail == "the answer was cut off by its length"
     assert isinstance(info, Info)
     assert info.stop_reason == "length"
 

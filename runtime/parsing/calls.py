@@ -55,7 +55,7 @@ class Calls:
         """What to tell of a call. `cut` says how its frame was left open: then a call that cannot be read was cut."""
         if written.call is None:
             reason = "incomplete_output" if cut else "malformed_syntax"
-            detail = "; ".join(part for part in (cut, written.problem) if part)
+            detail = "; ".join(part for part in dict.fromkeys((cut, written.problem)) if part)
             return _reject(reason, written.raw, None, detail)
         return self._check(written, written.call)
 
