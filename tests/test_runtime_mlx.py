@@ -56,8 +56,8 @@ async def test_a_stop_string_over_several_tokens_is_never_emitted() -> None:
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("anyio_backend", [pytest.param(("asyncio", {}), id="asyncio")])
-async def test_ten_thousand_cancels_give_every_byte_back(anyio_backend: object) -> None:
-    """Rows and KV bytes are back at the start, and the device's memory does not grow after the first thousand.
+async def test_thousands_of_cancels_give_every_byte_back(anyio_backend: object) -> None:
+    """Rows and KV bytes are back at the start, and the device's memory does not grow after the first five hundred.
 
     Nothing is kept of prompts here: that is bounded, but MLX gives each array up to two pages more than it needs.
     """
@@ -65,7 +65,7 @@ async def test_ten_thousand_cancels_give_every_byte_back(anyio_backend: object) 
     async with Runtime(max_rows=8, prefix_bytes=0) as runtime:
         held: list[int] = []
         for _ in range(10):
-            for _ in range(40):
+            for _ in range(20):
                 streams = [runtime.generate("Hello!", max_tokens=50) for _ in range(25)]
                 await anext(streams[0])
                 for stream in streams:

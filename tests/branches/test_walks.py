@@ -396,7 +396,7 @@ async def walk(kind: str, seed: int, steps: int, **options: Any) -> list[str]:
 @pytest.mark.parametrize("kind", ["scripted", "llama", "mamba2"])
 async def test_a_walk(kind: str) -> None:
     """Free, constrained, penalised and guessing generators, in random order."""
-    assert len(await walk(kind, 1, 60)) == 60
+    assert len(await walk(kind, 1, 40)) == 40
 
 
 @pytest.mark.parametrize("kind", ["scripted", "llama", "gemma3"])
@@ -405,4 +405,4 @@ async def test_a_walk_where_memory_is_short(kind: str) -> None:
     async with opened(kind) as runtime:
         model = runtime.model
     room = 3 * (330 * model.kv_bytes_per_token + model.kv_bytes_per_row)
-    assert len(await walk(kind, 2, 50, kv_bytes=room)) == 50
+    assert len(await walk(kind, 2, 30, kv_bytes=room)) == 30
