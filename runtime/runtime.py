@@ -35,6 +35,7 @@ from greenroom.inputs.parameters import (
     DEFAULTS,
     GenerateParameters,
     ParameterOptions,
+    beside_text,
     default_parameters,
     merge_parameters,
     seconds,
@@ -412,8 +413,7 @@ class Runtime:
         """
         also = options.get("constrain")
         options["constrain"] = constraint_of(kind) if also is None else [kind, also]
-        if options.get("reasoning") != "drop":  # in the text it would be none of the object
-            options["reasoning"] = "events"
+        options["reasoning"] = beside_text(options.get("reasoning"))
         structured = structures_of(kind, **(growing or {}))  # before anything is submitted: it may refuse the type
         return structured(self.generate(prompt, parameters, **options))
 

@@ -38,7 +38,27 @@ class Unshown:
         raise RuntimeError("no repr")
 
 
-HOSTILE: list[Any] = [5, 1.5, b"x", [HUGE], np.float32(0.5), np.array([1, 2]), object(), {"a": HUGE}, Unshown()]
+class Uncompared:
+    """It is like nothing."""
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("no comparison")
+
+
+HOSTILE: list[Any] = [
+    5,
+    1.5,
+    b"x",
+    [HUGE],
+    np.float32(0.5),
+    np.array([1, 2]),
+    object(),
+    {"a": HUGE},
+    Unshown(),
+    Uncompared(),
+]
 GROW: Any = structures
 MADE: dict[str, Callable[[Any], object]] = {
     "parameters": lambda value: merge_parameters(value, {}),
@@ -142,3 +162,16 @@ async def test_a_snapshot_of_numbers_by_another_name_is_a_file_of_numbers(tmp_pa
         snapshot = await generator.snapshot()
         await snapshot.save(tmp_path / "snapshot")
         assert (tmp_path / "snapshot").exists()
+
+
+async def test_what_bears_no_comparison_is_refused_where_it_stands_inside() -> None:
+    """In a schema, and as the style of thoughts where the text is to be an object."""
+    with pytest.raises(GreenroomError):
+        JsonSchema({"type": Uncompared()})
+    style: Any = Uncompared()
+    async with Runtime(backend=Scripted("5")) as runtime:
+        with pytest.raises(InvalidParameter, match="reasoning"):
+            await runtime.collect(int, "x", reasoning=style)
+        with pytest.raises(InvalidParameter, match="reasoning"):
+            await ChatSession(runtime).respond("x", into=int, reasoning=style)
+        assert await runtime.collect(int, "x", reasoning="text") == 5

@@ -368,7 +368,12 @@ async def test_no_parser_is_imported_on_the_event_loop(monkeypatch: pytest.Monke
         assert threads == []
         with pytest.raises(InvalidParameter, match="telegraph"):
             await runtime.generate("x", tools=TOOLS, tool_format="telegraph", thinking_tokens=3).collect()
-    assert threads
+        with pytest.raises(InvalidParameter, match="telegraph"):
+            await runtime.generate([97, 98], tools=TOOLS, tool_format="telegraph").collect()
+        async with runtime.context() as context:
+            with pytest.raises(InvalidParameter, match="telegraph"):
+                await context.fill([97]).generate(tools=TOOLS, tool_format="telegraph").collect_text()
+    assert len(threads) == 3
     assert threading.current_thread() not in threads
 
 

@@ -135,20 +135,24 @@ def _export(source: Any) -> ExportedType:
 def _schema_text(schema: Any) -> str:
     """The schema as JSON text, the same for equal ones."""
     try:
-        content = json.loads(schema) if isinstance(schema, str) else schema
-        if not isinstance(content, Mapping | bool):
-            raise InvalidConstraint(f"a JSON schema is an object or a boolean, got {shown(schema)}")
-        if content is False:
-            raise InvalidConstraint("nothing fits the schema `false`: leave the constraint out, or say what may come")
-        if content is not True:
-            check_size(content)
-        return json.dumps({} if content is True else dict(unwrapped(content)), allow_nan=False)
+        return _checked_text(schema)
+    except InvalidConstraint:
+        raise
     except RecursionError as error:
         raise InvalidConstraint(f"the schema is nested more than {MOST_NESTED} levels deep: make it flatter") from error
-    except (TypeError, ValueError) as error:
-        if isinstance(error, InvalidConstraint):
-            raise
+    except Exception as error:  # what stands in it is the caller's, and looking at it can raise anything
         raise InvalidConstraint(f"the schema is not JSON: {error}") from error
+
+
+def _checked_text(schema: Any) -> str:
+    content = json.loads(schema) if isinstance(schema, str) else schema
+    if not isinstance(content, Mapping | bool):
+        raise InvalidConstraint(f"a JSON schema is an object or a boolean, got {shown(schema)}")
+    if content is False:
+        raise InvalidConstraint("nothing fits the schema `false`: leave the constraint out, or say what may come")
+    if content is not True:
+        check_size(content)
+    return json.dumps({} if content is True else dict(unwrapped(content)), allow_nan=False)
 
 
 def _check_layout(whitespace: object, separators: object, lenient: object) -> None:

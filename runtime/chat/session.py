@@ -29,7 +29,7 @@ from greenroom.constraints.constraint import Constraint
 from greenroom.errors import CalledInstead, InvalidParameter
 from greenroom.generator.collect import object_parser, schema_constraint
 from greenroom.inputs.adapters import version_of
-from greenroom.inputs.parameters import GenerateParameters
+from greenroom.inputs.parameters import GenerateParameters, beside_text
 from greenroom.inputs.tools import Tools
 from greenroom.options import TurnOptions
 from greenroom.request.current import find, session_of
@@ -152,8 +152,7 @@ class ChatSession:
         wanted, also = schema_constraint(into, has_other=False), overrides.get("constrain")
         parser = object_parser(into, None)
         overrides["constrain"] = wanted if also is None else [wanted, also]
-        if overrides.get("reasoning") != "drop":  # in the text it would be none of the object
-            overrides["reasoning"] = "events"
+        overrides["reasoning"] = beside_text(overrides.get("reasoning"))
         turn = self._turn(prompt, overrides)
         async with TextTurn(turn) as stream:
             async for _ in stream:

@@ -21,6 +21,7 @@ __all__ = [
     "DEFAULTS",
     "GenerateParameters",
     "ParameterOptions",
+    "beside_text",
     "bound_length",
     "default_parameters",
     "kv_options",
@@ -150,6 +151,14 @@ class ParameterOptions(TypedDict, total=False):
 
 
 DEFAULTS = GenerateParameters()
+
+
+def beside_text(reasoning: Any) -> Any:
+    """The style of thoughts where the text is to be an object, of which a thought would be none.
+
+    What is no style is as it is: it is refused where parameters are checked.
+    """
+    return "events" if reasoning is None or (isinstance(reasoning, str) and reasoning == "text") else reasoning
 
 
 def merge_parameters(

@@ -45,6 +45,10 @@ class Calling(Protocol):
     def is_forced(self) -> bool:
         """Whether there has to be a call."""
 
+    @property
+    def needs_import(self) -> bool:
+        """Whether something is imported to find how calls are written."""
+
     def check(self, constraint: Constraint | None, model: ModelInfo) -> None:
         """Raise what can be known without the prompt."""
 
@@ -138,9 +142,10 @@ class GenerationConfig:
 
     @property
     def needs_compiling(self) -> bool:
-        """Whether something is to be compiled before it can begin: off the event loop."""
+        """Whether something is to be compiled, or imported, before it can begin: off the event loop."""
         is_to_be_made = self.adapter is not None and not self.adapter.is_open
-        return is_to_be_made or self.is_constrained or self.parameters.thinking_tokens is not None
+        is_to_be_found = self.calling is not None and self.calling.needs_import
+        return is_to_be_made or is_to_be_found or self.is_constrained or self.parameters.thinking_tokens is not None
 
     @property
     def whole_constraint(self) -> Constraint | None:

@@ -17,7 +17,7 @@ from greenroom.inputs.tools import Toolbox, Tools
 from greenroom.parsing.answers import answer_routes
 from greenroom.parsing.dialect import Dialect
 from greenroom.parsing.forced import forced_calls
-from greenroom.parsing.formats.registry import find
+from greenroom.parsing.formats.registry import find, is_known
 from greenroom.request.decoders import TextDecoder
 from greenroom.values import text
 
@@ -56,6 +56,11 @@ class ToolCalling(msgspec.Struct, frozen=True):
     def is_forced(self) -> bool:
         """Whether there has to be a call."""
         return self.choice not in ("auto", "none")
+
+    @property
+    def needs_import(self) -> bool:
+        """Whether the format named is none of ours, so that mlx-lm is imported to look for it."""
+        return self.tool_format is not None and not is_known(self.tool_format)
 
     def check(self, constraint: Constraint | None, model: ModelInfo) -> None:
         """Raise what can be known without the prompt.

@@ -87,6 +87,11 @@ def find(name: str) -> Format:
         raise InvalidParameter("the tool format", name, f"one of {', '.join(names())}") from None
 
 
+def is_known(name: str) -> bool:
+    """Whether `find` has that format without an import, which no event loop waits for."""
+    return ALIASES.get(name, name) in {*_BY_NAME, HARMONY}
+
+
 def check_names(name: str, tools: Toolbox) -> None:
     """Raise `InvalidParameter` for a tool whose name the format `name` cannot carry. Of other formats nothing is known.
 
