@@ -101,31 +101,23 @@ class _Compound(Expression):
 
 
 @dataclass(frozen=True)
-class Series(_Compound):
+class _Members(_Compound):
+    members: tuple[Expression, ...]
+
+    __hash__ = _Compound.__hash__
+
+    @property
+    def parts(self) -> tuple[Expression, ...]:
+        """See `Expression`."""
+        return self.members
+
+
+class Series(_Members):
     """Its parts after each other; without any, the empty text."""
 
-    members: tuple[Expression, ...]
 
-    __hash__ = _Compound.__hash__
-
-    @property
-    def parts(self) -> tuple[Expression, ...]:
-        """See `Expression`."""
-        return self.members
-
-
-@dataclass(frozen=True)
-class Alternatives(_Compound):
+class Alternatives(_Members):
     """One of its parts; without any, no text at all."""
-
-    members: tuple[Expression, ...]
-
-    __hash__ = _Compound.__hash__
-
-    @property
-    def parts(self) -> tuple[Expression, ...]:
-        """See `Expression`."""
-        return self.members
 
 
 @dataclass(frozen=True)

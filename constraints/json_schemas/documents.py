@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from greenroom.constraints.json_pointer import escape, holds, resolve
-from greenroom.constraints.json_schemas.keywords import KEYWORDS, LISTS, MAPS, SINGLES, Keyword, Part, draft_of
+from greenroom.constraints.json_schemas.keywords import (
+    KEYWORDS,
+    LISTS,
+    MAPS,
+    SINGLES,
+    Keyword,
+    Part,
+    draft_of,
+    objects_in,
+)
 from greenroom.errors import InvalidSchema
 
 if TYPE_CHECKING:
@@ -81,7 +90,7 @@ class Document:
 
     def _root_resolver(self) -> Resolver[Any] | None:
         """What knows of bases and anchors; None where every reference is a place from the root on."""
-        if not any(_has_base(part) or _leads_out(part) for part in _containers(self._schema)):
+        if not any(_has_base(part) or _leads_out(part) for part in objects_in(self._schema)):
             return None
         from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped] # it takes a tenth of a second, and few schemas need it
 
@@ -209,7 +218,7 @@ class Document:
         """The key of what a reference leads to that looks at who refers; where that can be told without."""
         anchor = reference.text.partition("#")[2]
         keyword = "$dynamicAnchor" if reference.keyword == "$dynamicRef" else "$recursiveAnchor"
-        anchors = [part[keyword] for part in _containers(self._schema) if keyword in part]
+        anchors = [part[keyword] for part in objects_in(self._schema) if keyword in part]
         same = [each for each in anchors if each == anchor or keyword == "$recursiveAnchor"]
         key = self._key(reference, resolver)
         target = self._targets[key][0]
@@ -262,17 +271,6 @@ def _has_base(part: Mapping[str, Any]) -> bool:
 
 def _leads_out(part: Mapping[str, Any]) -> bool:
     return any(isinstance(part.get(key), str) and not part[key].startswith("#") for key in ("$ref", "$dynamicRef"))
-
-
-def _containers(schema: Any) -> Iterator[Mapping[str, Any]]:
-    waiting = [schema]
-    while waiting:
-        part = waiting.pop()
-        if isinstance(part, Mapping):
-            yield part
-            waiting += part.values()
-        elif isinstance(part, list):
-            waiting += part
 
 
 def _places(schema: Any) -> Iterator[tuple[Any, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ __all__ = [
     "draft_of",
     "kind_of",
     "kinds",
+    "objects_in",
     "spelling",
     "type_names",
     "values_of",
@@ -81,6 +82,18 @@ class Keyword:
     fits: Callable[[Any], bool]
     kinds: frozenset[str] = EVERYTHING
     since: int = 0
+
+
+def objects_in(value: Any) -> Iterator[Mapping[str, Any]]:
+    """Every object of a schema or another JSON value, itself included, whatever place it has; without recursion."""
+    waiting = [value]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, Mapping):
+            yield part
+            waiting += part.values()
+        elif isinstance(part, list | tuple):
+            waiting += part
 
 
 def draft_of(schema: Any, otherwise: int = _NEWEST) -> int:

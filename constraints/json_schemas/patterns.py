@@ -23,6 +23,7 @@ from typing import Any
 import jsonschema
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
+from greenroom.constraints.json_schemas.keywords import objects_in
 from greenroom.constraints.json_schemas.unions import UNIONS, each_once, takes
 from greenroom.constraints.watch import Watched
 from greenroom.errors import InvalidConstraint
@@ -108,7 +109,7 @@ class _Spelling:
     """Schemas with patterns that spell out which of a value's names they match."""
 
     def __init__(self, value: Any) -> None:
-        self._names = sorted({str(name) for part in _parts(value) for name in part})
+        self._names = sorted({str(name) for part in objects_in(value) for name in part})
         self.patterns: dict[str, str] = {}
         """What stands in the schema, and what stood there."""
 
@@ -201,7 +202,7 @@ def _tokenizer() -> LLTokenizer:
 
 def _patterns(schema: Any) -> Iterator[str]:
     """What may be a pattern in `schema`, at any place."""
-    for part in _parts(schema):
+    for part in objects_in(schema):
         if isinstance(part.get("pattern"), str):
             yield part["pattern"]
         if isinstance(names := part.get("patternProperties"), Mapping):
@@ -209,15 +210,4 @@ def _patterns(schema: Any) -> Iterator[str]:
 
 
 def _has_names(schema: Any) -> bool:
-    return any(part.get("patternProperties") for part in _parts(schema))
-
-
-def _parts(schema: Any) -> Iterator[Mapping[str, Any]]:
-    waiting = [schema]
-    while waiting:
-        part = waiting.pop()
-        if isinstance(part, Mapping):
-            yield part
-            waiting += part.values()
-        elif isinstance(part, list | tuple):
-            waiting += part
+    return any(part.get("patternProperties") for part in objects_in(schema))
