@@ -1,9 +1,9 @@
 """A recorded hour of a chat service, scaled down, as requests that come in time: waits for a token, and gaps.
 
-The trace is a CSV, packed or not, with the columns TIMESTAMP, ContextTokens and GeneratedTokens, such as Azure's public
-LLM inference traces. Its first requests are taken; their times are stretched and their lengths divided, so that a small
-model on a small machine meets a load like the recorded one. A wait counts from when a request was due, whatever ran
-then. A random Llama of forty million parameters, greedy, at most 16 rows. Run it:
+The trace is a CSV as `loads.py` reads it, such as Azure's public LLM inference traces. Its first requests are taken;
+their times are stretched and their lengths divided, so that a small model on a small machine meets a load like the
+recorded one. A wait counts from when a request was due, whatever ran then. A random Llama of forty million parameters,
+greedy, at most 16 rows. Run it:
 
     python benchmarks/traces.py --trace AzureLLMInferenceTrace_conv.csv.gz --rounds 5 --plot traces.png
 """
@@ -11,19 +11,16 @@ then. A random Llama of forty million parameters, greedy, at most 16 rows. Run i
 from __future__ import annotations
 
 import argparse
-import csv
-import gzip
 import random
 import sys
-from collections.abc import Callable, Iterator
-from datetime import datetime
+from collections.abc import Callable
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 from drivers import backend_of, batch_generator, greenroom
 from harness import Bench, Case, Peer, Rounds, arguments, run
+from loads import Arrival, arrivals
 from records import Record, Request, percentile, prompt
 from subjects import llama
 
@@ -31,28 +28,6 @@ from greenroom.runtime import Runtime
 
 ROWS = 16
 SHARES = (0.5, 0.9, 0.99)
-
-
-class Arrival(NamedTuple):
-    """One line of a trace."""
-
-    seconds: float
-    context: int
-    generated: int
-
-
-def arrivals(path: Path) -> Iterator[Arrival]:
-    """The lines in their order, with times from the first one. Raises `ValueError` over a file that is no trace."""
-    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
-        began: datetime | None = None
-        for row in csv.DictReader(lines):
-            try:
-                when = datetime.fromisoformat(row["TIMESTAMP"][:26])  # seven digits of a second are too many for it
-                context, generated = int(row["ContextTokens"]), int(row["GeneratedTokens"])
-            except (KeyError, TypeError) as cause:
-                raise ValueError(f"{path} is no trace: a line is {row}") from cause
-            began = began or when
-            yield Arrival((when - began).total_seconds(), context, generated)
 
 
 def replay(trace: list[Arrival], *, stretch: float, divide: float) -> list[Request]:

@@ -55,6 +55,13 @@ SCRIPTS = {
         "documents/s ÷ BatchGenerator's",
         "step with a constrained row ÷ without",
     },
+    "scheduling.py": {
+        "mean wait ÷ frozen policy's",
+        "replays a request",
+        "different lists in all runs",
+        "requests that wrote others",
+        "calls: 1,000 waiting ÷ 10",
+    },
     "traces.py": {"first token, p99 ÷ BatchGenerator's", "gap, p50 ÷ BatchGenerator's"},
     "structures.py": {"÷ ours", "64 KB ÷ 4 KB", "a chunk"},
     "peers.py": {"greenroom: time ÷ mlx-lm here"},

@@ -1,0 +1,239 @@
+"""Who runs when: the scheduler's own code on a modelled device, in simulated time, beside what it did before.
+
+The device is `simulator.py`'s: 16 rows, passes of at most 512 tokens, 12 ms a pass, 0.5 a row and 0.8 a token of a
+prompt. The load is a recorded trace whose times are stretched, or one that is made up like it (`loads.py`). What the
+scheduler is measured against is `frozen_policy.py`. Nothing depends on the machine but what the cost of a queue takes
+in seconds; a round is another seed. Run it:
+
+    python benchmarks/scheduling.py --trace AzureLLMInferenceTrace_conv.csv.gz --plot scheduling.png
+
+The table has each figure's goal, and whether it is met; where one is missed, the exit status is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
+from pathlib import Path
+
+from frozen_policy import FrozenPolicy
+from harness import RATIO, Bench, Case, Measure, arguments, run
+from loads import Arrival, arrivals, made_up, stretched
+from queue_cost import Queue
+from records import percentile
+from rich.table import Table
+from simulator import Decides, Outcome, limits, model, simulate, written_alone
+
+from greenroom.actors.scheduler.scheduler import Scheduler
+
+REQUESTS = 1500
+STRETCH = 7.5
+KV_TOKENS = 16_000
+RUNS = 100
+
+
+GOALS = {
+    ("baseline", "mean wait ÷ frozen policy's"): 1.02,
+    ("learned", "mean wait ÷ frozen policy's"): 0.3,
+    ("learned", "replays a request"): 0.01,
+    ("queue", "calls: 1,000 waiting ÷ 10"): 1.3,
+    ("queue", "seconds: 1,000 waiting ÷ 10"): 1.3,
+    ("victims", "different lists in all runs"): 1,
+    ("tokens", "requests that wrote others"): 0,
+}
+"""The most that a figure may be."""
+
+AT_ANY_SIZE = {"baseline", "victims", "tokens"}
+"""Cases whose goals are to be met in a smoke run too."""
+
+Make = Callable[[int], Decides]
+
+
+def greenroom(kv_tokens: int) -> Scheduler:
+    """The scheduler as it is."""
+    return Scheduler(model(), limits(kv_tokens))
+
+
+def frozen(kv_tokens: int) -> FrozenPolicy:
+    """As it was."""
+    return FrozenPolicy(model(), limits(kv_tokens))
+
+
+class Lab:
+    """The load, and all runs of it that have been made: each is made once, however many cases look at it."""
+
+    def __init__(self, bench: Bench, trace: list[Arrival] | None) -> None:
+        self._bench = bench
+        self._trace = trace
+        self.outcomes: dict[str, Outcome] = {}
+
+    def load(self, seed: int) -> list[Arrival]:
+        """The trace, or what the seed gives."""
+        options = self._bench.options
+        load = self._trace or stretched(made_up(options.requests, seed), options.stretch)
+        return load[: self._bench.sized(options.requests, 60)]
+
+    def run(self, name: str, load: Sequence[Arrival], make: Make, kv_tokens: int = KV_TOKENS) -> Outcome:
+        """Serve the load, unless that was done under this name."""
+        if name not in self.outcomes:
+            advance = self._bench.bar(name, len(load))
+            self.outcomes[name] = simulate(make(kv_tokens), load, on_end=advance)
+        return self.outcomes[name]
+
+
+def mean_wait(outcome: Outcome, which: Callable[[Arrival], bool] = lambda _: True) -> float:
+    """Seconds to the first token."""
+    return statistics.mean(outcome.waits(which))
+
+
+def p99_wait(outcome: Outcome) -> float:
+    """Of the same."""
+    return percentile(outcome.waits(), 0.99)
+
+
+async def baseline(lab: Lab, bench: Bench) -> None:
+    """The policy that others are measured against is what the scheduler does before it has anything to learn from."""
+    pairs = []
+    for seed in range(bench.rounds):
+        load = [each._replace(seconds=0.0) for each in lab.load(seed)[:19]]
+        pairs.append((simulate(greenroom(KV_TOKENS), load), simulate(frozen(KV_TOKENS), load)))
+    bench.add("baseline", "mean wait ÷ frozen policy's", [mean_wait(a) / mean_wait(b) for a, b in pairs])
+
+
+async def learned(lab: Lab, bench: Bench) -> None:
+    """What an expectation that learns is worth, at three sizes of the memory."""
+    for kv_tokens in (KV_TOKENS,) if bench.is_smoke else (KV_TOKENS, 12_000, 24_000):
+        case = "learned" if kv_tokens == KV_TOKENS else f"learned, KV of {kv_tokens:,}"
+        pairs = []
+        for seed in range(bench.rounds):
+            load = lab.load(seed)
+            before = lab.run(f"frozen policy, KV {kv_tokens:,}, {seed}", load, frozen, kv_tokens)
+            pairs.append((lab.run(f"learned, KV {kv_tokens:,}, {seed}", load, greenroom, kv_tokens), before))
+        bench.add(case, "mean wait ÷ frozen policy's", [mean_wait(a) / mean_wait(b) for a, b in pairs])
+        bench.add(case, "p99 wait ÷ frozen policy's", [p99_wait(a) / p99_wait(b) for a, b in pairs])
+        bench.add(case, "replays a request", [a.replays for a, _ in pairs], "")
+        bench.add(case, "mean wait", [mean_wait(a) for a, _ in pairs], "s")
+        bench.add(case, "mean wait, frozen policy", [mean_wait(b) for _, b in pairs], "s")
+
+
+async def victims(lab: Lab, bench: Bench) -> None:
+    """Which rows give their KV back, and when, where memory is short: the same in every run."""
+    load = [each._replace(context=each.context // 8, generated=each.generated * 6) for each in lab.load(0)[:40]]
+    runs = [simulate(greenroom(6_000), load).closed for _ in range(bench.sized(RUNS, 3))]
+    bench.add("victims", "different lists in all runs", [len(set(runs))], "")
+    bench.add("victims", "replays a request", [len(runs[0]) / len(load)], "")
+
+
+async def tokens(lab: Lab, bench: Bench) -> None:
+    """What each request wrote in all runs that were made: the same as alone."""
+    lab.run(f"frozen policy, KV {KV_TOKENS:,}, 0", lab.load(0), frozen)
+    lab.run(f"learned, KV {KV_TOKENS:,}, 0", lab.load(0), greenroom)
+    alone: dict[tuple[int, int, int], int] = {}
+    others = 0
+    for outcome in lab.outcomes.values():
+        for number, each in enumerate(outcome.served):
+            key = (number, each.arrival.context, each.arrival.generated)
+            if key not in alone:
+                alone[key] = written_alone(number, each.arrival)
+            others += alone[key] != each.written
+    bench.add("tokens", "requests that wrote others", [others], "")
+    bench.add("tokens", "requests", [sum(len(outcome.served) for outcome in lab.outcomes.values())], "")
+
+
+async def queue(_lab: Lab, bench: Bench) -> None:
+    """The scheduler's own work a step while 1,000 wait, and while 10 do."""
+    steps, rows = bench.sized(400, 40), 16
+    short, long = [Queue(greenroom(100_000), waiting, rows) for waiting in (10, 1_000)]
+    for each in (short, long):
+        each.calls(steps)  # until rows are full, and somebody has something to learn from
+    calls = [long.calls(steps) / short.calls(steps) for _ in range(bench.rounds)]
+    seconds = [_ratio(long, short, steps) for _ in range(bench.rounds)]
+    bench.add("queue", "calls: 1,000 waiting ÷ 10", calls)
+    bench.add("queue", "seconds: 1,000 waiting ÷ 10", seconds)
+
+
+def _ratio(long: Queue, short: Queue, steps: int) -> float:
+    """Of medians of blocks in turns, so that what happens beside meets both."""
+    blocks = [(long.seconds(steps // 8), short.seconds(steps // 8)) for _ in range(16)]
+    return statistics.median(a for a, _ in blocks) / statistics.median(b for _, b in blocks)
+
+
+CASES = {"baseline": baseline, "learned": learned, "victims": victims, "queue": queue, "tokens": tokens}
+
+
+class Report:
+    """The table: a figure, its goal, what was measured, and whether it is met."""
+
+    def __init__(self, *, is_smoke: bool) -> None:
+        self._is_smoke = is_smoke
+        self.missed: list[str] = []
+
+    def __call__(self, title: str, measures: Sequence[Measure]) -> Table:
+        """Of all figures."""
+        table = Table(title=title)
+        for column in ("case", "figure", "goal", "measured", ""):
+            table.add_column(column, justify="left" if column in ("case", "figure") else "right")
+        last = ""
+        for measure in measures:
+            if last and measure.case != last:
+                table.add_section()
+            case = "" if measure.case == last else measure.case
+            table.add_row(case, measure.what, *self._judge(measure))
+            last = measure.case
+        return table
+
+    def _judge(self, measure: Measure) -> tuple[str, str, str]:
+        spread = f" ({min(measure.values):.3g} - {max(measure.values):.3g})" if len(measure.values) > 1 else ""
+        unit = "" if measure.unit == RATIO else f" {measure.unit}".rstrip()
+        measured = f"{measure.median:.3g}{unit}{spread}"
+        most = GOALS.get((measure.case, measure.what))
+        if most is None or (self._is_smoke and measure.case not in AT_ANY_SIZE):
+            return "", measured, ""
+        if measure.median <= most:
+            return f"≤ {most:g}", measured, "pass"
+        self.missed.append(measure.what)
+        return f"≤ {most:g}", measured, "MISS"
+
+
+def command_line() -> tuple[argparse.Namespace, list[Arrival] | None]:
+    """The options, and the trace they name."""
+    parser = arguments("who runs when, in simulated time", CASES)
+    parser.set_defaults(rounds=1)
+    parser.add_argument("--trace", type=Path, help="a CSV of arrivals, or the same packed by gzip; else one is made up")
+    parser.add_argument("--requests", type=int, default=REQUESTS, help=f"how many of them (default: {REQUESTS})")
+    parser.add_argument(
+        "--stretch", type=float, default=STRETCH, help=f"factor of the times between (default: {STRETCH})"
+    )
+    options = parser.parse_args()
+    if options.trace is None:
+        return options, None
+    if not options.trace.is_file():
+        parser.error(f"there is no trace at {options.trace}")
+    try:
+        return options, stretched(islice(arrivals(options.trace), options.requests), options.stretch)
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def main() -> int:
+    """Measure, and say whether all goals are met."""
+    options, trace = command_line()
+    report, labs = Report(is_smoke=options.smoke), list[Lab]()
+
+    def on(case: Callable[[Lab, Bench], Awaitable[None]]) -> Case:
+        async def measured(bench: Bench) -> None:
+            if not labs:
+                labs.append(Lab(bench, trace))
+            await case(labs[0], bench)
+
+        return measured
+
+    cases = {name: on(case) for name, case in CASES.items()}
+    return run("who runs when: ratios and goals", cases, options, report) or (1 if report.missed else 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
