@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import msgspec
 
 from greenroom.actors.messages import Release, Submit, Trim
+from greenroom.actors.scheduler.expectation import UNKNOWN, Expectation
 from greenroom.actors.scheduler.kv_budget import KvBudget
 from greenroom.actors.scheduler.overlaps import Overlaps
 from greenroom.actors.scheduler.request import Request, RequestState
@@ -27,9 +28,6 @@ from greenroom.backends.protocol import (
 )
 
 __all__ = ["Admission", "Limits"]
-
-_HORIZON = 1024
-"""Output tokens expected of a request at admission, at the most; who writes more is covered by replay."""
 
 _MOST_PASSED_OVER = 32
 """Requests that a step passes over, because another prompt runs what they begin with: who is behind them waits too."""
@@ -76,6 +74,8 @@ class Admission:
         """Rows that gave their KV back, to be run again."""
         self.budget = KvBudget(limits.kv_bytes)
         """What is held, against what may be."""
+        self.expectation = Expectation()
+        """Of how much rows will write."""
 
     def __repr__(self) -> str:
         return f"<Admission rows={len(self.by_row)} waiting={len(self.waiting)} {self._retained!r}>"
@@ -93,6 +93,8 @@ class Admission:
     def remove(self, request: Request, edits: list[Edit]) -> None:
         """Close the row of a request that is over and in no pass, or retain it for its context."""
         self._overlaps.forget(request)
+        if request.is_whole:
+            self.expectation.record(None, request.num_generated)
         if request.row is not None:
             nbytes, found = self._held_bytes(request), self._retained.retain(request, request.row)
             self.budget.end_row(nbytes if any(isinstance(edit, Close) for edit in found) else 0)
@@ -186,7 +188,10 @@ class Admission:
         return self._bytes_of(request, request.progress.num_computed)
 
     def _expected_bytes(self, request: Request) -> int:
-        return self._bytes_of(request, request.expected_length(_HORIZON))
+        """The same in the end, as far as can be told: who writes more than is expected is covered by replay."""
+        total = self.expectation.total(None, request.num_generated)
+        output = UNKNOWN if total is None else total - request.submit.num_generated_before
+        return self._bytes_of(request, request.expected_length(output))
 
     def _shrink(self, edits: list[Edit]) -> None:
         """Give memory back where what is held has outgrown the budget; at least one row goes on."""

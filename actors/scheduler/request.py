@@ -366,11 +366,26 @@ class Request:
         max_tokens = self.submit.max_tokens
         return "max_tokens" if max_tokens is not None and self.output.num_tokens >= max_tokens else "context"
 
-    def expected_length(self, horizon: int) -> int:
-        """Tokens that its row is expected to hold in the end, where an open-ended output counts `horizon`."""
-        max_tokens = self.submit.max_tokens
-        output = horizon if max_tokens is None else min(max_tokens, horizon)
-        return min(max(len(self.submit.prompt) + output, len(self.tokens) + 1), self.limit)
+    @property
+    def num_generated(self) -> int:
+        """How many recorded tokens were generated, by it and by its context in the requests before it."""
+        return len(self.tokens) - self.prompt_end
+
+    def expected_length(self, output: int) -> int:
+        """Tokens that its row is expected to hold in the end, where an open-ended output counts `output` tokens."""
+        max_tokens, first = self.submit.max_tokens, len(self.submit.prompt)
+        output = output if max_tokens is None else min(max_tokens, output)
+        return min(max(first + output, len(self.tokens) + 1), self.limit)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its output is over, and not only this request of it; one that was cancelled is by that."""
+        end = self.end
+        if end is None or isinstance(end, Failure) or self.timing.first_token is None or not self.submit.draws:
+            return False
+        if end.reason == "cancelled":
+            return self.submit.context_id is None  # else its context may go on
+        return not self.is_step or end.reason == "stop" or self.room <= 0
 
     def begin_row(self, num_computed: int) -> None:
         """Begin with the KV of that many tokens, which no pass has to run."""

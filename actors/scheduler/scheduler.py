@@ -9,8 +9,8 @@ The policy, in the order in which `plan` and `build_batch` apply it:
 2. Rows whose consumer lags 256 tokens behind are paused and give up their place; those that were read again resume,
    oldest first, before anybody new is admitted.
 3. Requests are admitted in the order of arrival while a row is free and the KV that is held, and that they are expected
-   to need, fits the budget. Under pressure kept prefixes go first, then slack (`kv_budget`), then the KV of paused rows
-   (the youngest first), which are run again from their tokens later.
+   to need (`expectation`), fits the budget. Under pressure kept prefixes go first, then slack (`kv_budget`), then the
+   KV of paused rows (the youngest first), which are run again from their tokens later.
 4. Every decoding row gets one token. Prompts share what they may cost beside, so that the step takes its time.
 
 Points 2 and 3 are in `admission`, point 4 is in `batch`, `step_budget` and `prefill_budget`; what a step's tokens mean
@@ -363,6 +363,7 @@ class Scheduler:
             adapter_bytes=budget.adapter_bytes,
             allocated_bytes=budget.held_bytes,
             reserved_bytes=budget.reserved_bytes,
+            expected_tokens=admission.expectation.typical,
             steps=totals.steps,
             generated_tokens=totals.generated_tokens,
             discarded_draws=totals.discarded_draws,

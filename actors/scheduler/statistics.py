@@ -7,6 +7,8 @@ from itertools import accumulate
 
 import msgspec
 
+from greenroom.actors.scheduler.expectation import UNKNOWN
+
 __all__ = ["TOKEN_SECONDS", "WAIT_SECONDS", "Histogram", "Statistics", "StepTimes"]
 
 WAIT_SECONDS = (
@@ -76,6 +78,7 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=T
     `running` requests have a row that prefills or decodes, `paused` ones a row whose reader lags behind. `kv_bytes` is
     the KV of open rows' tokens, `reserved_bytes` what they are expected to need, `prefix_bytes` the KV kept of prompts
     that are over, `allocated_bytes` all that is held for KV: places of rows, as long as they are, and those prefixes.
+    `expected_tokens` is what an output is expected to come to before it has begun, learned from those that are over.
     `adapter_bytes` is what adapters take on the device, of the same budget.
     `discarded_draws` counts what passes drew for rows that had ended by then, or whose token was forced: the price of
     building a pass before the last one is read. `prefix_hits` counts the rows that began with a part of their prompt,
@@ -101,6 +104,7 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=T
     allocated_bytes: int = 0
     adapter_bytes: int = 0
     reserved_bytes: int = 0
+    expected_tokens: int = UNKNOWN
     steps: int = 0
     generated_tokens: int = 0
     discarded_draws: int = 0
