@@ -1,11 +1,13 @@
 """The runtime: an open model, and the ways to generate with it.
 
 A `Runtime` is an async context manager. Entering starts the engine thread, which loads the model; leaving cancels and
-settles what still runs, gives weights and memory back and ends the thread. It may be entered again.
+settles what still runs, gives weights and memory back and ends the thread. It may be entered again. `open` and `close`
+are the same by call.
 """
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -48,6 +50,7 @@ from greenroom.lifetimes import HomeProcess
 from greenroom.options import GenerateOptions, RequestOptions
 from greenroom.parsing.thinking import infer_thinking
 from greenroom.request import current
+from greenroom.request.client import Client
 from greenroom.request.config import GenerationConfig, MakeDecoder
 from greenroom.request.decoders import TokenDecoder
 from greenroom.request.run import Progress
@@ -59,6 +62,8 @@ from greenroom.structured.structures import StructureOptions, Structures, struct
 from greenroom.values import boolean, integer, mapping, text
 
 __all__ = ["Runtime"]
+
+_log = logging.getLogger("greenroom")
 
 T = TypeVar("T")
 
@@ -127,6 +132,9 @@ class Runtime:
         )
         self._session: Session | None = None
         self._is_entering = False
+        self._closing: Client | None = None
+        """What a `close` waits for, so that another one waits for it too."""
+        self._finalizers: tuple[weakref.finalize[..., Self], ...] = ()
         self._process = HomeProcess()
         """In which it was entered."""
 
@@ -140,7 +148,13 @@ class Runtime:
 
     # Lifetime.
 
-    async def __aenter__(self) -> Self:
+    async def open(self) -> Self:
+        """Load the model and start the engine: what `async with` does on entry, for notebooks and frameworks' hooks.
+
+        `close` belongs to it, on any task. A runtime that is garbage collected open ends what still runs and logs a
+        warning. Cancelled while it loads, it waits for the load and frees what it brought. Raises `RuntimeClosed` where
+        it is open already, and what loading raises.
+        """
         if self._session is not None:
             self._process.require(repr(self))
         if self._session is not None or self._is_entering:
@@ -149,34 +163,51 @@ class Runtime:
         try:
             opening = self._opening
             client = EngineClient(opening.make_backend, opening.limits, max_waiting=opening.max_waiting)
-            finalizer = weakref.finalize(self, client.shut_down)
+            ending = weakref.finalize(self, client.shut_down)
             try:
                 await client.open()
             except BaseException:
-                finalizer.detach()
+                ending.detach()
                 raise
             try:
                 defaults = default_parameters(opening.parameters, client.model)
             except BaseException:
-                finalizer.detach()
+                ending.detach()
                 await client.close()
                 raise
         finally:
             self._is_entering = False
         self._session, self._process = Session(client, defaults), HomeProcess()
-        self._finalizer = finalizer
+        warning = weakref.finalize(self, _warn_of_open, opening.name, self._process)
+        warning.atexit = False  # the end of the interpreter collects nothing: only what was lost before is told
+        self._finalizers = (ending, warning)
         current.enter(self)
         return self
+
+    async def close(self) -> None:
+        """Cancel and settle what still runs, give weights and memory back, and end the engine's thread.
+
+        On any task, and any number of times: each call returns once that is done, and closing what is not open is
+        nothing. A cancellation that comes meanwhile is raised afterwards.
+        """
+        session, self._session = self._session, None
+        if session is not None:
+            self._closing = session.client
+            current.leave(self)
+            for finalizer in self._finalizers:
+                finalizer.detach()
+        client = self._closing
+        if client is not None:
+            await client.close()
+            self._closing = None if self._closing is client else self._closing
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        session, self._session = self._session, None
-        if session is None:
-            return
-        current.leave(self)
-        self._finalizer.detach()
-        await session.client.close()
+        await self.close()
 
     def _require_session(self) -> Session:
         if self._session is None:
@@ -555,6 +586,12 @@ class Runtime:
 
 
 _DONE = object()
+
+
+def _warn_of_open(name: str, process: HomeProcess) -> None:
+    """A runtime was garbage collected open. In a child made by fork that is no fault."""
+    if process.is_here():
+        _log.warning("the runtime %s was garbage collected open: use `async with`, or `await runtime.close()`", name)
 
 
 def _token_decoder(*, include_stop_token: bool) -> MakeDecoder:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -127,7 +128,7 @@ USES: dict[str, Callable[[Things], Awaitable[object]]] = {
 
 async def as_current(runtime: Runtime) -> str:
     """As in a thread that has its starter's context."""
-    current._context.set(runtime)
+    current._context.set(weakref.ref(runtime))
     return await generate("x").text()
 
 
@@ -267,7 +268,7 @@ async def test_the_runtime_of_this_loop_is_meant_before_an_inherited_one() -> No
     def elsewhere() -> str:
         async def serve() -> str:
             async with Runtime(backend=Scripted("theirs")):
-                current._context.set(ours)
+                current._context.set(weakref.ref(ours))
                 return await generate("x").text()
 
         return asyncio.run(serve())

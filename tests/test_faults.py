@@ -410,8 +410,7 @@ async def test_an_abandoned_runtime_ends_its_thread() -> None:
     """Without `__aexit__`, collecting the runtime is enough."""
     before = {thread.ident for thread in threading.enumerate()}
     runtime = Runtime(backend=Scripted())
-    await runtime.__aenter__()
-    current.leave(runtime)
+    await runtime.open()
     threads = [t for t in threading.enumerate() if t.ident not in before and t.name == "greenroom-engine"]
     assert len(threads) == 1
     del runtime

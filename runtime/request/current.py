@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from contextvars import ContextVar
 from typing import Protocol, TypeVar, cast
 
@@ -29,21 +30,31 @@ class OpenRuntime(Protocol):
 
 R = TypeVar("R", bound=OpenRuntime)
 
-_context: ContextVar[OpenRuntime | None] = ContextVar("greenroom_runtime", default=None)
-_entered: list[tuple[object | None, OpenRuntime]] = []
+_context: ContextVar[weakref.ref[OpenRuntime] | None] = ContextVar("greenroom_runtime", default=None)
+_entered: list[tuple[object | None, weakref.ref[OpenRuntime]]] = []
+"""By their loops. Nothing here keeps a runtime alive: one that was opened, and lost, is to be collected."""
 
 
 def enter(runtime: OpenRuntime) -> None:
     """Note that `runtime` is open on the running loop from now on, and the current one of this context."""
-    _entered.append((running_loop(), runtime))
-    _context.set(runtime)
+    _entered.append((running_loop(), weakref.ref(runtime, _forget)))
+    _context.set(weakref.ref(runtime))
 
 
 def leave(runtime: OpenRuntime) -> None:
     """Note that `runtime` is open no more."""
-    _entered[:] = [(loop, other) for loop, other in _entered if other is not runtime]
-    if _context.get() is runtime:
+    _entered[:] = [(loop, other) for loop, other in _entered if other() is not runtime]
+    if _current() is runtime:
         _context.set(None)
+
+
+def _forget(runtime: weakref.ref[OpenRuntime]) -> None:
+    _entered[:] = [(loop, other) for loop, other in _entered if other is not runtime]
+
+
+def _current() -> OpenRuntime | None:
+    runtime = _context.get()
+    return None if runtime is None else runtime()
 
 
 def find(runtime: R | None) -> R:
@@ -56,8 +67,8 @@ def find(runtime: R | None) -> R:
 
 
 def _find_entered() -> OpenRuntime:
-    current, loop = _context.get(), running_loop()
-    here = [other for on, other in _entered if on is loop]
+    current, loop = _current(), running_loop()
+    here = [other for on, entered in _entered if on is loop and (other := entered()) is not None]
     if current is not None and _is_meant(current) and (current in here or not here):
         return current  # one of another loop, which a thread inherited, says so
     if not here:
