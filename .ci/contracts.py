@@ -39,6 +39,7 @@ PLANTS = [
     (ONE_WAY, "generator/cursor.py", "def late() -> None:\n    import greenroom.runtime"),
     (ONE_WAY, "parsing/reader.py", "import greenroom.structured.reader"),
     (ONE_WAY, "events.py", "import greenroom.errors"),
+    (ONE_WAY, "chat/turn.py", "import greenroom.serve.settings"),
     (CIRCLES, "actors/messages.py", "import greenroom.actors.scheduler.request"),
     (CIRCLES, "constraints/constraint.py", "def late() -> None:\n    import greenroom.constraints.compiler"),
     (CIRCLES, "generator/cursor.py", "import typing\nif typing.TYPE_CHECKING:\n    import greenroom.generator.api"),

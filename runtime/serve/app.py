@@ -1,0 +1,61 @@
+"""`app`: the ASGI app."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from greenroom import Adapter, Runtime
+from greenroom.errors import InvalidParameter
+from greenroom.serve.completions.chat import chat_completions
+from greenroom.serve.faults import Fault
+from greenroom.serve.models import Models
+from greenroom.serve.plain import health, list_models, refuse_embeddings, show_model
+from greenroom.serve.routes import OPENAI, ApiRoute, Gateway
+from greenroom.serve.settings import ServeSettings
+
+__all__ = ["ROUTES", "app"]
+
+ROUTES: tuple[ApiRoute, ...] = (
+    ApiRoute("POST", "/v1/chat/completions", chat_completions),
+    ApiRoute("GET", "/v1/models", list_models),
+    ApiRoute("GET", "/v1/models/{model:path}", show_model),
+    ApiRoute("POST", "/v1/embeddings", refuse_embeddings),
+    ApiRoute("GET", "/health", health, needs_key=False),
+)
+"""All that an app answers."""
+
+
+def app(
+    runtime: Runtime,
+    models: Mapping[str, Runtime | Adapter] | None = None,
+    *,
+    settings: ServeSettings | None = None,
+    routes: Sequence[ApiRoute] = (),
+) -> Starlette:
+    """An ASGI app that answers OpenAI's API from `runtime`, to be mounted or to be run by a server.
+
+    It enters no runtime and leaves none: it answers 503 where its runtime is not entered. `models` are runtimes and
+    adapters by the names that requests have for them; those of an adapter are `model:adapter`, which is of the runtime
+    `model`, or else of `runtime`. They are looked up for each request, so a dict may change while the app runs.
+    `runtime` is served by the model's own name where it is none of them. `routes` are answered beside our own.
+
+    Raises `InvalidParameter`.
+    """
+    if settings is not None and not isinstance(settings, ServeSettings):
+        raise InvalidParameter("settings", settings, "None or a ServeSettings")
+    gateway = Gateway(settings or ServeSettings(), Models(runtime, models))
+    answered = [gateway.route(each) for each in (*ROUTES, *routes)]
+    return Starlette(routes=answered, exception_handlers={HTTPException: _not_answered})
+
+
+async def _not_answered(_: Request, error: Exception) -> Response:
+    """A path that is none of ours, or a method that it does not have."""
+    status, headers = (error.status_code, error.headers) if isinstance(error, HTTPException) else (500, None)
+    message = "there is nothing here: see /v1/models" if status == 404 else "this path does not have that method"
+    body = OPENAI.body(Fault(status, "invalid", message, "not_found" if status == 404 else "method_not_allowed"))
+    return Response(body, status, headers, "application/json")

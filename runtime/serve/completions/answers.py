@@ -1,0 +1,170 @@
+"""What a completion's answer is made of: the structs of both APIs, as OpenAI's own client reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import msgspec
+
+from greenroom import Info, Runtime, Token
+
+__all__ = [
+    "CalledAnswer",
+    "ChatChoice",
+    "ChatChunk",
+    "ChatCompletion",
+    "ChatDelta",
+    "ChatLogprobs",
+    "ChatReply",
+    "ChunkChoice",
+    "CompletionUsage",
+    "FinishReason",
+    "TokenLogprob",
+    "ToolCallAnswer",
+    "spell",
+    "token_logprob",
+    "usage_of",
+]
+
+FinishReason = Literal["stop", "length", "tool_calls"]
+_LEAST_LOGPROB = -9999.0
+"""In place of minus infinity, which JSON cannot say."""
+
+
+class PromptDetails(msgspec.Struct, frozen=True):
+    """What was not run of the prompt, because its KV was there."""
+
+    cached_tokens: int
+
+
+class CompletionUsage(msgspec.Struct, frozen=True):
+    """Tokens of a request: each prompt once, all texts."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptDetails
+
+
+def usage_of(infos: Mapping[int, Info], choices: int) -> CompletionUsage:
+    """Of the texts whose ends are known. Where texts share a prompt, what they take from each other is not counted."""
+    firsts = [info for number, info in infos.items() if number % choices == 0]
+    prompt = sum(info.prompt_tokens for info in firsts)
+    cached = sum(info.cached_prompt_tokens for info in firsts) if choices == 1 else 0
+    written = sum(info.generation_tokens for info in infos.values())
+    return CompletionUsage(prompt, written, prompt + written, PromptDetails(cached))
+
+
+class TopTokenLogprob(msgspec.Struct, frozen=True):
+    """One of the likeliest tokens; `bytes` are its own, since `token` may be a part of a character."""
+
+    token: str
+    bytes: list[int]
+    logprob: float
+
+
+class TokenLogprob(TopTokenLogprob, frozen=True, kw_only=True):
+    """The token that was drawn, beside the likeliest."""
+
+    top_logprobs: list[TopTokenLogprob]
+
+
+class ChatLogprobs(msgspec.Struct, frozen=True):
+    """Of the content's tokens."""
+
+    content: list[TokenLogprob]
+    refusal: None = None
+
+
+def spell(runtime: Runtime, token: int) -> bytes:
+    """What `token` adds to a text."""
+    known = runtime.vocabulary.bytes
+    return known[token] if token < len(known) else b""
+
+
+def token_logprob(runtime: Runtime, token: Token) -> TokenLogprob:
+    """As OpenAI has one."""
+    top = [TopTokenLogprob(*_spelt(runtime, each.id, each.logprob)) for each in token.top_logprobs]
+    text, own, logprob = _spelt(runtime, token.id, token.logprob or 0.0)
+    return TokenLogprob(token=text, bytes=own, logprob=logprob, top_logprobs=top)
+
+
+def _spelt(runtime: Runtime, token: int, logprob: float) -> tuple[str, list[int], float]:
+    own = spell(runtime, token)
+    return own.decode(errors="replace"), list(own), max(logprob, _LEAST_LOGPROB)
+
+
+class CalledAnswer(msgspec.Struct, frozen=True):
+    """What is called; the arguments are JSON text."""
+
+    name: str
+    arguments: str
+
+
+class ToolCallAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A call; `index` is its place, in a stream alone."""
+
+    id: str
+    function: CalledAnswer
+    type: str = msgspec.field(default_factory=lambda: "function")  # a factory: it is said though it is the default
+    index: int | None = None
+
+
+class ChatReply(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The assistant's message."""
+
+    role: str
+    content: str | None
+    refusal: str | None
+    reasoning_content: str | None = None
+    tool_calls: Sequence[ToolCallAnswer] = ()
+
+
+class ChatDelta(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a chunk adds to it."""
+
+    role: str | None = None
+    content: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: Sequence[ToolCallAnswer] = ()
+
+
+class ChatChoice(msgspec.Struct, frozen=True):
+    """One of a request's texts."""
+
+    index: int
+    message: ChatReply
+    finish_reason: FinishReason
+    logprobs: ChatLogprobs | None
+
+
+class ChunkChoice(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A piece of one of a request's texts."""
+
+    index: int
+    delta: ChatDelta
+    finish_reason: FinishReason | None
+    logprobs: ChatLogprobs | None = None
+
+
+class ChatCompletion(msgspec.Struct, frozen=True):
+    """The answer to a request without `stream`."""
+
+    id: str
+    created: int
+    model: str
+    choices: Sequence[ChatChoice]
+    usage: CompletionUsage
+    object: str = "chat.completion"
+
+
+class ChatChunk(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A piece of the answer to one with it."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    choices: Sequence[ChunkChoice]
+    usage: CompletionUsage | None = None

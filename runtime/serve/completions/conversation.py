@@ -1,0 +1,160 @@
+"""What only a chat has: messages, tools and the choice among them, the format of the answer, thinking."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from greenroom import Constraint, Runtime
+from greenroom.serve.completions.options import object_constraint, schema_constraint, structured_constraint
+from greenroom.serve.completions.requests import ChatMessage, ChatRequest, ContentPart, ResponseFormat, ToolSpec
+from greenroom.serve.faults import invalid
+
+__all__ = ["conversation_options", "messages_of"]
+
+_MESSAGE_FIELDS = ("name", "tool_call_id", "reasoning_content")
+_NOT_THE_TEMPLATE_S = frozenset(
+    {
+        *(
+            "add_generation_prompt",
+            "chat_template",
+            "continue_final_message",
+            "conversation",
+            "documents",
+            "max_length",
+        ),
+        *("messages", "padding", "return_assistant_tokens_mask", "return_dict", "return_tensors", "tokenize"),
+        *("tokenizer_kwargs", "tools", "truncation"),
+    }
+)
+"""What the tokenizer's own function takes: a template from outside would be a program from outside."""
+_MODES = ("auto", "none", "required")
+
+
+def messages_of(given: Sequence[ChatMessage]) -> list[dict[str, Any]]:
+    """The conversation as greenroom has it. Raises `RequestRefused` for parts that are no text."""
+    return [_message(each, f"messages[{place}]") for place, each in enumerate(given)]
+
+
+def _message(given: ChatMessage, where: str) -> dict[str, Any]:
+    for name in ("audio", "function_call"):
+        if getattr(given, name) is not None:
+            raise invalid(f"{name} of a message is not supported here", f"{where}.{name}", code="unsupported_value")
+    message: dict[str, Any] = {"role": "system" if given.role == "developer" else given.role}
+    message["content"] = given.content if not isinstance(given.content, list) else _joined(given.content, where)
+    if given.content is None and given.refusal is not None:
+        message["content"] = given.refusal
+    for name in _MESSAGE_FIELDS:
+        if getattr(given, name) is not None:
+            message[name] = getattr(given, name)
+    if given.tool_calls:
+        message["tool_calls"] = [
+            {"type": "function", "function": {"name": call.function.name, "arguments": call.function.arguments}}
+            | ({} if call.id is None else {"id": call.id})
+            for call in given.tool_calls
+        ]
+    return message
+
+
+def _joined(parts: Sequence[ContentPart], where: str) -> str:
+    texts = []
+    for place, part in enumerate(parts):
+        text = {"text": part.text, "refusal": part.refusal}.get(part.type)
+        if text is None:
+            message = f"a part of the type {part.type[:80]!r} cannot be given to this model, which reads text"
+            raise invalid(message, f"{where}.content[{place}]", code="unsupported_value")
+        texts.append(text)
+    return "".join(texts)
+
+
+def conversation_options(asked: ChatRequest, runtime: Runtime) -> dict[str, Any]:
+    """Options of a generation that only a chat has, by name."""
+    options = _tool_options(asked)
+    constraint = _constraint(asked)
+    if constraint is not None:
+        options["constrain"] = constraint
+    if asked.chat_template_kwargs:
+        wrong = next((name for name in asked.chat_template_kwargs if name in _NOT_THE_TEMPLATE_S), None)
+        if wrong is not None:
+            raise invalid(f"{wrong} is no variable of a chat template", f"chat_template_kwargs.{wrong}")
+        options["template_options"] = asked.chat_template_kwargs
+    if asked.reasoning_effort is not None:
+        _add_effort(options, asked.reasoning_effort, runtime)
+    return options
+
+
+def _add_effort(options: dict[str, Any], effort: str, runtime: Runtime) -> None:
+    """A template that knows efforts is told; others can think, or not."""
+    if "reasoning_effort" in (runtime.model.chat_template or "") and effort in ("low", "medium", "high"):
+        options["template_options"] = {"reasoning_effort": effort, **options.get("template_options", {})}
+    else:
+        options["thinking"] = effort != "none"
+
+
+def _constraint(asked: ChatRequest) -> Constraint | None:
+    structured = asked.structured_outputs and structured_constraint(asked.structured_outputs)
+    formatted = asked.response_format and _format_constraint(asked.response_format)
+    if structured and formatted:
+        raise invalid("structured_outputs and response_format both say what the answer is: give one", "response_format")
+    return structured or formatted or None
+
+
+def _format_constraint(given: ResponseFormat) -> Constraint | None:
+    if given.type == "text":
+        return None
+    if given.type == "json_object":
+        return object_constraint()
+    if given.json_schema is None or given.json_schema.schema is None:
+        raise invalid("response_format of the type json_schema has a json_schema.schema", "response_format.json_schema")
+    return schema_constraint(given.json_schema.schema, strict=bool(given.json_schema.strict))
+
+
+def _tool_options(asked: ChatRequest) -> dict[str, Any]:
+    tools = [_tool(each, f"tools[{place}]") for place, each in enumerate(asked.tools or ())]
+    mode, name, allowed = _choice(asked.tool_choice)
+    if not tools:
+        if mode not in ("auto", "none") or name is not None:
+            raise invalid("tool_choice asks for a call, and there are no tools", "tool_choice")
+        return {}
+    names = [tool["function"]["name"] for tool in tools]
+    missing = next((each for each in (*([name] if name else ()), *(allowed or ())) if each not in names), None)
+    if missing is not None:
+        raise invalid(f"tool_choice names {missing[:80]!r}, which is none of the tools", "tool_choice")
+    if allowed is not None:
+        tools = [tool for tool in tools if tool["function"]["name"] in allowed]
+    if name in _MODES:  # a function by such a name: the only one that is left has to be called
+        tools, mode, name = [tool for tool in tools if tool["function"]["name"] == name], "required", None
+    return {"tools": tools, "tool_choice": name or mode}
+
+
+def _tool(given: ToolSpec, where: str) -> dict[str, Any]:
+    if given.type != "function" or given.function is None:
+        message = f"a tool of the type {given.type[:80]!r} is not supported: tools are functions, with their schemas"
+        raise invalid(message, where, code="unsupported_value")
+    function: dict[str, Any] = {"name": given.function.name, "description": given.function.description or ""}
+    if given.function.parameters is not None:
+        function["parameters"] = given.function.parameters
+    return {"type": "function", "function": function}
+
+
+def _choice(given: str | dict[str, Any] | None) -> tuple[str, str | None, list[str] | None]:
+    """The mode, the name of the one function to call, and the names of those that may be."""
+    match given:
+        case None:
+            return "auto", None, None
+        case "auto" | "none" | "required":
+            return given, None, None
+        case {"type": "function", "function": {"name": str(name)}}:
+            return "required", name, None
+        case {"type": "allowed_tools", "allowed_tools": {"mode": ("auto" | "required") as mode, "tools": list(tools)}}:
+            return mode, None, [_name_of(tool) for tool in tools]
+        case _:
+            raise invalid("tool_choice is 'auto', 'none', 'required' or a function by its name", "tool_choice")
+
+
+def _name_of(tool: object) -> str:
+    match tool:
+        case {"type": "function", "function": {"name": str(name)}}:
+            return name
+        case _:
+            raise invalid("allowed_tools has functions by their names", "tool_choice.allowed_tools.tools")

@@ -1,0 +1,106 @@
+"""What both APIs' fields come to as options of a generation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from greenroom import Choice, Constraint, Gbnf, JsonSchema, Lark, Regex
+from greenroom.serve.completions.requests import CompletionRequest, StructuredOutputs
+from greenroom.serve.faults import FieldNames, invalid
+from greenroom.serve.settings import ServeSettings
+
+__all__ = [
+    "CHAT_NAMES",
+    "TEXT_NAMES",
+    "choices_of",
+    "common_options",
+    "object_constraint",
+    "schema_constraint",
+    "structured_constraint",
+]
+
+_NAMES: Mapping[str, str] = {
+    "thinking": "reasoning_effort",
+    "adapter": "model",
+    "template_options": "chat_template_kwargs",
+}
+_SAME = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "min_tokens")
+_ALL_TOKENS = 1 << 30
+"""A penalty looks at all of the text, as OpenAI's does, not only at its end."""
+_WORDS = 2**64
+
+
+def common_options(asked: CompletionRequest, settings: ServeSettings) -> dict[str, Any]:
+    """The parameters that both APIs have. What a request leaves out is up to the runtime."""
+    options: dict[str, Any] = {name: getattr(asked, name) for name in _SAME if getattr(asked, name) is not None}
+    for name in ("presence", "frequency"):
+        penalty = getattr(asked, f"{name}_penalty")
+        if penalty:
+            options |= {f"{name}_penalty": penalty, f"{name}_context_size": _ALL_TOKENS}
+    if asked.seed is not None:
+        options["seed"] = asked.seed % _WORDS  # any integer is a seed there
+    if asked.stop is not None:
+        options["stop"] = _stops(asked.stop, settings)
+    if asked.logit_bias:
+        options["logit_bias"] = {_token_id(token): bias for token, bias in asked.logit_bias.items()}
+    if settings.timeout is not None:
+        options["timeout"] = settings.timeout
+    return options
+
+
+def _stops(given: str | list[str], settings: ServeSettings) -> tuple[str, ...]:
+    stops = (given,) if isinstance(given, str) else tuple(given)
+    if len(stops) > settings.most_stops:
+        raise invalid(f"stop has at most {settings.most_stops} strings here, got {len(stops)}", "stop")
+    return stops
+
+
+def _token_id(token: str) -> int:
+    if not (token.isascii() and token.isdecimal() and len(token) < 12):
+        raise invalid(f"logit_bias has token ids as its keys, got {token[:80]!r}", "logit_bias")
+    return int(token)
+
+
+def choices_of(asked: CompletionRequest, num_prompts: int, settings: ServeSettings) -> int:
+    """How many texts each prompt gets. Raises `RequestRefused` for more than the server allows."""
+    wanted = 1 if asked.n is None else asked.n
+    most = settings.most_choices
+    if wanted < 1 or wanted * num_prompts > most:
+        of_prompts = f" for {num_prompts} prompts" if num_prompts > 1 else ""
+        raise invalid(f"n must be from 1 to {most // max(1, num_prompts)} here{of_prompts}, got {wanted}", "n")
+    return wanted
+
+
+def object_constraint() -> Constraint:
+    """Any JSON object."""
+    return JsonSchema({"type": "object"})
+
+
+def schema_constraint(schema: Mapping[str, Any] | str, *, strict: bool) -> Constraint:
+    """JSON that fits `schema`; unless `strict`, what of it can be enforced. Raises `InvalidConstraint`."""
+    return JsonSchema(schema, lenient=not strict)
+
+
+def structured_constraint(given: StructuredOutputs) -> Constraint | None:
+    """The one thing that it says. Raises `RequestRefused` for several, `InvalidConstraint` for what cannot be."""
+    made = {name: getattr(given, name) for name in given.__struct_fields__ if getattr(given, name)}
+    if len(made) > 1:
+        raise invalid(f"structured_outputs has one of its fields, got {', '.join(made)}", "structured_outputs")
+    match made:
+        case {"json": schema}:
+            return schema_constraint(schema, strict=True)
+        case {"json_object": True}:
+            return object_constraint()
+        case {"regex": pattern}:
+            return Regex(pattern)
+        case {"choice": options}:
+            return Choice(*options)
+        case {"grammar": text}:
+            return Gbnf(text) if "::=" in text else Lark(text)
+        case _:
+            return None
+
+
+CHAT_NAMES = FieldNames(parameters={**_NAMES, "logprobs": "top_logprobs"})
+TEXT_NAMES = FieldNames(prompt="prompt", constraint="structured_outputs", parameters=_NAMES)

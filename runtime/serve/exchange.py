@@ -1,0 +1,170 @@
+"""One request over HTTP and its answer: what was asked, what is sent, and whether anybody still listens."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol, TypeVar
+
+import anyio
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from greenroom import Event
+from greenroom.serve.bodies import BodyReader, ClientGone
+from greenroom.serve.envelopes import Envelope
+from greenroom.serve.faults import Fault, FieldNames, fault_of
+from greenroom.serve.generations import GenerationRequest, Generations
+from greenroom.serve.models import Models
+from greenroom.serve.settings import ServeSettings
+
+__all__ = ["Answer", "HttpExchange"]
+
+T = TypeVar("T", bound=msgspec.Struct)
+Header = tuple[bytes, bytes]
+
+_JSON = (b"content-type", b"application/json")
+_STREAM: Sequence[Header] = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),  # nginx passes on what it gets, when it gets it
+)
+
+
+class Answer(Protocol):
+    """How one API tells what is generated: a state machine from events to server-sent events, or one JSON body.
+
+    Events come with the number of their text, and end in its `Info`. Nothing of it is sent, or decided, here.
+    """
+
+    def begin(self) -> bytes:
+        """What stands in front of the first event."""
+
+    def write(self, number: int, event: Event) -> bytes:
+        """What `event` comes to; nothing where it says nothing to this API."""
+
+    def finish(self) -> bytes:
+        """What stands behind the last event."""
+
+    def fail(self, fault: Fault) -> bytes:
+        """What is sent in place of the rest, once the stream has begun."""
+
+    def whole(self, texts: Sequence[Sequence[Event]]) -> bytes:
+        """The JSON of all texts, each with its events in order."""
+
+
+class HttpExchange:
+    """One request, its answer, and the app's parts that they need. Made by the frame, for one handler."""
+
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, *, settings: ServeSettings, models: Models, bodies: BodyReader
+    ) -> None:
+        self.scope = scope
+        self.settings = settings
+        self.models = models
+        self.caller = ""
+        """Who asks: see `Access.check_key`."""
+        self.names = FieldNames()
+        """What the API calls what greenroom's errors name; a handler may set its own."""
+        self.id = uuid.uuid4().hex
+        """Of this request, in the header `x-request-id`."""
+        self.is_begun = False
+        """Whether the answer's status has been sent."""
+        self._receive = receive
+        self._send = send
+        self._bodies = bodies
+
+    def __repr__(self) -> str:
+        return f"<HttpExchange {self.scope['method']} {self.scope['path']} {self.id}>"
+
+    @property
+    def path(self) -> Mapping[str, str]:
+        """The parts of the path that the route has names for."""
+        found: Mapping[str, str] = self.scope.get("path_params", {})
+        return found
+
+    async def read(self, kind: type[T], ignored: Mapping[str, str]) -> T:
+        """The body: see `BodyReader.read`."""
+        return await self._bodies.read(self.scope, self._receive, kind, ignored)
+
+    async def send_json(self, body: bytes, status: int = 200, headers: Sequence[Header] = ()) -> None:
+        """Answer with a whole body."""
+        length = (b"content-length", str(len(body)).encode())
+        await self._start(status, [_JSON, length, *headers])
+        await self._write(body, more=False)
+
+    async def send_fault(self, fault: Fault, envelope: Envelope) -> None:
+        """Answer that it did not work."""
+        headers: list[Header] = []
+        if fault.retry_after is not None:
+            headers.append((b"retry-after", str(fault.retry_after).encode()))
+        if fault.kind == "authentication":
+            headers.append((b"www-authenticate", b"Bearer"))
+        await self.send_json(envelope.body(fault), fault.status, headers)
+
+    async def generate(self, request: GenerationRequest, answer: Answer, *, streams: bool) -> None:
+        """Generate, and answer as it comes or at the end. A client that leaves ends it: `ClientGone`.
+
+        Raises what is wrong with the request before anything was sent; a stream that fails later says so in its end.
+        """
+        await self._until_gone(lambda: self._stream(request, answer) if streams else self._collect(request, answer))
+
+    async def _stream(self, request: GenerationRequest, answer: Answer) -> None:
+        async with Generations.begin(request) as generations:
+            await self._start(200, _STREAM)
+            await self._write(answer.begin())
+
+            async def write(number: int, event: Event) -> None:
+                await self._write(answer.write(number, event))
+
+            try:
+                await generations.read(write)
+                rest = answer.finish()
+            except OSError:
+                raise
+            except Exception as error:  # noqa: BLE001 - the status is sent: the last event says it
+                rest = answer.fail(fault_of(error, self.names))
+        await self._write(rest, more=False)
+
+    async def _collect(self, request: GenerationRequest, answer: Answer) -> None:
+        texts: list[list[Event]] = [[] for _ in range(request.num_texts)]
+
+        async def keep(number: int, event: Event) -> None:
+            texts[number].append(event)
+
+        async with Generations.begin(request) as generations:
+            await generations.read(keep)
+        await self.send_json(answer.whole(texts))
+
+    async def _start(self, status: int, headers: Sequence[Header]) -> None:
+        self.is_begun = True
+        named = [*headers, (b"x-request-id", self.id.encode())]
+        await self._send({"type": "http.response.start", "status": status, "headers": named})
+
+    async def _write(self, body: bytes, *, more: bool = True) -> None:
+        """Wait until the server has taken it: a client that reads slowly is waited for here, and its row is paused."""
+        if body or not more:
+            await self._send({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def _until_gone(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do `work`, and give it up once the client has left: `ClientGone`."""
+        failure: Exception | None = None
+        is_over = False
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._watch, group.cancel_scope)
+            try:
+                await work()
+            except Exception as error:  # noqa: BLE001 - out of the group as it is, and not in a group of errors
+                failure = error
+            is_over = True
+            group.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        if not is_over:
+            raise ClientGone
+
+    async def _watch(self, scope: anyio.CancelScope) -> None:
+        """No server ends the task of an answer whose client has left."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        scope.cancel()

@@ -1,0 +1,58 @@
+"""What generates nothing: the list of models, health, and the refusal of embeddings."""
+
+from __future__ import annotations
+
+import msgspec
+
+from greenroom.serve.exchange import HttpExchange
+from greenroom.serve.faults import invalid
+from greenroom.serve.models import ServedModel
+
+__all__ = ["health", "list_models", "refuse_embeddings", "show_model"]
+
+
+class ModelCard(msgspec.Struct, frozen=True):
+    """A model as OpenAI lists one; `max_model_len`, vLLM's, are the tokens of a row."""
+
+    id: str
+    created: int
+    max_model_len: int | None
+    object: str = "model"
+    owned_by: str = "greenroom"
+
+
+class ModelList(msgspec.Struct, frozen=True):
+    """All of them."""
+
+    data: list[ModelCard]
+    object: str = "list"
+
+
+async def list_models(exchange: HttpExchange) -> None:
+    """`GET /v1/models`."""
+    cards = [_card(exchange, each) for each in exchange.models]
+    await exchange.send_json(msgspec.json.encode(ModelList(cards)))
+
+
+async def show_model(exchange: HttpExchange) -> None:
+    """`GET /v1/models/{model}`."""
+    found = exchange.models.find(exchange.path["model"])
+    await exchange.send_json(msgspec.json.encode(_card(exchange, found)))
+
+
+def _card(exchange: HttpExchange, each: ServedModel) -> ModelCard:
+    return ModelCard(each.name, exchange.models.created, each.runtime.model.context_length)
+
+
+async def refuse_embeddings(exchange: HttpExchange) -> None:  # noqa: ARG001 - whatever it asks
+    """`POST /v1/embeddings`: a model that writes has none that are good for search."""
+    raise invalid("this server generates text and has no embeddings: ask a model of embeddings", code="unsupported")
+
+
+async def health(exchange: HttpExchange) -> None:
+    """`GET /health`: 200 while requests can be made, and else 503 with the reason. Nothing is generated for it."""
+    runtimes = exchange.models.runtimes()
+    state = "ok"
+    if not all(runtime.is_open for runtime in runtimes):
+        state = "draining" if any(runtime.is_draining for runtime in runtimes) else "failed"
+    await exchange.send_json(msgspec.json.encode({"status": state}), 200 if state == "ok" else 503)

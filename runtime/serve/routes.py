@@ -1,0 +1,86 @@
+"""The table of what an app answers, and what stands around every handler: who may ask, and what is said of errors."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from greenroom.errors import GreenroomError
+from greenroom.serve.access import Access
+from greenroom.serve.bodies import BodyReader, ClientGone
+from greenroom.serve.envelopes import Envelope, OpenAIEnvelope
+from greenroom.serve.exchange import HttpExchange
+from greenroom.serve.faults import RequestRefused, fault_of
+from greenroom.serve.models import Models
+from greenroom.serve.settings import ServeSettings
+
+__all__ = ["OPENAI", "ApiRoute", "Gateway"]
+
+_log = logging.getLogger("greenroom")
+
+Handler = Callable[[HttpExchange], Awaitable[None]]
+OPENAI = OpenAIEnvelope()
+
+
+class ApiRoute(NamedTuple):
+    """What answers `method` on `path` (Starlette's, with names in braces), and how it says that it did not work."""
+
+    method: str
+    path: str
+    handle: Handler
+    envelope: Envelope = OPENAI
+    needs_key: bool = True
+
+
+class Gateway:
+    """What all handlers of one app share."""
+
+    def __init__(self, settings: ServeSettings, models: Models) -> None:
+        self._settings = settings
+        self._models = models
+        self._access = Access(settings)
+        self._bodies = BodyReader(settings)
+
+    def __repr__(self) -> str:
+        return f"<Gateway {self._models!r} {self._access!r}>"
+
+    def route(self, each: ApiRoute) -> Route:
+        """`each` as Starlette has routes."""
+        return Route(each.path, _Endpoint(self, each), methods=[each.method])
+
+    def exchange(self, scope: Scope, receive: Receive, send: Send) -> HttpExchange:
+        """Of one request."""
+        return HttpExchange(scope, receive, send, settings=self._settings, models=self._models, bodies=self._bodies)
+
+    def check(self, exchange: HttpExchange, *, needs_key: bool) -> None:
+        """Raise `RequestRefused` for who may not ask."""
+        self._access.check_host(exchange.scope)
+        if needs_key:
+            exchange.caller = self._access.check_key(exchange.scope)
+
+
+class _Endpoint:
+    """A route's handler as an ASGI app: every failure becomes an answer in the API's envelope."""
+
+    def __init__(self, gateway: Gateway, route: ApiRoute) -> None:
+        self._gateway = gateway
+        self._route = route
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = self._gateway.exchange(scope, receive, send)
+        try:
+            self._gateway.check(exchange, needs_key=self._route.needs_key)
+            await self._route.handle(exchange)
+        except (ClientGone, OSError):  # nobody is there to be told; servers raise OSError for a closed connection
+            return
+        except Exception as error:
+            fault = fault_of(error, exchange.names)
+            if not isinstance(error, RequestRefused) and fault.status >= 500 and not isinstance(error, GreenroomError):
+                _log.exception("request %s failed", exchange.id)
+            if exchange.is_begun:
+                raise
+            await exchange.send_fault(fault, self._route.envelope)

@@ -1,0 +1,56 @@
+"""What a server allows: who may ask, how large a request may be, how long it may take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from greenroom.errors import InvalidParameter
+from greenroom.values import integer, number, sequence, text
+
+__all__ = ["LOOPBACK", "ServeSettings"]
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+"""Names of this machine that no other site can take."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeSettings:
+    """How an app of `greenroom.serve` may be used. Raises `InvalidParameter` for what can never work.
+
+    A client brings one of `keys`, as a bearer token or as `x-api-key`; with none, everybody who reaches the app may
+    ask. `hosts` are the names that a request's `Host` may have, without ports; None are those of this machine where
+    there are no keys, so that no site can reach the app through a browser by a name of its own, and any with keys.
+
+    A body has at most `body_bytes`, which come within `body_seconds`. A request has at most `most_choices` texts,
+    prompts times `n`, and `most_stops` stop strings. A generation ends after `timeout` seconds, its queue included;
+    None is without end.
+    """
+
+    keys: tuple[str, ...] = field(default=(), repr=False)
+    hosts: tuple[str, ...] | None = None
+    body_bytes: int = 4 * 2**20
+    body_seconds: float = 30.0
+    most_choices: int = 16
+    most_stops: int = 16
+    timeout: float | None = 600.0
+
+    def __post_init__(self) -> None:
+        keys: object = self.keys
+        if not isinstance(keys, tuple | list) or not all(isinstance(key, str) and key for key in keys):
+            raise InvalidParameter("keys", "what is none", "a tuple of strings that are not empty")  # none is shown
+        if self.hosts is not None:
+            sequence("hosts", self.hosts, "None or a sequence of names")
+            for host in self.hosts:
+                text("hosts", host, "names of hosts, without ports")
+        for name in ("body_bytes", "most_choices", "most_stops"):
+            integer(name, getattr(self, name), 1, None, "an integer of at least 1")
+        number("body_seconds", self.body_seconds, "a finite number of seconds above 0", lambda x: x > 0)
+        if self.timeout is not None:
+            number("timeout", self.timeout, "None or a finite number of seconds above 0", lambda x: x > 0)
+
+    @property
+    def allowed_hosts(self) -> frozenset[str] | None:
+        """The names that a request may be sent to, in small letters; None: any."""
+        if self.hosts is not None:
+            return frozenset(host.lower() for host in self.hosts)
+        return None if self.keys else frozenset(LOOPBACK)

@@ -1,0 +1,13 @@
+"""Server-sent events: the frames of a stream."""
+
+from __future__ import annotations
+
+__all__ = ["DONE", "sse_frame"]
+
+DONE = b"data: [DONE]\n\n"
+"""The end of a stream of OpenAI's that came to its end."""
+
+
+def sse_frame(data: bytes, event: str | None = None) -> bytes:
+    """One event, of JSON: that has no line break outside of a string, and inside of one as an escape."""
+    return b"data: " + data + b"\n\n" if event is None else b"event: " + event.encode() + b"\ndata: " + data + b"\n\n"
