@@ -13,6 +13,7 @@ from greenroom.chat.dispatch import Dispatch, OnRejected, OnToolError
 from greenroom.chat.messages import Message, copied
 from greenroom.chat.overflow import Overflow, shown
 from greenroom.errors import GreenroomError, InvalidParameter, SessionBusy
+from greenroom.inputs.histories import thought_key
 from greenroom.inputs.tools import Toolbox, Tools
 from greenroom.lifetimes import HomeLoop
 from greenroom.parsing.dialect import Dialect
@@ -140,8 +141,7 @@ class Conversation:
     @property
     def thought_key(self) -> str:
         """What the model's template calls the thinking of an earlier message."""
-        template = session_of(self._runtime).client.model.chat_template or ""
-        return "thinking" if "message.thinking" in template else "reasoning_content"
+        return thought_key(session_of(self._runtime).client.model.chat_template)
 
     @property
     def context_length(self) -> int | None:

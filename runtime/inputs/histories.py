@@ -27,6 +27,7 @@ __all__ = [
     "one_call_each",
     "system_first",
     "text_apart",
+    "thought_key",
     "with_short_ids",
     "without_system",
 ]
@@ -37,6 +38,11 @@ NO_ANSWER = "(no answer)"
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _SHORT = 9
 _LETTERS = string.ascii_letters + string.digits
+
+
+def thought_key(template: str | None) -> str:
+    """What a chat template calls the thinking of an earlier message."""
+    return "thinking" if "message.thinking" in (template or "") else "reasoning_content"
 
 
 def normalised(messages: Sequence[Mapping[str, Any]]) -> list[Message]:

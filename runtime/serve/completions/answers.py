@@ -7,7 +7,8 @@ from typing import Literal
 
 import msgspec
 
-from greenroom import Info, Runtime, Token
+from greenroom import Info
+from greenroom.serve.tokens import TokenLogprob
 
 __all__ = [
     "CalledAnswer",
@@ -20,16 +21,11 @@ __all__ = [
     "ChunkChoice",
     "CompletionUsage",
     "FinishReason",
-    "TokenLogprob",
     "ToolCallAnswer",
-    "spell",
-    "token_logprob",
     "usage_of",
 ]
 
 FinishReason = Literal["stop", "length", "tool_calls"]
-_LEAST_LOGPROB = -9999.0
-"""In place of minus infinity, which JSON cannot say."""
 
 
 class PromptDetails(msgspec.Struct, frozen=True):
@@ -56,43 +52,11 @@ def usage_of(infos: Mapping[int, Info], choices: int) -> CompletionUsage:
     return CompletionUsage(prompt, written, prompt + written, PromptDetails(cached))
 
 
-class TopTokenLogprob(msgspec.Struct, frozen=True):
-    """One of the likeliest tokens; `bytes` are its own, since `token` may be a part of a character."""
-
-    token: str
-    bytes: list[int]
-    logprob: float
-
-
-class TokenLogprob(TopTokenLogprob, frozen=True, kw_only=True):
-    """The token that was drawn, beside the likeliest."""
-
-    top_logprobs: list[TopTokenLogprob]
-
-
 class ChatLogprobs(msgspec.Struct, frozen=True):
     """Of the content's tokens."""
 
     content: list[TokenLogprob]
     refusal: None = None
-
-
-def spell(runtime: Runtime, token: int) -> bytes:
-    """What `token` adds to a text."""
-    known = runtime.vocabulary.bytes
-    return known[token] if token < len(known) else b""
-
-
-def token_logprob(runtime: Runtime, token: Token) -> TokenLogprob:
-    """As OpenAI has one."""
-    top = [TopTokenLogprob(*_spelt(runtime, each.id, each.logprob)) for each in token.top_logprobs]
-    text, own, logprob = _spelt(runtime, token.id, token.logprob or 0.0)
-    return TokenLogprob(token=text, bytes=own, logprob=logprob, top_logprobs=top)
-
-
-def _spelt(runtime: Runtime, token: int, logprob: float) -> tuple[str, list[int], float]:
-    own = spell(runtime, token)
-    return own.decode(errors="replace"), list(own), max(logprob, _LEAST_LOGPROB)
 
 
 class CalledAnswer(msgspec.Struct, frozen=True):

@@ -21,7 +21,6 @@ from greenroom.serve.completions.answers import (
     ChunkChoice,
     FinishReason,
     ToolCallAnswer,
-    token_logprob,
     usage_of,
 )
 from greenroom.serve.completions.conversation import conversation_options, messages_of
@@ -33,6 +32,7 @@ from greenroom.serve.faults import Fault, invalid
 from greenroom.serve.generations import GenerationRequest
 from greenroom.serve.models import ServedModel
 from greenroom.serve.sse import DONE, sse_frame
+from greenroom.serve.tokens import token_logprob
 
 __all__ = ["ChatAnswer", "chat_completions"]
 

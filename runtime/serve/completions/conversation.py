@@ -6,9 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from greenroom import Constraint, Runtime
-from greenroom.serve.completions.options import object_constraint, schema_constraint, structured_constraint
+from greenroom.serve.completions.options import structured_constraint
 from greenroom.serve.completions.requests import ChatMessage, ChatRequest, ContentPart, ResponseFormat, ToolSpec
 from greenroom.serve.faults import invalid
+from greenroom.serve.options import (
+    ToolWish,
+    effort_options,
+    function_tool,
+    object_constraint,
+    schema_constraint,
+    tool_options,
+)
 
 __all__ = ["conversation_options", "messages_of"]
 
@@ -28,7 +36,6 @@ _NOT_THE_TEMPLATE_S = frozenset(
     }
 )
 """What the tokenizer's own function takes: a template from outside would be a program from outside."""
-_MODES = ("auto", "none", "required")
 
 
 def messages_of(given: Sequence[ChatMessage]) -> list[dict[str, Any]]:
@@ -79,16 +86,10 @@ def conversation_options(asked: ChatRequest, runtime: Runtime) -> dict[str, Any]
             raise invalid(f"{wrong} is no variable of a chat template", f"chat_template_kwargs.{wrong}")
         options["template_options"] = asked.chat_template_kwargs
     if asked.reasoning_effort is not None:
-        _add_effort(options, asked.reasoning_effort, runtime)
+        effort = effort_options(asked.reasoning_effort, runtime)
+        variables = {**effort.pop("template_options", {}), **options.get("template_options", {})}
+        options |= effort if not variables else {**effort, "template_options": variables}
     return options
-
-
-def _add_effort(options: dict[str, Any], effort: str, runtime: Runtime) -> None:
-    """A template that knows efforts is told; others can think, or not."""
-    if "reasoning_effort" in (runtime.model.chat_template or "") and effort in ("low", "medium", "high"):
-        options["template_options"] = {"reasoning_effort": effort, **options.get("template_options", {})}
-    else:
-        options["thinking"] = effort != "none"
 
 
 def _constraint(asked: ChatRequest) -> Constraint | None:
@@ -111,43 +112,26 @@ def _format_constraint(given: ResponseFormat) -> Constraint | None:
 
 def _tool_options(asked: ChatRequest) -> dict[str, Any]:
     tools = [_tool(each, f"tools[{place}]") for place, each in enumerate(asked.tools or ())]
-    mode, name, allowed = _choice(asked.tool_choice)
-    if not tools:
-        if mode not in ("auto", "none") or name is not None:
-            raise invalid("tool_choice asks for a call, and there are no tools", "tool_choice")
-        return {}
-    names = [tool["function"]["name"] for tool in tools]
-    missing = next((each for each in (*([name] if name else ()), *(allowed or ())) if each not in names), None)
-    if missing is not None:
-        raise invalid(f"tool_choice names {missing[:80]!r}, which is none of the tools", "tool_choice")
-    if allowed is not None:
-        tools = [tool for tool in tools if tool["function"]["name"] in allowed]
-    if name in _MODES:  # a function by such a name: the only one that is left has to be called
-        tools, mode, name = [tool for tool in tools if tool["function"]["name"] == name], "required", None
-    return {"tools": tools, "tool_choice": name or mode}
+    return tool_options(tools, _wish(asked.tool_choice))
 
 
 def _tool(given: ToolSpec, where: str) -> dict[str, Any]:
     if given.type != "function" or given.function is None:
         message = f"a tool of the type {given.type[:80]!r} is not supported: tools are functions, with their schemas"
         raise invalid(message, where, code="unsupported_value")
-    function: dict[str, Any] = {"name": given.function.name, "description": given.function.description or ""}
-    if given.function.parameters is not None:
-        function["parameters"] = given.function.parameters
-    return {"type": "function", "function": function}
+    return function_tool(given.function.name, given.function.description, given.function.parameters)
 
 
-def _choice(given: str | dict[str, Any] | None) -> tuple[str, str | None, list[str] | None]:
-    """The mode, the name of the one function to call, and the names of those that may be."""
+def _wish(given: str | dict[str, Any] | None) -> ToolWish:
     match given:
         case None:
-            return "auto", None, None
+            return ToolWish()
         case "auto" | "none" | "required":
-            return given, None, None
+            return ToolWish(given)
         case {"type": "function", "function": {"name": str(name)}}:
-            return "required", name, None
+            return ToolWish("required", name)
         case {"type": "allowed_tools", "allowed_tools": {"mode": ("auto" | "required") as mode, "tools": list(tools)}}:
-            return mode, None, [_name_of(tool) for tool in tools]
+            return ToolWish(mode, None, [_name_of(tool) for tool in tools])
         case _:
             raise invalid("tool_choice is 'auto', 'none', 'required' or a function by its name", "tool_choice")
 

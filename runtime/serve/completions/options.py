@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from greenroom import Choice, Constraint, Gbnf, JsonSchema, Lark, Regex
+from greenroom import Choice, Constraint, Gbnf, Lark, Regex
 from greenroom.serve.completions.requests import CompletionRequest, StructuredOutputs
 from greenroom.serve.faults import FieldNames, invalid
+from greenroom.serve.options import given_options, object_constraint, schema_constraint, stop_strings_of
 from greenroom.serve.settings import ServeSettings
 
 __all__ = [
@@ -15,8 +16,6 @@ __all__ = [
     "TEXT_NAMES",
     "choices_of",
     "common_options",
-    "object_constraint",
-    "schema_constraint",
     "structured_constraint",
 ]
 
@@ -25,35 +24,23 @@ _NAMES: Mapping[str, str] = {
     "adapter": "model",
     "template_options": "chat_template_kwargs",
 }
-_SAME = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "min_tokens")
-_ALL_TOKENS = 1 << 30
-"""A penalty looks at all of the text, as OpenAI's does, not only at its end."""
+_SAME = (
+    *("max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "min_tokens"),
+    *("presence_penalty", "frequency_penalty"),
+)
 _WORDS = 2**64
 
 
 def common_options(asked: CompletionRequest, settings: ServeSettings) -> dict[str, Any]:
     """The parameters that both APIs have. What a request leaves out is up to the runtime."""
-    options: dict[str, Any] = {name: getattr(asked, name) for name in _SAME if getattr(asked, name) is not None}
-    for name in ("presence", "frequency"):
-        penalty = getattr(asked, f"{name}_penalty")
-        if penalty:
-            options |= {f"{name}_penalty": penalty, f"{name}_context_size": _ALL_TOKENS}
+    options = given_options(asked, _SAME, settings)
     if asked.seed is not None:
         options["seed"] = asked.seed % _WORDS  # any integer is a seed there
     if asked.stop is not None:
-        options["stop"] = _stops(asked.stop, settings)
+        options["stop"] = stop_strings_of(asked.stop, settings)
     if asked.logit_bias:
         options["logit_bias"] = {_token_id(token): bias for token, bias in asked.logit_bias.items()}
-    if settings.timeout is not None:
-        options["timeout"] = settings.timeout
     return options
-
-
-def _stops(given: str | list[str], settings: ServeSettings) -> tuple[str, ...]:
-    stops = (given,) if isinstance(given, str) else tuple(given)
-    if len(stops) > settings.most_stops:
-        raise invalid(f"stop has at most {settings.most_stops} strings here, got {len(stops)}", "stop")
-    return stops
 
 
 def _token_id(token: str) -> int:
@@ -70,16 +57,6 @@ def choices_of(asked: CompletionRequest, num_prompts: int, settings: ServeSettin
         of_prompts = f" for {num_prompts} prompts" if num_prompts > 1 else ""
         raise invalid(f"n must be from 1 to {most // max(1, num_prompts)} here{of_prompts}, got {wanted}", "n")
     return wanted
-
-
-def object_constraint() -> Constraint:
-    """Any JSON object."""
-    return JsonSchema({"type": "object"})
-
-
-def schema_constraint(schema: Mapping[str, Any] | str, *, strict: bool) -> Constraint:
-    """JSON that fits `schema`; unless `strict`, what of it can be enforced. Raises `InvalidConstraint`."""
-    return JsonSchema(schema, lenient=not strict)
 
 
 def structured_constraint(given: StructuredOutputs) -> Constraint | None:
