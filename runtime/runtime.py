@@ -248,6 +248,11 @@ class Runtime:
         return self._require_session().client.model
 
     @property
+    def parameters(self) -> GenerateParameters:
+        """What a request begins with that brings none. Raises `RuntimeClosed` outside of the runtime's block."""
+        return self._require_session().parameters
+
+    @property
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer."""
         return self._require_session().client.model.tokenizer

@@ -14,15 +14,15 @@ from greenroom.errors import MissingExtra
 
 if TYPE_CHECKING:
     from greenroom.serve.app import app
-    from greenroom.serve.settings import ServeSettings
+    from greenroom.serve.settings import ServeSettings, StoreBounds
 
-__all__ = ["ServeSettings", "app"]
+__all__ = ["ServeSettings", "StoreBounds", "app"]
 
 
 def __getattr__(name: str) -> object:
     """The names of `__all__`, loaded when they are asked for: transports need no Starlette."""
-    if name == "ServeSettings":
-        found: object = import_module("greenroom.serve.settings").ServeSettings
+    if name in ("ServeSettings", "StoreBounds"):
+        found: object = getattr(import_module("greenroom.serve.settings"), name)
     elif name == "app":
         found = _app()
     else:

@@ -13,8 +13,10 @@ from greenroom import Adapter, Runtime
 from greenroom.errors import InvalidParameter
 from greenroom.serve.completions.chat import chat_completions
 from greenroom.serve.faults import Fault
+from greenroom.serve.messages.routes import MESSAGE_ROUTES
 from greenroom.serve.models import Models
 from greenroom.serve.plain import health, list_models, refuse_embeddings, show_model
+from greenroom.serve.responses.routes import response_routes
 from greenroom.serve.routes import OPENAI, ApiRoute, Gateway
 from greenroom.serve.settings import ServeSettings
 
@@ -22,12 +24,13 @@ __all__ = ["ROUTES", "app"]
 
 ROUTES: tuple[ApiRoute, ...] = (
     ApiRoute("POST", "/v1/chat/completions", chat_completions),
+    *MESSAGE_ROUTES,
     ApiRoute("GET", "/v1/models", list_models),
     ApiRoute("GET", "/v1/models/{model:path}", show_model),
     ApiRoute("POST", "/v1/embeddings", refuse_embeddings),
     ApiRoute("GET", "/health", health, needs_key=False),
 )
-"""All that an app answers."""
+"""All that an app answers without a state of its own."""
 
 
 def app(
@@ -37,7 +40,7 @@ def app(
     settings: ServeSettings | None = None,
     routes: Sequence[ApiRoute] = (),
 ) -> Starlette:
-    """An ASGI app that answers OpenAI's API from `runtime`, to be mounted or to be run by a server.
+    """An ASGI app that answers OpenAI's and Anthropic's APIs from `runtime`, to be mounted or to be run by a server.
 
     It enters no runtime and leaves none: it answers 503 where its runtime is not entered. `models` are runtimes and
     adapters by the names that requests have for them; those of an adapter are `model:adapter`, which is of the runtime
@@ -48,8 +51,9 @@ def app(
     """
     if settings is not None and not isinstance(settings, ServeSettings):
         raise InvalidParameter("settings", settings, "None or a ServeSettings")
-    gateway = Gateway(settings or ServeSettings(), Models(runtime, models))
-    answered = [gateway.route(each) for each in (*ROUTES, *routes)]
+    settings = settings or ServeSettings()
+    gateway = Gateway(settings, Models(runtime, models))
+    answered = [gateway.route(each) for each in (*ROUTES, *response_routes(settings), *routes)]
     return Starlette(routes=answered, exception_handlers={HTTPException: _not_answered})
 
 

@@ -7,10 +7,27 @@ from dataclasses import dataclass, field
 from greenroom.errors import InvalidParameter
 from greenroom.values import integer, number, sequence, text
 
-__all__ = ["LOOPBACK", "ServeSettings"]
+__all__ = ["LOOPBACK", "ServeSettings", "StoreBounds"]
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 """Names of this machine that no other site can take."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreBounds:
+    """How many responses of `/v1/responses` are kept in memory, and for how many seconds since they were last used.
+
+    `most_responses` 0 keeps none. Raises `InvalidParameter`.
+    """
+
+    most_responses: int = 1000
+    most_bytes: int = 64 * 2**20
+    seconds: float = 3600.0
+
+    def __post_init__(self) -> None:
+        for name in ("most_responses", "most_bytes"):
+            integer(name, getattr(self, name), 0, None, "an integer of at least 0")
+        number("seconds", self.seconds, "a finite number of seconds above 0", lambda x: x > 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +40,7 @@ class ServeSettings:
 
     A body has at most `body_bytes`, which come within `body_seconds`. A request has at most `most_choices` texts,
     prompts times `n`, and `most_stops` stop strings. A generation ends after `timeout` seconds, its queue included;
-    None is without end.
+    None is without end. `responses` bounds what is kept for `previous_response_id`.
     """
 
     keys: tuple[str, ...] = field(default=(), repr=False)
@@ -33,6 +50,7 @@ class ServeSettings:
     most_choices: int = 16
     most_stops: int = 16
     timeout: float | None = 600.0
+    responses: StoreBounds = StoreBounds()
 
     def __post_init__(self) -> None:
         keys: object = self.keys
@@ -44,6 +62,8 @@ class ServeSettings:
                 text("hosts", host, "names of hosts, without ports")
         for name in ("body_bytes", "most_choices", "most_stops"):
             integer(name, getattr(self, name), 1, None, "an integer of at least 1")
+        if not isinstance(self.responses, StoreBounds):
+            raise InvalidParameter("responses", self.responses, "a StoreBounds")
         number("body_seconds", self.body_seconds, "a finite number of seconds above 0", lambda x: x > 0)
         if self.timeout is not None:
             number("timeout", self.timeout, "None or a finite number of seconds above 0", lambda x: x > 0)
