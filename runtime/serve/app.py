@@ -12,6 +12,7 @@ from starlette.responses import Response
 from greenroom import Adapter, Runtime
 from greenroom.errors import InvalidParameter
 from greenroom.serve.completions.chat import chat_completions
+from greenroom.serve.completions.text import text_completions
 from greenroom.serve.faults import Fault
 from greenroom.serve.messages.routes import MESSAGE_ROUTES
 from greenroom.serve.models import Models
@@ -24,6 +25,7 @@ __all__ = ["ROUTES", "app"]
 
 ROUTES: tuple[ApiRoute, ...] = (
     ApiRoute("POST", "/v1/chat/completions", chat_completions),
+    ApiRoute("POST", "/v1/completions", text_completions),
     *MESSAGE_ROUTES,
     ApiRoute("GET", "/v1/models", list_models),
     ApiRoute("GET", "/v1/models/{model:path}", show_model),

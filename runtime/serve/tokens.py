@@ -6,7 +6,7 @@ import msgspec
 
 from greenroom import Runtime, Token
 
-__all__ = ["TokenLogprob", "TopTokenLogprob", "spell", "token_logprob"]
+__all__ = ["TokenLogprob", "TopTokenLogprob", "logprob_in_json", "spell", "token_logprob"]
 
 _LEAST_LOGPROB = -9999.0
 """In place of minus infinity, which JSON cannot say."""
@@ -32,6 +32,11 @@ def spell(runtime: Runtime, token: int) -> bytes:
     return known[token] if token < len(known) else b""
 
 
+def logprob_in_json(logprob: float) -> float:
+    """`logprob`, as far as JSON can say it."""
+    return max(logprob, _LEAST_LOGPROB)
+
+
 def token_logprob(runtime: Runtime, token: Token) -> TokenLogprob:
     """As OpenAI has one."""
     top = [TopTokenLogprob(*_spelt(runtime, each.id, each.logprob)) for each in token.top_logprobs]
@@ -41,4 +46,4 @@ def token_logprob(runtime: Runtime, token: Token) -> TokenLogprob:
 
 def _spelt(runtime: Runtime, token: int, logprob: float) -> tuple[str, list[int], float]:
     own = spell(runtime, token)
-    return own.decode(errors="replace"), list(own), max(logprob, _LEAST_LOGPROB)
+    return own.decode(errors="replace"), list(own), logprob_in_json(logprob)
