@@ -69,6 +69,9 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True):
     the decoder gets with the token; without `draws` the request ends with them, and no token is recorded. `drafts` are
     guesses at what follows the prompt, `drafter` makes more of them at each step. `adapter` is the number of one that
     was opened, 0 for none.
+
+    `horizon` is how many tokens its caller expects of it, None where nobody has said. `priority`, `client` and `weight`
+    say when it gets a row: see `greenroom.actors.scheduler.waiting`.
     """
 
     request: int
@@ -92,6 +95,10 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True):
     drafts: tuple[int, ...] = ()
     drafter: Drafter | None = None
     adapter: int = 0
+    horizon: int | None = None
+    priority: int = 0
+    client: str | None = None
+    weight: float = 1.0
 
 
 class Reject(msgspec.Struct, frozen=True):

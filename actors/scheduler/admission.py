@@ -1,12 +1,12 @@
 """Who has a row, who waits for one, and whose KV goes where memory is short.
 
-Rows that outgrow what was expected of them never fail for it: the youngest row gives its KV back and is replayed.
-Paused rows go before others, and rows that are only retained for a context before those that a request uses.
+Rows that outgrow what was expected of them never fail for it: the youngest row of the lowest priority gives its KV back
+and is replayed. Paused rows go before others, and rows that are only retained for a context before those that a request
+uses.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 
 import msgspec
@@ -17,6 +17,7 @@ from greenroom.actors.scheduler.kv_budget import KvBudget
 from greenroom.actors.scheduler.overlaps import Overlaps
 from greenroom.actors.scheduler.request import Request, RequestState
 from greenroom.actors.scheduler.retained_rows import RetainedRows, Sharing
+from greenroom.actors.scheduler.waiting import Waiting
 from greenroom.backends.protocol import (
     Close,
     Edit,
@@ -59,8 +60,8 @@ class Admission:
     def __init__(self, model: ModelInfo, limits: Limits) -> None:
         self._model = model
         self._limits = limits
-        self.waiting: deque[Request] = deque()
-        """Not admitted yet, or to be replayed: those stand in front."""
+        self.waiting = Waiting()
+        """Not admitted yet, or to be replayed."""
         self.by_row: dict[int, Request] = {}
         self._sharing = Sharing()
         self._overlaps = Overlaps()
@@ -81,20 +82,21 @@ class Admission:
         return f"<Admission rows={len(self.by_row)} waiting={len(self.waiting)} {self._retained!r}>"
 
     def enqueue(self, message: Submit) -> Request:
-        """Put a new request into the queue, behind those asked for before it, and those that are run again."""
+        """Put a new request into the queue: see `waiting`."""
         limit = self._limits.row_tokens(self._model, message.kv)
-        request = Request(message, limit=limit)
-        place = len(self.waiting)
-        while place and self.waiting[place - 1].id > request.id and self.waiting[place - 1].timing.first_chunk is None:
-            place -= 1
-        self.waiting.insert(place, request)
+        request = Request(message, self.waiting.shares.join(message.client), limit=limit)
+        self.waiting.add(request, typical=self._typical(message.client))
         return request
+
+    def _typical(self, client: str | None) -> int:
+        return self.expectation.total(client, 0) or _SOON
 
     def remove(self, request: Request, edits: list[Edit]) -> None:
         """Close the row of a request that is over and in no pass, or retain it for its context."""
         self._overlaps.forget(request)
+        self.waiting.shares.leave(request.account)
         if request.is_whole:
-            self.expectation.record(None, request.num_generated)
+            self.expectation.record(request.submit.client, request.num_generated)
         if request.row is not None:
             nbytes, found = self._held_bytes(request), self._retained.retain(request, request.row)
             self.budget.end_row(nbytes if any(isinstance(edit, Close) for edit in found) else 0)
@@ -134,7 +136,10 @@ class Admission:
         self.budget.record(result)
         self._sharing.update(result)
         for row, num_tokens in result.reused:
-            self.by_row[row].begin_row(num_tokens)
+            request = self.by_row[row]
+            request.begin_row(num_tokens)
+            if request.timing.first_chunk is None:
+                self.waiting.refund(request, num_tokens)
 
     def lose_row(self, row: int) -> Request | None:
         """The backend has no such row, though it was asked for one: whose it should have been."""
@@ -146,7 +151,7 @@ class Admission:
 
     def clear(self) -> None:
         """Forget everybody: the engine is dying."""
-        self.waiting.clear()
+        self.waiting = Waiting()
         self.by_row.clear()
         self._overlaps.clear()
 
@@ -189,9 +194,11 @@ class Admission:
 
     def _expected_bytes(self, request: Request) -> int:
         """The same in the end, as far as can be told: who writes more than is expected is covered by replay."""
-        total = self.expectation.total(None, request.num_generated)
-        output = UNKNOWN if total is None else total - request.submit.num_generated_before
-        return self._bytes_of(request, request.expected_length(output))
+        horizon = request.horizon
+        if horizon is None or horizon <= request.num_recorded:  # it was wrong, and says nothing any more
+            total = self.expectation.total(request.submit.client, request.num_generated)
+            horizon = UNKNOWN if total is None else total - request.submit.num_generated_before
+        return self._bytes_of(request, request.expected_length(horizon))
 
     def _shrink(self, edits: list[Edit]) -> None:
         """Give memory back where what is held has outgrown the budget; at least one row goes on."""
@@ -213,7 +220,8 @@ class Admission:
             excess -= self._close_retained(self._retained.nbytes - excess, edits)
         if not rows or (excess <= 0 and not any(request.progress.is_yielding for request in rows)):
             return
-        # 4. Then paused rows, then the youngest, each once no pass holds it. Who was chosen and is not needed goes on.
+        # 4. Then paused rows, then the youngest of the lowest priority, each once no pass holds it. Who was chosen and
+        # is not needed goes on.
         *others, oldest = sorted(rows, key=_eviction_order, reverse=True)
         oldest.progress.is_yielding = False
         for victim in others:
@@ -242,12 +250,12 @@ class Admission:
         budget.reserved_bytes = self._sharing.nbytes + sum(self._expected_bytes(r) for r in rows)
         budget.placed_bytes = self._sharing.nbytes + sum(self._held_bytes(r) for r in rows)
         num_passed_over = 0
-        for request in tuple(self.waiting) if num_free > 0 else ():
-            if num_free == 0 or num_passed_over == _MOST_PASSED_OVER:
+        while num_free > 0 and num_passed_over < _MOST_PASSED_OVER:
+            request = self.waiting.first()
+            if request is None:
                 break
-            if not request.is_due:
-                continue
             if self._model.reuses_prefixes and self._overlaps.is_being_run(request, rows):
+                self.waiting.set_aside(request)
                 num_passed_over += 1
                 continue
             if not self._make_adapter_room(request.submit.adapter, edits):
@@ -260,11 +268,12 @@ class Admission:
                 budget.is_blocked = True
                 break
             if not self._try_open(request, edits):
+                self.waiting.set_aside(request)
                 continue
-            self.waiting.remove(request)
             admitted.append(request)
             num_free -= 1
             budget.open_row(need, own)
+        self.waiting.put_back()
         return admitted
 
     def _make_room(self, request: Request, need: int, own: int, edits: list[Edit]) -> None:
@@ -335,6 +344,9 @@ class Admission:
         self.by_row[request.row] = request
         self._overlaps.forget(request)
         request.move(RequestState.PREFILL)
+        if request.timing.first_chunk is None:
+            request.account.charge(request.num_uncomputed, submit.weight)
+        self.waiting.take(request)
 
     def _evict(self, request: Request, edits: list[Edit], *, to_front: bool = True) -> None:
         if request.row is None:
@@ -345,12 +357,9 @@ class Admission:
         del self.by_row[request.row]
         request.forget_row()
         request.move(RequestState.WAITING)
-        if to_front:
-            self.waiting.appendleft(request)
-        else:
-            self.waiting.append(request)
+        self.waiting.add_again(request, first=to_front)
 
 
-def _eviction_order(request: Request) -> tuple[bool, int]:
-    """Paused rows go before others, then the youngest: the last in this order is the first to go."""
-    return (request.state is RequestState.PAUSED, request.id)
+def _eviction_order(request: Request) -> tuple[bool, int, int]:
+    """Paused rows go before others, then the lowest priority, then the youngest: the last in this order is first."""
+    return (request.state is RequestState.PAUSED, -request.submit.priority, request.id)

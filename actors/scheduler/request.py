@@ -18,6 +18,7 @@ from enum import Enum
 
 from greenroom.actors.drafter import Drafter
 from greenroom.actors.messages import Submit
+from greenroom.actors.scheduler.shares import Account
 from greenroom.constraints.state import ConstraintState
 from greenroom.events import Finish, Info, StopDetail
 
@@ -256,13 +257,17 @@ class Request:
     """Mutable, touched by the engine thread alone."""
 
     __slots__ = (
+        "account",
         "constraint",
         "drafts",
         "end",
+        "horizon",
         "id",
         "limit",
         "output",
         "progress",
+        "queued",
+        "rank",
         "row",
         "state",
         "submit",
@@ -270,11 +275,18 @@ class Request:
         "tokens",
     )
 
-    def __init__(self, submit: Submit, *, limit: int) -> None:
-        """`limit`: the most tokens, prompt and output, that its row may hold."""
+    def __init__(self, submit: Submit, account: Account, *, limit: int) -> None:
+        """`account`: its client's. `limit`: the most tokens, prompt and output, that its row may hold."""
         self.submit = submit
         self.id = submit.request
+        self.account = account
         self.limit = limit
+        self.queued = submit.submitted
+        """Since when it waits, in monotonic seconds."""
+        self.rank: float | None = None
+        """Its place among those of its priority and its client; None before all others: see `waiting`."""
+        self.horizon = submit.horizon
+        """Tokens that are expected of it in all; None where nobody has said."""
         self.state = RequestState.WAITING
         self.row: int | None = None
         self.tokens: list[int] = list(submit.prompt)
@@ -365,6 +377,11 @@ class Request:
         """Which length it is that ended it."""
         max_tokens = self.submit.max_tokens
         return "max_tokens" if max_tokens is not None and self.output.num_tokens >= max_tokens else "context"
+
+    @property
+    def num_recorded(self) -> int:
+        """How many tokens it has recorded itself."""
+        return len(self.tokens) - len(self.submit.prompt)
 
     @property
     def num_generated(self) -> int:

@@ -8,9 +8,9 @@ The policy, in the order in which `plan` and `build_batch` apply it:
 1. What ended and is in no pass in flight is closed and settled.
 2. Rows whose consumer lags 256 tokens behind are paused and give up their place; those that were read again resume,
    oldest first, before anybody new is admitted.
-3. Requests are admitted in the order of arrival while a row is free and the KV that is held, and that they are expected
-   to need (`expectation`), fits the budget. Under pressure kept prefixes go first, then slack (`kv_budget`), then the
-   KV of paused rows (the youngest first), which are run again from their tokens later.
+3. Requests are admitted in the order of `waiting`, while a row is free and the KV that is held, and that they are
+   expected to need (`expectation`), fits the budget. Under pressure kept prefixes go first, then slack (`kv_budget`),
+   then the KV of paused rows (the youngest of the lowest priority first), which are run again from their tokens later.
 4. Every decoding row gets one token. Prompts share what they may cost beside, so that the step takes its time.
 
 Points 2 and 3 are in `admission`, point 4 is in `batch`, `step_budget` and `prefill_budget`; what a step's tokens mean
@@ -157,12 +157,14 @@ class Scheduler:
         request = self._requests.get(message.request)
         if request is not None:
             request.output.num_undelivered -= message.tokens
+            self._admission.waiting.look_again(request)
 
     def count_awaiting(self, message: Awaited) -> None:
         """Count who awaits the end."""
         request = self._requests.get(message.request)
         if request is not None:
             request.output.num_awaiting += 1 if message.on else -1
+            self._admission.waiting.look_again(request)
         else:
             self._arrivals.count_awaiting(message)
 
@@ -407,8 +409,9 @@ class Scheduler:
     def _deliver(self, request: Request, events: list[Payload], end: Finish | None) -> list[Delivery]:
         """Count what tokens gave to the consumer, and end the request if they ended it."""
         output = request.output
-        self._totals.generated_tokens += output.num_tokens - output.num_counted
-        output.num_counted = output.num_tokens
+        count, output.num_counted = output.num_tokens - output.num_counted, output.num_tokens
+        self._totals.generated_tokens += count
+        request.account.charge(count, request.submit.weight)
         if end is not None:
             self._finish(request, end)
         if not events:

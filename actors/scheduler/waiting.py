@@ -1,0 +1,255 @@
+"""The queue: in which order those who wait get a row.
+
+1. Who had a row and lost it is first, whatever its priority, the oldest before others: none of those who wait takes the
+   place of one that ran. It rests where its reader is behind, until that has caught up. (A paused one whose
+   KV went to somebody who waits goes back to where it waited.)
+2. Then the highest priority. A lower one is first where it has waited `LEVEL_SECONDS` longer for each level between:
+   so whoever waits is passed only by requests that came in that time after it.
+3. Of one priority, the client that has had the least: see `shares`.
+4. Of one client, who came first. Where a `horizon` is known, a request counts as come `TOKEN_SECONDS` earlier for each
+   token that it is shorter than what outputs typically are, and later for each that it is longer.
+
+Moments are those that requests bring. Adding, taking and looking cost a bisection, whatever waits.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+from heapq import heappop, heappush, heapreplace
+from math import inf
+
+from greenroom.actors.scheduler.request import Request, RequestState
+from greenroom.actors.scheduler.shares import Account, Shares
+
+__all__ = ["LEVEL_SECONDS", "TOKEN_SECONDS", "Waiting"]
+
+LEVEL_SECONDS = 300.0
+"""What a level of priority is worth, in seconds of waiting."""
+TOKEN_SECONDS = 0.05
+"""What a token of an output that is shorter is worth."""
+
+
+class Waiting:
+    """Requests that have no row."""
+
+    def __init__(self) -> None:
+        self._first = _Ordered()
+        """Those that had a row."""
+        self._resting: dict[int, Request] = {}
+        """Those that had one, and whose reader is behind."""
+        self._levels: dict[int, _Level] = {}
+        self._aside: list[Request] = []
+        self.shares = Shares()
+
+    def __repr__(self) -> str:
+        return f"<Waiting first={len(self._first)} resting={len(self._resting)} levels={sorted(self._levels)}>"
+
+    def __len__(self) -> int:
+        levels = self._levels.values()
+        return len(self._first) + len(self._resting) + len(self._aside) + sum(len(level) for level in levels)
+
+    def __iter__(self) -> Iterator[Request]:
+        """All of them, in no order that means anything."""
+        yield from self._first
+        yield from self._resting.values()
+        yield from self._aside
+        for level in self._levels.values():
+            yield from level
+
+    def add(self, request: Request, *, typical: int) -> None:
+        """Put a request at its place. `typical`: what outputs come to, in tokens, for one whose horizon is known."""
+        horizon = request.horizon
+        request.rank = request.queued if horizon is None else request.queued + (horizon - typical) * TOKEN_SECONDS
+        self._begin(request)
+
+    def add_again(self, request: Request, *, first: bool) -> None:
+        """Put one that lost its row where it was, or before all others; or let it rest."""
+        if first:
+            request.rank = None
+        if request.is_due:
+            self._begin(request)
+        else:
+            self._resting[request.id] = request
+
+    def look_again(self, request: Request) -> None:
+        """Put one that rests at its place, where its reader has caught up; let it rest where nobody reads."""
+        if request.state is not RequestState.WAITING:
+            return
+        is_resting = request.id in self._resting
+        if is_resting and request.is_due:
+            self._begin(self._resting.pop(request.id))
+        elif not is_resting and not request.is_due:
+            self.remove(request)
+            self._resting[request.id] = request
+
+    def remove(self, request: Request) -> None:
+        """It waits no longer: it has a row, or is over."""
+        if self._resting.pop(request.id, None) is not None:
+            return
+        if request in self._aside:
+            self._aside.remove(request)
+        else:
+            self._displace(request)
+        if request.rank is not None:
+            request.account.num_waiting -= 1
+
+    def _begin(self, request: Request) -> None:
+        if request.rank is not None:
+            self.shares.wait(request.account)
+        self._place(request)
+
+    def _place(self, request: Request) -> None:
+        rank, priority = request.rank, request.submit.priority
+        if rank is None:
+            self._first.add(-priority, request)
+            return
+        level = self._levels.get(priority)
+        if level is None:
+            level = self._levels[priority] = _Level(priority)
+        level.add(request, rank)
+
+    def _displace(self, request: Request) -> None:
+        rank, priority = request.rank, request.submit.priority
+        if rank is None:
+            self._first.remove(-priority, request)
+            return
+        level = self._levels[priority]
+        level.remove(request, rank)
+        if not len(level):
+            del self._levels[priority]
+
+    def first(self) -> Request | None:
+        """Who is to get a row; None where nobody waits who could use one."""
+        if len(self._first):
+            return self._first.first()
+        if not self._levels:
+            return None
+        highest = self._levels[max(self._levels)]
+        chosen = highest.choose()
+        latest = chosen.queued
+        if len(self._levels) > 1:
+            best = _standing(highest.priority, latest)
+            for priority, level in self._levels.items():
+                oldest = level.oldest()
+                if priority < highest.priority and _standing(priority, oldest.queued) > best:
+                    best, chosen = _standing(priority, oldest.queued), oldest
+        return chosen
+
+    def take(self, request: Request) -> None:
+        """It has a row; its client is served."""
+        self.remove(request)
+        self.shares.serve(request.account)
+
+    def set_aside(self, request: Request) -> None:
+        """Look past it until `put_back`."""
+        self._displace(request)
+        self._aside.append(request)
+
+    def put_back(self) -> None:
+        """Put those that were set aside at their places."""
+        aside, self._aside = self._aside, []
+        for request in aside:
+            self._place(request)
+
+    def refund(self, request: Request, tokens: int) -> None:
+        """Take back what a client was charged for tokens that did not have to be run."""
+        request.account.charge(-tokens, request.submit.weight)
+        for level in self._levels.values():
+            level.move_up(request.account)
+
+
+class _Level:
+    """Those of one priority."""
+
+    def __init__(self, priority: int) -> None:
+        self.priority = priority
+        self._by_age = _Ordered()
+        self._lanes: dict[Account, _Ordered] = {}
+        """By client."""
+        self._heap: list[tuple[float, int, Account]] = []
+        """Accounts by what they had spent when they were last looked at: since then it may have become more."""
+        self._listed: dict[Account, float] = {}
+        """By that: what else is in the heap is left over."""
+
+    def __len__(self) -> int:
+        return len(self._by_age)
+
+    def __iter__(self) -> Iterator[Request]:
+        return iter(self._by_age)
+
+    def add(self, request: Request, rank: float) -> None:
+        """Put a request into its client's lane."""
+        account = request.account
+        lane = self._lanes.get(account)
+        if lane is None:
+            lane = self._lanes[account] = _Ordered()
+            self.move_up(account)
+        lane.add(rank, request)
+        self._by_age.add(request.queued, request)
+
+    def remove(self, request: Request, rank: float) -> None:
+        """Take it out."""
+        lane = self._lanes[request.account]
+        lane.remove(rank, request)
+        self._by_age.remove(request.queued, request)
+        if not len(lane):
+            del self._lanes[request.account]
+
+    def move_up(self, account: Account) -> None:
+        """List an account that is not listed, or has spent less than it is listed with."""
+        if account in self._lanes and account.spent < self._listed.get(account, inf):
+            self._listed[account] = account.spent
+            heappush(self._heap, (account.spent, account.number, account))
+
+    def choose(self) -> Request:
+        """The first of the client that has had the least."""
+        heap, listed = self._heap, self._listed
+        while True:
+            spent, number, account = heap[0]
+            if listed.get(account) != spent:
+                heappop(heap)
+            elif account not in self._lanes:
+                heappop(heap)
+                del listed[account]
+            elif account.spent > spent:
+                listed[account] = account.spent
+                heapreplace(heap, (account.spent, number, account))
+            else:
+                return self._lanes[account].first()
+
+    def oldest(self) -> Request:
+        """Who has waited longest."""
+        return self._by_age.first()
+
+
+class _Ordered:
+    """Requests by a number, and by their own where that is equal."""
+
+    __slots__ = ("_entries",)
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[float, int, Request]] = []
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Request]:
+        return (request for _, _, request in self._entries)
+
+    def add(self, rank: float, request: Request) -> None:
+        """Put a request at its place."""
+        insort(self._entries, (rank, request.id, request))
+
+    def remove(self, rank: float, request: Request) -> None:
+        """Take it out, from where it was put by `rank`."""
+        del self._entries[bisect_left(self._entries, (rank, request.id))]
+
+    def first(self) -> Request:
+        """The one with the lowest number."""
+        return self._entries[0][2]
+
+
+def _standing(priority: int, queued: float) -> float:
+    """What is compared between levels: neither of two that wait overtakes the other as time goes by."""
+    return priority * LEVEL_SECONDS - queued
