@@ -85,11 +85,8 @@ class Admission:
         """Put a new request into the queue: see `waiting`."""
         limit = self._limits.row_tokens(self._model, message.kv)
         request = Request(message, self.waiting.shares.join(message.client), limit=limit)
-        self.waiting.add(request, typical=self._typical(message.client))
+        self.waiting.add(request)
         return request
-
-    def _typical(self, client: str | None) -> int:
-        return self.expectation.total(client, 0) or _SOON
 
     def remove(self, request: Request, edits: list[Edit]) -> None:
         """Close the row of a request that is over and in no pass, or retain it for its context."""
@@ -121,13 +118,13 @@ class Admission:
             self.budget.end_row(0)
         return edits
 
-    def arrange(self, edits: list[Edit]) -> list[Request]:
-        """Pause, resume, evict and admit; returns who has a row now and had none."""
+    def arrange(self, edits: list[Edit], now: float) -> list[Request]:
+        """Pause, resume, evict and admit at `now`, in monotonic seconds; returns who has a row now and had none."""
         self._rewind(edits)
         self._run_again(edits)
         self._pause_and_resume()
         self._shrink(edits)
-        admitted = self._admit(edits) if self.waiting or edits else []
+        admitted = self._admit(edits, now) if self.waiting or edits else []
         self.budget.adjust(edits)
         return admitted
 
@@ -242,7 +239,7 @@ class Admission:
             self.budget.end_row(given)
         return given
 
-    def _admit(self, edits: list[Edit]) -> list[Request]:
+    def _admit(self, edits: list[Edit], now: float) -> list[Request]:
         """Give rows to those who wait, in their order, while rows are free and what they need fits the budget."""
         admitted: list[Request] = []
         budget, num_free = self.budget, self._num_free()
@@ -251,7 +248,7 @@ class Admission:
         budget.placed_bytes = self._sharing.nbytes + sum(self._held_bytes(r) for r in rows)
         num_passed_over = 0
         while num_free > 0 and num_passed_over < _MOST_PASSED_OVER:
-            request = self.waiting.first()
+            request = self.waiting.first(now)
             if request is None:
                 break
             if self._model.reuses_prefixes and self._overlaps.is_being_run(request, rows):

@@ -263,11 +263,11 @@ class Request:
         "end",
         "horizon",
         "id",
+        "is_first",
         "limit",
         "output",
         "progress",
         "queued",
-        "rank",
         "row",
         "state",
         "submit",
@@ -283,8 +283,8 @@ class Request:
         self.limit = limit
         self.queued = submit.submitted
         """Since when it waits, in monotonic seconds."""
-        self.rank: float | None = None
-        """Its place among those of its priority and its client; None before all others: see `waiting`."""
+        self.is_first = False
+        """It has lost a row, and waits before all others: see `waiting`."""
         self.horizon = submit.horizon
         """Tokens that are expected of it in all; None where nobody has said."""
         self.state = RequestState.WAITING

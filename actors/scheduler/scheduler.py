@@ -207,7 +207,7 @@ class Scheduler:
         drops, self._drops = self._drops, []
         edits += drops
         # 2. Give the rows to those who are to run.
-        admitted = self._admission.arrange(edits)
+        admitted = self._admission.arrange(edits, now)
         faults, self._admission.faults = self._admission.faults, []
         for request, fault in faults:
             self._break(request, fault)

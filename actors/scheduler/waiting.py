@@ -6,10 +6,10 @@
 2. Then the highest priority. A lower one is first where it has waited `LEVEL_SECONDS` longer for each level between:
    so whoever waits is passed only by requests that came in that time after it.
 3. Of one priority, the client that has had the least: see `shares`.
-4. Of one client, who came first. Where a `horizon` is known, a request counts as come `TOKEN_SECONDS` earlier for each
-   token that it is shorter than what outputs typically are, and later for each that it is longer.
+4. Of one client, who came first. Where that is one whose horizon is known, the shortest such takes its turn, prompt and
+   output together; but for who has waited `PATIENCE_SECONDS`, which is passed no more.
 
-Moments are those that requests bring. Adding, taking and looking cost a bisection, whatever waits.
+Moments are passed in. Adding, taking and looking cost a bisection, whatever waits.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from math import inf
 from greenroom.actors.scheduler.request import Request, RequestState
 from greenroom.actors.scheduler.shares import Account, Shares
 
-__all__ = ["LEVEL_SECONDS", "TOKEN_SECONDS", "Waiting"]
+__all__ = ["LEVEL_SECONDS", "PATIENCE_SECONDS", "Waiting"]
 
 LEVEL_SECONDS = 300.0
 """What a level of priority is worth, in seconds of waiting."""
-TOKEN_SECONDS = 0.05
-"""What a token of an output that is shorter is worth."""
+PATIENCE_SECONDS = 25.0
+"""How long one that is longer is passed by shorter ones. With much more, the longest would wait for twice as long."""
 
 
 class Waiting:
@@ -57,16 +57,13 @@ class Waiting:
         for level in self._levels.values():
             yield from level
 
-    def add(self, request: Request, *, typical: int) -> None:
-        """Put a request at its place. `typical`: what outputs come to, in tokens, for one whose horizon is known."""
-        horizon = request.horizon
-        request.rank = request.queued if horizon is None else request.queued + (horizon - typical) * TOKEN_SECONDS
+    def add(self, request: Request) -> None:
+        """Put a new request at its place."""
         self._begin(request)
 
     def add_again(self, request: Request, *, first: bool) -> None:
         """Put one that lost its row where it was, or before all others; or let it rest."""
-        if first:
-            request.rank = None
+        request.is_first = request.is_first or first
         if request.is_due:
             self._begin(request)
         else:
@@ -91,45 +88,44 @@ class Waiting:
             self._aside.remove(request)
         else:
             self._displace(request)
-        if request.rank is not None:
+        if not request.is_first:
             request.account.num_waiting -= 1
 
     def _begin(self, request: Request) -> None:
-        if request.rank is not None:
+        if not request.is_first:
             self.shares.wait(request.account)
         self._place(request)
 
     def _place(self, request: Request) -> None:
-        rank, priority = request.rank, request.submit.priority
-        if rank is None:
+        priority = request.submit.priority
+        if request.is_first:
             self._first.add(-priority, request)
             return
         level = self._levels.get(priority)
         if level is None:
             level = self._levels[priority] = _Level(priority)
-        level.add(request, rank)
+        level.add(request)
 
     def _displace(self, request: Request) -> None:
-        rank, priority = request.rank, request.submit.priority
-        if rank is None:
+        priority = request.submit.priority
+        if request.is_first:
             self._first.remove(-priority, request)
             return
         level = self._levels[priority]
-        level.remove(request, rank)
+        level.remove(request)
         if not len(level):
             del self._levels[priority]
 
-    def first(self) -> Request | None:
-        """Who is to get a row; None where nobody waits who could use one."""
+    def first(self, now: float) -> Request | None:
+        """Who is to get a row at `now`, in monotonic seconds; None where nobody waits who could use one."""
         if len(self._first):
             return self._first.first()
         if not self._levels:
             return None
         highest = self._levels[max(self._levels)]
-        chosen = highest.choose()
-        latest = chosen.queued
+        chosen = highest.choose(now)
         if len(self._levels) > 1:
-            best = _standing(highest.priority, latest)
+            best = _standing(highest.priority, chosen.queued)
             for priority, level in self._levels.items():
                 oldest = level.oldest()
                 if priority < highest.priority and _standing(priority, oldest.queued) > best:
@@ -165,7 +161,7 @@ class _Level:
     def __init__(self, priority: int) -> None:
         self.priority = priority
         self._by_age = _Ordered()
-        self._lanes: dict[Account, _Ordered] = {}
+        self._lanes: dict[Account, _Lane] = {}
         """By client."""
         self._heap: list[tuple[float, int, Account]] = []
         """Accounts by what they had spent when they were last looked at: since then it may have become more."""
@@ -178,20 +174,20 @@ class _Level:
     def __iter__(self) -> Iterator[Request]:
         return iter(self._by_age)
 
-    def add(self, request: Request, rank: float) -> None:
+    def add(self, request: Request) -> None:
         """Put a request into its client's lane."""
         account = request.account
         lane = self._lanes.get(account)
         if lane is None:
-            lane = self._lanes[account] = _Ordered()
+            lane = self._lanes[account] = _Lane()
             self.move_up(account)
-        lane.add(rank, request)
+        lane.add(request)
         self._by_age.add(request.queued, request)
 
-    def remove(self, request: Request, rank: float) -> None:
+    def remove(self, request: Request) -> None:
         """Take it out."""
         lane = self._lanes[request.account]
-        lane.remove(rank, request)
+        lane.remove(request)
         self._by_age.remove(request.queued, request)
         if not len(lane):
             del self._lanes[request.account]
@@ -202,7 +198,7 @@ class _Level:
             self._listed[account] = account.spent
             heappush(self._heap, (account.spent, account.number, account))
 
-    def choose(self) -> Request:
+    def choose(self, now: float) -> Request:
         """The first of the client that has had the least."""
         heap, listed = self._heap, self._listed
         while True:
@@ -216,11 +212,44 @@ class _Level:
                 listed[account] = account.spent
                 heapreplace(heap, (account.spent, number, account))
             else:
-                return self._lanes[account].first()
+                return self._lanes[account].choose(now)
 
     def oldest(self) -> Request:
         """Who has waited longest."""
         return self._by_age.first()
+
+
+class _Lane:
+    """Those of one priority and one client."""
+
+    __slots__ = ("_by_age", "_by_size")
+
+    def __init__(self) -> None:
+        self._by_age = _Ordered()
+        self._by_size = _Ordered()
+        """Those whose horizon is known."""
+
+    def __len__(self) -> int:
+        return len(self._by_age)
+
+    def add(self, request: Request) -> None:
+        """Put a request at its place."""
+        self._by_age.add(request.queued, request)
+        if request.horizon is not None:
+            self._by_size.add(_size(request, request.horizon), request)
+
+    def remove(self, request: Request) -> None:
+        """Take it out."""
+        self._by_age.remove(request.queued, request)
+        if request.horizon is not None:
+            self._by_size.remove(_size(request, request.horizon), request)
+
+    def choose(self, now: float) -> Request:
+        """Whose turn it is: the oldest's, or the shortest's in place of that."""
+        oldest = self._by_age.first()
+        if oldest.horizon is None or now - oldest.queued > PATIENCE_SECONDS:
+            return oldest
+        return self._by_size.first()
 
 
 class _Ordered:
@@ -248,6 +277,11 @@ class _Ordered:
     def first(self) -> Request:
         """The one with the lowest number."""
         return self._entries[0][2]
+
+
+def _size(request: Request, horizon: int) -> int:
+    """Tokens that its row will come to."""
+    return len(request.submit.prompt) + horizon
 
 
 def _standing(priority: int, queued: float) -> float:
