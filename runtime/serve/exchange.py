@@ -138,7 +138,8 @@ class HttpExchange:
 
     async def _start(self, status: int, headers: Sequence[Header]) -> None:
         self.is_begun = True
-        named = [*headers, (b"x-request-id", self.id.encode())]
+        own = [(name, self.id.encode()) for name in (b"x-request-id", b"request-id")]  # OpenAI's name, and Anthropic's
+        named = [*headers, *own]
         await self._send({"type": "http.response.start", "status": status, "headers": named})
 
     async def _write(self, body: bytes, *, more: bool = True) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import msgspec
 
+from greenroom.serve.bodies import header
 from greenroom.serve.exchange import HttpExchange
 from greenroom.serve.faults import invalid
+from greenroom.serve.messages.answers import MessagesModel, MessagesModels
 from greenroom.serve.models import ServedModel
 
 __all__ = ["health", "list_models", "refuse_embeddings", "show_model"]
@@ -30,18 +34,35 @@ class ModelList(msgspec.Struct, frozen=True):
 
 async def list_models(exchange: HttpExchange) -> None:
     """`GET /v1/models`."""
-    cards = [_card(exchange, each) for each in exchange.models]
-    await exchange.send_json(msgspec.json.encode(ModelList(cards)))
+    told: ModelList | MessagesModels
+    if _is_anthropic_s(exchange):
+        models = [_message_model(exchange, each) for each in exchange.models]
+        told = MessagesModels(data=models, first_id=models[0].id, last_id=models[-1].id)
+    else:
+        told = ModelList([_card(exchange, each) for each in exchange.models])
+    await exchange.send_json(msgspec.json.encode(told))
 
 
 async def show_model(exchange: HttpExchange) -> None:
     """`GET /v1/models/{model}`."""
     found = exchange.models.find(exchange.path["model"])
-    await exchange.send_json(msgspec.json.encode(_card(exchange, found)))
+    make = _message_model if _is_anthropic_s(exchange) else _card
+    await exchange.send_json(msgspec.json.encode(make(exchange, found)))
 
 
 def _card(exchange: HttpExchange, each: ServedModel) -> ModelCard:
     return ModelCard(each.name, exchange.models.created, each.runtime.model.context_length)
+
+
+def _message_model(exchange: HttpExchange, each: ServedModel) -> MessagesModel:
+    moment = datetime.fromtimestamp(exchange.models.created, UTC).isoformat()
+    length = each.runtime.model.context_length
+    return MessagesModel(id=each.name, display_name=each.name, created_at=moment, max_input_tokens=length)
+
+
+def _is_anthropic_s(exchange: HttpExchange) -> bool:
+    """Both APIs list models on one path; Anthropic's requests have a version."""
+    return header(exchange.scope, b"anthropic-version") is not None
 
 
 async def refuse_embeddings(exchange: HttpExchange) -> None:  # noqa: ARG001 - whatever it asks

@@ -143,6 +143,16 @@ async def test_why_a_message_ended(reply: Any, fields: Any, reason: str, sequenc
     assert (found.value["stop_reason"], found.value["stop_sequence"]) == (reason, sequence)
 
 
+async def test_models_are_listed_in_the_client_s_form() -> None:
+    """By its header; requests have ids that it finds."""
+    async with served(Scripted("Yes.")) as (api, _):
+        client = anthropic_client(api)
+        listed = [model async for model in await client.models.list()]
+        assert [(model.id, model.type, model.max_input_tokens) for model in listed] == [("scripted", "model", 4096)]
+        assert (await client.models.retrieve("scripted")) == listed[0]
+        assert (await client.messages.create(**message()))._request_id
+
+
 async def test_tokens_are_counted_as_they_are_used() -> None:
     """`count_tokens` of the same prompt, tools and all."""
     async with served(Scripted("Yes.")) as (api, _):

@@ -7,7 +7,7 @@ from typing import Any
 
 from greenroom import Constraint, Runtime
 from greenroom.serve.completions.options import structured_constraint
-from greenroom.serve.completions.requests import ChatMessage, ChatRequest, ContentPart, ResponseFormat, ToolSpec
+from greenroom.serve.completions.requests import ChatMessage, ChatRequest, ResponseFormat, ToolSpec
 from greenroom.serve.faults import invalid
 from greenroom.serve.options import (
     ToolWish,
@@ -17,6 +17,7 @@ from greenroom.serve.options import (
     schema_constraint,
     tool_options,
 )
+from greenroom.serve.parts import joined_text
 
 __all__ = ["conversation_options", "messages_of"]
 
@@ -48,7 +49,7 @@ def _message(given: ChatMessage, where: str) -> dict[str, Any]:
         if getattr(given, name) is not None:
             raise invalid(f"{name} of a message is not supported here", f"{where}.{name}", code="unsupported_value")
     message: dict[str, Any] = {"role": "system" if given.role == "developer" else given.role}
-    message["content"] = given.content if not isinstance(given.content, list) else _joined(given.content, where)
+    message["content"] = None if given.content is None else joined_text(given.content, f"{where}.content")
     if given.content is None and given.refusal is not None:
         message["content"] = given.refusal
     for name in _MESSAGE_FIELDS:
@@ -61,17 +62,6 @@ def _message(given: ChatMessage, where: str) -> dict[str, Any]:
             for call in given.tool_calls
         ]
     return message
-
-
-def _joined(parts: Sequence[ContentPart], where: str) -> str:
-    texts = []
-    for place, part in enumerate(parts):
-        text = {"text": part.text, "refusal": part.refusal}.get(part.type)
-        if text is None:
-            message = f"a part of the type {part.type[:80]!r} cannot be given to this model, which reads text"
-            raise invalid(message, f"{where}.content[{place}]", code="unsupported_value")
-        texts.append(text)
-    return "".join(texts)
 
 
 def conversation_options(asked: ChatRequest, runtime: Runtime) -> dict[str, Any]:

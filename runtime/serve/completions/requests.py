@@ -7,12 +7,13 @@ from typing import Any, Literal
 
 import msgspec
 
+from greenroom.serve.parts import ContentPart
+
 __all__ = [
     "IGNORED",
     "ChatMessage",
     "ChatRequest",
     "CompletionRequest",
-    "ContentPart",
     "ResponseFormat",
     "StructuredOutputs",
     "TextRequest",
@@ -70,14 +71,6 @@ class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
     repetition_penalty: float | None = None
     min_tokens: int | None = None
     structured_outputs: StructuredOutputs | None = None
-
-
-class ContentPart(msgspec.Struct, frozen=True):
-    """A part of a message's content. Parts of other types are known by their type, and refused by it."""
-
-    type: str
-    text: str | None = None
-    refusal: str | None = None
 
 
 class CalledFunction(msgspec.Struct, frozen=True):

@@ -21,6 +21,8 @@ __all__ = [
     "MessageUsage",
     "MessagesError",
     "MessagesFault",
+    "MessagesModel",
+    "MessagesModels",
     "MessagesPing",
     "SignatureDelta",
     "StopReasonName",
@@ -93,6 +95,25 @@ class TokenCount(msgspec.Struct, frozen=True):
     """What `count_tokens` answers."""
 
     input_tokens: int
+
+
+class MessagesModel(msgspec.Struct, frozen=True, tag_field="type", tag="model", kw_only=True):
+    """A model as Anthropic lists one; `max_input_tokens` are the tokens of a row."""
+
+    id: str
+    display_name: str
+    created_at: str
+    max_input_tokens: int | None
+    lifecycle: Literal["active"] = "active"
+
+
+class MessagesModels(msgspec.Struct, frozen=True, kw_only=True):
+    """All models, on one page."""
+
+    data: list[MessagesModel]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool = False
 
 
 # The events of a stream.

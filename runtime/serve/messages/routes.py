@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
 from greenroom.events import Event, Info
 from greenroom.serve.exchange import HttpExchange
 from greenroom.serve.faults import Fault
-from greenroom.serve.messages.answers import MessageEvent, MessagesPing, TokenCount
+from greenroom.serve.messages.answers import MessagesPing, TokenCount
 from greenroom.serve.messages.asking import NAMES, count_prompt, read_request
 from greenroom.serve.messages.envelope import ANTHROPIC
 from greenroom.serve.messages.requests import IGNORED, CountRequest, MessagesRequest
 from greenroom.serve.messages.writer import MessageWriter
 from greenroom.serve.routes import ApiRoute
-from greenroom.serve.sse import sse_frame
+from greenroom.serve.sse import tagged_frames
 
 __all__ = ["MESSAGE_ROUTES"]
 
@@ -41,9 +41,9 @@ class _Answer:
         begun = b""
         if not self._is_begun:
             self._is_begun = True
-            begun = _frames([*self._writer.begin(self._prompt_tokens), MessagesPing()])
+            begun = tagged_frames([*self._writer.begin(self._prompt_tokens), MessagesPing()])
         events = self._writer.end(event) if isinstance(event, Info) else self._writer.write(event)
-        return begun + _frames(events)
+        return begun + tagged_frames(events)
 
     def finish(self) -> bytes:
         """See `Answer.finish`."""
@@ -51,17 +51,13 @@ class _Answer:
 
     def fail(self, fault: Fault) -> bytes:
         """See `Answer.fail`."""
-        return _frames([ANTHROPIC.error(fault)])
+        return tagged_frames([ANTHROPIC.error(fault)])
 
     def whole(self, texts: Sequence[Sequence[Event]]) -> bytes:
         """See `Answer.whole`."""
         for event in texts[0]:
             self.write(0, event)
         return msgspec.json.encode(self._writer.message)
-
-
-def _frames(events: Iterable[MessageEvent]) -> bytes:
-    return b"".join([sse_frame(msgspec.json.encode(event), str(event.__struct_config__.tag)) for event in events])
 
 
 async def _make_message(exchange: HttpExchange) -> None:

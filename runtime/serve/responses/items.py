@@ -12,12 +12,11 @@ from typing import Any
 from greenroom.errors import shown
 from greenroom.inputs.histories import Message
 from greenroom.serve.faults import RequestRefused, invalid
-from greenroom.serve.responses.requests import InputItem, ItemPart
+from greenroom.serve.parts import ContentPart, joined_text
+from greenroom.serve.responses.requests import InputItem
 from greenroom.serve.responses.resource import FunctionCallItem, MessageItem, OutputItem, ReasoningItem
 
 __all__ = ["as_input", "items_of", "listed", "messages_of"]
-
-_TEXTS = ("input_text", "output_text", "text", "refusal", "reasoning_text", "summary_text")
 
 
 def items_of(given: str | Sequence[InputItem]) -> list[InputItem]:
@@ -34,12 +33,12 @@ def _check(item: InputItem, where: str) -> None:
         case "message":
             if item.role is None or item.content is None:
                 raise _missing(where, "role" if item.role is None else "content", item)
-            _text(item.content, f"{where}.content")
+            joined_text(item.content, f"{where}.content")
         case "function_call":
             _check_given(where, item, "call_id", "name", "arguments")
         case "function_call_output":
             _check_given(where, item, "call_id", "output")
-            _text(item.output or "", f"{where}.output")
+            joined_text(item.output or "", f"{where}.output")
         case "reasoning":
             _thought(item)
         case _:
@@ -58,24 +57,11 @@ def _missing(where: str, name: str, item: InputItem) -> RequestRefused:
     return invalid(message, f"{where}.{name}", code="missing_required_parameter")
 
 
-def _text(content: str | Sequence[ItemPart], where: str) -> str:
-    if isinstance(content, str):
-        return content
-    texts: list[str] = []
-    for number, part in enumerate(content):
-        text = part.refusal if part.type == "refusal" else part.text
-        if part.type not in _TEXTS or text is None:
-            message = f"{where}[{number}]: a part of the type {shown(part.type)} cannot be given to this model"
-            raise invalid(f"{message}, which reads text", f"{where}[{number}]", code="unsupported_value")
-        texts.append(text)
-    return "".join(texts)
-
-
 def _thought(item: InputItem) -> str:
     """As it was told; of what another server has encrypted nothing can be read."""
     parts = item.content or item.summary or ()
     if parts:
-        return _text(parts, "a reasoning item's content")
+        return joined_text(parts, "a reasoning item's content")
     try:
         return base64.b64decode(item.encrypted_content or "", validate=True).decode()
     except ValueError:
@@ -91,7 +77,7 @@ def messages_of(items: Sequence[InputItem], thought_key: str) -> list[Message]:
     for item in items:
         match item.type:
             case "function_call_output":
-                text = _text(item.output or "", "output")
+                text = joined_text(item.output or "", "output")
                 found.append({"role": "tool", "tool_call_id": item.call_id, "content": text})
             case "reasoning":
                 if thought := _thought(item):
@@ -102,10 +88,10 @@ def messages_of(items: Sequence[InputItem], thought_key: str) -> list[Message]:
                 call = {"id": item.call_id, "type": "function", "function": function}
                 _own(found, takes_calls=True).setdefault("tool_calls", []).append(call)
             case _ if item.role == "assistant":
-                _own(found)["content"] += _text(item.content or "", "content")
+                _own(found)["content"] += joined_text(item.content or "", "content")
             case _:
                 role = "system" if item.role == "developer" else item.role
-                found.append({"role": role, "content": _text(item.content or "", "content")})
+                found.append({"role": role, "content": joined_text(item.content or "", "content")})
     return found
 
 
@@ -123,10 +109,10 @@ def as_input(item: OutputItem) -> InputItem:
     """What the model said, as it is given back to it."""
     match item:
         case MessageItem():
-            parts = [ItemPart(type="output_text", text=part.text) for part in item.content]
+            parts = [ContentPart(type="output_text", text=part.text) for part in item.content]
             return InputItem(id=item.id, role="assistant", content=parts)
         case ReasoningItem():
-            parts = [ItemPart(type="reasoning_text", text=part.text) for part in item.content]
+            parts = [ContentPart(type="reasoning_text", text=part.text) for part in item.content]
             return InputItem(type="reasoning", id=item.id, content=parts)
         case FunctionCallItem():
             return InputItem(
@@ -143,14 +129,14 @@ def listed(item: InputItem, fallback: str) -> dict[str, Any]:
         case "function_call":
             told |= {"call_id": item.call_id, "name": item.name, "arguments": item.arguments}
         case "function_call_output":
-            told |= {"call_id": item.call_id, "output": _text(item.output or "", "output")}
+            told |= {"call_id": item.call_id, "output": joined_text(item.output or "", "output")}
         case _:
             told |= {"summary": [], "content": [{"type": "reasoning_text", "text": _thought(item)}]}
     return told
 
 
 def _listed_parts(item: InputItem) -> list[dict[str, Any]]:
-    text = _text(item.content or "", "content")
+    text = joined_text(item.content or "", "content")
     if item.role == "assistant":
         return [{"type": "output_text", "text": text, "annotations": [], "logprobs": []}]
     return [{"type": "input_text", "text": text}]

@@ -6,11 +6,12 @@ from typing import Any, Literal
 
 import msgspec
 
+from greenroom.serve.parts import ContentPart
+
 __all__ = [
     "IGNORED",
     "INCLUDABLE",
     "InputItem",
-    "ItemPart",
     "ReasoningConfig",
     "ResponseFormatText",
     "ResponseRequest",
@@ -31,26 +32,18 @@ INCLUDABLE = (
 """What `include` may ask for; all but the first two are of items that there are none of."""
 
 
-class ItemPart(msgspec.Struct, frozen=True, kw_only=True):
-    """A part of an item's content, of any type."""
-
-    type: str
-    text: str | None = None
-    refusal: str | None = None
-
-
 class InputItem(msgspec.Struct, frozen=True, kw_only=True):
     """An item of any type; which fields it needs is seen where it is read, so that the error names the item."""
 
     type: str = "message"
     id: str | None = None
     role: Literal["user", "assistant", "system", "developer"] | None = None
-    content: str | list[ItemPart] | None = None
+    content: str | list[ContentPart] | None = None
     call_id: str | None = None
     name: str | None = None
     arguments: str | None = None
-    output: str | list[ItemPart] | None = None
-    summary: list[ItemPart] | None = None
+    output: str | list[ContentPart] | None = None
+    summary: list[ContentPart] | None = None
     encrypted_content: str | None = None
 
 

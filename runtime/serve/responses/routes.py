@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -12,14 +12,13 @@ from greenroom.events import Event, Info
 from greenroom.serve.exchange import HttpExchange
 from greenroom.serve.faults import Fault, invalid
 from greenroom.serve.responses.asking import NAMES, Asked, read_request
-from greenroom.serve.responses.events import ResponseEvent
 from greenroom.serve.responses.items import listed
 from greenroom.serve.responses.requests import IGNORED, ResponseRequest
 from greenroom.serve.responses.store import ResponseStore, StoredResponse
 from greenroom.serve.responses.writer import ResponseWriter
 from greenroom.serve.routes import ApiRoute
 from greenroom.serve.settings import ServeSettings
-from greenroom.serve.sse import DONE, sse_frame
+from greenroom.serve.sse import DONE, tagged_frames
 from greenroom.serve.tokens import token_logprob
 
 __all__ = ["response_routes"]
@@ -43,11 +42,11 @@ class _Answer:
 
     def begin(self) -> bytes:
         """See `Answer.begin`."""
-        return _frames(self._writer.begin())
+        return tagged_frames(self._writer.begin())
 
     def write(self, number: int, event: Event) -> bytes:  # noqa: ARG002 - there is one text
         """See `Answer.write`."""
-        return _frames(self._writer.end(event) if isinstance(event, Info) else self._writer.write(event))
+        return tagged_frames(self._writer.end(event) if isinstance(event, Info) else self._writer.write(event))
 
     def finish(self) -> bytes:
         """See `Answer.finish`."""
@@ -56,7 +55,7 @@ class _Answer:
 
     def fail(self, fault: Fault) -> bytes:
         """See `Answer.fail`."""
-        frames = _frames(self._writer.fail(fault.code, fault.message, fault.param))
+        frames = tagged_frames(self._writer.fail(fault.code, fault.message, fault.param))
         self._keep()
         return frames
 
@@ -73,11 +72,6 @@ class _Answer:
             size = len(msgspec.json.encode(items))
             self._store.put(StoredResponse(response, body, tuple(items), self._owner, size))
         return body
-
-
-def _frames(events: Iterable[ResponseEvent]) -> bytes:
-    """Each is encoded before the next one is made: they show one response, which grows."""
-    return b"".join([sse_frame(msgspec.json.encode(event), str(event.__struct_config__.tag)) for event in events])
 
 
 class _Responses:
