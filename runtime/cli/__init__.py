@@ -1,4 +1,4 @@
-"""The command line: `greenroom chat`, `demo`, `doctor` and `generate`, `greenroom --version`.
+"""The command line: `greenroom chat`, `demo`, `doctor`, `generate` and `serve`, `greenroom --version`.
 
 It is an app like any other: it uses what the package exports and knows nothing of what is behind it.
 """
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import anyio
 
-from greenroom.cli import loading
+from greenroom.cli import loading, serve
 
 __all__ = ["main"]
 
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     from greenroom.cli import chat, demo, doctor, generate
 
-    commands = {"chat": chat.run, "demo": demo.run, "doctor": doctor.run, "generate": generate.run}
+    commands = {"chat": chat.run, "demo": demo.run, "doctor": doctor.run, "generate": generate.run, "serve": serve.run}
     command = commands[options.command]
     try:
         code: int = anyio.run(command, options, backend=options.backend)
@@ -62,6 +62,10 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--report", metavar="FILE", help="write it as Markdown (default: to the output)")
     doctor.add_argument("--quick", action="store_true", help="less of each: shows that it runs, not how fast")
     doctor.add_argument("--download", action="store_true", help="load the model's files from the hub, if need be")
+    serving = commands.add_parser("serve", help="a model over HTTP, by OpenAI's and other APIs")
+    serve.add_options(serving)
+    serving.set_defaults(backend="asyncio")  # the one that uvicorn runs on
+    loading.add_options(serving)
     for command in (chat, demo, doctor, generate):
         loading.add_options(command)
         command.add_argument("--backend", choices=["asyncio", "trio"], default="asyncio", help="the event loop")

@@ -12,7 +12,7 @@ from greenroom.backends import understudy
 from greenroom.errors import InvalidParameter
 from greenroom.serve.faults import Fault, RequestRefused
 
-__all__ = ["Models", "ServedModel"]
+__all__ = ["Models", "ServedModel", "name_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Models:
     def __iter__(self) -> Iterator[ServedModel]:
         given = self._given or {}
         if not any(each is self._runtime for each in given.values()):
-            yield ServedModel(_name_of(self._runtime), self._runtime)
+            yield ServedModel(name_of(self._runtime), self._runtime)
         for name, each in list(given.items()):
             if isinstance(each, Runtime):
                 yield ServedModel(name, each)
@@ -73,7 +73,7 @@ class Models:
         return found
 
 
-def _name_of(runtime: Runtime) -> str:
+def name_of(runtime: Runtime) -> str:
     """A hub name as it is; of a folder the last part, since clients need not know where it lies."""
     name = runtime.model.name
     if name == str(understudy.path()):
