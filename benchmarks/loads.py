@@ -89,8 +89,9 @@ def interactive(load: Iterable[Arrival], share: float, seed: int, priority: int 
     return [each._replace(priority=priority if rng.random() < share else 0) for each in load]
 
 
-def flooded(load: Sequence[Arrival], flood: Sequence[Arrival], weight: float = 1.0) -> list[Arrival]:
-    """All of `flood` comes at once, from one client; `load` at its pace, from another, whose weight this is."""
+def flooded(load: Sequence[Arrival], flood: Sequence[Arrival]) -> list[Arrival]:
+    """All of `flood` comes at once, from one client; `load` at its pace, from another."""
     at_once = [each._replace(seconds=0.0, client="flood") for each in flood]
-    paced = [each._replace(client="paced", weight=weight) for each in load]
+    began = load[0].seconds if load else 0.0
+    paced = [each._replace(seconds=each.seconds - began, client="paced") for each in load]
     return sorted([*at_once, *paced], key=lambda each: each.seconds)

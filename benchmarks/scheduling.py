@@ -21,17 +21,24 @@ from pathlib import Path
 
 from frozen_policy import FrozenPolicy
 from harness import RATIO, Bench, Case, Measure, arguments, run
-from loads import Arrival, arrivals, made_up, stretched
+from loads import Arrival, arrivals, flooded, interactive, made_up, stretched, with_horizons
 from queue_cost import Queue
 from records import percentile
 from rich.table import Table
 from simulator import Decides, Outcome, limits, model, simulate, written_alone
 
 from greenroom.actors.scheduler.scheduler import Scheduler
+from greenroom.actors.scheduler.waiting import LEVEL_SECONDS
 
 REQUESTS = 1500
 STRETCH = 7.5
 KV_TOKENS = 16_000
+SHORT = 12_000
+FLOOD = 600
+PACE = 4.0
+"""Times the stretch: between the requests of the client that a flood meets."""
+ERROR = 0.35
+"""Relative, of a horizon."""
 RUNS = 100
 
 
@@ -39,6 +46,13 @@ GOALS = {
     ("baseline", "mean wait ÷ frozen policy's"): 1.02,
     ("learned", "mean wait ÷ frozen policy's"): 0.3,
     ("learned", "replays a request"): 0.01,
+    ("horizon", "mean wait ÷ learned"): 0.8,
+    ("horizon", "p99 wait ÷ learned"): 1.2,
+    ("priority", "interactive: mean wait ÷ without"): 0.1,
+    ("priority", "others: mean time ÷ without"): 1.15,
+    ("flood", "light client: mean wait ÷ FIFO"): 0.08,
+    ("flood", "total time ÷ FIFO"): 1.02,
+    ("starvation", "longest wait ÷ its bound"): 1.0,
     ("queue", "calls: 1,000 waiting ÷ 10"): 1.3,
     ("queue", "seconds: 1,000 waiting ÷ 10"): 1.3,
     ("victims", "different lists in all runs"): 1,
@@ -46,7 +60,7 @@ GOALS = {
 }
 """The most that a figure may be."""
 
-AT_ANY_SIZE = {"baseline", "victims", "tokens"}
+AT_ANY_SIZE = {"baseline", "starvation", "victims", "tokens"}
 """Cases whose goals are to be met in a smoke run too."""
 
 Make = Callable[[int], Decides]
@@ -76,6 +90,10 @@ class Lab:
         load = self._trace or stretched(made_up(options.requests, seed), options.stretch)
         return load[: self._bench.sized(options.requests, 60)]
 
+    def learned(self, seed: int, kv_tokens: int = KV_TOKENS) -> Outcome:
+        """By the scheduler, where nobody says anything of a request."""
+        return self.run(f"learned, KV {kv_tokens:,}, {seed}", self.load(seed), greenroom, kv_tokens)
+
     def run(self, name: str, load: Sequence[Arrival], make: Make, kv_tokens: int = KV_TOKENS) -> Outcome:
         """Serve the load, unless that was done under this name."""
         if name not in self.outcomes:
@@ -84,9 +102,19 @@ class Lab:
         return self.outcomes[name]
 
 
-def mean_wait(outcome: Outcome, which: Callable[[Arrival], bool] = lambda _: True) -> float:
+def mean_wait(outcome: Outcome) -> float:
     """Seconds to the first token."""
-    return statistics.mean(outcome.waits(which))
+    return statistics.mean(outcome.waits())
+
+
+def wait_of(outcome: Outcome, which: Sequence[int]) -> float:
+    """Mean seconds to the first token, of those requests."""
+    return statistics.mean(outcome.served[number].wait for number in which)
+
+
+def time_of(outcome: Outcome, which: Sequence[int]) -> float:
+    """Mean seconds to the last token, of those."""
+    return statistics.mean(outcome.served[number].time for number in which)
 
 
 def p99_wait(outcome: Outcome) -> float:
@@ -105,13 +133,13 @@ async def baseline(lab: Lab, bench: Bench) -> None:
 
 async def learned(lab: Lab, bench: Bench) -> None:
     """What an expectation that learns is worth, at three sizes of the memory."""
-    for kv_tokens in (KV_TOKENS,) if bench.is_smoke else (KV_TOKENS, 12_000, 24_000):
+    for kv_tokens in (KV_TOKENS,) if bench.is_smoke else (KV_TOKENS, SHORT, 24_000):
         case = "learned" if kv_tokens == KV_TOKENS else f"learned, KV of {kv_tokens:,}"
         pairs = []
         for seed in range(bench.rounds):
             load = lab.load(seed)
             before = lab.run(f"frozen policy, KV {kv_tokens:,}, {seed}", load, frozen, kv_tokens)
-            pairs.append((lab.run(f"learned, KV {kv_tokens:,}, {seed}", load, greenroom, kv_tokens), before))
+            pairs.append((lab.learned(seed, kv_tokens), before))
         bench.add(case, "mean wait ÷ frozen policy's", [mean_wait(a) / mean_wait(b) for a, b in pairs])
         bench.add(case, "p99 wait ÷ frozen policy's", [p99_wait(a) / p99_wait(b) for a, b in pairs])
         bench.add(case, "replays a request", [a.replays for a, _ in pairs], "")
@@ -119,10 +147,82 @@ async def learned(lab: Lab, bench: Bench) -> None:
         bench.add(case, "mean wait, frozen policy", [mean_wait(b) for _, b in pairs], "s")
 
 
+async def horizon(lab: Lab, bench: Bench) -> None:
+    """Callers who say what they expect, and are wrong by a third of it: the shortest goes first."""
+    pairs = []
+    for seed in range(bench.rounds):
+        load = with_horizons(lab.load(seed), ERROR, seed)
+        pairs.append((lab.run(f"horizon, {seed}", load, greenroom), lab.learned(seed)))
+    bench.add("horizon", "mean wait ÷ learned", [mean_wait(a) / mean_wait(b) for a, b in pairs])
+    bench.add("horizon", "p99 wait ÷ learned", [p99_wait(a) / p99_wait(b) for a, b in pairs])
+    bench.add("horizon", "replays a request", [a.replays for a, _ in pairs], "")
+    bench.add("horizon", "mean wait", [mean_wait(a) for a, _ in pairs], "s")
+
+
+async def priority(lab: Lab, bench: Bench) -> None:
+    """One request in ten is somebody's who waits for it, and has a priority of 1; memory is short."""
+    pairs = []
+    for seed in range(bench.rounds):
+        load = interactive(lab.load(seed), 0.1, seed)
+        pairs.append((load, lab.run(f"priority, {seed}", load, greenroom, SHORT), lab.learned(seed, SHORT)))
+    ours = [[each for each in range(len(load)) if load[each].priority] for load, _, _ in pairs]
+    rest = [[each for each in range(len(load)) if not load[each].priority] for load, _, _ in pairs]
+    rounds = list(zip(pairs, ours, rest, strict=True))
+    waits = [(wait_of(a, which), wait_of(b, which)) for (_, a, b), which, _ in rounds]
+    bench.add("priority", "interactive: mean wait ÷ without", [a / b for a, b in waits])
+    bench.add("priority", "others: mean time ÷ without", [time_of(a, o) / time_of(b, o) for (_, a, b), _, o in rounds])
+    bench.add("priority", "others: mean wait ÷ without", [wait_of(a, o) / wait_of(b, o) for (_, a, b), _, o in rounds])
+    bench.add("priority", "interactive: mean wait", [a for a, _ in waits], "s")
+
+
+async def flood(lab: Lab, bench: Bench) -> None:
+    """One client asks for a long list at once, another at its pace, a quarter of the load's: shares beside FIFO."""
+    light: list[tuple[float, float, float]] = []
+    totals, heavy = [], []
+    for seed in range(bench.rounds):
+        load = lab.load(seed)
+        count = bench.sized(FLOOD, len(load) // 2)
+        shared = flooded(stretched(load[count : count + count // 2], PACE), load[:count])
+        weighted = [each._replace(weight=3.0 if each.client == "paced" else 1.0) for each in shared]
+        named = [number for number, each in enumerate(shared) if each.client == "paced"]
+        unnamed = [number for number, each in enumerate(shared) if each.client == "flood"]
+        fifo = lab.run(f"flood, no clients, {seed}", [each._replace(client=None) for each in shared], greenroom)
+        fair = lab.run(f"flood, fair, {seed}", shared, greenroom)
+        triple = lab.run(f"flood, weight 3, {seed}", weighted, greenroom)
+        light.append((wait_of(fifo, named), wait_of(fair, named), wait_of(triple, named)))
+        totals.append(fair.seconds / fifo.seconds)
+        heavy.append(wait_of(fair, unnamed) / wait_of(fifo, unnamed))
+    bench.add("flood", "light client: mean wait ÷ FIFO", [fair / fifo for fifo, fair, _ in light])
+    bench.add("flood", "total time ÷ FIFO", totals)
+    bench.add("flood", "the flood: mean wait ÷ FIFO", heavy)
+    bench.add("flood", "light client, weight 3: mean wait ÷ weight 1", [triple / fair for _, fair, triple in light])
+    bench.add("flood", "light client: mean wait", [fair for _, fair, _ in light], "s")
+
+
+async def starvation(_lab: Lab, bench: Bench) -> None:
+    """Requests of priority 0 under a load of priority 1 that is twice what can be served, and does not end.
+
+    The bound is documented: they are passed by what comes within a level's seconds after them, and by nothing else. So
+    they wait no longer than until one that comes so much later has its first token, where all are of one priority.
+    """
+    plain = [Arrival(1.5 * number, 4000, 40) for number in range(500)]
+    low = range(5, 100, 10)
+    mixed = [each._replace(priority=int(number not in low)) for number, each in enumerate(plain)]
+    aged, equal = simulate(greenroom(KV_TOKENS), mixed), simulate(greenroom(KV_TOKENS), plain)
+    shares = []
+    for number in low:
+        came = plain[number].seconds
+        later = next(each for each in equal.served if each.arrival.seconds >= came + LEVEL_SECONDS)
+        shares.append(aged.served[number].wait / (later.first_token - came))
+    bench.add("starvation", "longest wait ÷ its bound", [max(shares)] * bench.rounds)
+    bench.add("starvation", "longest wait", [max(aged.served[number].wait for number in low)] * bench.rounds, "s")
+
+
 async def victims(lab: Lab, bench: Bench) -> None:
     """Which rows give their KV back, and when, where memory is short: the same in every run."""
-    load = [each._replace(context=each.context // 8, generated=each.generated * 6) for each in lab.load(0)[:40]]
-    runs = [simulate(greenroom(6_000), load).closed for _ in range(bench.sized(RUNS, 3))]
+    load = [each._replace(context=each.context // 8, horizon=1) for each in interactive(lab.load(0)[:40], 0.5, 0)]
+    load = [each._replace(seconds=each.seconds / 10) for each in load]
+    runs = [simulate(greenroom(1_500), load).closed for _ in range(bench.sized(RUNS, 3))]
     bench.add("victims", "different lists in all runs", [len(set(runs))], "")
     bench.add("victims", "replays a request", [len(runs[0]) / len(load)], "")
 
@@ -130,7 +230,7 @@ async def victims(lab: Lab, bench: Bench) -> None:
 async def tokens(lab: Lab, bench: Bench) -> None:
     """What each request wrote in all runs that were made: the same as alone."""
     lab.run(f"frozen policy, KV {KV_TOKENS:,}, 0", lab.load(0), frozen)
-    lab.run(f"learned, KV {KV_TOKENS:,}, 0", lab.load(0), greenroom)
+    lab.learned(0)
     alone: dict[tuple[int, int, int], int] = {}
     others = 0
     for outcome in lab.outcomes.values():
@@ -161,7 +261,17 @@ def _ratio(long: Queue, short: Queue, steps: int) -> float:
     return statistics.median(a for a, _ in blocks) / statistics.median(b for _, b in blocks)
 
 
-CASES = {"baseline": baseline, "learned": learned, "victims": victims, "queue": queue, "tokens": tokens}
+CASES = {
+    "baseline": baseline,
+    "learned": learned,
+    "horizon": horizon,
+    "priority": priority,
+    "flood": flood,
+    "starvation": starvation,
+    "victims": victims,
+    "queue": queue,
+    "tokens": tokens,
+}
 
 
 class Report:

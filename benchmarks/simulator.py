@@ -75,13 +75,9 @@ class Outcome(NamedTuple):
     seconds: float
     closed: tuple[int, ...]
 
-    def waits(self, which: Callable[[Arrival], bool] = lambda _: True) -> list[float]:
-        """Seconds to the first token, of those."""
-        return [each.wait for each in self.served if which(each.arrival)]
-
-    def times(self, which: Callable[[Arrival], bool] = lambda _: True) -> list[float]:
-        """Seconds to the last token, of those."""
-        return [each.time for each in self.served if which(each.arrival)]
+    def waits(self) -> list[float]:
+        """Seconds to the first token, a request each."""
+        return [each.wait for each in self.served]
 
     @property
     def replays(self) -> float:
@@ -218,7 +214,6 @@ class Simulation:
 
 def _submit_of(number: int, arrival: Arrival, decoder: _Counting) -> Submit:
     """The request as the engine gets it. No two prompts begin alike."""
-    said = {name: getattr(arrival, name) for name in ("client", "weight", "priority", "horizon")}
     return Submit(
         request=number,
         prompt=(number,) * arrival.context,
@@ -226,7 +221,10 @@ def _submit_of(number: int, arrival: Arrival, decoder: _Counting) -> Submit:
         max_tokens=None,
         submitted=arrival.seconds,
         decoder=decoder,
-        **{name: value for name, value in said.items() if name in Submit.__struct_fields__},
+        client=arrival.client,
+        weight=arrival.weight,
+        priority=arrival.priority,
+        horizon=arrival.horizon,
     )
 
 
