@@ -191,6 +191,8 @@ class EngineLoop:
         self._spent = _Spent()
         self._questions: list[ExportKv | ImportKv] = []
         """Answered behind the step's edits, so that a row that is over has given its KV to the store."""
+        self._opening: list[OpenAdapter] = []
+        """Known to the backend, and not ready yet."""
         self._answers: list[Answer] = []
         """To go out with the next messages."""
         self._is_leaving = False
@@ -229,6 +231,7 @@ class EngineLoop:
         # 2. Decide, and edit the rows.
         plan = scheduler.plan(time.monotonic())
         self._edit(plan.edits)
+        self._settle_openings(is_idle=not was_in_flight)
         answers = self._answer_questions()
         # 3. Build the next pass while the last one runs; read that, unless the next is to be submitted before.
         feeds = scheduler.build_batch(time.monotonic())
@@ -397,8 +400,29 @@ class EngineLoop:
         except BaseException as problem:  # noqa: BLE001 - its asker's alone, and of those who need it
             error = as_exception("the backend", problem)
         self._scheduler.open_adapter(message.adapter, error)
+        if error is None and message.request is not None:
+            self._opening.append(message)
+        else:
+            self._answer_opening(message, error)
+
+    def _answer_opening(self, message: OpenAdapter, error: Exception | None) -> None:
         if message.request is not None:
             self._answers.append(AdapterOpened(message.request, error))
+
+    def _settle_openings(self, *, is_idle: bool) -> None:
+        """Answer for the adapters that are ready: whoever begins a row then delays no other one."""
+        opening, self._opening = self._opening, []
+        for message in opening:
+            try:
+                if isinstance(self._backend, AdapterHost) and not self._backend.is_adapter_ready(
+                    message.adapter, is_idle=is_idle
+                ):
+                    self._opening.append(message)
+                    continue
+                self._answer_opening(message, None)
+            except BaseException as problem:  # noqa: BLE001 - its asker's alone
+                self._scheduler.close_adapter(message.adapter)
+                self._answer_opening(message, as_exception("the backend", problem))
 
     def _answer_questions(self) -> tuple[Answer, ...]:
         questions, self._questions = self._questions, []

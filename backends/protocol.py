@@ -503,10 +503,17 @@ class PrefixExporter(Protocol):
 
 @runtime_checkable
 class AdapterHost(Protocol):
-    """What a backend can whose rows may have adapters. One more method, on the engine thread too."""
+    """What a backend can whose rows may have adapters. Two more methods, on the engine thread too."""
 
     def open_adapter(self, adapter: int, weights: AdapterWeights) -> None:
         """Know `weights`, which `ModelInfo.adapters` has read, by a number above 0 that was never used before.
 
         An exception fails it alone: then the number stands for nothing.
+        """
+
+    def is_adapter_ready(self, adapter: int, *, is_idle: bool) -> bool:
+        """Whether the first pass of a row with it costs no more than a later one. Rows may begin before that.
+
+        The next passes make it ready, each a part; with `is_idle` there are none, and it is made ready here. True for
+        a number that stands for nothing any more. An exception as in `open_adapter`.
         """

@@ -169,7 +169,7 @@ async def _drain(runtime: Runtime, parameters: GenerateParameters, options: dict
 
 async def compare_loading(bench: Bench) -> None:
     """Steps of rows that run while adapters are loaded, beside those in which nothing is."""
-    loading, longest = [], []
+    loading, longest, longest_loading = [], [], []
     for _ in range(bench.rounds):
         with opened(bench, 4) as (backend, reader):
             rows = Rows(backend, [place % 5 for place in range(8)])
@@ -177,18 +177,23 @@ async def compare_loading(bench: Bench) -> None:
                 rows.step()
             coming = {number: adapter_of(reader, number) for number in range(5, 9)}
             times: dict[bool, list[float]] = {False: [], True: []}
-            for place in range(bench.sized(60, 24)):
-                is_load = place % 6 == 3 and bool(coming)
+            last = 4
+            for place in range(bench.sized(160, 40)):
+                is_load = not backend.is_adapter_ready(last, is_idle=False)
                 began = time.perf_counter()
-                if is_load:
-                    backend.open_adapter(*coming.popitem())
+                if place % 40 == 3 and coming:
+                    last, weights = coming.popitem()
+                    backend.open_adapter(last, weights)
+                    is_load = True
                 rows.step()
                 times[is_load].append(time.perf_counter() - began)
             median = statistics.median(times[False])
             loading.append(statistics.median(times[True]) / median)
             longest.append(max(times[False]) / median)
+            longest_loading.append(max(times[True]) / median)
             rows.close()
-    bench.add("8 rows", "a step with a load ÷ the median of the others", loading)
+    bench.add("8 rows", "a step of a load ÷ the median of the others", loading)
+    bench.add("8 rows", "the longest step of a load ÷ the same median", longest_loading)
     bench.add("8 rows", "the longest of the others ÷ their median", longest)
 
 

@@ -72,6 +72,11 @@ class PassLog:
         assert isinstance(self.backend, AdapterHost)
         self.backend.open_adapter(adapter, weights)
 
+    def is_adapter_ready(self, adapter: int, *, is_idle: bool) -> bool:
+        """See `AdapterHost.is_adapter_ready`."""
+        assert isinstance(self.backend, AdapterHost)
+        return self.backend.is_adapter_ready(adapter, is_idle=is_idle)
+
     def close(self) -> None:
         """See `Backend.close`."""
         self.backend.close()

@@ -24,6 +24,7 @@ from test_parity import TIE, Mix, run
 from greenroom.actors.messages import OpenAdapter
 from greenroom.actors.scheduler.admission import Limits
 from greenroom.backends.mlx import MlxBackend
+from greenroom.backends.mlx.adapters.library import AdapterLibrary
 from greenroom.backends.mlx.adapters.reader import FolderReader
 from greenroom.backends.mlx.adapters.targets import targets_of
 from greenroom.backends.protocol import Feed, KvOptions, Open, Sampling
@@ -39,7 +40,7 @@ STORES = {
     "gemma2": "sequential",
 }
 """By model, the store that its rows are in."""
-CASES = [*[(name, bits) for name in STORES for bits in (None, 4)], ("llama", 8), ("gemma3", 8)]
+CASES = [(name, bits) for name in STORES for bits in (None, 4, 8)]
 """Weights in float32, or in so many bits."""
 ATTENTION = ("self_attn.q_proj", "self_attn.v_proj", "self_attn.o_proj", "self_attn.out_proj")
 LIMITS = Limits(rows=16, step_tokens=40, kv_bytes=1 << 28)
@@ -129,6 +130,54 @@ def test_bounded_rows_have_adapters_too(tmp_path: Path) -> None:
         driver.read()
     wanted = [sequential(adapted(builder, each), prompt, 10, max_kv_size=24)[0] for each in (None, *folders)]
     assert [driver.tokens(row) for row in range(3)] == wanted
+    assert len({tuple(tokens) for tokens in wanted}) == 3
+
+
+@pytest.mark.parametrize("waits", [True, False], ids=["ready", "at once"])
+def test_a_load_is_spread_over_the_passes_beside_it(
+    waits: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each makes a sixteenth of the tables; a row that does not wait has them all made, and the same tokens."""
+    made: list[str] = []
+    make = AdapterLibrary._make
+
+    def counted(library: AdapterLibrary, path: str) -> None:
+        made.append(path)
+        make(library, path)
+
+    builder = builder_of("llama")
+    one, two, *_ = write_all(tmp_path, builder)
+    prompt = tuple(range(3, 30))
+    with driven(builder) as (driver, backend):
+        reader = FolderReader(targets_of(backend.model))
+        backend.open_adapter(1, reader.read(two))
+        assert backend.is_adapter_ready(1, is_idle=True)
+        for row in (0, 1):
+            backend.edit([Open(row, Sampling(), prompt=prompt, adapter=row)])
+            driver.sampled[row] = []
+        driver.turn(*[Feed(row, prompt) for row in (0, 1)])
+        monkeypatch.setattr(AdapterLibrary, "_make", counted)
+        backend.open_adapter(2, reader.read(one))
+        modules = len(reader.read(one).factors)
+        shares = []
+        while waits and not backend.is_adapter_ready(2, is_idle=False):
+            before = len(made)
+            driver.turn(*[Feed(row) for row in (0, 1)])
+            shares.append(len(made) - before)
+        backend.edit([Open(2, Sampling(), prompt=prompt, adapter=2)])
+        driver.sampled[2] = []
+        before = len(made)
+        driver.turn(Feed(0), Feed(1), Feed(2, prompt))
+        shares.append(len(made) - before)
+        for _ in range(9):
+            driver.turn(*[Feed(row) for row in range(3)])
+        driver.read()
+    most = -(-modules // 16)
+    assert shares[-1] == (0 if waits else modules)
+    assert sum(shares) == modules
+    assert max(shares) == (most if waits else modules)
+    wanted = [sequential(adapted(builder, each), prompt, 10)[0] for each in (None, two, one)]
+    assert [driver.tokens(row)[:10] for row in range(3)] == wanted
     assert len({tuple(tokens) for tokens in wanted}) == 3
 
 

@@ -525,6 +525,10 @@ class MlxBackend:
             raise TypeError(f"{weights!r} was not read for this backend")
         self._library.add(adapter, weights)
 
+    def is_adapter_ready(self, adapter: int, *, is_idle: bool) -> bool:
+        """See `AdapterHost.is_adapter_ready`."""
+        return self._library.is_ready(adapter, is_idle=is_idle)
+
     def close(self) -> None:
         """See `Backend.close`."""
         limits, streams = self._limits, self._streams

@@ -6,7 +6,7 @@ finds every one. Objects that nobody takes are never made.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from typing import Any, Generic, Literal, Self, TypedDict, TypeVar, Unpack, overload
 
 from anyio import get_cancelled_exc_class
@@ -101,6 +101,14 @@ class Structures(Closing, Generic[T]):
         """The same objects, each with its marks: `async for moment in structures(...).marked()`."""
         return Marked(self)
 
+    async def nested(self) -> AsyncIterator[AsyncIterator[T]]:
+        """The same objects, each as a stream of one: struct-strm's two nested loops run over this as they are.
+
+        Source: struct-strm, "Streaming Examples" (`async for structure in stream: async for obj in structure`).
+        """
+        async for obj in self:
+            yield _once(obj)
+
     async def receive(self, *, with_marks: bool = False) -> Structure[T]:
         """The next object. Raises `StopAsyncIteration` behind the last.
 
@@ -163,6 +171,10 @@ class Structures(Closing, Generic[T]):
             await self._task.wait()
         else:
             await close(self._feed.source)
+
+
+async def _once(value: T) -> AsyncIterator[T]:
+    yield value
 
 
 class Marked(Generic[T]):

@@ -67,6 +67,18 @@ async def test_one_flat_loop_gives_growing_objects() -> None:
     assert len(set(names)) > 3
 
 
+@pytest.mark.parametrize("kind", [Items, dict[str, Any]], ids=["dataclass", "dict"])
+async def test_struct_strms_nested_loops_run_as_they_are(kind: Any) -> None:
+    """Each object is a stream of one: the loops of its examples see what the flat loop sees, and its errors."""
+    seen = []
+    async for structure in structures(simulate(WHOLE, chunk=3), kind).nested():
+        async for obj in structure:
+            seen.append(obj)  # noqa: PERF401 - the loops are the test
+    assert seen == [obj async for obj in structures(simulate(WHOLE, chunk=3), kind)]
+    with pytest.raises(TruncatedJson):
+        [structure async for structure in structures(text('{"items": ['), kind).nested()]
+
+
 async def test_bytes_and_random_sizes_do_as_well() -> None:
     """And an int's or a list's sizes are the same text."""
 

@@ -2,7 +2,8 @@
 
 An adapter is known by numbers, and in memory once, by its fingerprint, however many numbers it has. Slots are given at
 its opening while there are free ones; then the least recently used adapter that no row has goes, and comes back from
-its weights when a row asks for it. Tables are made before the next pass, of all that has changed since the last.
+its weights when a row asks for it. What has changed is made into tables before a pass: at once where an open row needs
+it, and else a share of the modules at each of the next passes, so that no step pays for a whole adapter.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ __all__ = ["MAX_ADAPTERS", "AdapterLibrary", "Slot"]
 
 MAX_ADAPTERS = 32
 """As many as rows share a pass by default: each may have its own."""
+
+_PASSES = 16
+"""Over which the tables of an adapter that nobody waits for are made: each pays for a sixteenth of its modules."""
 
 _TYPES = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}
 
@@ -65,12 +69,12 @@ class AdapterLibrary:
         """By path, of every module that was ever named."""
         self._passed_by: set[str] = set()
         """Those whose weights the model reads, and does not call them."""
-        self._stale: set[int] = set()
-        """Places whose adapter has changed since the tables were made."""
+        self._stale: dict[str, set[int]] = {}
+        """Modules whose tables are not as they should be, and the places whose adapter has changed there."""
         self._nbytes: int | None = 0
         """None where it is to be counted anew."""
         self._capacity = 0
-        """Slots that tables have, the empty one included; 0 where there are none."""
+        """Slots that tables have, or will have, the empty one included; 0 where there are none."""
 
     def __repr__(self) -> str:
         return f"<AdapterLibrary known={len(self._known)} in_memory={len(self._slots)} of {self._most}>"
@@ -89,7 +93,7 @@ class AdapterLibrary:
             if named:
                 factors, rank, dtype, has_magnitude = self._form(path, named)
                 numbers = (factors.a.size + factors.b.size) // factors.rank * rank
-                found += self._wanted_capacity * (numbers * dtype.size + has_magnitude * factors.b.shape[-1] * 4)
+                found += self._capacity * (numbers * dtype.size + has_magnitude * factors.b.shape[-1] * 4)
         return found
 
     def add(self, number: int, weights: LoraWeights) -> None:
@@ -143,14 +147,45 @@ class AdapterLibrary:
             self._take_out(slot)
 
     def settle(self) -> None:
-        """Make the tables of what has changed: before a pass."""
-        capacity = self._wanted_capacity
-        if not self._stale and capacity == self._capacity:
+        """Before a pass: make the tables that open rows need, and a share of those of which nobody has need yet."""
+        if not self._stale:
             return
-        for path, tables in self._tables.items():
-            self._make(path, tables, capacity)
-        self._stale.clear()
-        self._capacity = capacity
+        held = {slot.place for slot in self._slots.values() if slot.num_rows}
+        needed = [path for path in self._stale if self._is_needed(path, held)]
+        others = [path for path in self._stale if path not in set(needed)]
+        for path in needed + others[: -(-len(self._tables) // _PASSES)]:
+            self._make(path)
+
+    def is_ready(self, number: int, *, is_idle: bool) -> bool:
+        """Whether a row may begin with an adapter, and its first pass makes no table for it.
+
+        The next passes see to it; `is_idle`: there are none, so all is made here. True for what is not in memory, or
+        not known any more.
+        """
+        slot = self._slots.get(self._known[number].fingerprint) if number in self._known else None
+        if slot is None:
+            return True
+        if is_idle:
+            self._make_all()
+        return not any(self._is_needed(path, {slot.place}) for path in self._stale)
+
+    def _make_all(self) -> None:
+        for path in [*self._stale]:
+            self._make(path)
+
+    def _is_needed(self, path: str, held: set[int]) -> bool:
+        """Whether rows with the adapters at these places cannot run with the table as it is."""
+        table = self._tables[path].a
+        return bool(self._stale[path] & held) or (table is not None and max(held, default=0) >= table.shape[0])
+
+    def _mark(self, slot: Slot) -> None:
+        """It has come or gone. Where that changes how many slots there are, every table changes."""
+        self._nbytes = None
+        before, self._capacity = self._capacity, self._wanted_capacity
+        for path in self._tables if self._capacity != before else slot.weights.factors:
+            self._stale.setdefault(path, set())
+        for path in slot.weights.factors:
+            self._stale[path].add(slot.place)
 
     @property
     def _wanted_capacity(self) -> int:
@@ -170,16 +205,14 @@ class AdapterLibrary:
 
     def _put(self, place: int, weights: LoraWeights) -> Slot:
         slot = self._slots[weights.fingerprint] = Slot(place, weights)
-        self._stale.add(place)
-        self._nbytes = None
+        self._mark(slot)
         return slot
 
     def _take_out(self, slot: Slot) -> None:
         del self._slots[slot.key]
-        self._stale.add(slot.place)
-        self._nbytes = None
+        self._mark(slot)
         if not self._slots:
-            self.settle()  # nothing is left to make: what there was goes at once
+            self._make_all()  # nothing is left to make: what there was goes at once
 
     def _wrap(self, weights: LoraWeights) -> None:
         missing = weights.factors.keys() - self._tables.keys()
@@ -207,17 +240,18 @@ class AdapterLibrary:
         has_magnitude = any(factors.magnitude is not None for factors in all_factors)
         return all_factors[0], max(factors.rank for factors in all_factors), dtype, has_magnitude
 
-    def _make(self, path: str, tables: Tables, capacity: int) -> None:
+    def _make(self, path: str) -> None:
+        tables, capacity = self._tables[path], self._capacity
+        stale = self._stale[path]
         named = self._named(path)
         if not named:
             tables.a = tables.b = tables.excess = None
             tables.named = frozenset()
+            del self._stale[path]
             return
         factors, rank, dtype, has_magnitude = self._form(path, named)
-        kept = (tables.named & named.keys()) - self._stale
+        kept = (tables.named & named.keys()) - stale
         same = tables.a is not None and (tables.a.shape[-1], tables.a.dtype) == (rank, dtype)
-        if same and not self._stale & (tables.named | named.keys()) and capacity == self._capacity:
-            return
         places = kept if same else frozenset[int]()
         parts: tuple[list[mx.array], list[mx.array]] = ([], [])
         for is_kept, group in groupby(range(capacity), places.__contains__):
@@ -228,9 +262,11 @@ class AdapterLibrary:
                 else:
                     given = [named[place].weights.factors[path] if place in named else None for place in run]
                     parts[side].append(_on_device(given, side, factors, rank).astype(dtype))
-        tables.excess = self._excess(path, tables, kept, named, capacity) if has_magnitude else None
-        tables.a, tables.b = mx.concatenate(parts[0]), mx.concatenate(parts[1])
-        tables.named = frozenset(named)
+        excess = self._excess(path, tables, kept, named, capacity) if has_magnitude else None
+        a, b = mx.concatenate(parts[0]), mx.concatenate(parts[1])
+        mx.async_eval([a, b] if excess is None else [a, b, excess])  # a pass that has no need of it does not compute it
+        tables.a, tables.b, tables.excess, tables.named = a, b, excess, frozenset(named)
+        del self._stale[path]
 
     def _excess(
         self, path: str, tables: Tables, kept: frozenset[int], named: dict[int, Slot], capacity: int
