@@ -1,8 +1,9 @@
 """Outputs of every annotation that a library documents, drawn hot: whether each is what its library reads of the text.
 
 The types are those of `tests/annotations.py`. The bundled model writes `--samples` outputs of each at temperature 1.2;
-one that is cut off by `--tokens` is drawn again with another seed, up to three times. Each text is read by the type's
-own library, and by `runtime.collect`, `collect_json` and `structures`, which have to agree. Run it:
+one that is cut off by `--tokens` is drawn again with another seed, up to eleven times, with more and more of a bias
+towards what closes a string, a list or an object: a small model at that temperature may not think of it. Each text is
+read by the type's own library, and by `runtime.collect`, `collect_json` and `structures`, which have to agree. Run it:
 
     python benchmarks/annotated.py --samples 12 --seed 7
     python benchmarks/annotated.py --only datetime
@@ -18,21 +19,24 @@ from pathlib import Path
 
 import anyio
 
-from greenroom import JsonSchema, Sampler, structures, testing
+from greenroom import GenerateParameters, JsonSchema, structures, testing
 from greenroom.errors import GreenroomError, UnsupportedType
-from greenroom.options import GenerateOptions
+from greenroom.inputs.parameters import ParameterOptions
 from greenroom.runtime import Runtime
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))  # where the table is
 from annotations import TABLE, reads, same
 
+CLOSERS = ('"', "]", "}", '"]', '"}', "=")  # a base64 text may only end behind four characters
 PROMPT = "Make a JSON record of this person: name, age. Anna is 31."
 
 
-async def sample(runtime: Runtime, name: str, seed: int, tokens: int) -> tuple[str, str]:
+async def sample(runtime: Runtime, name: str, seed: int, tokens: int, bias: float) -> tuple[str, str]:
     """How one output went, and its text; "cut" where it did not end, "equal" where all is well."""
     kind = TABLE[name]
-    options: GenerateOptions = {"seed": seed, "max_tokens": tokens, "temperature": 1.2, "frequency_penalty": 0.5}
+    options: ParameterOptions = {"seed": seed, "max_tokens": tokens, "temperature": 1.2, "frequency_penalty": 0.5}
+    if bias:
+        options["logit_bias"] = {runtime.tokenizer.encode(mark)[-1]: bias for mark in CLOSERS}
     ways: dict[str, bool] = {}
     # 1. The text by itself, read by the library and, piece by piece, as an object that grows.
     result = await runtime.generate(PROMPT, constrain=kind, **options).collect()
@@ -47,12 +51,13 @@ async def sample(runtime: Runtime, name: str, seed: int, tokens: int) -> tuple[s
     ways["collect"] = any(same(collected, reads(name, text)) for text in {result.text, again.text})
     # 3. A generator's.
     context = runtime.context().fill(PROMPT)
-    generator = context.generate(Sampler.top_p(1.2, 1.0), constrain=kind, seed=seed, max_tokens=tokens)
+    generator = context.generate(GenerateParameters(**options), constrain=kind)
     try:
         ways["collect_json"] = same(await generator.collect_json(kind), reads(name, generator.text))
     except GreenroomError:
         if generator.stop_reason == "stop":
             raise
+        return "cut", result.text  # among other rows it drew another text, and that did not end
     unlike = [way for way, is_same in ways.items() if not is_same]
     return (f"unlike: {', '.join(unlike)}" if unlike else "equal"), result.text
 
@@ -60,10 +65,10 @@ async def sample(runtime: Runtime, name: str, seed: int, tokens: int) -> tuple[s
 async def draw(runtime: Runtime, name: str, seed: int, tokens: int, room: anyio.CapacityLimiter) -> Counter[str]:
     """How an output of a type went; one that was cut off is drawn again."""
     ends: Counter[str] = Counter()
-    for attempt in range(4):
+    for attempt in range(12):
         async with room:
             try:
-                how, text = await sample(runtime, name, seed + 1000 * attempt, tokens)
+                how, text = await sample(runtime, name, seed + 1000 * attempt, tokens, attempt * 2.0)
             except (GreenroomError, ValueError) as error:
                 how, text = f"{type(error).__name__}: {str(error)[:160]}", ""
         ends[how] += 1
