@@ -16,7 +16,7 @@ from greenroom.serve.transports import Httpx2Transport
 
 __all__ = ["anthropic_client", "check_message_event", "check_response", "check_response_event", "openai_client"]
 
-OPEN_RESPONSES = frozenset({"frequency_penalty", "presence_penalty", "store", "bytes"})
+OPEN_RESPONSES = frozenset({"frequency_penalty", "presence_penalty", "store", "bytes", "error"})
 """Fields of a response that Open Responses requires, and that OpenAI's own types do not have, or not in each place."""
 _MESSAGE_EVENTS: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(RawMessageStreamEvent)
 _RESPONSE_EVENTS: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(ResponseStreamEvent)

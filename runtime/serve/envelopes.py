@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
 from greenroom.serve.faults import Fault, FaultKind
 
-__all__ = ["Envelope", "OpenAIEnvelope"]
+__all__ = ["Envelope", "ErrorDetails", "OpenAIEnvelope"]
 
 
 class Envelope(Protocol):
@@ -30,6 +30,15 @@ _KINDS: dict[FaultKind, str] = {
 }
 
 
+class ErrorDetails(msgspec.Struct, frozen=True):
+    """What OpenAI says of an error."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
 class OpenAIEnvelope:
     """`{"error": {"message", "type", "param", "code"}}`; a stream has the same as its last data."""
 
@@ -38,10 +47,8 @@ class OpenAIEnvelope:
 
     def body(self, fault: Fault) -> bytes:
         """See `Envelope.body`."""
-        error: dict[str, Any] = {
-            "message": fault.message,
-            "type": _KINDS[fault.kind],
-            "param": fault.param,
-            "code": fault.code,
-        }
-        return msgspec.json.encode({"error": error})
+        return msgspec.json.encode({"error": self.details(fault)})
+
+    def details(self, fault: Fault) -> ErrorDetails:
+        """What stands in the envelope."""
+        return ErrorDetails(fault.message, _KINDS[fault.kind], fault.param, fault.code)

@@ -15,7 +15,7 @@ from api_clients import check_response, check_response_event, openai_client
 from asgi_client import ask, open_call
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from openai import BadRequestError, NotFoundError
+from openai import APIError, BadRequestError, NotFoundError
 from starlette.types import ASGIApp
 
 from greenroom import Reply, Runtime, Scripted
@@ -322,6 +322,7 @@ async def test_what_cannot_be_is_refused_by_its_place(fields: dict[str, Any], pa
         assert idle(runtime)
 
 
+@pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")  # trio's, of the client's own
 async def test_a_failure_on_the_way_is_an_error_and_a_failed_response() -> None:
     """Numbered like all events; what was said is there, and there is no `[DONE]`."""
     async with served(Scripted(Reply("Hello there", fail_at=6))) as (api, _):
@@ -333,9 +334,13 @@ async def test_a_failure_on_the_way_is_an_error_and_a_failed_response() -> None:
         failed = events[-1]["response"]
         assert (failed["status"], failed["error"]["code"]) == ("failed", "server_error")
         assert failed["output"][0]["status"] == "incomplete"
+        assert events[-2]["error"]["code"] == events[-2]["code"] == "generation_failed"
         kept = await ask(api, f"{PATH}/{failed['id']}", method="GET")
         assert kept.value["status"] == "failed"
         assert (await ask(api, PATH, {"input": "Hello"})).status == 500
+        with pytest.raises(APIError):
+            async for _ in await openai_client(api).responses.create(model="scripted", input="Hello", stream=True):
+                pass
 
 
 @pytest.mark.parametrize("streams", [True, False])

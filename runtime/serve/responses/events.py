@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from greenroom.serve.envelopes import ErrorDetails
 from greenroom.serve.responses.resource import (
     OutputItem,
     OutputTextPart,
@@ -66,11 +67,12 @@ class ResponseFailed(_OfResponse, frozen=True, kw_only=True, tag_field="type", t
 
 
 class ResponseError(ResponseEvent, frozen=True, kw_only=True, tag_field="type", tag="error"):
-    """What went wrong."""
+    """What went wrong: flat, as OpenAI documents it, and as Open Responses has it, by which OpenAI's client raises."""
 
     message: str
-    code: str | None = None
-    param: str | None = None
+    code: str | None
+    param: str | None
+    error: ErrorDetails
 
 
 class ItemAdded(ResponseEvent, frozen=True, kw_only=True, tag_field="type", tag="response.output_item.added"):

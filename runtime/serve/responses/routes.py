@@ -16,7 +16,7 @@ from greenroom.serve.responses.items import listed
 from greenroom.serve.responses.requests import IGNORED, ResponseRequest
 from greenroom.serve.responses.store import ResponseStore, StoredResponse
 from greenroom.serve.responses.writer import ResponseWriter
-from greenroom.serve.routes import ApiRoute
+from greenroom.serve.routes import OPENAI, ApiRoute
 from greenroom.serve.settings import ServeSettings
 from greenroom.serve.sse import DONE, tagged_frames
 from greenroom.serve.tokens import token_logprob
@@ -55,7 +55,7 @@ class _Answer:
 
     def fail(self, fault: Fault) -> bytes:
         """See `Answer.fail`."""
-        frames = tagged_frames(self._writer.fail(fault.code, fault.message, fault.param))
+        frames = tagged_frames(self._writer.fail(OPENAI.details(fault)))
         self._keep()
         return frames
 

@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from greenroom.events import Event, Info, Token, ToolCall
+from greenroom.serve.envelopes import ErrorDetails
 from greenroom.serve.responses.events import (
     ArgumentsDelta,
     ArgumentsDone,
@@ -101,12 +102,18 @@ class ResponseWriter:
         response.status, response.completed_at = "completed", int(time.time())
         yield ResponseCompleted(sequence_number=self._next(), response=response)
 
-    def fail(self, code: str | None, message: str, param: str | None) -> Iterator[ResponseEvent]:
+    def fail(self, details: ErrorDetails) -> Iterator[ResponseEvent]:
         """The last events of one that failed on its way."""
         for span in self._spans.end():
             yield from self._close(span.kind, "incomplete")
-        yield ResponseError(sequence_number=self._next(), code=code, message=message, param=param)
-        self.response.status, self.response.error = "failed", ResponseFault("server_error", message)
+        yield ResponseError(
+            sequence_number=self._next(),
+            message=details.message,
+            code=details.code,
+            param=details.param,
+            error=details,
+        )
+        self.response.status, self.response.error = "failed", ResponseFault("server_error", details.message)
         yield ResponseFailed(sequence_number=self._next(), response=self.response)
 
     def _next(self) -> int:
