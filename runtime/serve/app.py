@@ -12,7 +12,9 @@ from starlette.responses import Response
 from greenroom import Adapter, Runtime
 from greenroom.errors import InvalidParameter
 from greenroom.serve.completions.chat import chat_completions
+from greenroom.serve.completions.requests import ChatRequest, TextRequest
 from greenroom.serve.completions.text import text_completions
+from greenroom.serve.description import description_route
 from greenroom.serve.faults import Fault
 from greenroom.serve.messages.routes import MESSAGE_ROUTES
 from greenroom.serve.models import Models
@@ -24,8 +26,8 @@ from greenroom.serve.settings import ServeSettings
 __all__ = ["ROUTES", "app"]
 
 ROUTES: tuple[ApiRoute, ...] = (
-    ApiRoute("POST", "/v1/chat/completions", chat_completions),
-    ApiRoute("POST", "/v1/completions", text_completions),
+    ApiRoute("POST", "/v1/chat/completions", chat_completions, reads=ChatRequest),
+    ApiRoute("POST", "/v1/completions", text_completions, reads=TextRequest),
     *MESSAGE_ROUTES,
     ApiRoute("GET", "/v1/models", list_models),
     ApiRoute("GET", "/v1/models/{model:path}", show_model),
@@ -55,8 +57,11 @@ def app(
         raise InvalidParameter("settings", settings, "None or a ServeSettings")
     settings = settings or ServeSettings()
     gateway = Gateway(settings, Models(runtime, models))
-    answered = [gateway.route(each) for each in (*ROUTES, *response_routes(settings), *routes)]
-    return Starlette(routes=answered, exception_handlers={HTTPException: _not_answered})
+    answered = [*ROUTES, *response_routes(settings), *routes]
+    answered.append(description_route(answered))
+    return Starlette(
+        routes=[gateway.route(each) for each in answered], exception_handlers={HTTPException: _not_answered}
+    )
 
 
 async def _not_answered(_: Request, error: Exception) -> Response:

@@ -12,6 +12,7 @@ import msgspec
 from greenroom.errors import (
     AdapterClosed,
     CompilersBusy,
+    ConstraintFailed,
     EngineFailed,
     GreenroomError,
     InvalidConstraint,
@@ -112,6 +113,9 @@ _RULES = (  # the first that fits
     _Rule(RuntimeDraining, 503, "unavailable", "draining", None, RESTART_SECONDS),
     _Rule(RuntimeClosed, 503, "unavailable", "engine_failed", None, RESTART_SECONDS, _GONE),
     _Rule(EngineFailed, 503, "unavailable", "engine_failed", None, RESTART_SECONDS, _GONE),
+    _Rule(
+        ConstraintFailed, 422, "invalid", "constraint_failed", "constraint"
+    ),  # the client's own, which came to no end
     _Rule(GreenroomError, 500, "failed", "generation_failed"),
 )
 _UNKNOWN = Fault(500, "failed", "the server failed over this request; its log says more", "internal_error")

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
+import msgspec
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -34,6 +35,8 @@ class ApiRoute(NamedTuple):
     handle: Handler
     envelope: Envelope = OPENAI
     needs_key: bool = True
+    reads: type[msgspec.Struct] | None = None
+    """What its body is read as, for the app's description."""
 
 
 class Gateway:
