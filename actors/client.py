@@ -28,6 +28,7 @@ from greenroom.actors.messages import (
     Announce,
     CloseAdapter,
     EndAll,
+    Expect,
     Inbound,
     OpenAdapter,
     Reject,
@@ -60,12 +61,17 @@ class EngineClient:
     """Holds no reference to the `Runtime`, so that an abandoned one is collected and its engine ends."""
 
     def __init__(
-        self, backend: Callable[[], Backend], limits: Callable[[ModelInfo], Limits], *, max_waiting: int
+        self,
+        backend: Callable[[], Backend],
+        limits: Callable[[ModelInfo], Limits],
+        *,
+        max_waiting: int,
+        client_limit: int | None = None,
     ) -> None:
         self._engine = Engine(backend, limits, self._build_compiler)
         self._compiler: ConstraintCompiler | Exception | None = None
         self._limits = limits
-        self._dispatcher = Dispatcher(self._engine.put, max_waiting=max_waiting)
+        self._dispatcher = Dispatcher(self._engine.put, max_waiting=max_waiting, client_limit=client_limit)
         self._preparers = Preparers()
         self._bridge: Bridge | None = None
         self._home = HomeLoop()
@@ -222,18 +228,24 @@ class EngineClient:
         return self._dispatcher.drain.hold(stop)
 
     def announce(
-        self, prepare: Callable[[int], Submit], *, deadline: float | None = None, needs_thread: bool = True
+        self,
+        prepare: Callable[[int], Submit],
+        *,
+        deadline: float | None = None,
+        needs_thread: bool = True,
+        client: str | None = None,
     ) -> PendingRequest:
         """Take a place in the queue for a request that `prepare` builds, on another thread or, with that off, here.
 
-        It may be called more than once. `deadline`, in monotonic seconds, holds while the request is prepared too.
+        It may be called more than once. `deadline`, in monotonic seconds, holds while the request is prepared too;
+        `client` is who asks.
         Raises `TooBusy`, `PreparersBusy`, `RuntimeDraining`.
         """
         bridge = self._open_bridge()
         self._dispatcher.require_accepting()
         if needs_thread:
             self._preparers.require_room()
-        pending = PendingRequest(self._dispatcher.open())
+        pending = PendingRequest(self._dispatcher.open(client))
         request = pending.mailbox.request
         if needs_thread:
             self._engine.put(Announce(request, deadline))
@@ -282,7 +294,7 @@ class EngineClient:
         result: T = value
         return result
 
-    def submit(self, make: Callable[[int], Submit]) -> Mailbox:
+    def submit(self, make: Callable[[int], Submit], *, client: str | None = None) -> Mailbox:
         """Submit a request that needs no preparing: it joins the queue at the end of this turn of the event loop.
 
         It goes on from what was begun before, so a drain does not refuse it; once that has ended all, it ends it too.
@@ -292,7 +304,7 @@ class EngineClient:
         self._open_bridge()
         if self._engine.failure is not None:
             raise self._engine.failure
-        mailbox = self._dispatcher.open()
+        mailbox = self._dispatcher.open(client)
         try:
             self._send(make(mailbox.request))
         except Exception as problem:
@@ -300,6 +312,10 @@ class EngineClient:
             self._send(Reject(mailbox.request, problem))  # its number has come
             raise
         return mailbox
+
+    def expect(self, request: int, tokens: int | None) -> None:
+        """Say how many tokens a request is expected to have in all; None: as others turn out. Any thread."""
+        self._send(Expect(request, tokens))  # behind the request itself
 
     def require_loop(self) -> None:
         """Raise `WrongEventLoop` unless this runs on the loop on which the runtime was entered, or that is closed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 
 from anyio import Event
@@ -50,10 +51,13 @@ class _Question:
 class Dispatcher:
     """Numbers the requests and sorts the engine's messages into mailboxes. On the event loop alone."""
 
-    def __init__(self, put: Callable[[Inbound], object], *, max_waiting: int) -> None:
-        """`put` gives the engine a message."""
+    def __init__(self, put: Callable[[Inbound], object], *, max_waiting: int, client_limit: int | None = None) -> None:
+        """`put` gives the engine a message. `client_limit` bounds the requests of one client; None: nothing does."""
         self._put = put
         self.max_waiting = max_waiting
+        self._client_limit = client_limit
+        self._by_client: Counter[str] = Counter()
+        """Requests that are not settled, of each client that has one."""
         self._mailboxes: dict[int, Mailbox] = {}
         self._questions: dict[int, _Question] = {}
         self._failure: Exception | None = None
@@ -88,8 +92,8 @@ class Dispatcher:
         """Requests that were announced and have no row yet."""
         return self._queued
 
-    def open(self) -> Mailbox:
-        """A mailbox for a new request. Raises `TooBusy` where as many wait as may.
+    def open(self, client: str | None = None) -> Mailbox:
+        """A mailbox for a new request. Raises `TooBusy` where as many wait as may, or its `client` has as many.
 
         What the engine is about to start does not wait: of those that were announced, so many as rows are free.
         """
@@ -98,15 +102,31 @@ class Dispatcher:
         if num_waiting >= self.max_waiting:
             self.refusals[TooBusy.__name__] += 1
             raise TooBusy(num_waiting, self.max_waiting)
+        if client is not None:
+            self._count_client(client)
         mailbox = Mailbox(next(self._numbers), self._put)
         self._queued += 1
         self._mailboxes[mailbox.request] = mailbox
+        if client is not None:
+            mailbox.on_end(partial(self._leave_client, client))
         return mailbox
+
+    def _count_client(self, client: str) -> None:
+        if self._client_limit is not None and self._by_client[client] >= self._client_limit:
+            self.refusals[TooBusy.__name__] += 1
+            raise TooBusy(self._by_client[client], self._client_limit, client)
+        self._by_client[client] += 1
+
+    def _leave_client(self, client: str) -> None:
+        self._by_client[client] -= 1
+        if not self._by_client[client]:
+            del self._by_client[client]
 
     def withdraw(self, mailbox: Mailbox) -> None:
         """Nothing will be asked of a mailbox that was opened just now: its place is free."""
         del self._mailboxes[mailbox.request]
         self._queued -= 1
+        mailbox.forget()
 
     async def open_adapter(self, adapter: int, weights: AdapterWeights) -> None:
         """Have the engine know an adapter by a number. Raises why it cannot."""

@@ -41,6 +41,7 @@ from greenroom.actors.messages import (
     Delivery,
     EndAll,
     Ended,
+    Expect,
     ExportKv,
     ImportKv,
     Inbound,
@@ -295,7 +296,7 @@ class EngineLoop:
             case _:
                 self._accept_of_request(message)
 
-    def _accept_of_request(self, message: Announce | Submit | Reject | Cancel | Credit | Awaited) -> None:
+    def _accept_of_request(self, message: Announce | Submit | Reject | Cancel | Credit | Awaited | Expect) -> None:
         match message:
             case Announce():
                 self._scheduler.announce(message)
@@ -309,6 +310,8 @@ class EngineLoop:
                 self._scheduler.credit(message)
             case Awaited():
                 self._scheduler.count_awaiting(message)
+            case Expect():
+                self._scheduler.expect(message)
 
     def _edit(self, edits: tuple[Edit, ...]) -> None:
         """Have the backend do the edits, in their order; one for a request that fails is that request's failure.

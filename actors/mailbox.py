@@ -97,12 +97,16 @@ class Mailbox:
                     self._events.append((info, 0))
                 self._news.set()
                 self._settled.set()
-                while self._at_end:
-                    self._at_end.pop()()
+                self.forget()
 
     def on_end(self, call: Callable[[], object]) -> None:
         """Have `call` called once the request is settled. On the event loop, before it can be."""
         self._at_end.append(call)
+
+    def forget(self) -> None:
+        """Make the calls of `on_end`: nothing will come any more."""
+        while self._at_end:
+            self._at_end.pop()()
 
     # Readers.
 

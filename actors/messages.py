@@ -27,6 +27,7 @@ __all__ = [
     "Delivery",
     "EndAll",
     "Ended",
+    "Expect",
     "ExportKv",
     "ImportKv",
     "Inbound",
@@ -129,6 +130,13 @@ class Awaited(msgspec.Struct, frozen=True):
     on: bool
 
 
+class Expect(msgspec.Struct, frozen=True):
+    """The request is expected to have so many tokens in all; None: as others turn out."""
+
+    request: int
+    tokens: int | None
+
+
 class Shutdown(msgspec.Struct, frozen=True):
     """Cancel all, settle all, close the backend, end the thread."""
 
@@ -194,6 +202,7 @@ Inbound = (
     | Cancel
     | Credit
     | Awaited
+    | Expect
     | Release
     | Trim
     | ExportKv

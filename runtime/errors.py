@@ -197,12 +197,19 @@ class NotSupported(GreenroomError, NotImplementedError):
 
 
 class TooBusy(GreenroomError):
-    """As many requests wait as the runtime allows: try again later, or raise `max_waiting`."""
+    """As many requests wait as the runtime allows: try again later, or raise `max_waiting`.
 
-    def __init__(self, waiting: int, limit: int) -> None:
-        super().__init__(f"{waiting} requests wait already, and max_waiting is {limit}: try again later")
+    Or one `client` has as many, running and waiting, as it may have at once: `client_limit`.
+    """
+
+    def __init__(self, waiting: int, limit: int, client: str | None = None) -> None:
+        what = f"{waiting} requests wait already, and max_waiting is {limit}"
+        if client is not None:
+            what = f"client {shown(client)} has {waiting} requests already, and client_limit is {limit}"
+        super().__init__(f"{what}: try again later")
         self.waiting = waiting
         self.limit = limit
+        self.client = client
 
 
 class PreparersBusy(GreenroomError):

@@ -84,6 +84,9 @@ class Runtime:
     the steps before, and else up to `max_step_tokens` of them (by default 2,048, on a CPU 512), the most in any case.
     With None for `step_target` prompts are cut by `max_step_tokens` alone, and so the same way on every machine.
 
+    `max_waiting` requests may wait, and one client may have `client_limit` requests, running and waiting, at once (by
+    default any number): what is more is refused with `TooBusy`.
+
     `revision` is a branch, a tag or a commit of a hub name. `trust_remote_code` lets a model run the code that it
     brings, and never without. `context_length`, the most tokens of a row, takes the place of what the model's files
     say. Rows that are open have at most `max_adapters` adapters among them (by default 32): what has another one waits.
@@ -100,6 +103,7 @@ class Runtime:
         max_step_tokens: int | None = None,
         step_target: float | None = STEP_TARGET,
         max_waiting: int = MAX_WAITING,
+        client_limit: int | None = None,
         kv_bytes: int | None = None,
         prefix_bytes: int | None = None,
         prefix_folder: str | Path | None = None,
@@ -126,6 +130,7 @@ class Runtime:
             max_step_tokens=max_step_tokens,
             step_target=step_target,
             max_waiting=max_waiting,
+            client_limit=client_limit,
             kv_bytes=kv_bytes,
             parameters=parameters,
             loading=loading,
@@ -162,7 +167,12 @@ class Runtime:
         self._is_entering = True
         try:
             opening = self._opening
-            client = EngineClient(opening.make_backend, opening.limits, max_waiting=opening.max_waiting)
+            client = EngineClient(
+                opening.make_backend,
+                opening.limits,
+                max_waiting=opening.max_waiting,
+                client_limit=opening.client_limit,
+            )
             ending = weakref.finalize(self, client.shut_down)
             try:
                 await client.open()

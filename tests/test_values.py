@@ -163,6 +163,7 @@ async def test_what_a_model_is_asked_for_is_refused_or_works() -> None:
         "max_step_tokens",
         "step_target",
         "max_waiting",
+        "client_limit",
         "kv_bytes",
         "prefix_bytes",
         "prefix_folder",

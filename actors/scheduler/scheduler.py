@@ -33,6 +33,7 @@ from greenroom.actors.messages import (
     Credit,
     Delivery,
     Ended,
+    Expect,
     Outbound,
     Reject,
     Release,
@@ -167,6 +168,12 @@ class Scheduler:
             self._admission.waiting.look_again(request)
         else:
             self._arrivals.count_awaiting(message)
+
+    def expect(self, message: Expect) -> None:
+        """Take what a caller expects of a request from now on."""
+        request = self._requests.get(message.request)
+        if request is not None:
+            self._admission.waiting.change_horizon(request, message.tokens)
 
     def give_back(self, message: Release | Trim) -> None:
         """See `Admission.give_back`."""

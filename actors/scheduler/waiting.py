@@ -80,6 +80,15 @@ class Waiting:
             self.remove(request)
             self._resting[request.id] = request
 
+    def change_horizon(self, request: Request, horizon: int | None) -> None:
+        """Take another horizon of it, whether it waits or not."""
+        is_placed = request.state is RequestState.WAITING and request.id not in self._resting
+        if is_placed:
+            self._displace(request)
+        request.horizon = horizon
+        if is_placed:
+            self._place(request)
+
     def remove(self, request: Request) -> None:
         """It waits no longer: it has a row, or is over."""
         if self._resting.pop(request.id, None) is not None:

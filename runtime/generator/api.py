@@ -168,6 +168,9 @@ class Context(Closing):
         adapter: Adapter | None = None,
         zo_seed: int | None = None,
         horizon: int | None = None,
+        priority: int | None = None,
+        client: str | None = None,
+        weight: float | None = None,
         seed: int | None = None,
         default_stops: bool = True,
         stop_in_thinking: bool = False,
@@ -181,7 +184,8 @@ class Context(Closing):
         no effect beside a constraint: they are its end. In thoughts strings count with `stop_in_thinking` alone. What
         is given here beats what the sampler's `GenerateParameters` say. Of `speculator`, `system_speculation` (guesses
         from what was said before) and `draft_model` (another open `Runtime`) one may be used. Every step runs with
-        `adapter`, if there is one, and under the noise of `zo_seed`; a draft model guesses without them.
+        `adapter`, if there is one, and under the noise of `zo_seed`; a draft model guesses without them. `horizon`,
+        `priority`, `client` and `weight` are those of `GenerateParameters`, for every request that it makes.
 
         With `tools`, calls in what the model writes become events, as in `Runtime.generate`, and `tool_choice` may
         force them. To show them to the model is the prompt's business: fill what `Runtime.prepare(..., tools=)` gives.
@@ -189,7 +193,16 @@ class Context(Closing):
         Raises `InvalidParameter`, `InvalidConstraint`, `NotSupported`, `ContextInUse` at once; what tokenizing and
         compiling find is raised at the first await.
         """
-        changes: dict[str, Any] = {"max_tokens": max_tokens, "seed": seed, "adapter": adapter, "zo_seed": zo_seed}
+        changes: dict[str, Any] = {
+            "max_tokens": max_tokens,
+            "seed": seed,
+            "adapter": adapter,
+            "zo_seed": zo_seed,
+            "horizon": horizon,
+            "priority": priority,
+            "client": client,
+            "weight": weight,
+        }
         changes = {name: value for name, value in changes.items() if value is not None}
         if not (isinstance(stop, tuple) and not stop):
             changes["stop"] = stop
@@ -204,7 +217,6 @@ class Context(Closing):
             constrain=constrain,
             calling=ToolCalling.of(tools, tool_choice, tool_format),
             guessing=Guessing(speculator, system_speculation, draft_model),
-            refused={"horizon": horizon},
         )
         return Generator(cursor, self)
 
@@ -277,6 +289,19 @@ class Generator(Closing):
     def seed(self) -> int:
         """What its draws depend on, beside the position."""
         return self._cursor.seed
+
+    @property
+    def horizon(self) -> int | None:
+        """About how many more tokens are expected of it, as somebody said; None: as many as others turn out to have.
+
+        It may be set at any time, between two steps too. It says how much memory is kept for the row and, where
+        others wait, whose turn it is; never what is drawn. Raises `InvalidParameter`.
+        """
+        return self._cursor.horizon
+
+    @horizon.setter
+    def horizon(self, tokens: int | None) -> None:
+        self._cursor.expect(tokens)
 
     @property
     def is_live(self) -> bool:

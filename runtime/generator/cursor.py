@@ -21,6 +21,7 @@ from greenroom.actors.decoder import Payload
 from greenroom.errors import ContextClosed, ContextInUse, StepPending, StreamInUse, TemplateTimeout
 from greenroom.events import Event, Finish, Info
 from greenroom.generator.speculation import Speculation
+from greenroom.inputs.parameters import check_horizon
 from greenroom.request.config import GenerationConfig
 from greenroom.request.context_buffer import ContextBuffer
 from greenroom.request.generation import NOT_RUN, Generation, begin, find_deadline, seconds_until
@@ -76,6 +77,9 @@ class ReadAhead(Protocol):
 
     async def settle(self) -> None:
         """Give up what runs. Through any cancellation; one that came meanwhile is raised afterwards."""
+
+    def expect(self, horizon: int | None) -> None:
+        """The generation is expected to have so many tokens in all."""
 
     def fold(self) -> Generation:
         """The generation behind the tokens that were taken. Nothing runs any more."""
@@ -198,6 +202,24 @@ class Cursor:
             return ()
         return self.generation.decoder.fork().finish(self.generation.ending.reason)
 
+    @property
+    def horizon(self) -> int | None:
+        """How many more tokens are expected, as somebody said; None where nobody did, or more were generated."""
+        most = self.config.parameters.horizon
+        left = 0 if most is None else most - len(self.output)
+        return left if left > 0 else None
+
+    def expect(self, tokens: int | None) -> None:
+        """Expect so many more from here on. Raises `InvalidParameter`."""
+        check_horizon(tokens)
+        horizon = None if tokens is None else len(self.output) + tokens
+        config, seed = self._beginning
+        self._beginning = (config.with_parameters(horizon=horizon), seed)
+        if self.generation is not None:
+            self.generation = self.generation.expecting(horizon)
+        if self.read_ahead is not None:
+            self.read_ahead.expect(horizon)
+
     # Who may move it.
 
     @contextmanager
@@ -292,7 +314,9 @@ class Cursor:
         self.buffer.trim(len(generation.tokens))
 
     def _move_to(self, generation: Generation) -> None:
-        self.generation = generation
+        horizon = self._beginning[0].parameters.horizon  # it may have been set while this ran
+        is_other = generation.config.parameters.horizon != horizon
+        self.generation = generation.expecting(horizon) if is_other else generation
         if generation.ending is not None:
             self.buffer.adopt(generation.tokens)
 

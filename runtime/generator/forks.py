@@ -46,6 +46,10 @@ _OF_THE_GENERATION = (
     "thinking_tokens",
     "adapter",
     "zo_seed",
+    "horizon",
+    "priority",
+    "client",
+    "weight",
 )
 """Parameters that say nothing of how a token is drawn: another sampler does not change them."""
 

@@ -46,6 +46,10 @@ class ReadOneRun:
         """See `ReadAhead.settle`."""
         await self._run.mailbox.close("handle")
 
+    def expect(self, horizon: int | None) -> None:
+        """See `ReadAhead.expect`."""
+        self._run.expect(horizon)
+
     def fold(self) -> Generation:
         """See `ReadAhead.fold`."""
         return self._run.fold(len(self.taken))
@@ -91,6 +95,10 @@ class ReadByStream:
     async def settle(self) -> None:
         """See `ReadAhead.settle`."""
         await self.mailbox.close("handle")
+
+    def expect(self, horizon: int | None) -> None:
+        """See `ReadAhead.expect`."""
+        self._run.expect(horizon)
 
     def fold(self) -> Generation:
         """See `ReadAhead.fold`."""
@@ -144,6 +152,10 @@ class ReadByStep:
 
     async def settle(self) -> None:
         """See `ReadAhead.settle`. Nothing runs between steps."""
+
+    def expect(self, horizon: int | None) -> None:
+        """See `ReadAhead.expect`."""
+        self._base, self._whole = self._base.expecting(horizon), self._whole.expecting(horizon)
 
     def fold(self) -> Generation:
         """See `ReadAhead.fold`."""

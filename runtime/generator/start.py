@@ -72,14 +72,10 @@ def start(
     constrain: object,
     calling: ToolCalling,
     guessing: Guessing,
-    refused: Mapping[str, object],
 ) -> Cursor:
-    """See `Context.generate`; `changes` beat what the sampler's parameters say, `refused` is not supported yet."""
+    """See `Context.generate`; `changes` beat what the sampler's parameters say."""
     buffer.require_free()
     buffer.client.require_accepting()
-    for name, value in refused.items():
-        if value is not None:
-            raise NotSupported(f"{name}=")
     base: object = sampler.parameters if isinstance(sampler, Sampler) else sampler
     base = buffer.session.parameters if sampler is None else base
     if not isinstance(base, GenerateParameters):

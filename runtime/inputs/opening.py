@@ -36,6 +36,7 @@ class Opening:
     max_step_tokens: int | None
     step_target: float | None
     max_waiting: int
+    client_limit: int | None
     kv_bytes: int | None
     parameters: GenerateParameters | Literal["model"] | None
     loading: Mapping[str, Any]
@@ -52,6 +53,7 @@ class Opening:
             max_step_tokens=self.max_step_tokens,
             step_target=self.step_target,
             max_waiting=self.max_waiting,
+            client_limit=self.client_limit,
             kv_bytes=self.kv_bytes,
         )
         _check_defaults(self.parameters)
@@ -93,12 +95,20 @@ def _check_backend(backend: object, model: object) -> None:
 
 
 def _check_bounds(
-    *, max_rows: object, max_step_tokens: object, step_target: object, max_waiting: object, kv_bytes: object
+    *,
+    max_rows: object,
+    max_step_tokens: object,
+    step_target: object,
+    max_waiting: object,
+    client_limit: object,
+    kv_bytes: object,
 ) -> None:
     """Raise `InvalidParameter` for a bound that is none."""
     counted = f"an integer of at least 1 and at most {_MOST}"
     integer("max_rows", max_rows, 1, _MOST, counted)
     integer("max_waiting", max_waiting, 1, _MOST, counted)
+    if client_limit is not None:
+        integer("client_limit", client_limit, 1, _MOST, f"None or {counted}")
     if max_step_tokens is not None:
         integer("max_step_tokens", max_step_tokens, 1, _MOST, f"None or {counted}")
     if kv_bytes is not None:

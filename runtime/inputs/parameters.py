@@ -15,7 +15,7 @@ import msgspec
 from greenroom.backends.protocol import KvOptions, ModelInfo, Sampling
 from greenroom.errors import InvalidParameter, ModelLoadFailed, NotSupported
 from greenroom.inputs.adapters import Adapter
-from greenroom.values import boolean, choice, integer, number
+from greenroom.values import boolean, choice, integer, number, text
 
 __all__ = [
     "DEFAULTS",
@@ -23,6 +23,7 @@ __all__ = [
     "ParameterOptions",
     "beside_text",
     "bound_length",
+    "check_horizon",
     "default_parameters",
     "kv_options",
     "merge_parameters",
@@ -43,6 +44,14 @@ MOST_LOGPROBS = 20
 REASONING = ("events", "text", "drop")
 DEFAULT_MAX_TOKENS = 4096
 """Where neither the request nor the model bounds the output: what held such a model before its bound was not known."""
+PRIORITIES = (-100, 100)
+"""More levels than anybody tells apart. What a level is worth in seconds bounds how long the lowest one waits."""
+WEIGHTS = (0.001, 1000)
+"""Beyond these a counter would lose the single tokens of other clients."""
+MOST_OF_CLIENT = 256
+"""Characters: a name, or a key by which somebody is known, and no text."""
+MOST_HORIZON = 1 << 24
+"""Tokens: more than any model's context."""
 NOT_BUILT = ("prefill_step_size",)
 
 
@@ -70,6 +79,11 @@ class GenerateParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
 
     `adapter` is one that the runtime has loaded: every step runs with it; with a `zo_seed`, under the noise of that
     seed, of which `-s` is the mirror of `s`, and 0 none.
+
+    These say when a request gets its row, and change no token: see docs/scheduling.md. `horizon` is about how many
+    tokens the output will have, for those who know; else it is expected to be as others turned out. Of several
+    `priority`, from -100 to 100, the highest goes first. `client` names who asks: clients that contend have equal
+    shares of the tokens, or by `weight`; all that name none are one client.
     """
 
     max_tokens: int | None = None
@@ -103,6 +117,10 @@ class GenerateParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     thinking_tokens: int | None = None
     adapter: Adapter | None = None
     zo_seed: int | None = None
+    horizon: int | None = None
+    priority: int = 0
+    client: str | None = None
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
         """Give `stop` one shape and copy `logit_bias`; what has another type stays, for `validate` to name."""
@@ -148,6 +166,10 @@ class ParameterOptions(TypedDict, total=False):
     thinking_tokens: int | None
     adapter: Adapter | None
     zo_seed: int | None
+    horizon: int | None
+    priority: int
+    client: str | None
+    weight: float
 
 
 DEFAULTS = GenerateParameters()
@@ -228,6 +250,7 @@ def validate(parameters: GenerateParameters, *, vocab_size: int) -> None:
     _validate_penalties(parameters)
     _validate_stop(parameters, vocab_size)
     _validate_bias(parameters.logit_bias, vocab_size)
+    _validate_turn(parameters)
 
 
 def sampling(parameters: GenerateParameters, *, seed: int, stop_ids: frozenset[int], prompt_tokens: int) -> Sampling:
@@ -360,6 +383,25 @@ def _validate_bias(bias: object, vocab_size: int) -> None:
     for token, value in bias.items():
         integer("logit_bias", token, 0, vocab_size - 1, f"keyed by token ids from 0 to {vocab_size - 1}")
         number(f"logit_bias[{token}]", value, "a finite number")
+
+
+def _validate_turn(parameters: GenerateParameters) -> None:
+    check_horizon(parameters.horizon)
+    least, most = PRIORITIES
+    integer("priority", parameters.priority, least, most, f"an integer from {least} to {most}")
+    light, heavy = WEIGHTS
+    number("weight", parameters.weight, f"a number from {light} to {heavy}", lambda x: light <= x <= heavy)
+    if parameters.client is not None:
+        expected = f"None or a string of 1 to {MOST_OF_CLIENT} characters"
+        text("client", parameters.client, expected)
+        if len(parameters.client) > MOST_OF_CLIENT:
+            raise InvalidParameter("client", parameters.client, expected)
+
+
+def check_horizon(horizon: object) -> None:
+    """Raise `InvalidParameter` for what is no number of tokens that somebody may expect."""
+    if horizon is not None:
+        integer("horizon", horizon, 1, MOST_HORIZON, f"None or an integer from 1 to {MOST_HORIZON}")
 
 
 def seconds(name: str, value: object) -> None:

@@ -58,12 +58,20 @@ class Client(AdapterClient, Protocol):
         """Compile for the model's vocabulary, within `prepare`."""
 
     def announce(
-        self, prepare: Callable[[int], Submit], *, deadline: float | None = None, needs_thread: bool = True
+        self,
+        prepare: Callable[[int], Submit],
+        *,
+        deadline: float | None = None,
+        needs_thread: bool = True,
+        client: str | None = None,
     ) -> PendingRequest:
         """Take a place in the queue for a request that is yet to be prepared, off the loop or here."""
 
-    def submit(self, make: Callable[[int], Submit]) -> Mailbox:
+    def submit(self, make: Callable[[int], Submit], *, client: str | None = None) -> Mailbox:
         """Submit a request that needs no preparing."""
+
+    def expect(self, request: int, tokens: int | None) -> None:
+        """Say how many tokens a request is expected to have in all."""
 
     def new_context_id(self) -> int:
         """The number of a context that nobody else has."""

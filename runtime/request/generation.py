@@ -116,6 +116,10 @@ class Generation:
         """With what one more request took."""
         return replace(self, counts=self.counts.then(info))
 
+    def expecting(self, horizon: int | None) -> Generation:
+        """Expected to have so many tokens in all, those that it has included; None: as others turn out."""
+        return replace(self, config=self.config.with_parameters(horizon=horizon))
+
     # Back, and elsewhere.
 
     def rewind(self, count: int, seed: int | None) -> Generation:

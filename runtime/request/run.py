@@ -67,7 +67,8 @@ def _submit(
     def make(request: int) -> Submit:
         return build_submit(generation, request, options, decoder=decoder, constraint=constraint, context_id=context_id)
 
-    return generation.config.client.submit(make)
+    config = generation.config
+    return config.client.submit(make, client=config.parameters.client)
 
 
 def build_submit(
@@ -106,7 +107,18 @@ def build_submit(
         drafts=tuple(options.drafts),
         drafter=options.drafter,
         adapter=0 if config.adapter is None else config.adapter.number,
+        horizon=horizon_of(generation),
+        priority=parameters.priority,
+        client=parameters.client,
+        weight=float(parameters.weight),
     )
+
+
+def horizon_of(generation: Generation) -> int | None:
+    """How many more tokens somebody expects of it; None where nobody does, or it has more already."""
+    horizon = generation.config.parameters.horizon
+    left = 0 if horizon is None else horizon - generation.num_generated
+    return left if left > 0 else None
 
 
 def _check(compiled: CompiledConstraint, before: tuple[int, ...]) -> Callable[[tuple[int, ...]], str | None]:
@@ -145,6 +157,11 @@ class Run:
     def recorded(self) -> list[RecordedToken]:
         """What was recorded so far; grows on the engine thread."""
         return self._recorder.recorded
+
+    def expect(self, horizon: int | None) -> None:
+        """Expect so many tokens of the generation in all, here and in what goes on from it."""
+        self._base = self._base.expecting(horizon)
+        self._base.config.client.expect(self.mailbox.request, horizon_of(self._base))
 
     async def receive(self) -> RecordedToken | None:
         """The next recorded token; None behind the last. Raises the request's error. Cancelled, it ends the request."""

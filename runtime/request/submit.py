@@ -81,7 +81,7 @@ def submit_prompt(config: GenerationConfig, prompt: Prompt, options: PromptOptio
 
     has_ids = not isinstance(prompt, str) and isinstance(prompt[0], int)
     needs_thread = config.needs_compiling or not (has_ids if lease is None else lease.has_ids)
-    pending = client.announce(prepare, deadline=deadline, needs_thread=needs_thread)
+    pending = client.announce(prepare, deadline=deadline, needs_thread=needs_thread, client=parameters.client)
     if options.context is not None and lease is not None:
         lease.enter(options.context, pending.mailbox)
     return pending

@@ -27,7 +27,6 @@ from greenroom.errors import (
     ContextInUse,
     InvalidParameter,
     InvalidPrompt,
-    NotSupported,
     StepPending,
     StepUsed,
     TokenRefused,
@@ -264,9 +263,6 @@ async def test_what_can_never_work_is_refused_at_once() -> None:
     """No option is ignored in silence."""
     async with opened("scripted") as runtime, runtime.context() as ctx:
         ctx.fill("x")
-        for name in ("horizon",):
-            with pytest.raises(NotSupported, match=name):
-                ctx.generate(**{name: 1})  # type: ignore[arg-type]
         with pytest.raises(InvalidParameter, match="adapter must be"):
             ctx.generate(adapter="lora")  # type: ignore[arg-type]
         with pytest.raises(InvalidParameter):
