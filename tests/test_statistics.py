@@ -25,7 +25,7 @@ from greenroom import (
     TooBusy,
 )
 from greenroom.actors.scheduler.statistics import TOKEN_SECONDS, WAIT_SECONDS
-from greenroom.actors.scheduler.totals import Tally
+from greenroom.actors.scheduler.totals import OTHERS, Tallies, Tally
 
 ENDLESS = Reply("on and on ", end=False, repeat=True)
 
@@ -196,3 +196,18 @@ async def test_no_line_is_made_for_nobody(caplog: pytest.LogCaptureFixture) -> N
         caplog.clear()
         await runtime.generate("x").text()
         assert not caplog.records
+
+
+@given(st.lists(st.tuples(st.text("abcdefg", max_size=1), st.floats(0.0, 100.0)), max_size=60), st.integers(1, 3))
+def test_of_many_clients_the_newest_are_told_apart(waits: list[tuple[str, float]], most: int) -> None:
+    """However many names there are: the others are together, and nothing is lost of what was counted."""
+    tallies = Tallies(WAIT_SECONDS, rest=OTHERS, most=most)
+    for client, seconds in waits:
+        tallies.add(client, seconds)
+    found = tallies.freeze()
+    assert found is tallies.freeze()
+    assert len(found.keys() - {OTHERS}) <= most
+    newest = list(dict.fromkeys([client for client, _ in reversed(waits) if client != OTHERS]))[:most]
+    assert found.keys() - {OTHERS} == set(newest)
+    assert sum(histogram.count for histogram in found.values()) == len(waits)
+    assert sum(histogram.sum for histogram in found.values()) == pytest.approx(sum(seconds for _, seconds in waits))

@@ -385,6 +385,8 @@ class Scheduler:
             failures=failures,
             refusals=refusals,
             queue_time=totals.queue_time.freeze(),
+            queue_time_by_client=totals.queue_time_by_client.freeze(),
+            queue_time_by_priority=totals.queue_time_by_priority.freeze(),
             time_to_first_token=totals.time_to_first_token.freeze(),
             time_per_token=totals.time_per_token.freeze(),
             times=times,

@@ -94,6 +94,9 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=T
     `queue_time` is from the call to the first piece of the prompt, `time_to_first_token` from the call to the first
     token, once a request; `time_per_token` is a request's mean between its first token and its last. A generator's
     steps by hand, and passes that only ask for logits, count tokens and failures, and are no requests here.
+
+    `queue_time_by_client` and `queue_time_by_priority` are `queue_time` apart, of the 64 clients that were served last,
+    where "" is all others and those who name none, and of the 64 levels, where others count as 0.
     """
 
     running: int = 0
@@ -117,6 +120,8 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=T
     failures: dict[str, int] = {}
     refusals: dict[str, int] = {}
     queue_time: Histogram = Histogram()
+    queue_time_by_client: dict[str, Histogram] = {}
+    queue_time_by_priority: dict[int, Histogram] = {}
     time_to_first_token: Histogram = Histogram()
     time_per_token: Histogram = _NO_TOKENS
     times: StepTimes = StepTimes()
