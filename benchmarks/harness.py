@@ -23,7 +23,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-__all__ = ["RATIO", "Bench", "Case", "Measure", "Peer", "Rounds", "View", "arguments", "run", "table"]
+__all__ = ["RATIO", "Bench", "Case", "Draw", "Measure", "Peer", "Rounds", "View", "arguments", "run", "table"]
 
 Peer = Callable[[], Record | Awaitable[Record]]
 ROUNDS = 5
@@ -111,6 +111,7 @@ Case = Callable[[Bench], Awaitable[None]]
 
 
 View = Callable[[str, Sequence[Measure]], RenderableType]
+Draw = Callable[[str, Sequence[Measure], Path], None]
 
 
 async def _record(peer: Peer) -> Record:
@@ -140,7 +141,13 @@ def _one_of(names: Sequence[str]) -> Callable[[str], str]:
     return known
 
 
-def run(title: str, cases: Mapping[str, Case], options: argparse.Namespace, view: View | None = None) -> int:
+def run(
+    title: str,
+    cases: Mapping[str, Case],
+    options: argparse.Namespace,
+    view: View | None = None,
+    draw: Draw | None = None,
+) -> int:
     """Measure the cases that `options` names, print them and write what was asked for. The exit status."""
     chosen = getattr(options, "cases", None) or list(cases)
     bench = anyio.run(_measured, {name: cases[name] for name in chosen}, options)
@@ -148,7 +155,7 @@ def run(title: str, cases: Mapping[str, Case], options: argparse.Namespace, view
     for case, reason in bench.skipped.items():
         print(f"skipped: {case}: {reason}")
     if options.plot:
-        plot(title, bench.measures, options.plot)
+        (draw or plot)(title, bench.measures, options.plot)
     return 0
 
 

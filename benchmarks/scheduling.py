@@ -25,6 +25,7 @@ from loads import Arrival, arrivals, flooded, interactive, made_up, stretched, w
 from queue_cost import Queue
 from records import percentile
 from rich.table import Table
+from scheduling_plot import draw_waits
 from simulator import Decides, Outcome, limits, model, simulate, written_alone
 
 from greenroom.actors.scheduler.scheduler import Scheduler
@@ -342,7 +343,11 @@ def main() -> int:
         return measured
 
     cases = {name: on(case) for name, case in CASES.items()}
-    return run("who runs when: ratios and goals", cases, options, report) or (1 if report.missed else 0)
+
+    def draw(_title: str, _measures: Sequence[Measure], path: Path) -> None:
+        draw_waits(labs[0].outcomes, path)
+
+    return run("who runs when: ratios and goals", cases, options, report, draw) or (1 if report.missed else 0)
 
 
 if __name__ == "__main__":
