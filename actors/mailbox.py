@@ -1,14 +1,16 @@
 """The event loop's side of a request: a mailbox that the engine's deliveries fall into.
 
-A mailbox is touched on the event loop alone, except `cancel` and `drop`, which any thread may call. Nothing in the
-engine waits for a mailbox: what a reader has not read is bounded by its credit.
+A mailbox is touched on the event loop alone, except `cancel` and `drop`, which any thread may call, and what a reader
+without a loop uses: `reader`, `take` and `listen`. Nothing in the engine waits for a mailbox: what a reader has not
+read is bounded by its credit.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Literal
+from threading import Lock
+from typing import Literal, Protocol
 
 from anyio import EndOfStream, Event, get_cancelled_exc_class
 from anyio.lowlevel import checkpoint_if_cancelled
@@ -27,6 +29,13 @@ _LUMP = 64
 """Credit goes back in lumps of a quarter: few messages, and a reader who has read all leaves three quarters unspent."""
 
 
+class _Listener(Protocol):
+    """What is told of news: an event of the loop's, or one thread's."""
+
+    def set(self) -> object:
+        """There is something."""
+
+
 class Mailbox:
     """One request's events, its end, and who waits for them."""
 
@@ -39,8 +48,9 @@ class Mailbox:
         self._put = put
         self._events: deque[tuple[Payload | Info, int]] = deque()
         self._unreturned = 0
-        self._has_reader = False
-        self._news = Event()
+        self.reader = Lock()
+        """Held by who reads, a task or a thread: there is one at a time."""
+        self._news: _Listener = Event()
         self._settled = Event()
         self._home = HomeLoop(running_loop())
         self._is_closed = False
@@ -116,26 +126,45 @@ class Mailbox:
         Cancelled while it waits, it cancels the request, waits until it is settled, and lets the cancellation go on.
         """
         self._home.require("this stream")
-        if self._has_reader:
-            raise StreamInUse("two tasks read one stream at once: give each a stream of its own")
-        self._has_reader = True
+        self.require_reader()
         try:
             if self._events:
                 await checkpoint_if_cancelled()
             while not self._events:
                 if self._is_closed or self.info is not None:
                     self._end()
-                self._news = Event()
-                await self._news.wait()
+                self._news = news = Event()
+                await news.wait()
         except get_cancelled_exc_class():
             self.cancel("scope")
             await self.settle()
             raise
         finally:
-            self._has_reader = False
+            self.reader.release()
         event, worth = self._events.popleft()
         self._return_credit(worth)
         return event
+
+    def require_reader(self) -> None:
+        """Take `reader`, which is to be released. Raises `StreamInUse` where somebody reads."""
+        if not self.reader.acquire(blocking=False):
+            raise StreamInUse("two tasks read one stream at once: give each a stream of its own")
+
+    # A reader without a loop: on any thread that holds `reader`.
+
+    def take(self) -> Payload | Info | None:
+        """The next event, where there is one."""
+        try:
+            event, worth = self._events.popleft()
+        except IndexError:
+            return None
+        self._return_credit(worth)
+        return event
+
+    def listen(self, listener: _Listener) -> bool:
+        """Have `listener` told of what comes next. False where something is there, or nothing will be."""
+        self._news = listener
+        return not self._events and self.info is None and not self._is_closed
 
     def _end(self) -> None:
         error, was_closed = self.error, self._is_closed

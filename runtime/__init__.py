@@ -14,7 +14,7 @@ from greenroom import errors
 from greenroom.errors import *  # noqa: F403 - all of them are public, and nothing comes with them
 
 if TYPE_CHECKING:
-    from greenroom import testing
+    from greenroom import blocking, testing
     from greenroom.actors.draining import Drain
     from greenroom.actors.scheduler.statistics import Statistics
     from greenroom.actors.task import GenerationTask
@@ -150,6 +150,7 @@ __all__ = [
     "ToolResult",
     "TopLogprob",
     "TurnEvent",
+    "blocking",
     "generate",
     "generate_task",
     "generate_token_task",
@@ -214,8 +215,8 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split
 
 
 def __getattr__(name: str) -> object:
-    if name == "testing":  # a module of doubles
-        return import_module("greenroom.testing")
+    if name in ("blocking", "testing"):  # modules
+        return import_module(f"greenroom.{name}")
     home = _HOME_OF.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

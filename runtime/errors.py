@@ -17,6 +17,7 @@ __all__ = [
     "AdapterClosed",
     "AmbiguousRuntime",
     "BackendFailed",
+    "BlocksEventLoop",
     "CallRejected",
     "CallbackFailed",
     "CalledInstead",
@@ -71,6 +72,7 @@ __all__ = [
     "UnsupportedKeyword",
     "UnsupportedType",
     "UnusablePath",
+    "WaitTimeout",
     "WrongEventLoop",
 ]
 
@@ -255,6 +257,24 @@ class WrongEventLoop(GreenroomError, RuntimeError):
             "call to the one that it belongs to (asyncio.run_coroutine_threadsafe, anyio.from_thread.run)"
         )
         self.what = what
+
+
+class BlocksEventLoop(GreenroomError, RuntimeError):
+    """`greenroom.blocking` was used on a thread that runs an event loop, which would stand still meanwhile.
+
+    There, `async with greenroom.Runtime()` and its awaits do the same; code that must block belongs on another thread.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            "an event loop runs on this thread, and greenroom.blocking would stop it: use `async with "
+            "greenroom.Runtime()` and `await` here, or run what blocks on a worker thread (asyncio.to_thread, "
+            "anyio.to_thread.run_sync)"
+        )
+
+
+class WaitTimeout(GreenroomError, TimeoutError):
+    """The time that `blocking.fail_after` gave is over. What was waited for was cancelled, and has settled."""
 
 
 class ForkedProcess(GreenroomError, RuntimeError):

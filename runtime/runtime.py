@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -582,7 +582,7 @@ class Runtime:
 
     async def map(
         self,
-        prompts: Iterable[Prompt],
+        prompts: Iterable[Prompt] | AsyncIterable[Prompt],
         parameters: GenerateParameters | None = None,
         *,
         limit: int = MAX_ROWS,
@@ -591,9 +591,9 @@ class Runtime:
         """The results of many prompts, in their order, at most `limit` at once. A failure is raised at its place."""
         integer("limit", limit, 1, None, "an integer of at least 1")
         streams: deque[EventStream] = deque()
-        pending = iter(prompts)
+        pending = aiter(prompts) if isinstance(prompts, AsyncIterable) else iter(prompts)
         while True:
-            while len(streams) < limit and (prompt := next(pending, _DONE)) is not _DONE:
+            while len(streams) < limit and (prompt := await _next_of(pending)) is not _DONE:
                 streams.append(self.generate(prompt, parameters, **options))  # type: ignore[arg-type]
             if not streams:
                 return
@@ -601,6 +601,11 @@ class Runtime:
 
 
 _DONE = object()
+
+
+async def _next_of(pending: Iterator[object] | AsyncIterator[object]) -> object:
+    """The next one, or `_DONE`."""
+    return await anext(pending, _DONE) if isinstance(pending, AsyncIterator) else next(pending, _DONE)
 
 
 def _warn_of_open(name: str, process: HomeProcess) -> None:

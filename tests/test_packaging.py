@@ -32,7 +32,7 @@ def expected_files() -> Iterator[str]:
             if not path.is_file():
                 continue
             is_model = path.parent == ROOT / "backends/understudy/model" and path.suffix in MODEL_SUFFIXES
-            if path.suffix == ".py" or path.name == "py.typed" or is_model:
+            if path.suffix in (".py", ".pyi") or path.name == "py.typed" or is_model:
                 yield f"{package}/{path.relative_to(ROOT / folder).as_posix()}"
 
 

@@ -25,7 +25,8 @@ from dataclasses import dataclass
 from typing import Any, assert_type
 
 import greenroom
-from greenroom import ChatSession, EventStream, GenerateOptions, Generator, Runtime, Structures, TokenStream
+from greenroom import ChatSession, Event, EventStream, GenerateOptions, Generator, Info, Result, Runtime, Structure
+from greenroom import Structures, TokenStream, blocking
 
 
 @dataclass
@@ -53,11 +54,33 @@ async def right(runtime: Runtime, session: ChatSession, g: Generator, schema: di
     assert_type(await session.respond("x", temperature=0, seed=None), str)
     assert_type(await session.respond("x", into=Person), Person)
     assert_type(await session.respond("x", into=list[Person] | None, temperature=0), list[Person] | None)
+
+
+def right_blocking(
+    rt: blocking.Runtime, session: blocking.ChatSession, g: blocking.Generator, schema: dict[str, Any]
+) -> None:
+    assert_type(rt.generate("x", max_tokens=3), blocking.EventStream)
+    assert_type([event for event in rt.generate("x")], list[Event])
+    assert_type(rt.generate_tokens_task("x", include_stop_token=True)[0], blocking.TokenStream)
+    assert_type(rt.generate("x").task.wait(), Info)
+    assert_type(rt.collect(Person | None, "x"), Person | None)
+    assert_type(rt.stream(Person, "x"), blocking.Structures[Person])
+    assert_type(next(rt.stream(Person, "x").marked()), Structure[Person])
+    assert_type(blocking.structures(rt.generate("x"), list[Person]), blocking.Structures[list[Person]])
+    assert_type(next(rt.map(["x"])), Result)
+    assert_type(session.respond("x", into=Person), Person)
+    assert_type(next(session.stream_response("x")), str)
+    assert_type(g.collect_json(parse=len), int)
+    assert_type(g.fork_many(2).wait(), list[blocking.Generator])
+    assert_type([step for step in g], list[blocking.Step])
+    with rt.context() as context, blocking.fail_after(3):
+        assert_type(rt.generate("x", context=context).collect(), Result)
 """
 WRONG = """
 from greenroom import (
-    ChatSession, Runtime, generate, generate_task, generate_token_task, generate_tokens, generate_tokens_task
+    ChatSession, Context, Runtime, generate, generate_task, generate_token_task, generate_tokens, generate_tokens_task
 )
+from greenroom import blocking
 
 
 async def wrong(runtime: Runtime, session: ChatSession) -> None:
@@ -77,6 +100,12 @@ async def wrong(runtime: Runtime, session: ChatSession) -> None:
     runtime.map(["x"], max_tokns=3)  # name
     await session.respond("x", max_tokns=3)  # name, of two forms
     session.stream_events("x", seed="1")  # value
+
+
+def wrong_blocking(rt: blocking.Runtime, context: Context) -> None:
+    rt.generate("x", max_tokns=3)  # name
+    rt.generate("x", max_tokens="3")  # value
+    rt.generate("x", context=context)  # value
 """
 CODES = {
     "mypy": {"name": "call-arg", "value": "arg-type", "name, of two forms": "call-overload"},

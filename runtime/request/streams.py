@@ -19,7 +19,7 @@ from greenroom.events import Chunk, Event, Info, Token
 from greenroom.lifetimes import Closing
 from greenroom.structured.structures import StructureOptions, Structures, structures
 
-__all__ = ["EventStream", "Result", "Stream", "TokenStream"]
+__all__ = ["EventStream", "Result", "Stream", "TokenStream", "mailbox_of"]
 
 E = TypeVar("E")
 T = TypeVar("T")
@@ -99,3 +99,8 @@ class EventStream(Stream[Event]):
 
 class TokenStream(Stream[Token | Info]):
     """`Token* Info`."""
+
+
+def mailbox_of(stream: Stream[Any]) -> Mailbox:
+    """What is behind a stream, for a reader without a loop; a function, so that no stream offers it."""
+    return stream._mailbox  # noqa: SLF001
