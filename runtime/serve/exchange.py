@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 import anyio
 import msgspec
@@ -17,6 +17,7 @@ from greenroom.serve.faults import Fault, FieldNames, fault_of
 from greenroom.serve.generations import GenerationRequest, Generations
 from greenroom.serve.models import Models
 from greenroom.serve.settings import ServeSettings
+from greenroom.serve.streamed_body import StreamedBody
 
 __all__ = ["Answer", "HttpExchange"]
 
@@ -91,7 +92,7 @@ class HttpExchange:
         """Answer with a whole body."""
         length = (b"content-length", str(len(body)).encode())
         await self._start(status, [_JSON, length, *headers])
-        await self._write(body, more=False)
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def send_fault(self, fault: Fault, envelope: Envelope) -> None:
         """Answer that it did not work."""
@@ -107,15 +108,20 @@ class HttpExchange:
 
         Raises what is wrong with the request before anything was sent; a stream that fails later says so in its end.
         """
-        await self._until_gone(lambda: self._stream(request, answer) if streams else self._collect(request, answer))
+        body = StreamedBody(self._send, self.settings.quiet_seconds)
+        if streams:
+            await self._until_gone(lambda: self._stream(request, answer, body), body.keep_alive)
+        else:
+            await self._until_gone(lambda: self._collect(request, answer))
 
-    async def _stream(self, request: GenerationRequest, answer: Answer) -> None:
+    async def _stream(self, request: GenerationRequest, answer: Answer, body: StreamedBody) -> None:
         async with Generations.begin(request) as generations:
             await self._start(200, _STREAM)
-            await self._write(answer.begin())
+            body.begin()
+            await body.write(answer.begin())
 
             async def write(number: int, event: Event) -> None:
-                await self._write(answer.write(number, event))
+                await body.write(answer.write(number, event))
 
             try:
                 await generations.read(write)
@@ -124,7 +130,7 @@ class HttpExchange:
                 raise
             except Exception as error:  # noqa: BLE001 - the status is sent: the last event says it
                 rest = answer.fail(fault_of(error, self.names))
-        await self._write(rest, more=False)
+        await body.end(rest)
 
     async def _collect(self, request: GenerationRequest, answer: Answer) -> None:
         texts: list[list[Event]] = [[] for _ in range(request.num_texts)]
@@ -142,17 +148,16 @@ class HttpExchange:
         named = [*headers, *own]
         await self._send({"type": "http.response.start", "status": status, "headers": named})
 
-    async def _write(self, body: bytes, *, more: bool = True) -> None:
-        """Wait until the server has taken it: a client that reads slowly is waited for here, and its row is paused."""
-        if body or not more:
-            await self._send({"type": "http.response.body", "body": body, "more_body": more})
-
-    async def _until_gone(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do `work`, and give it up once the client has left: `ClientGone`."""
+    async def _until_gone(
+        self, work: Callable[[], Awaitable[None]], beside: Callable[[], Coroutine[Any, Any, None]] | None = None
+    ) -> None:
+        """Do `work`, with something `beside` it, and give both up once the client has left: `ClientGone`."""
         failure: Exception | None = None
         is_over = False
         async with anyio.create_task_group() as group:
             group.start_soon(self._watch, group.cancel_scope)
+            if beside is not None:
+                group.start_soon(beside)
             try:
                 await work()
             except Exception as error:  # noqa: BLE001 - out of the group as it is, and not in a group of errors

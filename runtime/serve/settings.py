@@ -40,13 +40,15 @@ class ServeSettings:
 
     A body has at most `body_bytes`, which come within `body_seconds`. A request has at most `most_choices` texts,
     prompts times `n`, and `most_stops` stop strings. A generation ends after `timeout` seconds, its queue included;
-    None is without end. `responses` bounds what is kept for `previous_response_id`.
+    None is without end. A stream that has nothing to tell for `quiet_seconds` sends a comment, so that nothing on its
+    way is closed. `responses` bounds what is kept for `previous_response_id`.
     """
 
     keys: tuple[str, ...] = field(default=(), repr=False)
     hosts: tuple[str, ...] | None = None
     body_bytes: int = 4 * 2**20
     body_seconds: float = 30.0
+    quiet_seconds: float = 15.0
     most_choices: int = 16
     most_stops: int = 16
     timeout: float | None = 600.0
@@ -64,7 +66,8 @@ class ServeSettings:
             integer(name, getattr(self, name), 1, None, "an integer of at least 1")
         if not isinstance(self.responses, StoreBounds):
             raise InvalidParameter("responses", self.responses, "a StoreBounds")
-        number("body_seconds", self.body_seconds, "a finite number of seconds above 0", lambda x: x > 0)
+        for name in ("body_seconds", "quiet_seconds"):
+            number(name, getattr(self, name), "a finite number of seconds above 0", lambda x: x > 0)
         if self.timeout is not None:
             number("timeout", self.timeout, "None or a finite number of seconds above 0", lambda x: x > 0)
 

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import pydantic
 import pytest
 from anthropic import APIStatusError, AuthenticationError
 from api_clients import anthropic_client, check_message_event
@@ -153,6 +154,20 @@ async def test_models_are_listed_in_the_client_s_form() -> None:
         assert (await client.messages.create(**message()))._request_id
 
 
+async def test_a_stream_with_nothing_to_tell_is_kept_alive() -> None:
+    """While the model is held back; the comments are nothing to the client, and none stands inside of an event."""
+    backend = Scripted("Yes.")
+    async with Runtime(backend=backend) as runtime:
+        api = app(runtime, settings=ServeSettings(quiet_seconds=0.001))
+        backend.hold()
+        async with open_call(api, PATH, message(stream=True)) as call:
+            assert (await call.message())["status"] == 200
+            assert [await call.body() for _ in range(3)] == [b": still here\n\n"] * 3
+            backend.release_all()
+            events = await call.rest_of_stream()
+    assert [event["type"] for event in events][:: len(events) - 1] == ["message_start", "message_stop"]
+
+
 async def test_tokens_are_counted_as_they_are_used() -> None:
     """`count_tokens` of the same prompt, tools and all."""
     async with served(Scripted("Yes.")) as (api, _):
@@ -196,11 +211,20 @@ async def test_the_choice_of_tools(choice: Any, names: list[str]) -> None:
 
 async def test_an_answer_obeys_a_schema() -> None:
     """`output_config`, as the client's `parse` sends it, and `output_format`, as it was called."""
+
+    class Place(pydantic.BaseModel):
+        city: str
+
     form = {"type": "json_schema", "schema": SCHEMA}
     async with served(Scripted('{"city": "Tarnok"}')) as (api, _):
         for fields in ({"output_config": {"format": form}}, {"output_format": form}):
             found = await ask(api, PATH, message(**fields))
             assert found.value["content"][0]["text"] == '{"city": "Tarnok"}'
+        client = anthropic_client(api)
+        parsed = await client.messages.parse(output_format=Place, **message())
+        assert parsed.parsed_output == Place(city="Tarnok")
+        beta = await client.beta.messages.create(betas=["interleaved-thinking-2025-05-14"], **message())
+        assert beta.content[0].type == "text"
     async with served(Scripted(Reply("Tarnok", bends=True))) as (api, _):
         found = await ask(api, PATH, message(output_config={"format": form}))
         assert found.value["content"][0]["text"].startswith("{")
@@ -312,6 +336,9 @@ async def test_a_client_that_leaves_ends_its_message(streams: bool) -> None:
     backend = Scripted(ENDLESS)
     async with served(backend) as (api, runtime):
         async with open_call(api, PATH, message(max_tokens=10_000, stream=streams), capacity=math.inf) as call:
+            if streams:
+                await call.message()
+                assert b"message_start" in await call.body()
             while not backend.requests:
                 await anyio.lowlevel.checkpoint()
             call.leave()
