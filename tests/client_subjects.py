@@ -165,6 +165,109 @@ class OpenAI(Subject):
         raise AssertionError("it ended")
 
 
+class OpenAIResponses(OpenAI):
+    """openai's own client, on its newer API."""
+
+    async def chat(self, text: str, model: str = MODEL) -> Said:
+        """The whole answer."""
+        found = await self.client.responses.create(model=model, input=text)
+        return Said(found.output_text, found.usage.input_tokens, found.usage.output_tokens)
+
+    async def stream(self, text: str) -> Said:
+        """The answer, read piece by piece; the usage comes with the last event."""
+        pieces, usage = [], None
+        async with self.client.responses.stream(model=MODEL, input=text) as events:
+            async for event in events:
+                if event.type == "response.output_text.delta":
+                    pieces.append(event.delta)
+                elif event.type == "response.completed":
+                    usage = event.response.usage
+        assert usage is not None
+        return Said("".join(pieces), usage.input_tokens, usage.output_tokens, len(pieces))
+
+    async def tools(self, text: str, weather: Callable[..., str]) -> str:
+        """The answer behind a call; the server remembers the question."""
+        tools: list[Any] = [{"type": "function", "strict": False, **TOOL}]
+        first = await self.client.responses.create(model=MODEL, input=text, tools=tools)
+        results: list[Any] = [
+            {"type": "function_call_output", "call_id": item.call_id, "output": weather(**json.loads(item.arguments))}
+            for item in first.output
+            if item.type == "function_call"
+        ]
+        last = await self.client.responses.create(
+            model=MODEL, input=results, tools=tools, previous_response_id=first.id
+        )
+        return str(last.output_text)
+
+    async def structured(self, text: str) -> Person:
+        """By `parse`, which sends a strict schema."""
+        person: Person = (await self.client.responses.parse(model=MODEL, input=text, text_format=Person)).output_parsed
+        return person
+
+    async def leave(self, text: str) -> str:
+        """The first piece."""
+        async with await self.client.responses.create(model=MODEL, input=text, stream=True) as events:
+            async for event in events:
+                if event.type == "response.output_text.delta":
+                    return str(event.delta)
+        raise AssertionError("it ended")
+
+
+class Anthropic(Subject):
+    """anthropic's own client."""
+
+    package = "anthropic"
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        self.client = self.module.AsyncAnthropic(
+            base_url=place.url, api_key=KEY, http_client=self.http, max_retries=0
+        ).messages
+        self.options: dict[str, Any] = {"model": MODEL, "max_tokens": 1000}
+
+    async def chat(self, text: str, model: str = MODEL) -> Said:
+        """The whole answer."""
+        found = await self.client.create(**{**self.options, "model": model}, messages=[user(text)])
+        return Said(found.content[0].text, found.usage.input_tokens, found.usage.output_tokens)
+
+    async def stream(self, text: str) -> Said:
+        """The answer, read piece by piece."""
+        async with self.client.stream(**self.options, messages=[user(text)]) as stream:
+            pieces = [piece async for piece in stream.text_stream]
+            usage = (await stream.get_final_message()).usage
+        return Said("".join(pieces), usage.input_tokens, usage.output_tokens, len(pieces))
+
+    async def tools(self, text: str, weather: Callable[..., str]) -> str:
+        """The answer behind a call."""
+        messages: list[Any] = [user(text)]
+        tool = {"name": TOOL["name"], "description": TOOL["description"], "input_schema": TOOL["parameters"]}
+        first = await self.client.create(**self.options, messages=messages, tools=[tool])
+        assert first.stop_reason == "tool_use"
+        results = [
+            {"type": "tool_result", "tool_use_id": block.id, "content": weather(**block.input)}
+            for block in first.content
+            if block.type == "tool_use"
+        ]
+        messages += [{"role": "assistant", "content": first.content}, {"role": "user", "content": results}]
+        return str((await self.client.create(**self.options, messages=messages, tools=[tool])).content[0].text)
+
+    async def structured(self, text: str) -> Person:
+        """By `parse`, which sends a schema."""
+        person: Person = (
+            await self.client.parse(**self.options, messages=[user(text)], output_format=Person)
+        ).parsed_output
+        return person
+
+    async def leave(self, text: str) -> str:
+        """The first piece."""
+        options: Any = {**self.options, "max_tokens": 1_000_000}
+        async with await self.client.create(**options, messages=[user(text)], stream=True) as events:
+            async for event in events:
+                if event.type == "content_block_delta":
+                    return str(event.delta.text)
+        raise AssertionError("it ended")
+
+
 class LiteLLM(Subject):
     """litellm, whose `client=` is openai's."""
 
@@ -391,6 +494,8 @@ class Instructor(Subject):
 
 SUBJECTS: dict[str, type[Subject]] = {
     "openai": OpenAI,
+    "openai responses": OpenAIResponses,
+    "anthropic": Anthropic,
     "litellm": LiteLLM,
     "langchain": LangChain,
     "pydantic-ai": PydanticAI,
