@@ -35,7 +35,7 @@ def _app() -> object:
     try:
         found: object = import_module("greenroom.serve.app").app
     except ImportError as error:
-        if error.name is None or error.name.partition(".")[0] != "starlette":
+        if error.name is None or error.name.partition(".")[0] not in ("starlette", "prometheus_client"):
             raise
-        raise MissingExtra("greenroom.serve.app needs Starlette: pip install 'greenroom[serve]'") from error
+        raise MissingExtra(f"greenroom.serve.app needs {error.name}: pip install 'greenroom[serve]'") from error
     return found

@@ -18,7 +18,7 @@ from greenroom.serve.description import description_route
 from greenroom.serve.faults import Fault
 from greenroom.serve.messages.routes import MESSAGE_ROUTES
 from greenroom.serve.models import Models
-from greenroom.serve.plain import health, list_models, refuse_embeddings, show_model
+from greenroom.serve.plain import health, list_models, refuse_embeddings, show_metrics, show_model
 from greenroom.serve.responses.routes import response_routes
 from greenroom.serve.routes import OPENAI, ApiRoute, Gateway
 from greenroom.serve.settings import ServeSettings
@@ -57,7 +57,8 @@ def app(
         raise InvalidParameter("settings", settings, "None or a ServeSettings")
     settings = settings or ServeSettings()
     gateway = Gateway(settings, Models(runtime, models))
-    answered = [*ROUTES, *response_routes(settings), *routes]
+    metrics = ApiRoute("GET", "/metrics", show_metrics(gateway.metrics))
+    answered = [*ROUTES, metrics, *response_routes(settings), *routes]
     answered.append(description_route(answered))
     return Starlette(
         routes=[gateway.route(each) for each in answered], exception_handlers={HTTPException: _not_answered}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -11,11 +10,13 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from greenroom import Event
-from greenroom.serve.bodies import BodyReader, ClientGone
+from greenroom.serve.bodies import BodyReader, ClientGone, header
 from greenroom.serve.envelopes import Envelope
 from greenroom.serve.faults import Fault, FieldNames, fault_of
 from greenroom.serve.generations import GenerationRequest, Generations
 from greenroom.serve.models import Models
+from greenroom.serve.observing.record import RequestRecord
+from greenroom.serve.observing.telemetry import Telemetry
 from greenroom.serve.settings import ServeSettings
 from greenroom.serve.streamed_body import StreamedBody
 
@@ -58,7 +59,16 @@ class HttpExchange:
     """One request, its answer, and the app's parts that they need. Made by the frame, for one handler."""
 
     def __init__(
-        self, scope: Scope, receive: Receive, send: Send, *, settings: ServeSettings, models: Models, bodies: BodyReader
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        *,
+        settings: ServeSettings,
+        models: Models,
+        bodies: BodyReader,
+        record: RequestRecord,
+        telemetry: Telemetry,
     ) -> None:
         self.scope = scope
         self.settings = settings
@@ -67,16 +77,25 @@ class HttpExchange:
         """Who asks: see `Access.check_key`."""
         self.names = FieldNames()
         """What the API calls what greenroom's errors name; a handler may set its own."""
-        self.id = uuid.uuid4().hex
-        """Of this request, in the header `x-request-id`."""
-        self.is_begun = False
-        """Whether the answer's status has been sent."""
+        self.record = record
+        """What is logged of it, and counted."""
+        self._telemetry = telemetry
         self._receive = receive
         self._send = send
         self._bodies = bodies
 
     def __repr__(self) -> str:
         return f"<HttpExchange {self.scope['method']} {self.scope['path']} {self.id}>"
+
+    @property
+    def id(self) -> str:
+        """Of this request, in the header `x-request-id`."""
+        return self.record.id
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether the answer's status has been sent."""
+        return self.record.status is not None
 
     @property
     def path(self) -> Mapping[str, str]:
@@ -90,8 +109,12 @@ class HttpExchange:
 
     async def send_json(self, body: bytes, status: int = 200, headers: Sequence[Header] = ()) -> None:
         """Answer with a whole body."""
+        await self.send_whole(body, [_JSON, *headers], status)
+
+    async def send_whole(self, body: bytes, headers: Sequence[Header], status: int = 200) -> None:
+        """Answer with a body of any type, which `headers` say."""
         length = (b"content-length", str(len(body)).encode())
-        await self._start(status, [_JSON, length, *headers])
+        await self._start(status, [*headers, length])
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def send_fault(self, fault: Fault, envelope: Envelope) -> None:
@@ -108,6 +131,24 @@ class HttpExchange:
 
         Raises what is wrong with the request before anything was sent; a stream that fails later says so in its end.
         """
+        record = self.record
+        record.model, record.choices = request.model.name, request.choices
+        with self._telemetry.generation(record, request.options, self._traced_headers()):
+            try:
+                await self._answer(request, answer, streams=streams)
+            except (ClientGone, OSError):
+                record.error = "client_left"
+                raise
+            except Exception as error:
+                record.error = fault_of(error, self.names).code
+                raise
+
+    def _traced_headers(self) -> dict[str, str]:
+        """Those in which a client says which span of its own a request belongs to."""
+        named = {name: header(self.scope, name.encode()) for name in ("traceparent", "tracestate")}
+        return {name: value for name, value in named.items() if value is not None}
+
+    async def _answer(self, request: GenerationRequest, answer: Answer, *, streams: bool) -> None:
         body = StreamedBody(self._send, self.settings.quiet_seconds)
         if streams:
             await self._until_gone(lambda: self._stream(request, answer, body), body.keep_alive)
@@ -121,6 +162,7 @@ class HttpExchange:
             await body.write(answer.begin())
 
             async def write(number: int, event: Event) -> None:
+                self.record.see(number, event)
                 await body.write(answer.write(number, event))
 
             try:
@@ -129,13 +171,16 @@ class HttpExchange:
             except OSError:
                 raise
             except Exception as error:  # noqa: BLE001 - the status is sent: the last event says it
-                rest = answer.fail(fault_of(error, self.names))
+                fault = fault_of(error, self.names)
+                self.record.error = fault.code
+                rest = answer.fail(fault)
         await body.end(rest)
 
     async def _collect(self, request: GenerationRequest, answer: Answer) -> None:
         texts: list[list[Event]] = [[] for _ in range(request.num_texts)]
 
         async def keep(number: int, event: Event) -> None:
+            self.record.see(number, event)
             texts[number].append(event)
 
         async with Generations.begin(request) as generations:
@@ -143,7 +188,7 @@ class HttpExchange:
         await self.send_json(answer.whole(texts))
 
     async def _start(self, status: int, headers: Sequence[Header]) -> None:
-        self.is_begun = True
+        self.record.status = status
         own = [(name, self.id.encode()) for name in (b"x-request-id", b"request-id")]  # OpenAI's name, and Anthropic's
         named = [*headers, *own]
         await self._send({"type": "http.response.start", "status": status, "headers": named})

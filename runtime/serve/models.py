@@ -9,7 +9,7 @@ from pathlib import PurePath
 
 from greenroom import Adapter, Runtime
 from greenroom.backends import understudy
-from greenroom.errors import InvalidParameter
+from greenroom.errors import GreenroomError, InvalidParameter
 from greenroom.serve.faults import Fault, RequestRefused
 
 __all__ = ["Models", "ServedModel", "name_of"]
@@ -54,6 +54,19 @@ class Models:
         """Those that are served, the app's own first."""
         others = [each for each in (self._given or {}).values() if isinstance(each, Runtime)]
         return tuple(dict.fromkeys([self._runtime, *others]))
+
+    def named_runtimes(self) -> Iterator[tuple[str, Runtime]]:
+        """Each of them once, by a name that requests have for it; one that is not open may have none: it is ""."""
+        given = reversed(list((self._given or {}).items()))
+        names = {id(each): name for name, each in given if isinstance(each, Runtime)}
+        for runtime in self.runtimes():
+            name = names.get(id(runtime))
+            if name is None:
+                try:
+                    name = name_of(runtime)
+                except GreenroomError:
+                    name = ""
+            yield name, runtime
 
     def _runtime_of(self, name: str) -> Runtime:
         """Of the adapter `model:adapter` that of `model`; else the app's own."""

@@ -1,7 +1,8 @@
-"""What generates nothing: the list of models, health, and the refusal of embeddings."""
+"""What generates nothing: the list of models, health, metrics, and the refusal of embeddings."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 import msgspec
@@ -11,8 +12,9 @@ from greenroom.serve.exchange import HttpExchange
 from greenroom.serve.faults import invalid
 from greenroom.serve.messages.answers import MessagesModel, MessagesModels
 from greenroom.serve.models import ServedModel
+from greenroom.serve.observing.metrics import Metrics
 
-__all__ = ["health", "list_models", "refuse_embeddings", "show_model"]
+__all__ = ["health", "list_models", "refuse_embeddings", "show_metrics", "show_model"]
 
 
 class ModelCard(msgspec.Struct, frozen=True):
@@ -77,3 +79,14 @@ async def health(exchange: HttpExchange) -> None:
     if not all(runtime.is_open for runtime in runtimes):
         state = "draining" if any(runtime.is_draining for runtime in runtimes) else "failed"
     await exchange.send_json(msgspec.json.encode({"status": state}), 200 if state == "ok" else 503)
+
+
+def show_metrics(metrics: Metrics) -> Callable[[HttpExchange], Awaitable[None]]:
+    """`GET /metrics`."""
+
+    async def answer(exchange: HttpExchange) -> None:
+        """Numbers for Prometheus."""
+        body, kind = metrics.text(header(exchange.scope, b"accept") or "")
+        await exchange.send_whole(body, [(b"content-type", kind.encode())])
+
+    return answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
@@ -17,6 +18,9 @@ from greenroom.serve.envelopes import Envelope, OpenAIEnvelope
 from greenroom.serve.exchange import HttpExchange
 from greenroom.serve.faults import RequestRefused, fault_of
 from greenroom.serve.models import Models
+from greenroom.serve.observing.metrics import Metrics
+from greenroom.serve.observing.record import RequestRecord
+from greenroom.serve.observing.telemetry import Telemetry
 from greenroom.serve.settings import ServeSettings
 
 __all__ = ["OPENAI", "ApiRoute", "Gateway"]
@@ -47,6 +51,8 @@ class Gateway:
         self._models = models
         self._access = Access(settings)
         self._bodies = BodyReader(settings)
+        self._telemetry = Telemetry()
+        self.metrics = Metrics(models)
 
     def __repr__(self) -> str:
         return f"<Gateway {self._models!r} {self._access!r}>"
@@ -55,9 +61,18 @@ class Gateway:
         """`each` as Starlette has routes."""
         return Route(each.path, _Endpoint(self, each), methods=[each.method])
 
-    def exchange(self, scope: Scope, receive: Receive, send: Send) -> HttpExchange:
+    def exchange(self, route: ApiRoute, scope: Scope, receive: Receive, send: Send) -> HttpExchange:
         """Of one request."""
-        return HttpExchange(scope, receive, send, settings=self._settings, models=self._models, bodies=self._bodies)
+        return HttpExchange(
+            scope,
+            receive,
+            send,
+            settings=self._settings,
+            models=self._models,
+            bodies=self._bodies,
+            record=RequestRecord(id=uuid.uuid4().hex, method=route.method, path=route.path),
+            telemetry=self._telemetry,
+        )
 
     def check(self, exchange: HttpExchange, *, needs_key: bool) -> None:
         """Raise `RequestRefused` for who may not ask."""
@@ -74,7 +89,14 @@ class _Endpoint:
         self._route = route
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = self._gateway.exchange(scope, receive, send)
+        exchange = self._gateway.exchange(self._route, scope, receive, send)
+        try:
+            await self._answer(exchange)
+        finally:
+            self._gateway.metrics.observe(exchange.record)
+            exchange.record.log()
+
+    async def _answer(self, exchange: HttpExchange) -> None:
         try:
             self._gateway.check(exchange, needs_key=self._route.needs_key)
             await self._route.handle(exchange)
@@ -82,6 +104,7 @@ class _Endpoint:
             return
         except Exception as error:
             fault = fault_of(error, exchange.names)
+            exchange.record.error = fault.code
             if not isinstance(error, RequestRefused) and fault.status >= 500 and not isinstance(error, GreenroomError):
                 _log.exception("request %s failed", exchange.id)
             if exchange.is_begun:

@@ -60,6 +60,7 @@ class TextCompletion(msgspec.Struct, frozen=True, omit_defaults=True):
 async def text_completions(exchange: HttpExchange) -> None:
     """Complete texts."""
     exchange.names = TEXT_NAMES
+    exchange.record.operation = "text_completion"
     asked = await exchange.read(TextRequest, IGNORED)
     model = exchange.models.find(asked.model)
     _check(asked)
