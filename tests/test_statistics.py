@@ -198,6 +198,20 @@ async def test_no_line_is_made_for_nobody(caplog: pytest.LogCaptureFixture) -> N
         assert not caplog.records
 
 
+async def test_waits_are_told_apart_by_client_and_by_priority() -> None:
+    """Each request counts once in each; who names no client is one of the others."""
+    async with Runtime(backend=Scripted("abc")) as runtime:
+        await runtime.generate("x").text()
+        await runtime.generate("x", client="ada", priority=1).text()
+        await runtime.generate("x", client="ada", priority=-1).text()
+        counts = runtime.statistics()
+    assert {client: waits.count for client, waits in counts.queue_time_by_client.items()} == {"": 1, "ada": 2}
+    assert {level: waits.count for level, waits in counts.queue_time_by_priority.items()} == {0: 1, 1: 1, -1: 1}
+    sums = [waits.sum for waits in counts.queue_time_by_client.values()]
+    assert sum(sums) == pytest.approx(counts.queue_time.sum)
+    assert msgspec.json.decode(msgspec.json.encode(counts), type=Statistics) == counts
+
+
 @given(st.lists(st.tuples(st.text("abcdefg", max_size=1), st.floats(0.0, 100.0)), max_size=60), st.integers(1, 3))
 def test_of_many_clients_the_newest_are_told_apart(waits: list[tuple[str, float]], most: int) -> None:
     """However many names there are: the others are together, and nothing is lost of what was counted."""
