@@ -27,6 +27,7 @@ from records import percentile
 from rich.table import Table
 from scheduling_plot import draw_waits
 from simulator import Decides, Outcome, limits, model, simulate, written_alone
+from small_engine import POLICIES, misplaced, other_texts
 
 from greenroom.actors.scheduler.scheduler import Scheduler
 from greenroom.actors.scheduler.waiting import LEVEL_SECONDS
@@ -58,10 +59,12 @@ GOALS = {
     ("queue", "seconds: 1,000 waiting ÷ 10"): 1.3,
     ("victims", "different lists in all runs"): 1,
     ("tokens", "requests that wrote others"): 0,
+    ("engine", "requests out of the simulated order"): 0,
+    ("engine", "texts that differ"): 0,
 }
 """The most that a figure may be."""
 
-AT_ANY_SIZE = {"baseline", "starvation", "victims", "tokens"}
+AT_ANY_SIZE = {"baseline", "starvation", "victims", "tokens", "engine"}
 """Cases whose goals are to be met in a smoke run too."""
 
 Make = Callable[[int], Decides]
@@ -262,6 +265,18 @@ def _ratio(long: Queue, short: Queue, steps: int) -> float:
     return statistics.median(a for a, _ in blocks) / statistics.median(b for _, b in blocks)
 
 
+async def engine(_lab: Lab, bench: Bench) -> None:
+    """The real engine at a small scale: it serves in the simulated order, and no text depends on a policy."""
+    places = [await misplaced(policy) for policy in POLICIES]
+    bench.add("engine", "requests out of the simulated order", [sum(places)] * bench.rounds, "")
+    if bench.is_smoke:
+        bench.skip("engine, texts", "a model that computes takes longer than all the rest")
+        return
+    differ, replays = await other_texts(list(POLICIES))
+    bench.add("engine", "texts that differ", [differ] * bench.rounds, "")
+    bench.add("engine", "rows that were run again", [replays] * bench.rounds, "")
+
+
 CASES = {
     "baseline": baseline,
     "learned": learned,
@@ -272,6 +287,7 @@ CASES = {
     "victims": victims,
     "queue": queue,
     "tokens": tokens,
+    "engine": engine,
 }
 
 

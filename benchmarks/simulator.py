@@ -134,9 +134,15 @@ def limits(kv_tokens: int, *, rows: int = 16, step_tokens: int = 512) -> Limits:
     return Limits(rows=rows, step_tokens=step_tokens, kv_bytes=kv_tokens)
 
 
-def simulate(scheduler: Decides, load: Sequence[Arrival], *, on_end: Callable[[], object] = lambda: None) -> Outcome:
+def simulate(
+    scheduler: Decides,
+    load: Sequence[Arrival],
+    *,
+    device: Device | None = None,
+    on_end: Callable[[], object] = lambda: None,
+) -> Outcome:
     """Serve the whole load, in the order of its times. `on_end` is called once a request."""
-    simulation = Simulation(scheduler)
+    simulation = Simulation(scheduler, device)
     came = 0
     while len(simulation.served) < len(load):
         while came < len(load) and load[came].seconds <= simulation.now:

@@ -60,6 +60,7 @@ SCRIPTS = {
         "replays a request",
         "different lists in all runs",
         "requests that wrote others",
+        "requests out of the simulated order",
         "calls: 1,000 waiting ÷ 10",
     },
     "traces.py": {"first token, p99 ÷ BatchGenerator's", "gap, p50 ÷ BatchGenerator's"},
