@@ -67,7 +67,7 @@ class BodyReader:
         if said is not None and said.isdecimal() and int(said[:20]) > most:
             raise _too_large(most)
         pieces: list[bytes] = []
-        with anyio.move_on_after(self._settings.body_seconds):
+        with anyio.move_on_after(self._settings.client_seconds):
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":

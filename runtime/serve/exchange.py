@@ -149,7 +149,7 @@ class HttpExchange:
         return {name: value for name, value in named.items() if value is not None}
 
     async def _answer(self, request: GenerationRequest, answer: Answer, *, streams: bool) -> None:
-        body = StreamedBody(self._send, self.settings.quiet_seconds)
+        body = StreamedBody(self._send, self.settings.quiet_seconds, self.settings.client_seconds)
         if streams:
             await self._until_gone(lambda: self._stream(request, answer, body), body.keep_alive)
         else:
@@ -168,7 +168,7 @@ class HttpExchange:
             try:
                 await generations.read(write)
                 rest = answer.finish()
-            except OSError:
+            except (OSError, ClientGone):
                 raise
             except Exception as error:  # noqa: BLE001 - the status is sent: the last event says it
                 fault = fault_of(error, self.names)

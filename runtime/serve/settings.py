@@ -38,7 +38,8 @@ class ServeSettings:
     ask. `hosts` are the names that a request's `Host` may have, without ports; None are those of this machine where
     there are no keys, so that no site can reach the app through a browser by a name of its own, and any with keys.
 
-    A body has at most `body_bytes`, which come within `body_seconds`. A request has at most `most_choices` texts,
+    A body has at most `body_bytes`. A client that takes longer than `client_seconds` to send it, or to take what is
+    sent next, is given up: until then a slow one pauses its own row alone. A request has at most `most_choices` texts,
     prompts times `n`, and `most_stops` stop strings. A generation ends after `timeout` seconds, its queue included;
     None is without end. A stream that has nothing to tell for `quiet_seconds` sends a comment, so that nothing on its
     way is closed. `responses` bounds what is kept for `previous_response_id`.
@@ -47,7 +48,7 @@ class ServeSettings:
     keys: tuple[str, ...] = field(default=(), repr=False)
     hosts: tuple[str, ...] | None = None
     body_bytes: int = 4 * 2**20
-    body_seconds: float = 30.0
+    client_seconds: float = 30.0
     quiet_seconds: float = 15.0
     most_choices: int = 16
     most_stops: int = 16
@@ -66,7 +67,7 @@ class ServeSettings:
             integer(name, getattr(self, name), 1, None, "an integer of at least 1")
         if not isinstance(self.responses, StoreBounds):
             raise InvalidParameter("responses", self.responses, "a StoreBounds")
-        for name in ("body_seconds", "quiet_seconds"):
+        for name in ("client_seconds", "quiet_seconds"):
             number(name, getattr(self, name), "a finite number of seconds above 0", lambda x: x > 0)
         if self.timeout is not None:
             number("timeout", self.timeout, "None or a finite number of seconds above 0", lambda x: x > 0)

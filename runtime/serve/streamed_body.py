@@ -5,6 +5,8 @@ from __future__ import annotations
 import anyio
 from starlette.types import Send
 
+from greenroom.serve.bodies import ClientGone
+
 __all__ = ["StreamedBody"]
 
 _COMMENT = b": still here\n\n"
@@ -17,9 +19,10 @@ class StreamedBody:
     What stands between a server and its client closes connections on which nothing comes.
     """
 
-    def __init__(self, send: Send, quiet_seconds: float) -> None:
+    def __init__(self, send: Send, quiet_seconds: float, client_seconds: float) -> None:
         self._send = send
         self._quiet_seconds = quiet_seconds
+        self._client_seconds = client_seconds
         self._lock = anyio.Lock(fast_acquire=True)
         self._last = 0.0
         """When something was sent."""
@@ -33,7 +36,10 @@ class StreamedBody:
         self._last, self._is_open = anyio.current_time(), True
 
     async def write(self, piece: bytes) -> None:
-        """Wait until the server has taken it: a client that reads slowly is waited for here, and its row is paused."""
+        """Wait until the server has taken it: a client that reads slowly is waited for here, and its row is paused.
+
+        Raises `ClientGone` for one that takes nothing for `client_seconds`: its row would stand in the way of others.
+        """
         if piece:
             async with self._lock:
                 await self._pass_on(piece, more=True)
@@ -55,9 +61,12 @@ class StreamedBody:
                     due = self._quiet_seconds
                     try:
                         await self._pass_on(_COMMENT, more=True)
-                    except OSError:  # the connection is closed: whoever writes next is told
+                    except (OSError, ClientGone):  # the connection is closed: whoever writes next is told
                         return
 
     async def _pass_on(self, piece: bytes, *, more: bool) -> None:
-        await self._send({"type": "http.response.body", "body": piece, "more_body": more})
-        self._last = anyio.current_time()
+        with anyio.move_on_after(self._client_seconds):
+            await self._send({"type": "http.response.body", "body": piece, "more_body": more})
+            self._last = anyio.current_time()
+            return
+        raise ClientGone

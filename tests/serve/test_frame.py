@@ -156,6 +156,17 @@ async def test_a_client_that_does_not_read_pauses_its_row() -> None:
         assert idle(runtime)
 
 
+async def test_a_client_that_never_reads_is_given_up() -> None:
+    """Its row would stand in the way of others for ever."""
+    async with Runtime(backend=Scripted(ENDLESS, context_length=1 << 24)) as runtime:
+        impatient = app(runtime, settings=ServeSettings(client_seconds=0.05))
+        async with open_call(impatient, CHAT, chat(stream=True)) as call:
+            await call.message()
+            with anyio.fail_after(20):
+                await call.is_over.wait()
+        assert idle(runtime)
+
+
 async def test_refusals_of_a_busy_server_say_when_to_come_again() -> None:
     """429 while there is no place, 503 while it drains and once its runtime is left."""
     backend = Scripted(ENDLESS, context_length=1 << 24)
@@ -243,7 +254,7 @@ async def test_embeddings_are_refused() -> None:
         {"body_bytes": 0},
         {"most_choices": True},
         {"timeout": 0.0},
-        {"body_seconds": float("nan")},
+        {"client_seconds": float("nan")},
     ],
     ids=str,
 )
