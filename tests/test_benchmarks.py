@@ -76,6 +76,7 @@ SCRIPTS = {
     "branches.py": {"tokens/s ÷ BatchGenerator's", "tokens/s ÷ without guesses", "time ÷ by itself"},
     "forced_calls.py": {"schemas that compile", "calls that fit", "runs that end in a complete call"},
     "endurance.py": {"slope behind the first quarter", "held at the end", "read", "refused"},
+    "serving.py": {"tokens/s over HTTP ÷ in process", "lost", "until nothing runs", "held"},
     "cbison.py": {"mask: native ÷ direct", "mask: callbacks ÷ direct", "consume: native"},
 }
 

@@ -131,6 +131,7 @@ class HttpExchange:
 
         Raises what is wrong with the request before anything was sent; a stream that fails later says so in its end.
         """
+        request = request.asked_by(self.caller, self.settings.most_priority)
         record = self.record
         record.model, record.choices = request.model.name, request.choices
         with self._telemetry.generation(record, request.options, self._traced_headers()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import anyio
@@ -37,6 +37,11 @@ class GenerationRequest:
     options: Mapping[str, Any] = field(default_factory=dict)
     choices: int = 1
     single_call: bool = False
+
+    def asked_by(self, caller: str, most_priority: int) -> GenerationRequest:
+        """The same, in the share of `caller`, and of no more than that priority."""
+        priority = min(self.options.get("priority", 0), most_priority)
+        return replace(self, options={**self.options, "client": caller or None, "priority": priority})
 
     @property
     def num_texts(self) -> int:

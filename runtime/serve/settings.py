@@ -42,7 +42,11 @@ class ServeSettings:
     sent next, is given up: until then a slow one pauses its own row alone. A request has at most `most_choices` texts,
     prompts times `n`, and `most_stops` stop strings. A generation ends after `timeout` seconds, its queue included;
     None is without end. A stream that has nothing to tell for `quiet_seconds` sends a comment, so that nothing on its
-    way is closed. `responses` bounds what is kept for `previous_response_id`.
+    way is closed.
+
+    Clients that contend have equal shares of the tokens: a client is who has a key, or a connection where there are no
+    keys, whatever a body says of its user. A request's `priority` counts up to `most_priority`, so by default it can
+    only give way. `responses` bounds what is kept for `previous_response_id`.
     """
 
     keys: tuple[str, ...] = field(default=(), repr=False)
@@ -52,6 +56,7 @@ class ServeSettings:
     quiet_seconds: float = 15.0
     most_choices: int = 16
     most_stops: int = 16
+    most_priority: int = 0
     timeout: float | None = 600.0
     responses: StoreBounds = StoreBounds()
 
@@ -65,6 +70,7 @@ class ServeSettings:
                 text("hosts", host, "names of hosts, without ports")
         for name in ("body_bytes", "most_choices", "most_stops"):
             integer(name, getattr(self, name), 1, None, "an integer of at least 1")
+        integer("most_priority", self.most_priority, -100, 100, "an integer from -100 to 100")
         if not isinstance(self.responses, StoreBounds):
             raise InvalidParameter("responses", self.responses, "a StoreBounds")
         for name in ("client_seconds", "quiet_seconds"):

@@ -239,6 +239,43 @@ async def test_models_are_listed_and_found_by_name() -> None:
         assert (await ask(served, CHAT, chat(model="three"))).error["code"] == "model_not_found"
 
 
+async def test_a_client_is_its_key_or_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shares are theirs, whatever a body says; a priority counts as far as the server lets it."""
+    drawn: list[tuple[Any, Any]] = []
+    begin = Runtime.generate_task
+
+    async def seen(runtime: Runtime, prompt: Any, **options: Any) -> Any:
+        drawn.append((options["client"], options["priority"]))
+        return await begin(runtime, prompt, **options)
+
+    monkeypatch.setattr(Runtime, "generate_task", seen)
+    async with Runtime(backend=Scripted("Yes.")) as runtime:
+        keyed = app(runtime, settings=ServeSettings(keys=("one", "two"), most_priority=5))
+        for key in ("one", "two", "two"):
+            bearer = [("authorization", f"Bearer {key}")]
+            assert (await ask(keyed, CHAT, chat(user="me", priority=7, n=2), headers=bearer)).status == 200
+        await ask(app(runtime), CHAT, chat(priority=7))
+        await ask(app(runtime), CHAT, chat(priority=-7))
+        assert (await ask(app(runtime), CHAT, chat(priority=-1000))).error["param"] == "priority"
+    clients = [client for client, _ in drawn]
+    assert clients[:6] == [clients[0]] * 2 + [clients[2]] * 4
+    assert len(set(clients)) == 3
+    assert [priority for _, priority in drawn[:8]] == [5] * 6 + [0, -7]
+
+
+async def test_one_client_can_be_bounded() -> None:
+    """Over its limit it is told to come again; others are served."""
+    backend = Scripted(ENDLESS, context_length=1 << 24)
+    async with Runtime(backend=backend, client_limit=1) as runtime:
+        served = app(runtime, settings=ServeSettings(keys=("one", "two")))
+        one, two = [("authorization", "Bearer one")], [("authorization", "Bearer two")]
+        async with open_call(served, CHAT, chat(stream=True), headers=one) as call:
+            await call.message()
+            over = await ask(served, CHAT, chat(max_tokens=2), headers=one)
+            assert (over.status, over.error["code"]) == (429, "rate_limit_exceeded")
+            assert (await ask(served, CHAT, chat(max_tokens=2), headers=two)).status == 200
+
+
 async def test_embeddings_are_refused() -> None:
     """By name, and not as a path that is not there."""
     async with Runtime(backend=Scripted()) as runtime:

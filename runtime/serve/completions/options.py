@@ -25,7 +25,7 @@ _NAMES: Mapping[str, str] = {
     "template_options": "chat_template_kwargs",
 }
 _SAME = (
-    *("max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "min_tokens"),
+    *("max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "min_tokens", "priority"),
     *("presence_penalty", "frequency_penalty"),
 )
 _WORDS = 2**64

@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 IGNORED: Mapping[str, str] = {
-    "user": "says who asks, for whoever keeps logs: nothing is kept here",
+    "user": "says who asks for a client: shares are those of keys and connections, and nothing is kept of it",
     "safety_identifier": "the same",
     "metadata": "labels of what is stored: nothing is",
     "store": "nothing is stored, whatever it says",
@@ -70,6 +70,7 @@ class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
     min_p: float | None = None
     repetition_penalty: float | None = None
     min_tokens: int | None = None
+    priority: int | None = None
     structured_outputs: StructuredOutputs | None = None
 
 
