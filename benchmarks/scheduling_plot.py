@@ -53,7 +53,7 @@ def draw_waits(outcomes: Mapping[str, Outcome], path: Path) -> None:
         if axes.lines:
             axes.legend(fontsize=7, loc="lower right")
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=90)
 
 
 def _of(served: Sequence[Served], asked: Sequence[Served], level: int) -> list[Served]:
