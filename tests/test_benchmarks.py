@@ -27,6 +27,7 @@ QUESTION = {
     ],
 }
 SCRIPTS = {
+    "blocking.py": {"tokens/s ÷ async", "processor's time ÷ async", "there and back", "until it is told, settled"},
     "steps.py": {"step ÷ BatchGenerator's", "step ÷ bare loop's"},
     "launches.py": {
         "launches ÷ BatchGenerator's",

@@ -304,3 +304,11 @@ async def test_the_agent_calls_its_tools(capsys: pytest.CaptureFixture[str]) -> 
     assert "[2 rounds" in out
     assert [message["role"] for message in session.history] == ["user", "assistant", "tool", "assistant"]
     assert "clear" in session.history[-1]["content"]
+
+
+def test_the_script_writes_finds_and_answers(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without `async`."""
+    example("script").main("Tell me a story about a fox.")
+    said = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("Person(name=") for line in said)
+    assert said[-1]
