@@ -123,6 +123,10 @@ class ParameterOptions(TypedDict, total=False):
     thinking_tokens: int | None
     adapter: Adapter | None
     zo_seed: int | None
+    horizon: int | None
+    priority: int
+    client: str | None
+    weight: float
 
 class RequestOptions(ParameterOptions, total=False):
     constrain: object
@@ -195,6 +199,9 @@ class Context:
         adapter: Adapter | None = None,
         zo_seed: int | None = None,
         horizon: int | None = None,
+        priority: int | None = None,
+        client: str | None = None,
+        weight: float | None = None,
         seed: int | None = None,
         default_stops: bool = True,
         stop_in_thinking: bool = False,
@@ -267,6 +274,10 @@ class Generator:
         self, *, seed: int | None = None, max_tokens: int | None = None, sampler: Sampler | None = None
     ) -> Generator: ...
     def fork_many(self, count: int, seeds: Sequence[int] | None = None) -> Forks[Generator]: ...
+    @property
+    def horizon(self) -> int | None: ...
+    @horizon.setter
+    def horizon(self, tokens: int | None) -> None: ...
     @property
     def info(self) -> Info: ...
     @property
@@ -457,6 +468,7 @@ class Runtime:
         max_step_tokens: int | None = None,
         step_target: float | None = ...,
         max_waiting: int = ...,
+        client_limit: int | None = None,
         kv_bytes: int | None = None,
         prefix_bytes: int | None = None,
         prefix_folder: str | Path | None = None,
