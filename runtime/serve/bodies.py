@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeVar
 
@@ -19,11 +19,14 @@ from greenroom.serve.settings import ServeSettings
 __all__ = ["BodyReader", "ClientGone", "header"]
 
 T = TypeVar("T", bound=msgspec.Struct)
+R = TypeVar("R")
 
 MOST_DEPTH = 64
 """Arrays and objects of a body in each other; a schema has a bound of its own."""
 _LARGE = 64 * 1024
-"""Bytes that are decoded on another thread, beside what streams."""
+"""Bytes of a body that is worked on on another thread."""
+_SIZE = "greenroom.body_bytes"
+"""Where a scope has the size of the body that was read."""
 _THREADS = 2
 _PLACE = re.compile(r" - at `(?:key in )?\$\.?(.*)`$")
 
@@ -54,12 +57,16 @@ class BodyReader:
         """
         _check_type(scope)
         body = await self._receive(scope, receive)
-        decode = partial(_decode, body, kind, ignored)
-        if len(body) < _LARGE:
-            return decode()
+        scope[_SIZE] = len(body)
+        return await self.work(scope, partial(_decode, body, kind, ignored))
+
+    async def work(self, scope: Scope, job: Callable[[], R], *, is_long: bool = False) -> R:
+        """Do what takes as long as the body is large: of a large one, or if it `is_long`, on another thread."""
+        if scope.get(_SIZE, 0) < _LARGE and not is_long:
+            return job()
         if self._limiter is None:
             self._limiter = CapacityLimiter(_THREADS)
-        return await to_thread.run_sync(decode, limiter=self._limiter)
+        return await to_thread.run_sync(job, limiter=self._limiter)
 
     async def _receive(self, scope: Scope, receive: Receive) -> bytes:
         most = self._settings.body_bytes
@@ -67,13 +74,15 @@ class BodyReader:
         if said is not None and said.isdecimal() and int(said[:20]) > most:
             raise _too_large(most)
         pieces: list[bytes] = []
+        size = 0
         with anyio.move_on_after(self._settings.client_seconds):
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise ClientGone
                 pieces.append(message.get("body", b""))
-                if sum(map(len, pieces)) > most:
+                size += len(pieces[-1])
+                if size > most:
                     raise _too_large(most)
                 if not message.get("more_body", False):
                     return b"".join(pieces)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 import anyio
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from greenroom import Event
+from greenroom import Event, Tool
+from greenroom.inputs.prompts import Prompt
 from greenroom.serve.bodies import BodyReader, ClientGone, header
 from greenroom.serve.envelopes import Envelope
-from greenroom.serve.faults import Fault, FieldNames, fault_of
+from greenroom.serve.faults import Fault, FieldNames, fault_of, invalid
 from greenroom.serve.generations import GenerationRequest, Generations
+from greenroom.serve.known_tools import KnownTools
 from greenroom.serve.models import Models
 from greenroom.serve.observing.record import RequestRecord
 from greenroom.serve.observing.telemetry import Telemetry
@@ -23,8 +26,11 @@ from greenroom.serve.streamed_body import StreamedBody
 __all__ = ["Answer", "HttpExchange"]
 
 T = TypeVar("T", bound=msgspec.Struct)
+R = TypeVar("R")
 Header = tuple[bytes, bytes]
 
+MOST_MESSAGES = 10_000
+"""Of a conversation: more than any context holds."""
 _JSON = (b"content-type", b"application/json")
 _STREAM: Sequence[Header] = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -67,6 +73,7 @@ class HttpExchange:
         settings: ServeSettings,
         models: Models,
         bodies: BodyReader,
+        tools: KnownTools,
         record: RequestRecord,
         telemetry: Telemetry,
     ) -> None:
@@ -83,6 +90,7 @@ class HttpExchange:
         self._receive = receive
         self._send = send
         self._bodies = bodies
+        self._tools = tools
 
     def __repr__(self) -> str:
         return f"<HttpExchange {self.scope['method']} {self.scope['path']} {self.id}>"
@@ -106,6 +114,21 @@ class HttpExchange:
     async def read(self, kind: type[T], ignored: Mapping[str, str]) -> T:
         """The body: see `BodyReader.read`."""
         return await self._bodies.read(self.scope, self._receive, kind, ignored)
+
+    async def work(self, job: Callable[[], R], *, is_long: bool = False) -> R:
+        """Do what takes as long as the body is large: see `BodyReader.work`."""
+        return await self._bodies.work(self.scope, job, is_long=is_long)
+
+    async def tools(self, given: Sequence[Mapping[str, Any]]) -> list[Tool]:
+        """Tools of the request, checked: see `KnownTools.find`."""
+        return await self._tools.find(given)
+
+    def check_messages(self, prompt: Prompt) -> None:
+        """Raise `RequestRefused` for more messages than are looked at without delaying others."""
+        if len(prompt) > MOST_MESSAGES and isinstance(prompt[0], Mapping):
+            field = self.names.prompt
+            message = f"{field} has at most {MOST_MESSAGES} messages here, got {len(prompt)}: join some"
+            raise invalid(message, field, code="invalid_value")
 
     async def send_json(self, body: bytes, status: int = 200, headers: Sequence[Header] = ()) -> None:
         """Answer with a whole body."""
@@ -150,6 +173,11 @@ class HttpExchange:
         return {name: value for name, value in named.items() if value is not None}
 
     async def _answer(self, request: GenerationRequest, answer: Answer, *, streams: bool) -> None:
+        for prompt in request.prompts:
+            self.check_messages(prompt)
+        given = request.options.get("tools")
+        if given and not isinstance(given[0], Tool):
+            request = replace(request, options={**request.options, "tools": await self.tools(given)})
         body = StreamedBody(self._send, self.settings.quiet_seconds, self.settings.client_seconds)
         if streams:
             await self._until_gone(lambda: self._stream(request, answer, body), body.keep_alive)

@@ -17,6 +17,7 @@ from greenroom.serve.bodies import BodyReader, ClientGone
 from greenroom.serve.envelopes import Envelope, OpenAIEnvelope
 from greenroom.serve.exchange import HttpExchange
 from greenroom.serve.faults import RequestRefused, fault_of
+from greenroom.serve.known_tools import KnownTools
 from greenroom.serve.models import Models
 from greenroom.serve.observing.metrics import Metrics
 from greenroom.serve.observing.record import RequestRecord
@@ -51,6 +52,7 @@ class Gateway:
         self._models = models
         self._access = Access(settings)
         self._bodies = BodyReader(settings)
+        self._tools = KnownTools(settings.most_tools)
         self._telemetry = Telemetry()
         self.metrics = Metrics(models)
 
@@ -70,6 +72,7 @@ class Gateway:
             settings=self._settings,
             models=self._models,
             bodies=self._bodies,
+            tools=self._tools,
             record=RequestRecord(id=uuid.uuid4().hex, method=route.method, path=route.path),
             telemetry=self._telemetry,
         )

@@ -40,9 +40,9 @@ class ServeSettings:
 
     A body has at most `body_bytes`. A client that takes longer than `client_seconds` to send it, or to take what is
     sent next, is given up: until then a slow one pauses its own row alone. A request has at most `most_choices` texts,
-    prompts times `n`, and `most_stops` stop strings. A generation ends after `timeout` seconds, its queue included;
-    None is without end. A stream that has nothing to tell for `quiet_seconds` sends a comment, so that nothing on its
-    way is closed.
+    prompts times `n`, `most_stops` stop strings and `most_tools` tools. A generation ends after `timeout` seconds, its
+    queue included; None is without end. A stream that has nothing to tell for `quiet_seconds` sends a comment, so that
+    nothing on its way is closed.
 
     Clients that contend have equal shares of the tokens: a client is who has a key, or a connection where there are no
     keys, whatever a body says of its user. A request's `priority` counts up to `most_priority`, so by default it can
@@ -56,6 +56,7 @@ class ServeSettings:
     quiet_seconds: float = 15.0
     most_choices: int = 16
     most_stops: int = 16
+    most_tools: int = 256
     most_priority: int = 0
     timeout: float | None = 600.0
     responses: StoreBounds = StoreBounds()
@@ -68,7 +69,7 @@ class ServeSettings:
             sequence("hosts", self.hosts, "None or a sequence of names")
             for host in self.hosts:
                 text("hosts", host, "names of hosts, without ports")
-        for name in ("body_bytes", "most_choices", "most_stops"):
+        for name in ("body_bytes", "most_choices", "most_stops", "most_tools"):
             integer(name, getattr(self, name), 1, None, "an integer of at least 1")
         integer("most_priority", self.most_priority, -100, 100, "an integer from -100 to 100")
         if not isinstance(self.responses, StoreBounds):

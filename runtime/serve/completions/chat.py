@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 
 import msgspec
@@ -50,10 +51,10 @@ async def chat_completions(exchange: HttpExchange) -> None:
         exchange.names = CHAT_NAMES.renamed(max_tokens="max_completion_tokens")
     if asked.logprobs or asked.top_logprobs is not None:
         options["logprobs"] = _num_logprobs(asked)
-    options |= conversation_options(asked, model.runtime)
+    options |= await exchange.work(partial(conversation_options, asked, model.runtime))
     request = GenerationRequest(
         model=model,
-        prompts=[messages_of(asked.messages)],
+        prompts=[await exchange.work(partial(messages_of, asked.messages))],
         options=options,
         choices=choices_of(asked, 1, exchange.settings),
         single_call=asked.parallel_tool_calls is False,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from functools import partial
+from typing import Any, NamedTuple
 
 from anyio import to_thread
 
-from greenroom import GenerateOptions
 from greenroom.errors import shown
 from greenroom.inputs.histories import Message, thought_key
 from greenroom.inputs.prompts import Prompt
@@ -17,7 +17,7 @@ from greenroom.serve.faults import FieldNames, invalid
 from greenroom.serve.generations import GenerationRequest
 from greenroom.serve.messages.conversation import read_conversation, split_prefill
 from greenroom.serve.messages.requests import CountRequest, MessagesRequest, MessagesTool, MessagesToolChoice
-from greenroom.serve.models import ServedModel
+from greenroom.serve.models import Models, ServedModel
 from greenroom.serve.options import (
     ToolWish,
     function_tool,
@@ -55,7 +55,7 @@ async def read_request(
     request: MessagesRequest, exchange: HttpExchange, progress: Callable[[int, int], None]
 ) -> GenerationRequest:
     """What to generate. Raises `RequestRefused`, and as `Runtime.prepare` does."""
-    asked = _read(request, exchange)
+    asked = await exchange.work(partial(_read, request, exchange.models))
     options = given_options(request, ("max_tokens", "temperature", "top_p", "top_k"), exchange.settings)
     options |= tool_options(asked.tools, _wish(request.tool_choice))
     options["progress"] = progress
@@ -65,27 +65,28 @@ async def read_request(
     _add_thinking(options, request)
     prompt: Prompt = asked.messages
     if asked.prefill:
-        prompt = await _prompt_ids(asked)
+        prompt = await _prompt_ids(asked, exchange)
     else:
         options |= {"thinking": asked.thinking, "template_options": asked.template_options}
     return GenerationRequest(
         model=asked.model,
         prompts=[prompt],
-        options=cast("GenerateOptions", options),
+        options=options,
         single_call=request.tool_choice is not None and bool(request.tool_choice.disable_parallel_tool_use),
     )
 
 
 async def count_prompt(request: CountRequest, exchange: HttpExchange) -> int:
     """How many tokens the prompt has. Raises `RequestRefused`, and as `Runtime.prepare` does."""
-    return len(await _prompt_ids(_read(request, exchange)))
+    return len(await _prompt_ids(await exchange.work(partial(_read, request, exchange.models)), exchange))
 
 
-async def _prompt_ids(asked: _Asked) -> list[int]:
+async def _prompt_ids(asked: _Asked, exchange: HttpExchange) -> list[int]:
+    exchange.check_messages(asked.messages)
     runtime = asked.model.runtime
     ids = await runtime.prepare(
         asked.messages,
-        tools=asked.tools or None,
+        tools=await exchange.tools(asked.tools) or None,
         thinking=asked.thinking,
         template_options=asked.template_options,
     )
@@ -98,8 +99,8 @@ def _encode(asked: _Asked) -> list[int]:
     return asked.model.runtime.tokenizer.encode(asked.prefill or "", add_special_tokens=False)
 
 
-def _read(request: CountRequest, exchange: HttpExchange) -> _Asked:
-    model = exchange.models.find(request.model)
+def _read(request: CountRequest, models: Models) -> _Asked:
+    model = models.find(request.model)
     _check_context(request)
     info = model.runtime.model
     messages, prefill = split_prefill(read_conversation(request, thought_key(info.chat_template)))

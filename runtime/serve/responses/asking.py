@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
-from greenroom import GenerateOptions, Runtime
+from greenroom import Runtime
 from greenroom.chat.overflow import first_shown, shown
 from greenroom.constraints.constraint import Constraint
 from greenroom.errors import shown as shown_value
@@ -29,6 +30,7 @@ from greenroom.serve.responses.items import items_of, messages_of
 from greenroom.serve.responses.requests import INCLUDABLE, InputItem, ResponseRequest, ResponseTool, TextConfig
 from greenroom.serve.responses.resource import ResponseResource
 from greenroom.serve.responses.store import ResponseStore
+from greenroom.serve.settings import ServeSettings
 
 __all__ = ["NAMES", "Asked", "read_request"]
 
@@ -68,25 +70,35 @@ async def read_request(asked: ResponseRequest, exchange: HttpExchange, store: Re
     """All of it. Raises `RequestRefused`, and as `Runtime.prepare` does."""
     _check(asked)
     model = exchange.models.find(asked.model)
-    runtime = model.runtime
-    items = items_of(asked.input)
     before = [] if asked.previous_response_id is None else store.conversation(asked.previous_response_id, owner)
+    read = partial(_read, asked, before, model.runtime, exchange.settings)
+    items, messages, options = await exchange.work(read, is_long=bool(before))
+    exchange.check_messages(messages)
+    if given := options.get("tools"):
+        options["tools"] = await exchange.tools(given)
+    if asked.truncation == "auto":
+        messages = await _shortened(messages, model.runtime, options)
+    request = GenerationRequest(
+        model=model,
+        prompts=[messages],
+        options=options,
+        single_call=asked.parallel_tool_calls is False,
+    )
+    response = _response(asked, model, f"resp_{exchange.id}", stores=store.keeps and asked.store is not False)
+    return Asked(request, response, items, "reasoning.encrypted_content" in (asked.include or ()))
+
+
+def _read(
+    asked: ResponseRequest, before: Sequence[InputItem], runtime: Runtime, settings: ServeSettings
+) -> tuple[list[InputItem], list[Message], dict[str, Any]]:
+    """The request's own items, all messages, and the options of the generation."""
+    items = items_of(asked.input)
     messages = messages_of([*before, *items], thought_key(runtime.model.chat_template))
     if asked.instructions:
         messages.insert(0, {"role": "system", "content": asked.instructions})
     if not messages:
         raise invalid("input: a text or an item is needed", "input", code="missing_required_parameter")
-    options = _options(asked, exchange, runtime)
-    if asked.truncation == "auto":
-        messages = await _shortened(messages, runtime, options)
-    request = GenerationRequest(
-        model=model,
-        prompts=[messages],
-        options=cast("GenerateOptions", options),
-        single_call=asked.parallel_tool_calls is False,
-    )
-    response = _response(asked, model, f"resp_{exchange.id}", stores=store.keeps and asked.store is not False)
-    return Asked(request, response, items, "reasoning.encrypted_content" in (asked.include or ()))
+    return items, messages, _options(asked, runtime, settings)
 
 
 def _check(asked: ResponseRequest) -> None:
@@ -104,8 +116,8 @@ def _check(asked: ResponseRequest) -> None:
         raise invalid(message, "metadata", code="invalid_value")
 
 
-def _options(asked: ResponseRequest, exchange: HttpExchange, runtime: Runtime) -> dict[str, Any]:
-    options = given_options(asked, _SAME, exchange.settings)
+def _options(asked: ResponseRequest, runtime: Runtime, settings: ServeSettings) -> dict[str, Any]:
+    options = given_options(asked, _SAME, settings)
     if asked.max_output_tokens is not None:
         options["max_tokens"] = asked.max_output_tokens
     if "message.output_text.logprobs" in (asked.include or ()):
