@@ -9,6 +9,7 @@ from passlog import PassLog
 
 from greenroom import Chunk, Info, Runtime, Token, generate
 from greenroom.backends.mlx import MlxBackend
+from greenroom.backends.protocol import ModelInfo
 from greenroom.request.streams import Result
 
 PROMPTS = [f"Tell me a short story about a {hero}." for hero in ("fox", "sailor", "owl", "baker", "robot", "cat")]
@@ -133,6 +134,25 @@ async def test_prompts_that_begin_alike_are_run_once() -> None:
     for kept in (0, None):
         assert reused[kept][0] == 0
         assert min(reused[kept][1:]) > 100
+
+
+async def test_what_is_kept_is_used_before_it_is_lost() -> None:
+    """Two kinds of prompts take turns in one row, and one prompt can be kept: those that begin alike go together."""
+    kinds = [[(kind * i + i * i) % 300 for i in range(192)] for kind in (7, 11)]
+    prompts = [[*kinds[number % 2], 301 + number] for number in range(6)]
+    kept = 256 * (await _model()).kv_bytes_per_token
+    async with Runtime(backend=MlxBackend.from_model(llama, prefix_bytes=kept), max_rows=1) as runtime:
+        streams = [runtime.generate_tokens(p, max_tokens=3, temperature=0.0, default_stops=False) for p in prompts]
+        results = [await stream.collect() for stream in streams]
+    assert [result.info.cached_prompt_tokens >= 128 for result in results] == [False, False, True, True, True, True]
+    model, _ = llama()
+    for prompt, result in zip(prompts, results, strict=True):
+        assert [event.id for event in result.events if isinstance(event, Token)] == sequential(model, prompt, 3)[0]
+
+
+async def _model() -> ModelInfo:
+    async with Runtime(backend=MlxBackend.from_model(llama)) as runtime:
+        return runtime.model
 
 
 async def test_a_conversation_goes_on_from_what_was_run() -> None:

@@ -24,12 +24,12 @@ class Queue(Waiting):
         super().__init__()
         self._next = 0
 
-    def come(self, when: float = 0.0, *, prompt: int = 10, **more: Any) -> Request:
-        """One that was asked for then."""
+    def come(self, when: float = 0.0, *, prompt: int = 10, begins: int = 1, **more: Any) -> Request:
+        """One that was asked for then, whose prompt has so many of one token."""
         number, self._next = self._next, self._next + 1
         submit = Submit(
             request=number,
-            prompt=(1,) * prompt,
+            prompt=(begins,) * prompt,
             sampling=Sampling(),
             max_tokens=None,
             submitted=when,
@@ -124,6 +124,55 @@ def test_a_long_one_is_passed_for_so_long_and_no_longer() -> None:
         if queue.go(float(second)) is long:
             break
     assert second == int(PATIENCE_SECONDS) + 1
+
+
+def test_what_begins_with_what_was_run_goes_first() -> None:
+    """Where prefixes are kept, and until the oldest has waited for long; of those that begin so, in their order."""
+    queue = Queue()
+    queue.come(0.0, prompt=100, begins=7)
+    queue.go(0.0)
+    cold, first, short, second = [
+        queue.come(when, prompt=prompt, begins=begins)
+        for when, prompt, begins in ((1.0, 100, 8), (2.0, 90, 7), (3.0, 9, 7), (4.0, 70, 7))
+    ]
+    late = 1.0 + PATIENCE_SECONDS
+    assert queue.first(4.0) is queue.first(late + 1, keeps_prefixes=True) is cold
+    found = []
+    while len(queue):
+        chosen = queue.first(late, keeps_prefixes=True)
+        assert chosen is not None
+        queue.take(chosen)
+        found.append(chosen)
+    assert found == [first, second, cold, short]
+
+
+def test_where_all_begin_alike_the_order_is_as_ever() -> None:
+    """By age, or the shortest of those that say it: a template's first words are no reason to pass anybody."""
+    for horizon in (None, 5):
+        queue = Queue()
+        queue.come(0.0, prompt=100)
+        queue.go(0.0)
+        requests = [queue.come(1.0, prompt=100 + length, horizon=horizon) for length in (3, 1, 2)]
+        found = []
+        while len(queue):
+            chosen = queue.first(2.0, keeps_prefixes=True)
+            assert chosen is not None
+            queue.take(chosen)
+            found.append(chosen)
+        assert found == (requests if horizon is None else [requests[1], requests[2], requests[0]])
+
+
+def test_beginnings_that_are_remembered_are_few() -> None:
+    """The last ones: of prompts without number, nothing piles up."""
+    queue = Queue()
+    for begins in range(200):
+        queue.come(0.0, prompt=100, begins=begins)
+        queue.go(0.0)
+    old, new = queue.come(1.0, prompt=100, begins=1), queue.come(2.0, prompt=100, begins=199)
+    assert queue.first(2.0, keeps_prefixes=True) is new
+    queue.remove(new)
+    assert queue.first(2.0, keeps_prefixes=True) is old
+    assert len(queue._warm) == 64
 
 
 def test_clients_that_contend_get_equal_shares() -> None:

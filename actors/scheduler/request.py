@@ -45,6 +45,8 @@ _REPLAY_CREDIT = 4
 
 Its events take about a hundredth of what its KV does.
 """
+_ALIKE = 64
+"""Tokens that prompts have to have in common for it to matter: a block of what is kept of prompts that are over."""
 _CAUGHT_UP = CREDIT // 4
 """Unread tokens behind which a request is run again: its reader gives credit back in lumps of as many."""
 
@@ -258,6 +260,7 @@ class Request:
 
     __slots__ = (
         "account",
+        "beginning",
         "constraint",
         "drafts",
         "end",
@@ -283,6 +286,8 @@ class Request:
         self.limit = limit
         self.queued = submit.submitted
         """Since when it waits, in monotonic seconds."""
+        self.beginning = _beginning(submit)
+        """What prompts have in common whose first tokens are the same; None where it says nothing."""
         self.is_first = False
         """It has lost a row, and waits before all others: see `waiting`."""
         self.horizon = submit.horizon
@@ -459,6 +464,12 @@ class Request:
             generate_time=last_token - first_token,
             seed=self.submit.reported_seed,
         )
+
+
+def _beginning(submit: Submit) -> int | None:
+    """A number for the prompt's first tokens; None of a short prompt, and of a row that shares nothing."""
+    is_shared = submit.kv is None and len(submit.prompt) > _ALIKE
+    return hash((submit.adapter, submit.prompt[:_ALIKE])) if is_shared else None
 
 
 Endings = list[tuple[Request, Finish]]

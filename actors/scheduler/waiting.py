@@ -6,8 +6,9 @@
 2. Then the highest priority. A lower one is first where it has waited `LEVEL_SECONDS` longer for each level between:
    so whoever waits is passed only by requests that came in that time after it.
 3. Of one priority, the client that has had the least: see `shares`.
-4. Of one client, who came first. Where that is one whose horizon is known, the shortest such takes its turn, prompt and
-   output together; but for who has waited `PATIENCE_SECONDS`, which is passed no more.
+4. Of one client, who came first. Until that one has waited `PATIENCE_SECONDS`, others take its turn: where what its
+   prompt begins with was not run of late, the first of those whose beginning was, while its KV is still there; where
+   its horizon is known, the shortest of all whose horizon is, prompt and output together.
 
 Moments are passed in. Adding, taking and looking cost a bisection, whatever waits.
 """
@@ -15,7 +16,8 @@ Moments are passed in. Adding, taking and looking cost a bisection, whatever wai
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
 from heapq import heappop, heappush, heapreplace
 from math import inf
 
@@ -30,6 +32,10 @@ PATIENCE_SECONDS = 25.0
 """How long one that is longer is passed by shorter ones. With much more, the longest would wait for twice as long."""
 
 
+_MOST_WARM = 64
+"""Beginnings of prompts that are remembered, the last ones that were run."""
+
+
 class Waiting:
     """Requests that have no row."""
 
@@ -40,6 +46,8 @@ class Waiting:
         """Those that had one, and whose reader is behind."""
         self._levels: dict[int, _Level] = {}
         self._aside: list[Request] = []
+        self._warm: OrderedDict[int, None] = OrderedDict()
+        """Beginnings whose KV may still be there, the last ones that were run."""
         self.shares = Shares()
 
     def __repr__(self) -> str:
@@ -125,14 +133,17 @@ class Waiting:
         if not len(level):
             del self._levels[priority]
 
-    def first(self, now: float) -> Request | None:
-        """Who is to get a row at `now`, in monotonic seconds; None where nobody waits who could use one."""
+    def first(self, now: float, *, keeps_prefixes: bool = False) -> Request | None:
+        """Who is to get a row at `now`, in monotonic seconds; None where nobody waits who could use one.
+
+        `keeps_prefixes`: a row may begin with the KV of another prompt.
+        """
         if len(self._first):
             return self._first.first()
         if not self._levels:
             return None
         highest = self._levels[max(self._levels)]
-        chosen = highest.choose(now)
+        chosen = highest.choose(now, self._warm if keeps_prefixes else {})
         if len(self._levels) > 1:
             best = _standing(highest.priority, chosen.queued)
             for priority, level in self._levels.items():
@@ -145,6 +156,11 @@ class Waiting:
         """It has a row; its client is served."""
         self.remove(request)
         self.shares.serve(request.account)
+        if request.beginning is not None:
+            self._warm[request.beginning] = None
+            self._warm.move_to_end(request.beginning)
+            if len(self._warm) > _MOST_WARM:
+                self._warm.popitem(last=False)
 
     def set_aside(self, request: Request) -> None:
         """Look past it until `put_back`."""
@@ -207,7 +223,7 @@ class _Level:
             self._listed[account] = account.spent
             heappush(self._heap, (account.spent, account.number, account))
 
-    def choose(self, now: float) -> Request:
+    def choose(self, now: float, warm: Mapping[int, None]) -> Request:
         """The first of the client that has had the least."""
         heap, listed = self._heap, self._listed
         while True:
@@ -221,7 +237,7 @@ class _Level:
                 listed[account] = account.spent
                 heapreplace(heap, (account.spent, number, account))
             else:
-                return self._lanes[account].choose(now)
+                return self._lanes[account].choose(now, warm)
 
     def oldest(self) -> Request:
         """Who has waited longest."""
@@ -231,10 +247,12 @@ class _Level:
 class _Lane:
     """Those of one priority and one client."""
 
-    __slots__ = ("_by_age", "_by_size")
+    __slots__ = ("_by_age", "_by_beginning", "_by_size")
 
     def __init__(self) -> None:
         self._by_age = _Ordered()
+        self._by_beginning: dict[int, _Ordered] = {}
+        """By age, those whose prompts begin alike."""
         self._by_size = _Ordered()
         """Those whose horizon is known."""
 
@@ -244,19 +262,32 @@ class _Lane:
     def add(self, request: Request) -> None:
         """Put a request at its place."""
         self._by_age.add(request.queued, request)
+        if request.beginning is not None:
+            self._by_beginning.setdefault(request.beginning, _Ordered()).add(request.queued, request)
         if request.horizon is not None:
             self._by_size.add(_size(request, request.horizon), request)
 
     def remove(self, request: Request) -> None:
         """Take it out."""
         self._by_age.remove(request.queued, request)
+        if request.beginning is not None:
+            alike = self._by_beginning[request.beginning]
+            alike.remove(request.queued, request)
+            if not len(alike):
+                del self._by_beginning[request.beginning]
         if request.horizon is not None:
             self._by_size.remove(_size(request, request.horizon), request)
 
-    def choose(self, now: float) -> Request:
-        """Whose turn it is: the oldest's, or the shortest's in place of that."""
+    def choose(self, now: float, warm: Mapping[int, None]) -> Request:
+        """Whose turn it is: the oldest's, or in place of that one's whose prompt is there, or the shortest's."""
         oldest = self._by_age.first()
-        if oldest.horizon is None or now - oldest.queued > PATIENCE_SECONDS:
+        if now - oldest.queued > PATIENCE_SECONDS:
+            return oldest
+        if warm and oldest.beginning not in warm:
+            known = [self._by_beginning[each].first() for each in warm if each in self._by_beginning]
+            if known:
+                return min(known, key=lambda each: (each.queued, each.id))
+        if oldest.horizon is None:
             return oldest
         return self._by_size.first()
 

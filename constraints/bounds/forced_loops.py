@@ -22,7 +22,7 @@ from typing import Any
 
 from greenroom.constraints.bounds.lark_text import Definition, LarkToken, definitions
 
-__all__ = ["longest_forced"]
+__all__ = ["longest_forced", "longest_match"]
 
 _MANY = frozenset((-1, -2))
 """Two bytes at least."""
@@ -150,10 +150,24 @@ def _longest_loop(pattern: str, *, endless: float = inf) -> float:
     if _OTHERWISE.search(pattern):
         return inf if re.search(r"[*+]|,\s*\}", pattern) else 0
     try:
-        tree = _parser.parse(_CLASSES.sub(r"\\w", pattern).replace("\\z", "\\Z").replace("(?<", "(?P<"))
-        return _longest_in(tree, 1, endless)
+        return _longest_in(_parse(pattern), 1, endless)
     except (re.error, RecursionError, OverflowError):
         return inf
+
+
+def longest_match(pattern: str) -> float:
+    """The most characters that `pattern` of Rust's matches; infinity where it has no end, or cannot be read."""
+    if _OTHERWISE.search(pattern):
+        return inf
+    try:
+        longest: float = _parse(pattern).getwidth()[1]
+    except (re.error, RecursionError, OverflowError):
+        return inf
+    return longest
+
+
+def _parse(pattern: str) -> Any:
+    return _parser.parse(_CLASSES.sub(r"\\w", pattern).replace("\\z", "\\Z").replace("(?<", "(?P<"))
 
 
 def _longest_in(tree: Any, times: int, endless: float) -> float:

@@ -14,6 +14,7 @@ from greenroom.actors.drafter import Drafter
 from greenroom.actors.mailbox import Mailbox
 from greenroom.actors.messages import Submit
 from greenroom.constraints.constraint import CompiledConstraint
+from greenroom.constraints.lengths import longest_output
 from greenroom.constraints.state import ConstraintState
 from greenroom.errors import RuntimeClosed
 from greenroom.events import Finish, Info
@@ -115,8 +116,11 @@ def build_submit(
 
 
 def horizon_of(generation: Generation) -> int | None:
-    """How many more tokens somebody expects of it; None where nobody does, or it has more already."""
-    horizon = generation.config.parameters.horizon
+    """How many more tokens its caller expects of it, or its constraint allows; None where nothing is said, or more."""
+    horizon, constraint = generation.config.parameters.horizon, generation.config.whole_constraint
+    longest = None if horizon is not None or constraint is None else longest_output(constraint)
+    if longest is not None:
+        horizon = longest + 1  # a token has a character or more, but for the one that ends the text
     left = 0 if horizon is None else horizon - generation.num_generated
     return left if left > 0 else None
 
