@@ -87,19 +87,17 @@ async def test_priorities_and_horizons_order_what_waits() -> None:
         "short": {"horizon": 5},
         "high": {"priority": 3},
     }
-    over: list[str] = []
-    async with Runtime(backend=backend, max_rows=1) as runtime, anyio.create_task_group() as group:
-
-        async def read(name: str, options: dict[str, Any]) -> None:
-            await runtime.generate([5], **options).text()
-            over.append(name)
-
+    async with Runtime(backend=backend, max_rows=1) as runtime:
         with backend.held():
-            for name, options in asked.items():
-                group.start_soon(read, name, options)
+            streams = []
+            for number, options in enumerate(asked.values()):
+                streams.append(runtime.generate([number], **options))
                 await anyio.wait_all_tasks_blocked()
                 await to_thread.run_sync(backend.wait_held)  # the first has its row
-    assert over == ["first", "high", "short", "long", "low"]
+        for stream in streams:
+            await stream.text()
+    names = list(asked)
+    assert [names[request.ids[0]] for request in backend.requests] == ["first", "high", "short", "long", "low"]
 
 
 async def test_a_client_has_as_many_requests_as_it_may() -> None:

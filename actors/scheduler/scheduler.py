@@ -45,6 +45,7 @@ from greenroom.actors.scheduler.adapters import Adapters
 from greenroom.actors.scheduler.admission import Admission, Limits
 from greenroom.actors.scheduler.arrivals import Arrivals
 from greenroom.actors.scheduler.batch import build_batch
+from greenroom.actors.scheduler.deadlines import Deadlines
 from greenroom.actors.scheduler.grammar_masks import fill_grammar_masks
 from greenroom.actors.scheduler.postprocess import callback_failed, check_output, process_prompt, process_samples
 from greenroom.actors.scheduler.request import Endings, Failure, Request, RequestState
@@ -87,8 +88,7 @@ class Scheduler:
         """To go out with the next plan."""
         self._ending: Endings = []
         """Ended, and not settled yet."""
-        self._timed: dict[int, Request] = {}
-        """Those with a deadline."""
+        self._deadlines = Deadlines()
         self._totals = Totals()
         self._forced_share = 0.0
         """Of the last draws under constraints that force, how many led to forced tokens."""
@@ -113,7 +113,7 @@ class Scheduler:
         self._adapters.begin(message.adapter)
         problem = self._adapters.find_problem(message.adapter)
         if message.deadline is not None:
-            self._timed[request.id] = request
+            self._deadlines.add(request.id, message.deadline)
         cancel = self._arrivals.add(request.id)
         request.output.num_awaiting = self._arrivals.take_awaiting(request.id)
         if cancel is not None:
@@ -355,8 +355,8 @@ class Scheduler:
 
     def next_deadline(self) -> float | None:
         """The nearest moment at which a request times out, in monotonic seconds."""
-        deadlines = [r.submit.deadline for r in self._timed.values() if r.submit.deadline is not None]
-        return min([*deadlines, *self._arrivals.deadlines()], default=None)
+        nearest = self._deadlines.nearest()
+        return min([*self._arrivals.deadlines(), *([] if nearest is None else [nearest])], default=None)
 
     def statistics(self, times: StepTimes) -> Statistics:
         """A frozen picture of now."""
@@ -399,7 +399,7 @@ class Scheduler:
         self._requests.clear()
         self._admission.clear()
         self._ending.clear()
-        self._timed.clear()
+        self._deadlines.clear()
         return infos
 
     # Tokens.
@@ -482,9 +482,9 @@ class Scheduler:
 
     def _expire(self, now: float) -> None:
         self._end_announced(self._arrivals.expire(now), "timeout")
-        for request in self._timed.values():
-            deadline = request.submit.deadline
-            if deadline is not None and request.end is None and now >= deadline:
+        for number in self._deadlines.pop_overdue(now):
+            request = self._requests[number]
+            if request.end is None:
                 self._finish(request, Finish("cancelled", "timeout"))
 
     def _settle(self, edits: list[Edit], now: float) -> None:
@@ -500,7 +500,7 @@ class Scheduler:
                 self._admission.close_adapter(drop.adapter)
                 self._drops.append(drop)
             del self._requests[request.id]
-            self._timed.pop(request.id, None)
+            self._deadlines.discard(request.id)
             request.move(RequestState.SETTLED)
             self._report_end(request, end, now)
 
