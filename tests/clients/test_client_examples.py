@@ -1,0 +1,44 @@
+"""The examples of clients, as they stand, on the bundled model."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import anyio
+import pytest
+from client_subjects import load
+
+FOLDER = Path(__file__).resolve().parents[2] / "examples/clients"
+PACKAGES = {
+    "openai_client": "openai",
+    "anthropic_client": "anthropic",
+    "litellm_client": "litellm",
+    "langchain_client": "langchain_openai",
+    "pydantic_ai_client": "pydantic_ai",
+    "instructor_client": "instructor",
+}
+pytestmark = pytest.mark.filterwarnings("default")  # what clients warn of is theirs
+
+
+@pytest.mark.usefixtures("drawn_seeds")
+@pytest.mark.parametrize("name", PACKAGES)
+def test_an_example_of_a_client_runs(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """To its end, and it says something."""
+    load(PACKAGES[name])
+    spec = importlib.util.spec_from_file_location(f"example_{name}", FOLDER / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    anyio.run(module.main)
+    said = capsys.readouterr().out
+    assert len(said) > 10
+    assert ("name=" in said) == hasattr(module, "Person")
+
+
+def test_each_client_has_an_example() -> None:
+    """And each example a test."""
+    assert {path.stem for path in FOLDER.glob("*.py")} == set(PACKAGES)
