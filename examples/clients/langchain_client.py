@@ -31,12 +31,8 @@ async def main() -> None:
         model = ChatOpenAI(model="understudy", base_url="http://localhost/v1", api_key="none", http_async_client=http)
         async for chunk in model.astream("Hello! Who are you?"):
             print(chunk.content, end="", flush=True)
-        print(
-            "\n",
-            await model.with_structured_output(Person, method="json_schema").ainvoke(
-                "Make a JSON record of this person: name, age. Ada is 36."
-            ),
-        )
+        structured = model.with_structured_output(Person, method="json_schema")
+        print("\n", await structured.ainvoke("Make a JSON record of this person: name, age. Ada is 36."))
 
 
 if __name__ == "__main__":

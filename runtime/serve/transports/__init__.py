@@ -10,12 +10,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from greenroom.serve.transports.httpx2_transport import Httpx2Transport
-    from greenroom.serve.transports.httpx_transport import HttpxTransport
+    from greenroom.serve.transports.httpx2_transport import Httpx2Transport, SyncHttpx2Transport
+    from greenroom.serve.transports.httpx_transport import HttpxTransport, SyncHttpxTransport
 
-__all__ = ["Httpx2Transport", "HttpxTransport"]
+__all__ = ["Httpx2Transport", "HttpxTransport", "SyncHttpx2Transport", "SyncHttpxTransport"]
 
-_HOMES = {"Httpx2Transport": "httpx2_transport", "HttpxTransport": "httpx_transport"}
+_HOMES = {
+    "Httpx2Transport": "httpx2_transport",
+    "HttpxTransport": "httpx_transport",
+    "SyncHttpx2Transport": "httpx2_transport",
+    "SyncHttpxTransport": "httpx_transport",
+}
 """Each in a module of its own: most apps have only one of the two libraries."""
 
 

@@ -40,11 +40,15 @@ class ResponseBody:
         return self
 
     async def __anext__(self) -> bytes:
-        with translated(self._errors, self._seconds):
-            part = await self._exchange.receive()
+        part = await self.next_part()
         if part is None:
             raise StopAsyncIteration
         return part
+
+    async def next_part(self) -> bytes | None:
+        """What comes next; None is the end. Raises the library's errors."""
+        with translated(self._errors, self._seconds):
+            return await self._exchange.receive()
 
     async def aclose(self) -> None:
         """Leave the app, and return once it has ended."""
@@ -77,10 +81,9 @@ class StreamingTransport:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    async def _begin(self, request: Any, errors: HttpErrors) -> tuple[Head, Exchange, float | None]:
-        """Send a request of either library's and wait for the head of its response."""
+    async def begin(self, request: Any, body: bytes, errors: HttpErrors) -> tuple[Head, Exchange, float | None]:
+        """Send a request of either library's and wait for the head of its response; with the read timeout."""
         seconds: float | None = request.extensions.get("timeout", {}).get("read")
-        body = await request.aread()
         exchange = Exchange(self.app, self._scope(request), body)
         self._exchanges = {kept for kept in self._exchanges if not kept.is_over} | {exchange}
         try:
