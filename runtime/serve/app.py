@@ -12,7 +12,7 @@ from starlette.responses import Response
 from greenroom import Adapter, Runtime
 from greenroom.errors import InvalidParameter
 from greenroom.serve.completions.chat import chat_completions
-from greenroom.serve.completions.requests import ChatRequest, TextRequest
+from greenroom.serve.completions.requests import IGNORED, ChatRequest, TextRequest
 from greenroom.serve.completions.text import text_completions
 from greenroom.serve.description import description_route
 from greenroom.serve.faults import Fault
@@ -26,8 +26,8 @@ from greenroom.serve.settings import ServeSettings
 __all__ = ["ROUTES", "app"]
 
 ROUTES: tuple[ApiRoute, ...] = (
-    ApiRoute("POST", "/v1/chat/completions", chat_completions, reads=ChatRequest),
-    ApiRoute("POST", "/v1/completions", text_completions, reads=TextRequest),
+    ApiRoute("POST", "/v1/chat/completions", chat_completions, reads=ChatRequest, ignores=IGNORED),
+    ApiRoute("POST", "/v1/completions", text_completions, reads=TextRequest, ignores=IGNORED),
     *MESSAGE_ROUTES,
     ApiRoute("GET", "/v1/models", list_models),
     ApiRoute("GET", "/v1/models/{model:path}", show_model),

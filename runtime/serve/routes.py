@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import NamedTuple
 
 import msgspec
@@ -42,6 +42,8 @@ class ApiRoute(NamedTuple):
     needs_key: bool = True
     reads: type[msgspec.Struct] | None = None
     """What its body is read as, for the app's description."""
+    ignores: Collection[str] = ()
+    """Fields of a body that are taken and not looked at, likewise."""
 
 
 class Gateway:

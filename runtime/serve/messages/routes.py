@@ -77,7 +77,7 @@ async def _count_tokens(exchange: HttpExchange) -> None:
 
 
 MESSAGE_ROUTES = (
-    ApiRoute("POST", "/v1/messages", _make_message, ANTHROPIC, reads=MessagesRequest),
-    ApiRoute("POST", "/v1/messages/count_tokens", _count_tokens, ANTHROPIC, reads=CountRequest),
+    ApiRoute("POST", "/v1/messages", _make_message, ANTHROPIC, reads=MessagesRequest, ignores=IGNORED),
+    ApiRoute("POST", "/v1/messages/count_tokens", _count_tokens, ANTHROPIC, reads=CountRequest, ignores=IGNORED),
 )
 """What an app answers of Anthropic's API."""

@@ -169,7 +169,7 @@ def response_routes(settings: ServeSettings) -> tuple[ApiRoute, ...]:
     responses = _Responses(settings)
     one = "/v1/responses/{response_id}"
     return (
-        ApiRoute("POST", "/v1/responses", responses.create, reads=ResponseRequest),
+        ApiRoute("POST", "/v1/responses", responses.create, reads=ResponseRequest, ignores=IGNORED),
         ApiRoute("POST", "/v1/responses/input_tokens", responses.count_input),
         ApiRoute("GET", one, responses.show),
         ApiRoute("DELETE", one, responses.delete),
