@@ -152,6 +152,24 @@ async def test_a_conversation_that_is_kept() -> None:
             await client.responses.cancel(second.id)
 
 
+async def test_items_that_are_kept_may_be_referred_to() -> None:
+    """By their ids, with the type or without; by whose key they were made."""
+    backend = Scripted([f"<think>So.</think>{CALL}", "It is clear.", "Still."])
+    async with served(backend, ServeSettings(keys=("one", "two"))) as (api, _):
+        key, other = ([("authorization", f"Bearer {name}")] for name in ("one", "two"))
+        first = (await ask(api, PATH, {"input": "Weather?", "tools": [TOOL]}, headers=key)).value
+        thought, call = first["output"]
+        result = {"type": "function_call_output", "call_id": call["call_id"], "output": "clear"}
+        said = [user("Weather?"), {"type": "item_reference", "id": thought["id"]}, {"id": call["id"]}, result]
+        found = await ask(api, PATH, {"input": said}, headers=key)
+        assert found.value["output"][0]["content"][0]["text"] == "It is clear."
+        assert '"location": "Tarnok"' in turns(backend)[1]
+        assert (await ask(api, PATH, {"input": said}, headers=other)).error["code"] == "item_not_found"
+        behind = {"input": "And now?", "previous_response_id": found.value["id"]}
+        assert (await ask(api, PATH, behind, headers=key)).status == 200
+        assert '"location": "Tarnok"' in turns(backend)[1]
+
+
 async def test_whoever_asks_finds_their_own_responses_alone() -> None:
     """By the key."""
     async with served(Scripted("Yes."), ServeSettings(keys=("one", "two"))) as (api, _):
@@ -284,7 +302,7 @@ IMAGE = {"type": "input_image", "image_url": "data:image/png;base64,AA=="}
 REFUSED: list[tuple[dict[str, Any], str | None]] = [
     ({"input": [{"role": "user", "content": [IMAGE]}]}, "input[0].content[0]"),
     ({"input": [{"type": "computer_call", "id": "c"}]}, "input[0]"),
-    ({"input": [{"type": "item_reference", "id": "c"}]}, "input[0]"),
+    ({"input": [{"type": "item_reference", "id": "c"}]}, "input[0].id"),
     ({"input": [{"type": "function_call", "name": "f", "arguments": "{}"}]}, "input[0].call_id"),
     ({"input": [{"type": "function_call", "name": "f", "arguments": "[]", "call_id": "c"}]}, "input"),
     ({"input": [{"type": "message", "content": "Hello"}]}, "input[0].role"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from greenroom.serve.options import (
     stop_strings_of,
     tool_options,
 )
+from greenroom.serve.settings import ServeSettings
 
 __all__ = ["NAMES", "count_prompt", "read_request"]
 
@@ -38,6 +39,7 @@ NAMES = FieldNames(
         "thinking_tokens": "thinking.budget_tokens",
     },
 )
+_SAME = ("max_tokens", "temperature", "top_p", "top_k", "seed", "priority")
 
 
 class _Asked(NamedTuple):
@@ -56,13 +58,8 @@ async def read_request(
 ) -> GenerationRequest:
     """What to generate. Raises `RequestRefused`, and as `Runtime.prepare` does."""
     asked = await exchange.work(partial(_read, request, exchange.models))
-    options = given_options(request, ("max_tokens", "temperature", "top_p", "top_k"), exchange.settings)
-    options |= tool_options(asked.tools, _wish(request.tool_choice))
+    options = await exchange.work(partial(_options, request, asked.tools, exchange.settings))
     options["progress"] = progress
-    if request.stop_sequences:
-        options["stop"] = stop_strings_of(request.stop_sequences, exchange.settings, "stop_sequences")
-    _add_format(options, request)
-    _add_thinking(options, request)
     prompt: Prompt = asked.messages
     if asked.prefill:
         prompt = await _prompt_ids(asked, exchange)
@@ -74,6 +71,15 @@ async def read_request(
         options=options,
         single_call=request.tool_choice is not None and bool(request.tool_choice.disable_parallel_tool_use),
     )
+
+
+def _options(request: MessagesRequest, tools: Sequence[dict[str, Any]], settings: ServeSettings) -> dict[str, Any]:
+    options = given_options(request, _SAME, settings) | tool_options(tools, _wish(request.tool_choice))
+    if request.stop_sequences:
+        options["stop"] = stop_strings_of(request.stop_sequences, settings, "stop_sequences")
+    _add_format(options, request)
+    _add_thinking(options, request)
+    return options
 
 
 async def count_prompt(request: CountRequest, exchange: HttpExchange) -> int:

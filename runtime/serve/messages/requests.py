@@ -127,6 +127,10 @@ class MessagesRequest(CountRequest, frozen=True, kw_only=True):
     top_k: int | None = None
     stop_sequences: list[str] | None = None
     metadata: MessagesMetadata | None = None
+    seed: int | None = None
+    """Not Anthropic's."""
+    priority: int | None = None
+    """Likewise."""
 
 
 IGNORED = {

@@ -46,7 +46,10 @@ NAMES = FieldNames(
         "adapter": "model",
     },
 )
-_SAME = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
+_SAME = (
+    *("temperature", "top_p", "presence_penalty", "frequency_penalty"),
+    *("top_k", "min_p", "seed", "priority"),
+)
 _OF_PROMPT = ("tools", "thinking", "template_options")
 _MOST_LABELS, _LABEL, _LABEL_TEXT = 16, 64, 512
 
@@ -71,11 +74,12 @@ async def read_request(asked: ResponseRequest, exchange: HttpExchange, store: Re
     _check(asked)
     model = exchange.models.find(asked.model)
     before = [] if asked.previous_response_id is None else store.conversation(asked.previous_response_id, owner)
-    read = partial(_read, asked, before, model.runtime, exchange.settings)
+    given = asked.input if isinstance(asked.input, str) else _resolved(asked.input, store, owner)
+    read = partial(_read, asked, given, before, model.runtime, exchange.settings)
     items, messages, options = await exchange.work(read, is_long=bool(before))
     exchange.check_messages(messages)
-    if given := options.get("tools"):
-        options["tools"] = await exchange.tools(given)
+    if tools := options.get("tools"):
+        options["tools"] = await exchange.tools(tools)
     if asked.truncation == "auto":
         messages = await _shortened(messages, model.runtime, options)
     request = GenerationRequest(
@@ -88,11 +92,23 @@ async def read_request(asked: ResponseRequest, exchange: HttpExchange, store: Re
     return Asked(request, response, items, "reasoning.encrypted_content" in (asked.include or ()))
 
 
+def _resolved(items: Sequence[InputItem], store: ResponseStore, owner: str) -> list[InputItem]:
+    """With the items in the place of their references. Raises `RequestRefused` for what is not kept."""
+    return [
+        store.item(item.id or "", owner, f"input[{number}].id") if item.kind == "item_reference" else item
+        for number, item in enumerate(items)
+    ]
+
+
 def _read(
-    asked: ResponseRequest, before: Sequence[InputItem], runtime: Runtime, settings: ServeSettings
+    asked: ResponseRequest,
+    given: str | Sequence[InputItem],
+    before: Sequence[InputItem],
+    runtime: Runtime,
+    settings: ServeSettings,
 ) -> tuple[list[InputItem], list[Message], dict[str, Any]]:
     """The request's own items, all messages, and the options of the generation."""
-    items = items_of(asked.input)
+    items = items_of(given)
     messages = messages_of([*before, *items], thought_key(runtime.model.chat_template))
     if asked.instructions:
         messages.insert(0, {"role": "system", "content": asked.instructions})

@@ -29,7 +29,7 @@ def items_of(given: str | Sequence[InputItem]) -> list[InputItem]:
 
 
 def _check(item: InputItem, where: str) -> None:
-    match item.type:
+    match item.kind:
         case "message":
             if item.role is None or item.content is None:
                 raise _missing(where, "role" if item.role is None else "content", item)
@@ -42,7 +42,7 @@ def _check(item: InputItem, where: str) -> None:
         case "reasoning":
             _thought(item)
         case _:
-            message = f"{where}: items of the type {shown(item.type)} are not supported here"
+            message = f"{where}: items of the type {shown(item.kind)} are not supported here"
             raise invalid(message, where, code="unsupported_value")
 
 
@@ -53,7 +53,7 @@ def _check_given(where: str, item: InputItem, *names: str) -> None:
 
 
 def _missing(where: str, name: str, item: InputItem) -> RequestRefused:
-    message = f"{where}.{name}: an item of the type {item.type!r} has this field"
+    message = f"{where}.{name}: an item of the type {item.kind!r} has this field"
     return invalid(message, f"{where}.{name}", code="missing_required_parameter")
 
 
@@ -75,7 +75,7 @@ def messages_of(items: Sequence[InputItem], thought_key: str) -> list[Message]:
     """
     found: list[Message] = []
     for item in items:
-        match item.type:
+        match item.kind:
             case "function_call_output":
                 text = joined_text(item.output or "", "output")
                 found.append({"role": "tool", "tool_call_id": item.call_id, "content": text})
@@ -122,8 +122,8 @@ def as_input(item: OutputItem) -> InputItem:
 
 def listed(item: InputItem, fallback: str) -> dict[str, Any]:
     """An item of the input as it is listed; `fallback` is its id where it was given without one."""
-    told: dict[str, Any] = {"id": item.id or fallback, "type": item.type, "status": "completed"}
-    match item.type:
+    told: dict[str, Any] = {"id": item.id or fallback, "type": item.kind, "status": "completed"}
+    match item.kind:
         case "message":
             told |= {"role": item.role, "content": _listed_parts(item)}
         case "function_call":

@@ -35,7 +35,7 @@ INCLUDABLE = (
 class InputItem(msgspec.Struct, frozen=True, kw_only=True):
     """An item of any type; which fields it needs is seen where it is read, so that the error names the item."""
 
-    type: str = "message"
+    type: str | None = None
     id: str | None = None
     role: Literal["user", "assistant", "system", "developer"] | None = None
     content: str | list[ContentPart] | None = None
@@ -45,6 +45,13 @@ class InputItem(msgspec.Struct, frozen=True, kw_only=True):
     output: str | list[ContentPart] | None = None
     summary: list[ContentPart] | None = None
     encrypted_content: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """Its type; messages may be without one, and so may references to items that are kept."""
+        if self.type is not None:
+            return self.type
+        return "item_reference" if self.role is None and self.content is None and self.id is not None else "message"
 
 
 class ResponseTool(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,6 +113,11 @@ class ResponseRequest(msgspec.Struct, frozen=True, kw_only=True):
     top_logprobs: int | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
+    top_k: int | None = None
+    """Not OpenAI's, nor are the next three."""
+    min_p: float | None = None
+    seed: int | None = None
+    priority: int | None = None
     metadata: dict[str, str] | None = None
     background: bool | None = None
     user: str | None = None

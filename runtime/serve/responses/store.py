@@ -48,6 +48,8 @@ class ResponseStore:
         self._now = now
         self._kept: OrderedDict[str, tuple[StoredResponse, float]] = OrderedDict()
         """By id, with the time when it was last used; the oldest first."""
+        self._homes: dict[str, str] = {}
+        """By an output item's id that of its response."""
         self._num_bytes = 0
 
     def __repr__(self) -> str:
@@ -75,6 +77,7 @@ class ResponseStore:
         if not self.keeps or stored.num_bytes > self._bounds.most_bytes:
             return
         self._kept[stored.response.id] = stored, self._now()
+        self._homes |= {item.id: stored.response.id for item in stored.response.output}
         self._num_bytes += stored.num_bytes
         while len(self._kept) > self._bounds.most_responses or self._num_bytes > self._bounds.most_bytes:
             self._forget(next(iter(self._kept)))
@@ -95,6 +98,16 @@ class ResponseStore:
             found += stored.items
             found += [as_input(item) for item in stored.response.output]
         return found
+
+    def item(self, identity: str, owner: str, place: str) -> InputItem:
+        """What the model said once, by the item's id. Raises `RequestRefused` (404), with the reference's `place`."""
+        self._expire()
+        stored, _ = self._kept.get(self._homes.get(identity, ""), (None, 0.0))
+        if stored is None or stored.owner != owner:
+            message = f"there is no item {identity[:80]!r} here any more: send the item itself"
+            raise RequestRefused(Fault(404, "not_found", message, "item_not_found", place))
+        self._chain(stored.response.id, owner, param=None)
+        return next(as_input(item) for item in stored.response.output if item.id == identity)
 
     def _chain(self, identity: str, owner: str, param: str | None) -> list[StoredResponse]:
         """A response behind all that it stands on, each of which is new now; without a `param` what is left of them."""
@@ -128,3 +141,5 @@ class ResponseStore:
     def _forget(self, identity: str) -> None:
         stored, _ = self._kept.pop(identity)
         self._num_bytes -= stored.num_bytes
+        for item in stored.response.output:
+            self._homes.pop(item.id, None)
