@@ -14,10 +14,10 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from threading import Thread
+from threading import Thread, current_thread
 from weakref import WeakKeyDictionary
 
-__all__ = ["join", "start"]
+__all__ = ["is_here", "join", "start"]
 
 _LOOK_SECONDS = 0.0005
 _EXIT_SECONDS = 10.0
@@ -35,6 +35,11 @@ def start(main: Callable[[], None], stop: Callable[[], None], name: str) -> Thre
     _running[thread] = stop
     thread.start()
     return thread
+
+
+def is_here() -> bool:
+    """Whether this is such a thread: what waits for an engine here waits for itself."""
+    return current_thread() in _running
 
 
 def join(thread: Thread, seconds: float = _EXIT_SECONDS) -> None:

@@ -260,14 +260,15 @@ class WrongEventLoop(GreenroomError, RuntimeError):
 
 
 class BlocksEventLoop(GreenroomError, RuntimeError):
-    """`greenroom.blocking` was used on a thread that runs an event loop, which would stand still meanwhile.
+    """`greenroom.blocking` was used on a thread that runs an event loop, or an engine: it would stand still meanwhile.
 
-    There, `async with greenroom.Runtime()` and its awaits do the same; code that must block belongs on another thread.
+    On a loop, `async with greenroom.Runtime()` and its awaits do the same; code that must block belongs on another
+    thread. An engine's thread calls `progress`, which may note something, and no more.
     """
 
     def __init__(self) -> None:
         super().__init__(
-            "an event loop runs on this thread, and greenroom.blocking would stop it: use `async with "
+            "an event loop, or an engine, runs on this thread, and greenroom.blocking would stop it: use `async with "
             "greenroom.Runtime()` and `await` here, or run what blocks on a worker thread (asyncio.to_thread, "
             "anyio.to_thread.run_sync)"
         )

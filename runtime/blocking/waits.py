@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from anyio import CancelScope, get_cancelled_exc_class
 
+from greenroom.actors import engine_thread
 from greenroom.actors.decoder import Payload
 from greenroom.actors.mailbox import Mailbox
 from greenroom.blocking.loop_thread import LoopThread
@@ -54,24 +55,32 @@ def read(thread: LoopThread, mailbox: Mailbox) -> Payload | Info | None:
     None where the loop has to say what is to be done: at the end, which may be an error, and when the time is over.
     Interrupted, it cancels the request, and raises once that is settled.
     """
-    _require_free(thread, mailbox)
     deadline = _deadline.get()
     mailbox.require_reader()
     try:
+        event = mailbox.take() if deadline is None or time.monotonic() < deadline else None
+        if event is None:
+            _require_free(thread, mailbox)
+            event = _wait_for_event(thread, mailbox, deadline)
+        return event
+    finally:
+        mailbox.reader.release()
+
+
+def _wait_for_event(thread: LoopThread, mailbox: Mailbox, deadline: float | None) -> Payload | Info | None:
+    try:
         while deadline is None or time.monotonic() < deadline:
-            event = mailbox.take()
-            if event is not None:
-                return event
             news = _Signal()
             if not mailbox.listen(news):
                 return mailbox.take()
             news.wait(deadline)
+            event = mailbox.take()
+            if event is not None:
+                return event
     except BaseException:
         mailbox.cancel("scope")
         wait_for(thread, mailbox, mailbox.settle, has_deadline=False)
         raise
-    finally:
-        mailbox.reader.release()
     return None
 
 
@@ -173,7 +182,7 @@ class _Work(Generic[T]):
 def _require_free(thread: LoopThread, what: object) -> None:
     """Raise where a wait would never end, or stop an event loop; a notebook's cell stops its own in any case."""
     thread.require_process(what)
-    if running_loop() is not None and not _is_notebook():
+    if engine_thread.is_here() or (running_loop() is not None and not _is_notebook()):
         raise BlocksEventLoop
 
 
