@@ -3,7 +3,7 @@
 Each generation is one batch: many members, which are the adapter under noise of their own, each over a few prompts.
 What scored well moves the adapter, and the next generation begins from there. The reward counts sentences by their full
 stops, and the adapter learns to write nothing else: a reward without a leash is hacked. Give yours one (how likely the
-plain model finds the text, say), and look at what is written.
+plain model finds the text, say), look at what is written, and end in time: further on, what was learned falls apart.
 
     python examples/evolve.py --plot reward.png
 """
@@ -61,7 +61,7 @@ async def evolve(options: argparse.Namespace) -> list[float]:
         for generation in range(options.generations + 1):
             held_out.append(statistics.mean([s for _, s in await rewards(runtime, adapter, HELD_OUT, [0])]))
             print(f"generation {generation:3}: {held_out[-1]:6.2f} on prompts that it has not seen")
-            if generation == options.generations:
+            if generation == options.generations or held_out[-1] >= options.enough * held_out[0]:
                 break
             seeds = mirrored(options.members, options.seed + generation)
             scores = mean_by_seed(await rewards(runtime, adapter, PROMPTS, seeds))
@@ -87,17 +87,19 @@ def main(arguments: Sequence[str] | None = None) -> list[float]:
     """Run it from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="a folder or a hub name (default: the bundled understudy)")
-    parser.add_argument("--generations", type=int, default=12)
+    parser.add_argument("--generations", type=int, default=20, help="at most")
+    parser.add_argument("--enough", type=float, default=10.0, help="end once the reward is so many times the first one")
     parser.add_argument("--members", type=int, default=16, help="of a generation, in mirrored pairs")
     parser.add_argument("--sigma", type=float, default=0.2, help="how large the noise is")
-    parser.add_argument("--lr", type=float, default=1.0, help="how far a generation moves, in sizes of the noise")
+    parser.add_argument("--lr", type=float, default=2.0, help="how far a generation moves, in sizes of the noise")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save", type=Path, metavar="FOLDER", help="where the adapter goes, as mlx-lm has them")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="a picture of the rewards")
     options = parser.parse_args(arguments)
     began = time.monotonic()
     held_out = anyio.run(evolve, options)
-    print(f"{options.generations * options.members * len(PROMPTS)} rollouts in {time.monotonic() - began:.0f} s")
+    rollouts = (len(held_out) - 1) * options.members * len(PROMPTS)
+    print(f"{rollouts} rollouts in {time.monotonic() - began:.0f} s")
     if options.plot is not None:
         plot(held_out, options.plot)
     return held_out

@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from greenroom.inputs.tools import Tool
     from greenroom.options import GenerateOptions
     from greenroom.parsing.chat_parser import ChatParser, ReasoningParser, ToolParser
+    from greenroom.request.mapped import Mapped, Results
     from greenroom.request.probes import Distribution, Entropy, Handle, Logits, Logprob, Logprobs, Probe
     from greenroom.request.streams import EventStream, Result, Stream, TokenStream
     from greenroom.runtime import Runtime
@@ -117,6 +118,7 @@ __all__ = [
     "Logits",
     "Logprob",
     "Logprobs",
+    "Mapped",
     "Matcher",
     "Probe",
     "PulledToken",
@@ -127,6 +129,7 @@ __all__ = [
     "Repair",
     "Reply",
     "Result",
+    "Results",
     "Runtime",
     "Sampler",
     "Scripted",
@@ -207,6 +210,7 @@ _HOMES = {
     "greenroom.inputs.samplers": "Sampler",
     "greenroom.generator.speculator": "Drafting Speculator",
     "greenroom.generator.steps": "Step StepOutput",
+    "greenroom.request.mapped": "Mapped Results",
     "greenroom.request.streams": "EventStream Result Stream TokenStream",
     "greenroom.inputs.mcp_tools": "tools_of",
     "greenroom.inputs.tools": "Tool",

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -53,13 +52,14 @@ from greenroom.request import current
 from greenroom.request.client import Client
 from greenroom.request.config import GenerationConfig, MakeDecoder
 from greenroom.request.decoders import TokenDecoder
+from greenroom.request.mapped import Errors, Results
 from greenroom.request.run import Progress
 from greenroom.request.session import Session
 from greenroom.request.streams import EventStream, Result, TokenStream
 from greenroom.request.submit import PromptOptions, submit_prompt
 from greenroom.request.tool_calling import NO_TOOLS, ToolCalling
 from greenroom.structured.structures import StructureOptions, Structures, structures_of
-from greenroom.values import boolean, integer, mapping, text
+from greenroom.values import boolean, mapping, text
 
 __all__ = ["Runtime"]
 
@@ -457,10 +457,7 @@ class Runtime:
         `constrain` among them holds too. Beside `tools` the model may call in place of it: `CalledInstead`. Raises as
         `generate` does, and `UnsupportedType`.
         """
-        also = options.get("constrain")
-        options["constrain"] = constraint_of(kind) if also is None else [kind, also]
-        options["reasoning"] = beside_text(options.get("reasoning"))
-        structured = structures_of(kind, **(growing or {}))  # before anything is submitted: it may refuse the type
+        structured = self._structured(kind, growing or {}, options)
         return structured(self.generate(prompt, parameters, **options))
 
     @overload
@@ -580,32 +577,82 @@ class Runtime:
 
         return await client.prepare(work)
 
-    async def map(
+    @overload
+    def map(
         self,
         prompts: Iterable[Prompt] | AsyncIterable[Prompt],
         parameters: GenerateParameters | None = None,
         *,
-        limit: int = MAX_ROWS,
+        into: None = ...,
+        limit: int = ...,
+        errors: Errors = ...,
+        ordered: bool = ...,
+        progress_bar: bool = ...,
         **options: Unpack[GenerateOptions],
-    ) -> AsyncIterator[Result]:
-        """The results of many prompts, in their order, at most `limit` at once. A failure is raised at its place."""
-        integer("limit", limit, 1, None, "an integer of at least 1")
-        streams: deque[EventStream] = deque()
-        pending = aiter(prompts) if isinstance(prompts, AsyncIterable) else iter(prompts)
-        while True:
-            while len(streams) < limit and (prompt := await _next_of(pending)) is not _DONE:
-                streams.append(self.generate(prompt, parameters, **options))  # type: ignore[arg-type]
-            if not streams:
-                return
-            yield await streams.popleft().collect()
+    ) -> Results[Result]: ...
 
+    @overload
+    def map(
+        self,
+        prompts: Iterable[Prompt] | AsyncIterable[Prompt],
+        parameters: GenerateParameters | None = None,
+        *,
+        into: Mapping[str, Any],
+        limit: int = ...,
+        errors: Errors = ...,
+        ordered: bool = ...,
+        progress_bar: bool = ...,
+        **options: Unpack[GenerateOptions],
+    ) -> Results[Any]: ...
 
-_DONE = object()
+    @overload
+    def map(
+        self,
+        prompts: Iterable[Prompt] | AsyncIterable[Prompt],
+        parameters: GenerateParameters | None = None,
+        *,
+        into: TypeForm[T],
+        limit: int = ...,
+        errors: Errors = ...,
+        ordered: bool = ...,
+        progress_bar: bool = ...,
+        **options: Unpack[GenerateOptions],
+    ) -> Results[T]: ...
 
+    def map(
+        self,
+        prompts: Iterable[Prompt] | AsyncIterable[Prompt],
+        parameters: GenerateParameters | None = None,
+        *,
+        into: Any = None,
+        limit: int = MAX_ROWS,
+        errors: Errors = "raise",
+        ordered: bool = True,
+        progress_bar: bool = False,
+        **options: Unpack[GenerateOptions],
+    ) -> Results[Any]:
+        """A `Mapped` for each prompt: its index, the prompt, and the `Result`, or with `into` an object of that type.
 
-async def _next_of(pending: Iterator[object] | AsyncIterator[object]) -> object:
-    """The next one, or `_DONE`."""
-    return await anext(pending, _DONE) if isinstance(pending, AsyncIterator) else next(pending, _DONE)
+        At most `limit` run at once; prompts are taken from a lazy or asynchronous source as there is room. In the
+        prompts' order, or with `ordered=False` as they are ready. `errors`: a failure is raised at its place, and ends
+        the others, or it is that one's `error` alone. What the source raises is raised behind the results of what it
+        gave before. `progress_bar` shows one on standard error. Raises `InvalidParameter`, `UnsupportedType`.
+        """
+        structured = None
+        if into is not None:
+            structured = self._structured(into, {"validate": "final"}, options)
+        begin = partial(self.generate, parameters=parameters, **options)
+        return Results(prompts, begin, structured, limit=limit, errors=errors, ordered=ordered, bar=progress_bar)
+
+    @staticmethod
+    def _structured(
+        kind: Any, growing: StructureOptions, options: GenerateOptions
+    ) -> Callable[[AsyncIterable[Any]], Structures[Any]]:
+        """What makes objects of a kind of a generation's events; have its options say that it writes one."""
+        also = options.get("constrain")
+        options["constrain"] = constraint_of(kind) if also is None else [kind, also]
+        options["reasoning"] = beside_text(options.get("reasoning"))
+        return structures_of(kind, **growing)
 
 
 def _warn_of_open(name: str, process: HomeProcess) -> None:

@@ -40,12 +40,12 @@ FUNCTIONS = [
 
 def stub() -> str:
     """The text of the stub."""
-    classes = {kind: made for kind, made in mirrors.mirrors().items() if made is not mirrors.Results}
-    local = {made.__name__ for made in classes.values()} | {kind.__name__ for kind in OPTIONS} | {"Results"}
+    classes = {kind: made for kind, made in mirrors.mirrors().items() if made is not mirrors.Iteration}
+    local = {made.__name__ for made in classes.values()} | {kind.__name__ for kind in OPTIONS} | {"Iteration"}
     imports = Imports(local)
     body: list[ast.stmt] = [imports.seen(tree_of(kind), kind.__module__) for kind in OPTIONS]
     body += [class_stub(kind, classes[kind], classes, imports) for kind in in_order(classes)]
-    body += [own_stub(mirrors.Results, imports), *own_stubs(waits.fail_after, imports)]
+    body += [own_stub(mirrors.Iteration, imports), *own_stubs(waits.fail_after, imports)]
     for function in FUNCTIONS:
         body += [imports.seen(each, function.__module__) for each in function_stubs(function)]
     shown = [ast.parse(f"__all__ = {sorted(blocking.__all__)!r}").body[0]]
@@ -154,7 +154,7 @@ class Renamed(ast.NodeTransformer):
         is_generator = any(isinstance(each, ast.Yield) for each in ast.walk(node))
         shown = self.visit_FunctionDef(made)
         if is_generator and isinstance(shown.returns, ast.Subscript):
-            shown.returns.value = ast.Name("Results")
+            shown.returns.value = ast.Name("Iteration")
         return shown
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:

@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from typing import Any, assert_type
 
 import greenroom
-from greenroom import ChatSession, Event, EventStream, GenerateOptions, Generator, Info, Result, Runtime, Structure
-from greenroom import Structures, TokenStream, blocking
+from greenroom import ChatSession, Event, EventStream, GenerateOptions, Generator, Info, Result, Results, Runtime
+from greenroom import Structure, Structures, TokenStream, blocking
 
 
 @dataclass
@@ -44,6 +44,8 @@ async def right(runtime: Runtime, session: ChatSession, g: Generator, schema: di
     assert_type(await runtime.collect(Person, "x", max_tokens=3), Person)
     assert_type(await runtime.collect(Person | None, "x"), Person | None)
     assert_type(await runtime.collect(list[Person], "x"), list[Person])
+    assert_type(runtime.map(["x"], max_tokens=3), Results[Result])
+    assert_type([each.value async for each in runtime.map(iter(["x"]), into=list[Person])], list[list[Person]])
     assert_type(greenroom.structures(runtime.generate("x"), Person | None), Structures[Person | None])
     assert_type(runtime.generate("x").structures(dict[str, Person]), Structures[dict[str, Person]])
     assert_type(await g.collect_json(Person), Person)
@@ -67,7 +69,7 @@ def right_blocking(
     assert_type(rt.stream(Person, "x"), blocking.Structures[Person])
     assert_type(next(rt.stream(Person, "x").marked()), Structure[Person])
     assert_type(blocking.structures(rt.generate("x"), list[Person]), blocking.Structures[list[Person]])
-    assert_type(next(rt.map(["x"])), Result)
+    assert_type(next(rt.map(["x"])).value, Result)
     assert_type(session.respond("x", into=Person), Person)
     assert_type(next(session.stream_response("x")), str)
     assert_type(g.collect_json(parse=len), int)
@@ -97,7 +99,7 @@ async def wrong(runtime: Runtime, session: ChatSession) -> None:
     await runtime.generate_task("x", progress=3)  # value
     runtime.generate_tokens("x", max_tokns=3)  # name
     await runtime.generate_tokens_task("x", include_stop_token=1.5)  # value
-    runtime.map(["x"], max_tokns=3)  # name
+    runtime.map(["x"], max_tokns=3)  # name, of two forms
     await session.respond("x", max_tokns=3)  # name, of two forms
     session.stream_events("x", seed="1")  # value
 

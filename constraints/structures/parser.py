@@ -180,6 +180,7 @@ class JsonParser:
         self._pieces = self._pieces.copy()
         self.changes = []
         if not self._stack:
+            self._stack = []
             return
         containers = [container.copy() for container, _, _ in self._stack[1:]] + [self._container.copy()]
         for above, below, (_, key, _) in zip(containers, containers[1:], self._stack[1:], strict=False):

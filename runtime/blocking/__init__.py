@@ -12,14 +12,14 @@ from typing import Any
 from greenroom import functions
 from greenroom.actors.draining import Drain as AsyncDrain
 from greenroom.actors.task import GenerationTask as AsyncTask
-from greenroom.blocking.mirrors import Results, class_of
+from greenroom.blocking.mirrors import Iteration, class_of
 from greenroom.blocking.runtime_mirror import RuntimeMirror, SessionMirror, SnapshotMirror, StreamMirror, bound, reading
 from greenroom.blocking.waits import fail_after
 from greenroom.chat import session
 from greenroom.chat import streams as turns
 from greenroom.generator import api, forks, iterators, steps
 from greenroom.inputs import adapters
-from greenroom.request import streams
+from greenroom.request import mapped, streams
 from greenroom.runtime import Runtime as AsyncRuntime
 from greenroom.structured import adapters as parsers
 from greenroom.structured import structures as growing
@@ -35,6 +35,7 @@ __all__ = [
     "Forks",
     "GenerationTask",
     "Generator",
+    "Iteration",
     "Marked",
     "Results",
     "Runtime",
@@ -70,6 +71,7 @@ TokenPull: Any = class_of(iterators.TokenPull)
 Stream: Any = class_of(streams.Stream, base=StreamMirror)
 EventStream: Any = class_of(streams.EventStream)
 TokenStream: Any = class_of(streams.TokenStream)
+Results: Any = class_of(mapped.Results)
 Structures: Any = class_of(growing.Structures)
 Marked: Any = class_of(growing.Marked)
 EventTurn: Any = class_of(turns.EventTurn)

@@ -7,6 +7,7 @@ from anyio.from_thread import BlockingPortal
 from collections.abc import Callable
 from greenroom.constraints.constraint import Constraint
 from greenroom.chat.dispatch import Dispatch
+from greenroom.request.mapped import Errors
 from greenroom.events import Event
 from greenroom.inputs.parameters import GenerateParameters
 from typing import Generic
@@ -16,6 +17,7 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from typing import Literal
 from greenroom.blocking.loop_thread import LoopKind
+from greenroom.request.mapped import Mapped
 from collections.abc import Mapping
 from greenroom.constraints.user_matcher import Matcher
 from greenroom.chat.messages import Message
@@ -68,6 +70,7 @@ __all__ = [
     "Forks",
     "GenerationTask",
     "Generator",
+    "Iteration",
     "Marked",
     "Results",
     "Runtime",
@@ -363,6 +366,15 @@ class Stream(Generic[E]):
     @property
     def task(self) -> GenerationTask: ...
 
+class Results(Generic[T]):
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+    def __iter__(self) -> Iterator[Mapped[T]]: ...
+    def __next__(self) -> Mapped[T]: ...
+    def close(self) -> None: ...
+
 class Structures(Generic[T]):
     def __enter__(self) -> Self: ...
     def __exit__(
@@ -382,7 +394,7 @@ class Structures(Generic[T]):
     @property
     def latest(self) -> Structure[T] | None: ...
     def marked(self) -> Marked[T]: ...
-    def nested(self) -> Results[Iterator[T]]: ...
+    def nested(self) -> Iteration[Iterator[T]]: ...
     def receive(self, *, with_marks: bool = False) -> Structure[T]: ...
 
 class Marked(Generic[T]):
@@ -551,14 +563,45 @@ class Runtime:
     @property
     def is_open(self) -> bool: ...
     def load_adapter(self, folder: str | Path, *, sigma: float | None = None) -> Adapter: ...
+    @overload
     def map(
         self,
         prompts: Iterable[Prompt],
         parameters: GenerateParameters | None = None,
         *,
+        into: None = ...,
         limit: int = ...,
+        errors: Errors = ...,
+        ordered: bool = ...,
+        progress_bar: bool = ...,
         **options: Unpack[GenerateOptions],
     ) -> Results[Result]: ...
+    @overload
+    def map(
+        self,
+        prompts: Iterable[Prompt],
+        parameters: GenerateParameters | None = None,
+        *,
+        into: Mapping[str, Any],
+        limit: int = ...,
+        errors: Errors = ...,
+        ordered: bool = ...,
+        progress_bar: bool = ...,
+        **options: Unpack[GenerateOptions],
+    ) -> Results[Any]: ...
+    @overload
+    def map(
+        self,
+        prompts: Iterable[Prompt],
+        parameters: GenerateParameters | None = None,
+        *,
+        into: TypeForm[T],
+        limit: int = ...,
+        errors: Errors = ...,
+        ordered: bool = ...,
+        progress_bar: bool = ...,
+        **options: Unpack[GenerateOptions],
+    ) -> Results[T]: ...
     def matcher(self, constraint: object) -> Matcher: ...
     @property
     def model(self) -> ModelInfo: ...
@@ -612,7 +655,7 @@ class EventStream(Stream[Event]):
 
 class TokenStream(Stream[Token | Info]): ...
 
-class Results(Generic[T]):
+class Iteration(Generic[T]):
     def __enter__(self) -> Self: ...
     def __exit__(self, *failure: object) -> None: ...
     def __iter__(self) -> Self: ...

@@ -21,8 +21,8 @@ from greenroom.inputs.parameters import GenerateParameters
 
 __all__ = [
     "NAMES",
+    "Iteration",
     "Mirror",
-    "Results",
     "class_of",
     "is_shown",
     "like",
@@ -240,7 +240,7 @@ def wrap(value: Any, thread: LoopThread | None) -> Any:
     return value
 
 
-class Results(Mirror, Generic[T]):
+class Iteration(Mirror, Generic[T]):
     """What comes of an async generator; leaving `with`, and `close`, end it."""
 
     __slots__ = ()
@@ -264,4 +264,4 @@ class Results(Mirror, Generic[T]):
         self._run("close", lambda: _awaited(self._target.aclose()))
 
 
-_mirrors[AsyncGeneratorType] = Results
+_mirrors[AsyncGeneratorType] = Iteration

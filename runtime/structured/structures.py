@@ -250,4 +250,6 @@ def structures_of(
     boolean("every_chunk", every_chunk)
     snapshots: Snapshots[Any] = Snapshots(kind, **options)
     stops = options.get("find") is not None
-    return lambda source: Structures(source, snapshots, truncated=truncated, every_chunk=every_chunk, stops=stops)
+    return lambda source: Structures(
+        source, snapshots.fork(), truncated=truncated, every_chunk=every_chunk, stops=stops
+    )

@@ -20,11 +20,11 @@ ASYNC_ALONE = {
     "tools_of": "mcp has no client without a loop: `rt.call(tools_of, session)`",
 }
 """What has to be awaited and has no blocking form, and why."""
-OF_ITS_OWN = {"Results": "of the async generator that `map` gives", "fail_after": "anyio's, for threads"}
+OF_ITS_OWN = {"Iteration": "of an async generator, as `nested` gives one", "fail_after": "anyio's, for threads"}
 INNER = {"EventPull", "Marked", "TokenPull"}
 """Classes that are reached by a method alone, there as here."""
 AWAITED = {"__aiter__", "__anext__", "__await__", "__aenter__"}
-PAIRS = {made.__name__: (kind, made) for kind, made in mirrors.mirrors().items() if made is not mirrors.Results}
+PAIRS = {made.__name__: (kind, made) for kind, made in mirrors.mirrors().items() if made is not mirrors.Iteration}
 
 
 def has_to_be_awaited(thing: Any) -> bool:

@@ -111,7 +111,7 @@ def test_a_large_document_is_right_at_every_chunk(value: Any, sizes: list[int], 
 
 @given(value=json_values, sizes=st.lists(st.integers(1, 9), min_size=1, max_size=5), data=st.data())
 def test_a_fork_goes_its_own_way(value: Any, sizes: list[int], data: st.DataObject) -> None:
-    """Both sides finish as if there had been no other, whichever goes first."""
+    """Both sides finish as if there had been no other, one after the other and in turns."""
     chunks = pieces(json.dumps([value, value]), sizes)
     at = data.draw(st.integers(0, len(chunks)))
     parser = JsonParser()
@@ -119,10 +119,10 @@ def test_a_fork_goes_its_own_way(value: Any, sizes: list[int], data: st.DataObje
         parser.feed(chunk)
         _ = parser.value
     twin = parser.fork()
-    for chunk in chunks[at:]:
-        parser.feed(chunk)
-    for chunk in chunks[at:]:
-        twin.feed(chunk)
+    sides = [(parser, chunk) for chunk in chunks[at:]], [(twin, chunk) for chunk in chunks[at:]]
+    in_turns = [side for pair in zip(*sides, strict=True) for side in pair]
+    for side, chunk in in_turns if data.draw(st.booleans()) else sides[0] + sides[1]:
+        side.feed(chunk)
     parser.finish()
     twin.finish()
     assert same(parser.value, [value, value])
