@@ -19,6 +19,7 @@ from rich.console import Console
 from greenroom import Runtime, Scripted
 from greenroom.backends.protocol import ModelInfo
 from greenroom.cli import chat, generate, loading, main
+from greenroom.cli.terminal.screen import Screen
 from greenroom.events import Chunk, Function, Info, Reasoning, ToolCall
 
 
@@ -46,7 +47,7 @@ def test_an_adapter_is_loaded_by_its_folder(capfd: pytest.CaptureFixture[str], t
             await adapter.perturbed(3).save(tmp_path / "adapter")
 
     anyio.run(save)
-    arguments = ["generate", "Hello!", "--max-tokens", "8", "--temperature", "0"]
+    arguments = ["generate", "Hello!", "--max-tokens", "24", "--temperature", "0"]
     found = []
     for more in ([], ["--adapter", str(tmp_path / "adapter")]):
         assert main([*arguments, *more]) == 0
@@ -175,11 +176,11 @@ def test_a_chat_shows_the_calls_of_its_tools() -> None:
 def test_thinking_is_dim_and_what_a_model_writes_is_no_markup() -> None:
     """In a terminal with colours; text stands as it is."""
     out = io.StringIO()
-    console = Console(file=out, force_terminal=True, color_system="standard", highlight=False)
-    for event in (Reasoning("hm [bold]"), Chunk("[red]yes"), ToolCall(Function("add", {"a": 1}), "id", "raw")):
-        chat._show(event, console)
-    assert "\x1b[2;3mhm [bold]\x1b[0m" in out.getvalue()
-    assert "[red]yes" in out.getvalue()
+    screen = Screen(Console(file=out, force_terminal=True, color_system="standard"))
+    for event in (Reasoning("[bold] hm"), Chunk("[red]yes :smile:"), ToolCall(Function("add", {"a": 1}), "id", "raw")):
+        screen.show(event)
+    assert "\x1b[2;3m[bold]\x1b[0m" in out.getvalue()
+    assert "[red]yes :smile:" in out.getvalue()
     assert '→ add {"a": 1}' in out.getvalue()
 
 

@@ -53,7 +53,12 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--stop-in-thinking", action="store_true", help="such a string ends a thought too")
     chat = commands.add_parser("chat", help="a conversation in the terminal")
     chat.add_argument("--instructions", help="what the model is told first")
-    chat.add_argument("--tool", action="append", default=[], metavar="MODULE:FUNCTION", help="may be repeated")
+    source = "tools of a module or a file, NAME or all of its functions; may be repeated"
+    chat.add_argument("--tools", "--tool", action="append", default=[], metavar="MODULE|FILE.py[:NAME]", help=source)
+    server = "start an MCP server, for its tools; may be repeated"
+    chat.add_argument("--mcp", action="append", default=[], metavar="COMMAND", help=server)
+    chat.add_argument("--history", metavar="FILE", help="where questions are kept; none: nowhere (default: your own)")
+    chat.add_argument("--json", action="store_true", help="a question a line of the input; events as JSON lines")
     chat.add_argument("--thinking", action="store_true", help="let the model's template open its thinking")
     chat.add_argument("--max-tokens", type=int, default=1024, help="tokens an answer, at the most (default: 1024)")
     loading.add_sampling_options(chat)

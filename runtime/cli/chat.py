@@ -1,158 +1,131 @@
 """`greenroom chat`: a conversation in the terminal.
 
-Text streams, thinking is dimmed, tool calls are shown. Ctrl-C stops the answer and keeps the session; at the prompt it
-ends the chat, as does the end of input.
+Text streams, thinking is dimmed, tool calls are shown. Ctrl-C stops the answer and keeps the session; at an empty
+prompt a second one ends the chat, as does the end of input.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
-import json
 import signal
 import sys
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import anyio
-from anyio import to_thread
 from anyio.abc import TaskStatus
 from rich.console import Console
 
-from greenroom import (
-    ChatSession,
-    Chunk,
-    GreenroomError,
-    Info,
-    Reasoning,
-    RejectedToolCall,
-    SnapshotMismatch,
-    ToolCall,
-    ToolResult,
-    TurnEvent,
-)
-from greenroom.cli.loading import SamplingOverrides, make_runtime, request_overrides
+from greenroom.chat.streams import EventTurn
+from greenroom.cli.loading import make_runtime
+from greenroom.cli.output import FAILED, INTERRUPTED
+from greenroom.cli.terminal.commands import COMMANDS, QUIT, perform
+from greenroom.cli.terminal.history import history_path
+from greenroom.cli.terminal.line import LineReader, open_lines
+from greenroom.cli.terminal.open_chat import OpenChat
+from greenroom.cli.terminal.screen import Screen
+from greenroom.cli.terminal.tools import read_tools, server_tools
+from greenroom.errors import GreenroomError
 
 __all__ = ["run"]
 
-_HELP = "/clear forgets, /save FILE and /load FILE keep, /quit ends; Ctrl-C stops an answer"
+_HINT = "/help lists the commands; Ctrl-C stops an answer, Ctrl-D ends the chat"
 
 
 async def run(options: argparse.Namespace) -> int:
-    """Chat until the input ends. Exit code 1 where the model cannot be had."""
-    console = Console(highlight=False)
+    """Chat until the input ends. Exit code 1 where the model or a tool cannot be had."""
+    screen = Screen(Console(highlight=False, emoji=False), as_json=options.json)
+    code = FAILED
     try:
-        tools = [_tool(name) for name in options.tool]
-        async with make_runtime(options) as runtime:
-            session = ChatSession(
-                runtime,
-                instructions=options.instructions,
-                tools=tools or None,
-                on_cancel="keep_partial",
-                thinking=True if options.thinking else None,
+        named = [tool for source in options.tools for tool in read_tools(source)]
+        async with (
+            server_tools(options.mcp) as served,
+            OpenChat(options, [*named, *served], make_runtime) as chat,
+            anyio.create_task_group() as group,
+        ):
+            screen.note(f"{chat.model_name} on {chat.runtime.model.device}\n{_HINT}")
+            lines = open_lines(
+                is_plain=options.json, history=history_path(options.history), commands=COMMANDS, note=screen.note
             )
-            console.print(f"{options.model or 'the bundled understudy'} on {runtime.model.device}", style="dim")
-            console.print(_HELP, style="dim")
-            await _talk(session, console, await request_overrides(runtime, options))
-    except GreenroomError as error:
-        console.print(f"{type(error).__name__}: {error}", markup=False)
-        return 1
-    return 0
+            talk = _Talk(chat, screen, lines)
+            await group.start(talk.watch)
+            code = await talk.run()
+            group.cancel_scope.cancel()
+    except* GreenroomError as found:  # task groups, ours and the servers', wrap what leaves them
+        for error in _leaves(found):
+            screen.error(error)
+        code = FAILED
+    return code
 
 
-def _tool(name: str) -> Any:
-    """The function `module:name`."""
-    module, _, function = name.partition(":")
-    sys.path.insert(0, str(Path.cwd()))
-    return getattr(importlib.import_module(module), function)
+def _leaves(group: BaseExceptionGroup[GreenroomError]) -> Iterator[GreenroomError]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
 
 
-async def _talk(session: ChatSession, console: Console, overrides: SamplingOverrides) -> None:
-    while True:
-        try:
-            line = await to_thread.run_sync(_ask, abandon_on_cancel=True)
-        except EOFError:
+class _Talk:
+    """The loop of questions and answers, and what a Ctrl-C means at each point of it."""
+
+    def __init__(self, chat: OpenChat, screen: Screen, lines: LineReader) -> None:
+        self._chat = chat
+        self._screen = screen
+        self._lines = lines
+        self._waiting = anyio.CancelScope()
+        """Around what a signal ends, where no turn runs: a read, or a command."""
+        self._turn: EventTurn | None = None
+
+    async def watch(self, *, task_status: TaskStatus[None]) -> None:
+        """Let signals end a turn, a command or a read, and nothing else."""
+        with anyio.open_signal_receiver(signal.SIGINT) as signals:
+            task_status.started()
+            async for _ in signals:
+                if self._turn is not None:
+                    self._turn.stop()
+                else:
+                    self._waiting.cancel()
+
+    async def run(self) -> int:
+        """Until the end of input; the exit status."""
+        was_empty = False
+        while True:
+            try:
+                with anyio.CancelScope() as self._waiting:
+                    line = await self._lines.read()
+            except EOFError:
+                return 0
+            if self._waiting.cancelled_caught:  # by a signal: a terminal's Ctrl-C is a key where there is an editor
+                sys.stderr.write("\ninterrupted; everything is settled\n")
+                return INTERRUPTED
+            if line is None and was_empty:
+                return 0
+            was_empty = line is None
+            if line is None:
+                self._screen.note("Ctrl-C again, or Ctrl-D, ends the chat")
+            elif line.strip() in QUIT:
+                return 0
+            elif line.strip():
+                await self._answer(line)
+
+    async def _answer(self, line: str) -> None:
+        if not line.startswith("/"):
+            await self._read(self._chat.ask(line.strip()))
             return
-        if line.startswith("/"):
-            if not await _command(session, console, line):
-                return
-        elif line.strip():
-            async with anyio.create_task_group() as group:
-                await group.start(_interrupts, session)
-                await _answer(session, console, line, overrides)
-                group.cancel_scope.cancel()
+        with anyio.CancelScope() as self._waiting:
+            turn = await perform(line.strip(), self._chat, self._screen)
+            if turn is not None:
+                await self._read(turn)
+        if self._waiting.cancelled_caught:
+            self._screen.note("interrupted")
 
-
-def _ask() -> str:
-    if sys.stdin.isatty():
-        return input("> ")
-    line = sys.stdin.readline()
-    if not line:
-        raise EOFError
-    return line.rstrip("\n")
-
-
-async def _command(session: ChatSession, console: Console, line: str) -> bool:
-    """Whether the chat goes on."""
-    word, _, rest = line[1:].partition(" ")
-    try:
-        match word:
-            case "quit":
-                return False
-            case "clear":
-                session.clear()
-            case "save" if rest:
-                await session.save(rest)
-            case "load" if rest:
-                await _load(session, console, rest)
-            case _:
-                console.print(_HELP, style="dim")
-    except (GreenroomError, OSError) as error:
-        console.print(f"{type(error).__name__}: {error}", style="red", markup=False)
-    return True
-
-
-async def _load(session: ChatSession, console: Console, path: str) -> None:
-    """With its KV, where that is this model's."""
-    try:
-        await session.load(path)
-    except SnapshotMismatch as error:
-        console.print(f"{error}; it is computed again", style="dim", markup=False, soft_wrap=True)
-        await session.load(path, cache=False)
-
-
-async def _answer(session: ChatSession, console: Console, line: str, overrides: SamplingOverrides) -> None:
-    try:
-        async with session.stream_events(line, **overrides) as turn:
-            async for event in turn:
-                _show(event, console)
-    except GreenroomError as error:
-        console.print(f"\n{type(error).__name__}: {error}", style="red", markup=False)
-
-
-def _show(event: TurnEvent, console: Console) -> None:
-    match event:
-        case Chunk(text=text):
-            console.print(text, end="", markup=False, soft_wrap=True)
-        case Reasoning(text=text):
-            console.print(text, end="", style="dim italic", markup=False, soft_wrap=True)
-        case ToolCall(function=call):
-            arguments = json.dumps(call.arguments, ensure_ascii=False)
-            console.print(f"\n→ {call.name} {arguments}", style="cyan", markup=False, soft_wrap=True)
-        case ToolResult(result=result, error=error, seconds=seconds):
-            style = "cyan" if error is None else "yellow"
-            console.print(f"← {result or error} ({seconds:.1f} s)", style=style, markup=False, soft_wrap=True)
-        case RejectedToolCall(reason=reason, detail=detail, preview=preview):
-            console.print(f"\n✗ {reason}: {detail}\n{preview}", style="yellow", markup=False, soft_wrap=True)
-        case Info() as info:
-            stopped = " (stopped)" if info.stop_reason == "cancelled" else ""
-            rate = f"{info.tokens_per_second:.0f} tok/s" if info.tokens_per_second else ""
-            reused = f"{info.cached_prompt_tokens} of {info.prompt_tokens} prompt tokens reused"
-            console.print(f"\n{info.generation_tokens} tokens {rate}, {reused}{stopped}", style="dim")
-
-
-async def _interrupts(session: ChatSession, *, task_status: TaskStatus[None]) -> None:
-    with anyio.open_signal_receiver(signal.SIGINT) as signals:
-        task_status.started()
-        async for _ in signals:
-            session.stop()
+    async def _read(self, turn: EventTurn) -> None:
+        self._turn = turn
+        try:
+            async with turn:
+                async for event in turn:
+                    self._screen.show(event)
+        except GreenroomError as error:
+            self._screen.error(error)
+        finally:
+            self._turn = None
