@@ -71,6 +71,32 @@ def test_a_bad_parameter_is_told_on_stderr(capfd: pytest.CaptureFixture[str]) ->
     assert "temperature" in capfd.readouterr().err
 
 
+def test_a_prompt_is_read_from_the_input(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """All of it, where it is text and no longer than any context."""
+    backend = Scripted("Yes.")
+    monkeypatch.setattr(generate, "make_runtime", lambda _: Runtime(backend=backend))
+    monkeypatch.setattr(generate, "_MOST_INPUT", 10)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"Is it?\n\n")))
+    assert main(["generate", "-"]) == 0
+    assert [request.message for request in backend.requests] == ["Is it?\n\n"]
+    for wrong, why in ((b"x" * 11, "more than 10 bytes"), (b"\xff", "no UTF-8")):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(wrong)))
+        with pytest.raises(SystemExit) as caught:
+            main(["generate", "-"])
+        assert caught.value.code == 2
+        assert why in capfd.readouterr().err
+
+
+def test_the_numbers_of_the_demo_are_an_object(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Of JSON, and nothing else; an error is one too."""
+    assert main(["demo", "--json", "--streams", "2", "--max-tokens", "4"]) == 0
+    numbers = msgspec.json.decode(capfd.readouterr().out)
+    assert numbers["streams"] == 2
+    assert numbers["kv_bytes_before"] == numbers["kv_bytes_after"]
+    assert main(["demo", "--json", "--model", str(tmp_path)]) == 1
+    assert msgspec.json.decode(capfd.readouterr().out)["error"] == "ModelNotFound"
+
+
 def test_stop_strings_and_where_they_count_are_given_on(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

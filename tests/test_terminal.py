@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,8 +23,9 @@ from rich.console import Console
 from terminal_app import GREETING
 
 from greenroom import Chunk, Runtime, Scripted
-from greenroom.cli import chat, main
+from greenroom.cli import _parser, chat, main
 from greenroom.cli.output import harmless, json_line
+from greenroom.cli.terminal.commands import COMMANDS
 from greenroom.cli.terminal.screen import Screen
 from greenroom.cli.terminal.tools import read_tools, server_tools
 from greenroom.cli.terminal.wrapping import WordWrapper
@@ -119,6 +121,17 @@ def test_a_chat_is_driven_in_a_terminal(tmp_path: Path) -> None:
         child.expect(pexpect.EOF)
         child.wait()
         assert child.exitstatus == 0
+
+
+def test_the_commands_of_the_page_are_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each line of its shell block is taken, and each command of the chat is in it."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"Hello!")))
+    page = (APP.parents[1] / "docs" / "terminal.md").read_text()
+    (block,) = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    lines = [line.partition("greenroom ")[2] for line in block.splitlines()]
+    assert {_parser().parse_args(shlex.split(line)).command for line in lines} >= {"chat", "demo", "doctor", "generate"}
+    for name in COMMANDS:
+        assert f"`{name}" in page or name == "/exit"
 
 
 # Words on lines.

@@ -12,24 +12,25 @@ from collections.abc import Sequence
 
 import anyio
 
-from greenroom.cli import loading, serve
+from greenroom.cli import generate, loading, serve
+from greenroom.cli.output import FAILED, INTERRUPTED
 
 __all__ = ["main"]
 
-INTERRUPTED = 130
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code: 0, 1 for a failure, 130 for Ctrl-C."""
-    options = _parser().parse_args(arguments)
-    from greenroom.cli import chat, demo, doctor, generate
+    """Run the command line and return the exit code: 0, 1 for a failure, 130 for Ctrl-C.
 
-    commands = {"chat": chat.run, "demo": demo.run, "doctor": doctor.run, "generate": generate.run, "serve": serve.run}
-    command = commands[options.command]
+    Raises `SystemExit` with 2 for a command line that is none.
+    """
     try:
-        code: int = anyio.run(command, options, backend=options.backend)
+        options = _parser().parse_args(arguments)
+        from greenroom.cli import chat, demo, doctor
+
+        commands = {"chat": chat, "demo": demo, "doctor": doctor, "generate": generate, "serve": serve}
+        code: int = anyio.run(commands[options.command].run, options, backend=options.backend)
     except BrokenPipeError:  # the reader of our output has left
-        return 1
+        return FAILED
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted; everything is settled\n")
         return INTERRUPTED
@@ -43,14 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="watch a dozen generations share forward passes")
     demo.add_argument("--streams", type=int, default=12, help="how many at once (default: 12)")
     demo.add_argument("--max-tokens", type=int, default=120, help="tokens a stream, at the most (default: 120)")
-    generate = commands.add_parser("generate", help="generate once")
-    generate.add_argument("prompt")
-    generate.add_argument("--json", action="store_true", help="events as JSON lines")
-    generate.add_argument("--raw", action="store_true", help="the prompt as it is, without the chat template")
-    generate.add_argument("--max-tokens", type=int)
-    loading.add_sampling_options(generate)
-    generate.add_argument("--stop", action="append", default=[], help="a string that ends the text; may be repeated")
-    generate.add_argument("--stop-in-thinking", action="store_true", help="such a string ends a thought too")
+    demo.add_argument("--json", action="store_true", help="the numbers as one object of JSON")
+    once = commands.add_parser("generate", help="generate once")
+    generate.add_options(once)
     chat = commands.add_parser("chat", help="a conversation in the terminal")
     chat.add_argument("--instructions", help="what the model is told first")
     source = "tools of a module or a file, NAME or all of its functions; may be repeated"
@@ -63,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     chat.add_argument("--max-tokens", type=int, default=1024, help="tokens an answer, at the most (default: 1024)")
     loading.add_sampling_options(chat)
     doctor = commands.add_parser("doctor", help="whether all is right on this machine, as a report to paste")
-    doctor.add_argument("--json", metavar="FILE", help="write the report as JSON; - is the output, in its place")
+    doctor.add_argument("--json", metavar="FILE", nargs="?", const="-", help="as JSON, to a file or the output")
     doctor.add_argument("--report", metavar="FILE", help="write it as Markdown (default: to the output)")
     doctor.add_argument("--quick", action="store_true", help="less of each: shows that it runs, not how fast")
     doctor.add_argument("--download", action="store_true", help="load the model's files from the hub, if need be")
@@ -71,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_options(serving)
     serving.set_defaults(backend="asyncio")  # the one that uvicorn runs on
     loading.add_options(serving)
-    for command in (chat, demo, doctor, generate):
+    for command in (chat, demo, doctor, once):
         loading.add_options(command)
         command.add_argument("--backend", choices=["asyncio", "trio"], default="asyncio", help="the event loop")
     return parser

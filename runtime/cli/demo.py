@@ -19,6 +19,7 @@ from rich.table import Table
 
 from greenroom import Chunk, GreenroomError, Info, Runtime
 from greenroom.cli.loading import make_runtime
+from greenroom.cli.output import FAILED, json_line, print_error
 from greenroom.inputs.opening import MAX_ROWS
 
 __all__ = ["run"]
@@ -88,14 +89,14 @@ def lines(shown: list[Line]) -> list[str]:
 
 
 async def run(options: argparse.Namespace) -> int:
-    """Run the demo. Exit code 1 where the model cannot be had, or memory does not come back."""
-    console = Console(highlight=False)
+    """Run the demo. Exit status 1 where the model cannot be had, or memory does not come back."""
+    console = Console(highlight=False, quiet=options.json)
     try:
         with console.status("loading the model") if console.is_terminal else nullcontext():
             runtime = await make_runtime(options).__aenter__()
     except GreenroomError as error:
-        console.print(f"{type(error).__name__}: {error}")
-        return 1
+        print_error(error, as_json=options.json)
+        return FAILED
     try:
         return await _Demo(runtime, console, options).run()
     finally:
@@ -125,6 +126,24 @@ class _Demo:
             self._console.print(text, markup=False, soft_wrap=True)
         alone, alone_seconds = await self._alone()
         rate, rate_alone = together / together_seconds, alone / alone_seconds
+        self._tell(rate, rate_alone, kv_before, kv_after)
+        if self._options.json:
+            sys.stdout.write(
+                json_line(
+                    {
+                        "streams": len(self._lines),
+                        "tokens_per_second": rate,
+                        "tokens_per_second_alone": rate_alone,
+                        "cancelled_stream": self._cancelled,
+                        "settle_seconds": self._settle_seconds,
+                        "kv_bytes_before": kv_before,
+                        "kv_bytes_after": kv_after,
+                    }
+                )
+            )
+        return 0 if kv_after == kv_before else FAILED
+
+    def _tell(self, rate: float, rate_alone: float, kv_before: int, kv_after: int) -> None:
         gain = f"{rate / rate_alone:.1f}x"
         self._console.print(f"together: {rate:.0f} tok/s; one at a time: {rate_alone:.0f} tok/s; {gain}")
         if self._settle_seconds is not None:
@@ -133,7 +152,6 @@ class _Demo:
         self._console.print(f"KV bytes: {kv_before} before, {kv_after} after")
         for remark in _why_no_gain():
             self._console.print(remark)
-        return 0 if kv_after == kv_before else 1
 
     async def _together(self) -> tuple[int, float]:
         began = time.monotonic()

@@ -5,12 +5,25 @@ from __future__ import annotations
 import argparse
 import sys
 
-import msgspec
-
 from greenroom import Chunk, Event, GreenroomError, Info
-from greenroom.cli.loading import make_runtime, request_overrides
+from greenroom.cli.loading import add_sampling_options, make_runtime, request_overrides
+from greenroom.cli.output import FAILED, json_line, print_error, text_for
 
-__all__ = ["run"]
+__all__ = ["add_options", "prompt_text", "run"]
+
+_MOST_INPUT = 16 << 20
+"""Bytes: some million tokens, more than any context holds."""
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add what this command has of its own."""
+    command.add_argument("prompt", type=prompt_text, help="- reads it from the input")
+    command.add_argument("--json", action="store_true", help="events as JSON lines")
+    command.add_argument("--raw", action="store_true", help="the prompt as it is, without the chat template")
+    command.add_argument("--max-tokens", type=int)
+    add_sampling_options(command)
+    command.add_argument("--stop", action="append", default=[], help="a string that ends the text; may be repeated")
+    command.add_argument("--stop-in-thinking", action="store_true", help="such a string ends a thought too")
 
 
 async def run(options: argparse.Namespace) -> int:
@@ -29,24 +42,32 @@ async def run(options: argparse.Namespace) -> int:
             async for event in stream:
                 _print(event, as_json=options.json)
     except GreenroomError as error:
-        _print_error(error, as_json=options.json)
-        return 1
+        print_error(error, as_json=options.json)
+        return FAILED
     return 0
+
+
+def prompt_text(given: str) -> str:
+    """`given`, or for "-" what the input holds. Raises `ArgumentTypeError` where that is no text, or has no end.
+
+    It is read while the command line is, before there is an event loop: Ctrl-C ends it at once.
+    """
+    if given != "-":
+        return given
+    data = sys.stdin.buffer.read(_MOST_INPUT + 1)
+    if len(data) > _MOST_INPUT:
+        raise argparse.ArgumentTypeError(f"the input has more than {_MOST_INPUT} bytes, and no more are read")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise argparse.ArgumentTypeError(f"the input is no UTF-8: {error}") from error
 
 
 def _print(event: Event, *, as_json: bool) -> None:
     if as_json:
-        sys.stdout.write(msgspec.json.encode(event).decode() + "\n")
+        sys.stdout.write(json_line(event))
     elif isinstance(event, Chunk):
-        sys.stdout.write(event.text)
+        sys.stdout.write(text_for(sys.stdout, event.text))
     elif isinstance(event, Info):
         sys.stdout.write("\n")
     sys.stdout.flush()
-
-
-def _print_error(error: GreenroomError, *, as_json: bool) -> None:
-    if as_json:
-        line = msgspec.json.encode({"type": "error", "error": type(error).__name__, "message": str(error)})
-        sys.stdout.write(line.decode() + "\n")
-    else:
-        sys.stderr.write(f"{type(error).__name__}: {error}\n")
