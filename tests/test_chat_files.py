@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +16,9 @@ from rich.console import Console
 from greenroom import ChatSession, GenerateParameters, Info, Runtime, Scripted, Token
 from greenroom.actors.dispatcher import Dispatcher
 from greenroom.backends.mlx import MlxBackend
-from greenroom.cli import chat
+from greenroom.cli.terminal.commands import perform
+from greenroom.cli.terminal.open_chat import OpenChat
+from greenroom.cli.terminal.screen import Screen
 from greenroom.errors import InvalidSnapshot, RuntimeClosed, SessionBusy, SnapshotMismatch, UnusablePath
 from greenroom.request.current import session_of
 
@@ -124,10 +127,15 @@ async def test_kv_that_is_damaged_or_foreign_is_refused_and_changes_nothing(tmp_
     async with Runtime(backend=MlxBackend.from_model(llama, prefix_bytes=1 << 26)) as runtime:
         with pytest.raises(SnapshotMismatch, match="other weights"):
             await ChatSession(runtime).load(path)
-        session = ChatSession(runtime)
-        out = io.StringIO()
-        await chat._load(session, Console(file=out), str(path))  # in the terminal it is said, and computed again
-        assert len(session.history) == 6
+    out = io.StringIO()
+    options = argparse.Namespace(
+        **dict.fromkeys(("model", "adapter", "instructions", "thinking", "max_tokens", "seed"))
+    )
+    options.temperature = options.model_parameters = 0
+    backend = MlxBackend.from_model(llama, prefix_bytes=1 << 26)
+    async with OpenChat(options, [], lambda _: Runtime(backend=backend)) as chat:
+        await perform(f"/load {path}", chat, Screen(Console(file=out)))  # there it is said, and computed again
+        assert len(chat.session.history) == 6
         assert "other weights" in out.getvalue()
 
 
