@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pexpect
@@ -20,11 +21,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
+from rich.progress import Progress
 from terminal_app import GREETING
 
 from greenroom import Chunk, Runtime, Scripted
 from greenroom.cli import _parser, chat, main
 from greenroom.cli.output import harmless, json_line
+from greenroom.cli.progress import bar_class, loading_bars
 from greenroom.cli.terminal.commands import COMMANDS
 from greenroom.cli.terminal.screen import Screen
 from greenroom.cli.terminal.tools import read_tools, server_tools
@@ -68,6 +71,7 @@ def test_a_chat_is_driven_in_a_terminal(tmp_path: Path) -> None:
     history = tmp_path / "kept" / "history"
     with terminal("asyncio", history) as child:
         # 1. An answer: words are whole, though the screen is narrow, and what would steer it is shown.
+        child.expect("loading")
         child.expect(READY)
         child.send("Hello!\r")
         child.expect("reused")
@@ -254,6 +258,45 @@ def test_a_chat_of_json_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert kinds == ["note", "info", "error", "info", "error", "error", "note"]
     assert "".join(each["text"] for each in found if each["type"] == "chunk") == "One.Two."
     assert next(each["error"] for each in found if each["type"] == "error") == "PromptTooLong"
+
+
+# Bars.
+
+
+def test_a_download_is_told_by_bars() -> None:
+    """The hub's library makes and moves them; each goes when it is over. Its bars write nothing themselves."""
+    out = io.StringIO()
+    bars = Progress(console=Console(file=out, force_terminal=True), auto_refresh=False)
+    made: Any = bar_class(bars)
+    with made(total=10, desc="Fetching\x1b files", unit="B") as bar:
+        bar.update(4)
+        bar.refresh()
+        (task,) = bars.tasks
+        assert (task.completed, task.total, task.description) == (4, 10, "Fetching␛ files")
+    assert not bars.tasks
+    assert list(made([1, 2], desc="files")) == [1, 2]
+    assert out.getvalue() == ""
+
+
+async def test_a_name_is_downloaded_under_bars_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And under none where there is no terminal."""
+    given: list[object] = []
+
+    def snapshot_download(_: str, **options: object) -> str:
+        given.append(options["tqdm_class"])
+        return "/nowhere"
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    options = argparse.Namespace(model="me/model", revision=None)
+    for is_terminal in (False, True):
+        stderr = io.StringIO()
+        monkeypatch.setattr(stderr, "isatty", lambda found=is_terminal: found)
+        monkeypatch.setattr(sys, "stderr", stderr)
+        async with loading_bars(options):
+            pass
+        assert bool(stderr.getvalue()) is is_terminal
+    assert given[0] is None
+    assert isinstance(given[1], type)
 
 
 # Tools.

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import mlx.core as mx
 
-__all__ = ["DeviceLimits", "ThreadStreams", "device_info", "uses_cpu"]
+__all__ = ["DeviceLimits", "ThreadStreams", "device_info", "held_bytes", "uses_cpu"]
 
 
 def uses_cpu() -> bool:
@@ -23,6 +23,11 @@ def device_info() -> dict[str, Any]:
         return dict(mx.device_info())
     except (RuntimeError, AttributeError):
         return {}
+
+
+def held_bytes() -> int:
+    """What all arrays of the process take now. Any thread."""
+    return int(mx.get_active_memory())
 
 
 class DeviceLimits:

@@ -157,13 +157,18 @@ def tool_parser(loaded: Loaded) -> LibraryParser | None:
 
 
 def find_folder(
-    model: str | Path, *, revision: str | None = None, is_local: bool = False, patterns: Sequence[str] | None = None
+    model: str | Path,
+    *,
+    revision: str | None = None,
+    is_local: bool = False,
+    patterns: Sequence[str] | None = None,
+    bar_class: type | None = None,
 ) -> Path:
     """The folder, or that of a name on the hub; with `is_local` only what is here already, and no network is asked.
 
     `revision` is a branch, a tag or a commit on the hub, `patterns` are the names of the files that are fetched (None:
-    a model's). Raises `ModelNotFound`, and `InvalidParameter` for a revision
-    of a folder, which has none.
+    a model's), `bar_class` what the hub's library shows its bars by, in tqdm's place. Raises `ModelNotFound`, and
+    `InvalidParameter` for a revision of a folder, which has none.
     """
     path = Path(model).expanduser()
     if path.is_dir():
@@ -178,7 +183,10 @@ def find_folder(
     hub = importlib.import_module("huggingface_hub")
     names = importlib.import_module("mlx_lm.utils").DEFAULT_ALLOW_PATTERNS if patterns is None else list(patterns)
     try:
-        return Path(hub.snapshot_download(text, revision=revision, allow_patterns=names, local_files_only=is_local))
+        found = hub.snapshot_download(
+            text, revision=revision, allow_patterns=names, local_files_only=is_local, tqdm_class=bar_class
+        )
+        return Path(found)
     except Exception as error:
         text = text if revision is None else f"{text} at revision {revision!r}"
         where = "is not in the hub's cache" if is_local else "could not be had from the hub"

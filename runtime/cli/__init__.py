@@ -1,4 +1,4 @@
-"""The command line: `greenroom chat`, `demo`, `doctor`, `generate` and `serve`, `greenroom --version`.
+"""The command line: `greenroom chat`, `demo`, `doctor`, `generate`, `models` and `serve`, `greenroom --version`.
 
 It is an app like any other: it uses what the package exports and knows nothing of what is behind it.
 """
@@ -9,6 +9,7 @@ import argparse
 import importlib.metadata
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import anyio
 
@@ -25,9 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         options = _parser().parse_args(arguments)
-        from greenroom.cli import chat, demo, doctor
+        from greenroom.cli import chat, demo, doctor, models
 
-        commands = {"chat": chat, "demo": demo, "doctor": doctor, "generate": generate, "serve": serve}
+        commands: dict[str, Any] = {"chat": chat, "demo": demo, "doctor": doctor, "generate": generate, "serve": serve}
+        commands["models"] = models
         code: int = anyio.run(commands[options.command].run, options, backend=options.backend)
     except BrokenPipeError:  # the reader of our output has left
         return FAILED
@@ -63,6 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--report", metavar="FILE", help="write it as Markdown (default: to the output)")
     doctor.add_argument("--quick", action="store_true", help="less of each: shows that it runs, not how fast")
     doctor.add_argument("--download", action="store_true", help="load the model's files from the hub, if need be")
+    cached = commands.add_parser("models", help="what the hub's cache holds, how it would run, and whether it fits")
+    cached.add_argument("--json", action="store_true", help="the list as one object of JSON")
+    cached.set_defaults(backend="asyncio")
     serving = commands.add_parser("serve", help="a model over HTTP, by OpenAI's and other APIs")
     serve.add_options(serving)
     serving.set_defaults(backend="asyncio")  # the one that uvicorn runs on

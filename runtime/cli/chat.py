@@ -15,7 +15,7 @@ import anyio
 from anyio.abc import TaskStatus
 from rich.console import Console
 
-from greenroom.chat.streams import EventTurn
+from greenroom import EventTurn, GreenroomError
 from greenroom.cli.loading import make_runtime
 from greenroom.cli.output import FAILED, INTERRUPTED
 from greenroom.cli.terminal.commands import COMMANDS, QUIT, perform
@@ -24,7 +24,6 @@ from greenroom.cli.terminal.line import LineReader, open_lines
 from greenroom.cli.terminal.open_chat import OpenChat
 from greenroom.cli.terminal.screen import Screen
 from greenroom.cli.terminal.tools import read_tools, server_tools
-from greenroom.errors import GreenroomError
 
 __all__ = ["run"]
 

@@ -20,6 +20,7 @@ from rich.table import Table
 from greenroom import Chunk, GreenroomError, Info, Runtime
 from greenroom.cli.loading import make_runtime
 from greenroom.cli.output import FAILED, json_line, print_error
+from greenroom.cli.progress import loading_bars
 from greenroom.inputs.opening import MAX_ROWS
 
 __all__ = ["run"]
@@ -92,15 +93,16 @@ async def run(options: argparse.Namespace) -> int:
     """Run the demo. Exit status 1 where the model cannot be had, or memory does not come back."""
     console = Console(highlight=False, quiet=options.json)
     try:
-        with console.status("loading the model") if console.is_terminal else nullcontext():
-            runtime = await make_runtime(options).__aenter__()
+        runtime = make_runtime(options)
+        async with loading_bars(options):
+            await runtime.open()
     except GreenroomError as error:
         print_error(error, as_json=options.json)
         return FAILED
     try:
         return await _Demo(runtime, console, options).run()
     finally:
-        await runtime.__aexit__(*sys.exc_info())
+        await runtime.close()
 
 
 class _Demo:

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from greenroom import GreenroomError, ModelNotFound
-from greenroom.cli.loading import loading_options
+from greenroom.cli.loading import find_model, loading_options
 from greenroom.doctor.examination import FULL, QUICK, Subject, examine
 
 __all__ = ["run"]
@@ -54,8 +54,6 @@ async def _find(options: argparse.Namespace) -> Subject:
 
     Raises `ModelNotFound` where it is not here and may not be downloaded.
     """
-    from greenroom.backends.mlx.load import find_folder
-
     model = options.model
     if (found := _find_here(options)) is not None:
         return found
@@ -64,18 +62,16 @@ async def _find(options: argparse.Namespace) -> Subject:
             f"{model} is neither a folder nor in the hub's cache, and nothing was downloaded: `greenroom doctor "
             f"--model {model} --download` does that first"
         )
-    return Subject(find_folder(model, revision=options.revision), model, loading_options(options))
+    return Subject(find_model(model, revision=options.revision), model, loading_options(options))
 
 
 def _find_here(options: argparse.Namespace) -> Subject | None:
     """A folder, whose name is its owner's own; a name on the hub where its files are in the cache; or None."""
-    from greenroom.backends.mlx.load import find_folder
-
     model, loading = options.model, loading_options(options)
     if Path(model).expanduser().is_dir():
-        return Subject(find_folder(model, revision=options.revision), "a model in a folder", loading)
+        return Subject(find_model(model, revision=options.revision), "a model in a folder", loading)
     try:
-        return Subject(find_folder(model, revision=options.revision, is_local=True), model, loading)
+        return Subject(find_model(model, revision=options.revision, is_local=True), model, loading)
     except ModelNotFound:
         return None
 

@@ -28,9 +28,11 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 async def run(options: argparse.Namespace) -> int:
     """Print the events as they come. A failure is one line (of JSON where asked for) and exit code 1."""
+    from greenroom.cli.progress import opened
+
     try:
         async with (
-            make_runtime(options) as runtime,
+            opened(make_runtime(options), options) as runtime,
             runtime.generate(
                 options.prompt,
                 template=False if options.raw else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ __all__ = [
     "add_options",
     "add_sampling_options",
     "asked_parameters",
+    "find_model",
     "loading_options",
     "make_runtime",
     "request_overrides",
@@ -49,6 +51,18 @@ def make_runtime(options: argparse.Namespace) -> Runtime:
 
     parameters = asked_parameters(options)
     return Runtime(options.model, revision=options.revision, parameters=parameters, **loading_options(options))
+
+
+def find_model(
+    name: str, *, revision: str | None = None, is_local: bool = False, bar_class: type | None = None
+) -> Path:
+    """The folder of a model, which may be downloaded: see `find_folder`. Raises `ModelNotFound`."""
+    from greenroom.backends.mlx import imports
+
+    imports.prepare()  # who imports MLX before that has its slow BLAS
+    from greenroom.backends.mlx.load import find_folder
+
+    return find_folder(name, revision=revision, is_local=is_local, bar_class=bar_class)
 
 
 def asked_parameters(options: argparse.Namespace) -> Literal["model"] | None:

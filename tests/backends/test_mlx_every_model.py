@@ -4,7 +4,8 @@ What mlx-lm gives is its model called with its own caches, as its generator does
 then one token at a time. A token may differ only where the two best logits lie within 1e-4 of each other: there float32
 decides by the order of its additions, and the row is compared no further. The number of such ties is printed.
 
-A file that mlx-lm adds is found by itself. It fails here until it runs, or until a table below has it with the reason.
+A file that mlx-lm adds is found by itself. It fails here until it runs, or until a table has it with the reason: one
+here, or one of `forecast`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import quantize_model
 
 from greenroom.backends.mlx import MlxBackend
+from greenroom.backends.mlx.forecast import METAL_ALONE, REFUSED, ROW_BY_ROW
 from greenroom.backends.protocol import Feed, ModelInfo
 from greenroom.errors import ModelLoadFailed
 
@@ -35,18 +37,6 @@ HALF_TIE = 2**-5
 COUNT = 12
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
 
-ALONE = {
-    "afm7": "layers that reuse keys and values take their positions from the width of the batch",
-    "deepseek_v41": "its cache is a class of its own, and mlx-lm has no batch of it",
-    "gemma2": "caps scores by hand, and its grouped heads take no mask for several rows",
-    "gpt_bigcode": "counts positions in one number for the whole batch",
-    "llama4": "mlx-lm has no batch of chunked caches",
-    "longcat_flash_ngram": "remembers the last tokens, and mlx-lm's batch cannot hold rows that have fewer",
-    "minimax_m3_vl": "attends to blocks of keys, cut by their place in the batch",
-    "phi3small": "adds its mask to the scores, which hides nothing",
-}
-"""Files whose rows run one by one, and why."""
-
 OWN_MASK = "makes a mask of its own, which slots without padding do not take"
 ALL_KEPT = "keeps all keys of its windows, which slots without padding do not cut"
 PADDED = {
@@ -55,13 +45,6 @@ PADDED = {
     "plamo": "gives each group of heads all keys, in another order than attention does",
 }
 """Files with plain keys and values whose rows are padded, and why."""
-
-METAL = ("bitnet", "muse_spark")
-REFUSED = {
-    **dict.fromkeys(METAL, "computes in Metal kernels, which run on Apple's GPUs alone"),
-    "olmo": "needs the package ai2-olmo, without which mlx-lm's file ends the program",
-}
-"""Files that do not load, and why."""
 
 KINDS = {
     ("KVCache",): "Keys and values of all tokens",
@@ -162,8 +145,8 @@ def kind_of(model: Any) -> str:
 
 def store_of(name: str, kind: str) -> str:
     """The store of a model of that file, whose caches are of that kind."""
-    if name in ALONE or name in PADDED:
-        return "sequential" if name in ALONE else "padded"
+    if name in ROW_BY_ROW or name in PADDED:
+        return "sequential" if name in ROW_BY_ROW else "padded"
     return "packed" if kind == KINDS["KVCache",] else "batch"
 
 
@@ -176,7 +159,7 @@ def names_of_kind(kind: str) -> set[str]:
 
 @pytest.mark.parametrize("name", RUNNING)
 def test_rows_together_get_what_mlx_lm_gives_each_alone(name: str) -> None:
-    """Four rows of unequal length, one of them late, in one forward a step unless `ALONE` says why not."""
+    """Four rows of unequal length, one of them late, in one forward a step unless `ROW_BY_ROW` says why not."""
     assert FILES[name] is None, f"mlx-lm's {name} cannot be imported, and REFUSED does not have it: {FILES[name]}"
     sizes: list[int] = []
 
@@ -200,7 +183,7 @@ def test_rows_together_get_what_mlx_lm_gives_each_alone(name: str) -> None:
         other, _ = alone(model, [*(token ^ 1 for token in given[0][:-1]), given[0][-1]], 6)
     print(f"{name}: {ties} ties")  # noqa: T201 - ties are to be seen
     assert ties <= 1
-    assert step == ([1] * len(given) if name in ALONE else [len(given)])
+    assert step == ([1] * len(given) if name in ROW_BY_ROW else [len(given)])
     assert info.store == store_of(name, kind)
     assert info.store_reason
     tokens = [tokens for tokens, _ in expected]
@@ -234,7 +217,7 @@ def test_a_quantized_model_runs_in_the_store_that_it_has_in_float32(name: str) -
         for row, (tokens, margins) in enumerate(expected):
             differing = [at for at, pair in enumerate(zip(driver.tokens(row), tokens, strict=True)) if len({*pair}) > 1]
             assert not differing or margins[differing[0]] < HALF_TIE
-    assert step == ([1] * len(given) if name in ALONE else [len(given)])
+    assert step == ([1] * len(given) if name in ROW_BY_ROW else [len(given)])
 
 
 def test_the_comparison_notices_another_rows_tokens() -> None:
@@ -248,7 +231,7 @@ def test_the_comparison_notices_another_rows_tokens() -> None:
 
 
 @pytest.mark.skipif(mx.metal.is_available(), reason="they may run here")
-@pytest.mark.parametrize("name", METAL)
+@pytest.mark.parametrize("name", METAL_ALONE)
 def test_a_model_of_metal_kernels_is_refused_elsewhere(name: str) -> None:
     """At load, by a typed error that says what is missing."""
     with pytest.raises(ModelLoadFailed, match=rf"^{name} cannot run a token here: .*No Metal back-end"):
@@ -268,6 +251,6 @@ def test_the_page_on_models_names_each_file_once_with_its_reasons() -> None:
     """Every file stands in one row of caches or among the refusals; reasons are those of the tables here."""
     named = [name for kind in {SEVERAL, *KINDS.values()} for name in sorted(names_of_kind(kind))]
     assert sorted([*named, *REFUSED]) == sorted(FILES)
-    for table in (ALONE, PADDED, UNQUANTIZED, REFUSED):
+    for table in (ROW_BY_ROW, PADDED, UNQUANTIZED, REFUSED):
         for name, reason in table.items():
             assert f"| `{name}` | {reason} |" in PAGE

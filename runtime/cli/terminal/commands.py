@@ -6,10 +6,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from greenroom.chat.streams import EventTurn
+from greenroom import EventTurn, GreenroomError, SnapshotMismatch
 from greenroom.cli.terminal.open_chat import OpenChat
 from greenroom.cli.terminal.screen import Screen
-from greenroom.errors import GreenroomError, SnapshotMismatch
 
 __all__ = ["COMMANDS", "HELP", "QUIT", "perform"]
 

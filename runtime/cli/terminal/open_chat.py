@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-from anyio import CancelScope, to_thread
+from anyio import CancelScope
 
-from greenroom.chat.session import ChatSession
-from greenroom.chat.streams import EventTurn
+from greenroom import ChatSession, EventTurn, Runtime
 from greenroom.cli.loading import SamplingOverrides, request_overrides
+from greenroom.cli.progress import loading_bars
 from greenroom.inputs.tools import Toolbox
-from greenroom.runtime import Runtime
 
 __all__ = ["OpenChat"]
 
@@ -36,7 +34,8 @@ class OpenChat:
         return f"<OpenChat {self.model_name!r}>"
 
     async def __aenter__(self) -> Self:
-        await self._open(self._options)
+        async with loading_bars(self._options):
+            await self._open(self._options)
         self.session = self._new_session(self._options.instructions, [])
         return self
 
@@ -90,8 +89,10 @@ class OpenChat:
         """
         asked = {**vars(self._options), "model": name, "revision": None, "adapter": None}
         options = argparse.Namespace(**asked)
-        if name is not None:
-            await to_thread.run_sync(partial(_find, name), abandon_on_cancel=True)
+        async with loading_bars(options):
+            await self._change(options)
+
+    async def _change(self, options: argparse.Namespace) -> None:
         instructions, history = self.session.instructions, self.session.history
         try:
             await self.runtime.close()
@@ -135,9 +136,3 @@ class OpenChat:
             on_cancel="keep_partial",
             thinking=True if self._options.thinking else None,
         )
-
-
-def _find(name: str) -> None:
-    from greenroom.backends.mlx.load import find_folder
-
-    find_folder(name)

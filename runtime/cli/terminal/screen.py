@@ -7,9 +7,9 @@ import sys
 
 from rich.console import Console
 
+from greenroom import Chunk, Info, Reasoning, RejectedToolCall, ToolCall, ToolResult, TurnEvent
 from greenroom.cli.output import error_object, harmless, json_line
 from greenroom.cli.terminal.wrapping import WordWrapper
-from greenroom.events import Chunk, Info, Reasoning, RejectedToolCall, ToolCall, ToolResult, TurnEvent
 
 __all__ = ["Screen"]
 

@@ -16,9 +16,7 @@ from typing import Any, TextIO, cast
 
 import anyio
 
-from greenroom.errors import GreenroomError, InvalidParameter, MissingExtra
-from greenroom.inputs.mcp_tools import tools_of
-from greenroom.inputs.tools import Tool
+from greenroom import GreenroomError, InvalidParameter, MissingExtra, Tool, tools_of
 
 __all__ = ["read_tools", "server_tools"]
 
