@@ -65,6 +65,7 @@ def plain(text: str) -> str:
     return re.sub(r"\x1b\[[0-?]*[ -/]*[@-~]", "", text).replace("\r", "")
 
 
+@pytest.mark.timeout(120)  # two processes, one after the other
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such terminals")
 def test_a_chat_is_driven_in_a_terminal(tmp_path: Path) -> None:
     """Typed, completed, stopped by Ctrl-C, continued in many lines; and remembered by the next process, on trio."""

@@ -52,6 +52,10 @@ _LEAST_TOKENS = 512
 """Of KV: a model that has no room for so many does not load."""
 
 
+_MOST = 1 << 20
+"""Layers, heads, numbers of a head: more is a mistake."""
+
+
 class Forecast(NamedTuple):
     """What is to be expected. `needed_bytes` are those of the weights, as they are held, and of a short row's KV.
 
@@ -133,17 +137,19 @@ def _sizes(folder: Path, config: Mapping[str, Any], device: DeviceProfile) -> tu
 
 def _numbers_per_token(config: Mapping[str, Any]) -> int:
     """Keys and values of plain attention: other kinds hold less. 0 where the configuration does not say."""
-    inner = next((config[name] for name in TEXT_CONFIGS if isinstance(config.get(name), Mapping)), {})
+    inner: Mapping[str, Any] = next(
+        (config[name] for name in TEXT_CONFIGS if isinstance(config.get(name), Mapping)), {}
+    )
     found = {**config, **inner}
-    layers, heads = found.get("num_hidden_layers"), found.get("num_attention_heads")
-    kv_heads = found.get("num_key_value_heads") or heads
-    size = found.get("head_dim")
-    if size is None and isinstance(heads, int) and heads > 0 and isinstance(found.get("hidden_size"), int):
-        size = found["hidden_size"] // heads
-    parts = (layers, kv_heads, size)
-    if not all(isinstance(part, int) and 0 < part < 1 << 20 for part in parts):
-        return 0
-    return 2 * layers * kv_heads * size  # type: ignore[operator] - integers, as was just looked at
+    heads = _count(found, "num_attention_heads")
+    size = _count(found, "head_dim") or (_count(found, "hidden_size") // heads if heads else 0)
+    return 2 * _count(found, "num_hidden_layers") * (_count(found, "num_key_value_heads") or heads) * size
+
+
+def _count(config: Mapping[str, Any], name: str) -> int:
+    """A number of the configuration; 0 for what is none."""
+    value = config.get(name)
+    return value if isinstance(value, int) and 0 < value < _MOST else 0
 
 
 def _fits(device: DeviceMemory, weights: int, row: int) -> bool:

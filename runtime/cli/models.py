@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 from anyio import to_thread
@@ -126,9 +126,9 @@ def _line(model: CachedModel) -> str:
 
 
 def _table(models: list[CachedModel]) -> Table:
-    table: Any = Table(box=None, pad_edge=False, expand=True)
+    table = Table(box=None, pad_edge=False, expand=True)
     for heading in ("model", "on disk", "runs", "in memory", "why"):
-        table.add_column(heading, overflow="fold", justify="right" if heading == "on disk" else "left")
+        table.add_column(heading, overflow="fold")
     for model in models:
         table.add_row(*(Text(cell) for cell in _cells(model)))
     return table

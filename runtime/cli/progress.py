@@ -94,7 +94,8 @@ def bar_class(bars: Progress) -> type:
     """What the hub's library makes a bar of, for each of its bars; it is one of `bars` as long as it is open."""
     base: Any = importlib.import_module("huggingface_hub.utils").tqdm
 
-    class Bar(base):  # type: ignore[misc] - its library has no types
+    class Bar(base):  # type: ignore[misc]  # its library has no types
+        disable: bool
         task: TaskID | None = None
 
         def display(self, *_: object, **__: object) -> None:
