@@ -28,7 +28,7 @@ from greenroom.errors import (
 )
 from greenroom.events import Info
 
-__all__ = ["Fault", "FaultKind", "FieldNames", "RequestRefused", "fault_of", "fault_of_end", "invalid"]
+__all__ = ["TIMED_OUT", "Fault", "FaultKind", "FieldNames", "RequestRefused", "fault_of", "fault_of_end", "invalid"]
 
 FaultKind = Literal[
     "invalid", "authentication", "permission", "not_found", "too_large", "busy", "unavailable", "failed"
@@ -138,10 +138,13 @@ def _param(error: Exception, rule: _Rule, names: FieldNames) -> str | None:
     return {"prompt": names.prompt, "constraint": names.constraint, "model": "model", None: None}[rule.blames]
 
 
+TIMED_OUT = Fault(504, "failed", "the generation was not over within the server's time", "timeout")
+
+
 def fault_of_end(info: Info) -> Fault | None:
     """Why a generation was ended that nobody had asked to end; None where it came to its own end."""
     if info.stop_reason != "cancelled":
         return None
     if info.stop_detail == "timeout":
-        return Fault(504, "failed", "the generation was not over within the server's time", "timeout")
+        return TIMED_OUT
     return Fault(503, "unavailable", "the server stops: ask again", "draining", retry_after=RESTART_SECONDS)

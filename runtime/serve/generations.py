@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -11,9 +12,9 @@ import anyio
 import msgspec
 from anyio.abc import ObjectSendStream
 
-from greenroom import Event, EventStream, Info, Runtime, ToolCall
+from greenroom import Context, Event, EventStream, Info, Runtime, ToolCall
 from greenroom.inputs.prompts import Prompt
-from greenroom.serve.faults import RequestRefused, fault_of_end
+from greenroom.serve.faults import TIMED_OUT, RequestRefused, fault_of_end
 from greenroom.serve.models import ServedModel
 
 __all__ = ["GenerationRequest", "Generations"]
@@ -153,7 +154,7 @@ async def _branch(stack: AsyncExitStack, request: GenerationRequest, prompt: Pro
     contexts: list[Any] = [None] * request.choices
     if len(ids) >= _SHORT:
         base = await stack.enter_async_context(request.model.runtime.context())
-        await base.fill(ids[:-1]).flush()
+        await _run_prompt(base.fill(ids[:-1]), options.get("timeout"))
         contexts = [await stack.enter_async_context(await base.fork()) for _ in contexts]
         ids = ids[-1:]
     streams = []
@@ -161,6 +162,13 @@ async def _branch(stack: AsyncExitStack, request: GenerationRequest, prompt: Pro
         own = {**options, "context": context, "seed": None if seed is None else (seed + number) & _LARGEST_SEED}
         streams.append(await _queue(stack, request, ids, own))
     return streams
+
+
+async def _run_prompt(context: Context, seconds: float | None) -> None:
+    with anyio.move_on_after(math.inf if seconds is None else seconds) as scope:
+        await context.flush()
+    if scope.cancelled_caught:
+        raise RequestRefused(TIMED_OUT)
 
 
 async def _prepare(runtime: Runtime, prompt: Prompt, options: dict[str, Any]) -> list[int]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import Any
 
 from greenroom import Adapter, Runtime
 from greenroom.backends import understudy
@@ -32,6 +33,12 @@ class Models:
             raise InvalidParameter("runtime", runtime, "a Runtime")
         if given is not None and not isinstance(given, Mapping):
             raise InvalidParameter("models", given, "None or a mapping of names to runtimes and adapters")
+        named: Mapping[Any, Any] = given or {}
+        for name, each in named.items():
+            if not isinstance(name, str) or not name or not isinstance(each, Runtime | Adapter):
+                raise InvalidParameter(
+                    f"models[{name!r}]", each, "a Runtime or an Adapter, by a name that is not empty"
+                )
         self._runtime = runtime
         self._given = given
         self.created = int(time.time())
@@ -47,7 +54,7 @@ class Models:
         for name, each in list(given.items()):
             if isinstance(each, Runtime):
                 yield ServedModel(name, each)
-            else:
+            elif not each.is_closed:
                 yield ServedModel(name, self._runtime_of(name), each)
 
     def runtimes(self) -> tuple[Runtime, ...]:

@@ -165,6 +165,7 @@ async def test_parameters_reach_the_sampler() -> None:
         ):
             await refused(runtime, wrong, next(iter(wrong)))
         await refused(runtime, {"temperature": "hot"}, "temperature")
+        await refused(runtime, {"logit_bias": {str(token): 1 for token in range(10_001)}}, "logit_bias")
 
 
 async def test_the_same_seed_draws_the_same() -> None:

@@ -276,6 +276,35 @@ async def test_one_client_can_be_bounded() -> None:
             assert (await ask(served, CHAT, chat(max_tokens=2), headers=two)).status == 200
 
 
+async def test_an_adapter_is_a_model_while_it_is_open() -> None:
+    """By the name of its model and its own; the mapping is looked at for each request."""
+    async with Runtime() as runtime:
+        models: dict[str, Any] = {"base": runtime}
+        served = app(runtime, models)
+        request = chat("Tell me a story.", model="base:odd", max_tokens=8, temperature=0, seed=1)
+        assert (await ask(served, CHAT, request)).status == 404
+        async with await runtime.create_adapter(rank=2, sigma=0.5) as learned:
+            models["base:odd"] = learned.perturbed(3)
+            said = [await ask(served, CHAT, {**request, "model": name}) for name in ("base", "base:odd")]
+            texts = [each.value["choices"][0]["message"]["content"] for each in said]
+            assert texts[0] != texts[1]
+            assert said[1].value["model"] == "base:odd"
+            await models["base:odd"].aclose()
+            assert (await ask(served, CHAT, request)).error["code"] == "model_not_found"
+
+
+async def test_several_texts_are_bounded_in_time_too() -> None:
+    """While their prompt waits for its turn, they have not begun."""
+    backend = Scripted(ENDLESS, context_length=1 << 24)
+    async with Runtime(backend=backend, max_rows=1) as runtime:
+        served, hasty = app(runtime), app(runtime, settings=ServeSettings(timeout=0.05))
+        async with open_call(served, CHAT, chat(stream=True)) as call:
+            for _ in range(3):
+                await call.message()
+            found = await ask(hasty, CHAT, chat(n=2))
+            assert (found.status, found.error["code"]) == (504, "timeout")
+
+
 async def test_embeddings_are_refused() -> None:
     """By name, and not as a path that is not there."""
     async with Runtime(backend=Scripted()) as runtime:
@@ -308,5 +337,7 @@ def test_what_is_no_runtime_is_refused() -> None:
     nothing: Any = None
     with pytest.raises(InvalidParameter):
         app(nothing)
+    with pytest.raises(InvalidParameter, match="models"):
+        app(Runtime(backend=Scripted()), {"small": nothing})
     with pytest.raises(InvalidParameter):
         app(Runtime(backend=Scripted()), settings=json.loads("{}"))

@@ -29,6 +29,8 @@ _SAME = (
     *("presence_penalty", "frequency_penalty"),
 )
 _WORDS = 2**64
+MOST_BIASED = 10_000
+"""Tokens with a bias: each is checked while streams wait."""
 
 
 def common_options(asked: CompletionRequest, settings: ServeSettings) -> dict[str, Any]:
@@ -39,6 +41,10 @@ def common_options(asked: CompletionRequest, settings: ServeSettings) -> dict[st
     if asked.stop is not None:
         options["stop"] = stop_strings_of(asked.stop, settings)
     if asked.logit_bias:
+        if len(asked.logit_bias) > MOST_BIASED:
+            raise invalid(
+                f"logit_bias has at most {MOST_BIASED} tokens here, got {len(asked.logit_bias)}", "logit_bias"
+            )
         options["logit_bias"] = {_token_id(token): bias for token, bias in asked.logit_bias.items()}
     return options
 
