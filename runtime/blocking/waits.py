@@ -33,16 +33,15 @@ _deadline: ContextVar[float | None] = ContextVar("greenroom_blocking_deadline", 
 
 
 @contextmanager
-def fail_after(timeout: float) -> Iterator[None]:
+def fail_after(timeout: float | None) -> Iterator[None]:
     """Inside, every wait of this thread is over `timeout` seconds from now: what waits then raises `WaitTimeout`.
 
-    What it waited for is cancelled first, as by `anyio.fail_after`, and has settled. Of several the earliest counts.
-    Closing, and leaving a `with`, are not cut short: they take a pass. Raises `InvalidParameter`.
+    What it waited for is cancelled first, as by `anyio.fail_after`, and has settled. Of several the earliest counts,
+    None is without end. Closing, and leaving a `with`, are not cut short: they take a pass. Raises `InvalidParameter`.
     """
     seconds("timeout", timeout)
-    before = _deadline.get()
-    end = time.monotonic() + timeout
-    token = _deadline.set(end if before is None else min(before, end))
+    ends = [_deadline.get(), None if timeout is None else time.monotonic() + timeout]
+    token = _deadline.set(min([end for end in ends if end is not None], default=None))
     try:
         yield
     finally:

@@ -134,8 +134,10 @@ def test_a_wait_takes_a_time(loop: LoopKind) -> None:
         info = stream.task.info
         assert info is not None
         assert info.stop_detail == "scope"
-        with blocking.fail_after(60), pytest.raises(TimeoutError), blocking.fail_after(0):
+        with blocking.fail_after(60), pytest.raises(TimeoutError), blocking.fail_after(0), blocking.fail_after(None):
             rt.generate("x").text()
+        with blocking.fail_after(None):
+            assert rt.generate("x", max_tokens=2).text() == "on"
         with pytest.raises(greenroom.InvalidParameter), blocking.fail_after(-1):
             pass
         assert rt.statistics().running == 0
@@ -172,7 +174,7 @@ async def test_a_thread_with_an_event_loop_is_told() -> None:
     assert await anyio.to_thread.run_sync(work) == "well"
 
 
-def test_the_thread_ends_with_what_was_made_on_it(loop: LoopKind) -> None:
+def test_the_thread_ends_with_what_was_made_on_it(loop: LoopKind, caplog: pytest.LogCaptureFixture) -> None:
     """Nothing holds the loop but its objects; a runtime that is lost open ends, and says so."""
 
     def threads() -> list[threading.Thread]:
@@ -184,6 +186,14 @@ def test_the_thread_ends_with_what_was_made_on_it(loop: LoopKind) -> None:
     assert len(found) == 1
     del rt
     gc.collect()
+    found[0].join(10)
+    assert threads() == []
+    assert ["garbage collected open" in message for message in caplog.messages] == [True]
+    with blocking.Runtime(backend=Scripted(ENDLESS), loop=loop) as rt:
+        task = rt.generate("x").task
+    assert task.wait().stop_reason == "cancelled"  # what is left of a closed one still answers
+    found = threads()
+    del rt, task
     found[0].join(10)
     assert threads() == []
 
