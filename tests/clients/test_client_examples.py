@@ -19,7 +19,10 @@ PACKAGES = {
     "pydantic_ai_client": "pydantic_ai",
     "instructor_client": "instructor",
 }
-pytestmark = pytest.mark.filterwarnings("default")  # what clients warn of is theirs
+pytestmark = [
+    pytest.mark.filterwarnings("default"),  # what clients warn of is theirs
+    pytest.mark.timeout(240),  # seconds: some take half a minute to be imported, where a machine is busy
+]
 
 
 @pytest.mark.usefixtures("drawn_seeds")

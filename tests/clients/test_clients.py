@@ -14,7 +14,10 @@ from client_subjects import SUBJECTS, Person, Subject
 
 from greenroom import Reply
 
-pytestmark = pytest.mark.filterwarnings("default")  # what clients warn of is theirs
+pytestmark = [
+    pytest.mark.filterwarnings("default"),  # what clients warn of is theirs
+    pytest.mark.timeout(240),  # seconds: some take half a minute to be imported, where a machine is busy
+]
 
 GREETING = "Hello there, friend."
 CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call>'

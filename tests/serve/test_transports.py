@@ -19,6 +19,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from greenroom import Reply, Runtime, Scripted
+from greenroom.serve import app as served_app
 from greenroom.serve.transports import Httpx2Transport, HttpxTransport
 
 URL = "http://localhost"
@@ -135,6 +137,25 @@ async def test_an_app_whose_response_nobody_reads_is_paused(connect: Any) -> Non
         assert [await anext(read) for _ in range(3)] == [b"0 ", b"1 ", b"2 "]
         await settle()
         assert app.sent == 3
+
+
+async def test_a_row_whose_response_nobody_reads_is_paused_and_ends_with_it(connect: Any) -> None:
+    """Of our own app: the engine waits for the reader, and nothing runs once the response is closed."""
+    backend = Scripted(Reply("on and on ", end=False, repeat=True), context_length=1 << 24)
+    async with Runtime(backend=backend) as runtime, connect(served_app(runtime)) as client:
+        body = {"messages": [{"role": "user", "content": "Go on."}], "stream": True}
+        async with client.stream("POST", "/v1/chat/completions", json=body) as response:
+            read = raw(response)
+            assert (await anext(read)).startswith(b"data: ")
+            with anyio.fail_after(20):
+                while runtime.statistics().paused != 1:  # noqa: ASYNC110 - the engine is another thread's
+                    await anyio.sleep(0.001)
+            written = runtime.statistics().generated_tokens
+            for _ in range(written):
+                await anext(read)
+            assert runtime.statistics().generated_tokens > written
+        found = runtime.statistics()
+        assert (found.running, found.waiting, found.paused, found.kv_bytes) == (0, 0, 0, 0)
 
 
 async def test_closing_a_response_tells_the_app_and_waits_for_its_end(connect: Any) -> None:
