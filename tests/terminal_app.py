@@ -39,5 +39,8 @@ def count_rows() -> str:
 
 
 if __name__ == "__main__":
+    if "--without-editor" in sys.argv:
+        sys.argv.remove("--without-editor")
+        sys.modules["prompt_toolkit"] = None  # type: ignore[assignment]  # as where it is not installed
     setattr(chat, "make_runtime", make_runtime)  # noqa: B010 - in place of the one that loads
     sys.exit(main(["chat", "--tools", "__main__:count_rows", *sys.argv[1:]]))

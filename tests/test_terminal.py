@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import json
 import os
 import re
 import shlex
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,11 +46,11 @@ WIDTH = 30
 
 
 @contextmanager
-def terminal(loop: str, history: Path, *, width: int = WIDTH) -> Iterator[pexpect.spawn[str]]:
+def terminal(loop: str, *more: str, width: int = WIDTH) -> Iterator[pexpect.spawn[str]]:
     """The chat, on a terminal of its own; all that it writes is in `logfile_read`."""
     found = os.environ | {"PROMPT_TOOLKIT_NO_CPR": "1", "TERM": "xterm", "NO_COLOR": "1"}
     environment = {name: value for name, value in found.items() if name not in {"COLUMNS", "LINES"}}
-    arguments = [str(APP), "--backend", loop, "--history", str(history)]
+    arguments = [str(APP), "--backend", loop, *more]
     child = pexpect.spawn(
         sys.executable, arguments, env=environment, encoding="utf-8", timeout=25, dimensions=(24, width)
     )
@@ -70,7 +72,7 @@ def plain(text: str) -> str:
 def test_a_chat_is_driven_in_a_terminal(tmp_path: Path) -> None:
     """Typed, completed, stopped by Ctrl-C, continued in many lines; and remembered by the next process, on trio."""
     history = tmp_path / "kept" / "history"
-    with terminal("asyncio", history) as child:
+    with terminal("asyncio", "--history", str(history)) as child:
         # 1. An answer: words are whole, though the screen is narrow, and what would steer it is shown.
         child.expect("loading")
         child.expect(READY)
@@ -110,7 +112,7 @@ def test_a_chat_is_driven_in_a_terminal(tmp_path: Path) -> None:
         child.wait()
         assert child.exitstatus == 0
     _require_history(history)
-    with terminal("trio", history) as child:
+    with terminal("trio", "--history", str(history)) as child:
         child.expect(READY)
         child.send(UP)
         child.expect("second line")
@@ -122,6 +124,40 @@ def test_a_chat_is_driven_in_a_terminal(tmp_path: Path) -> None:
         child.expect(READY)
         child.send(CTRL_D)
         child.expect(pexpect.EOF)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such terminals")
+def test_without_an_editor_ctrl_c_means_the_same() -> None:
+    """It stops a turn, and at the prompt it ends the chat at once, though a thread would read."""
+    with terminal("trio", "--without-editor") as child:
+        child.expect("plain input")
+        child.expect("> ")
+        child.send("Hello!\n")
+        child.expect("reused")
+        child.expect("> ")
+        child.send("Tell me a story.\n")
+        child.expect("endless story")
+        child.send(CTRL_C)
+        child.expect(r"\(stopped\)")
+        child.expect("> ")
+        child.send(CTRL_C)
+        child.expect("everything is settled")
+        child.expect(pexpect.EOF)
+        child.wait()
+        assert child.exitstatus == 130
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such terminals")
+def test_a_signal_from_elsewhere_ends_the_editor_too() -> None:
+    """The terminal is put back: the last that the editor writes is the end of its mode for pasting."""
+    with terminal("asyncio", "--history", "none") as child:
+        child.expect(READY)
+        child.kill(signal.SIGINT)
+        child.expect("everything is settled")
+        child.expect(r"\x1b\[\?2004l")
+        child.expect(pexpect.EOF)
+        child.wait()
+        assert child.exitstatus == 130
 
 
 def _require_history(path: Path) -> None:
@@ -281,10 +317,11 @@ def test_a_download_is_told_by_bars() -> None:
 
 async def test_a_name_is_downloaded_under_bars_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     """And under none where there is no terminal."""
-    given: list[object] = []
+    hub: Any = importlib.import_module("huggingface_hub.utils")
+    given: list[tuple[object, bool]] = []
 
     def snapshot_download(_: str, **options: object) -> str:
-        given.append(options["tqdm_class"])
+        given.append((options["tqdm_class"], hub.are_progress_bars_disabled()))
         return "/nowhere"
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
@@ -294,10 +331,12 @@ async def test_a_name_is_downloaded_under_bars_of_ours(monkeypatch: pytest.Monke
         monkeypatch.setattr(stderr, "isatty", lambda found=is_terminal: found)
         monkeypatch.setattr(sys, "stderr", stderr)
         async with loading_bars(options):
-            pass
+            assert hub.are_progress_bars_disabled()
+        assert not hub.are_progress_bars_disabled()
         assert bool(stderr.getvalue()) is is_terminal
-    assert given[0] is None
-    assert isinstance(given[1], type)
+    assert given[0] == (None, True)
+    assert given[1][0] is not None
+    assert not given[1][1]
 
 
 # Tools.
@@ -351,6 +390,20 @@ def get_weather(city: str) -> str:
 
 server.run()
 '''
+
+
+def test_a_tool_that_fails_is_a_line_of_the_log(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No traceback on the screen, and nothing in its message that steers a terminal."""
+    path = tmp_path / "failing.py"
+    path.write_text('def fail() -> str:\n    """Fails."""\n    raise ValueError("no\\n\\x1b[31mluck")\n')
+    call = json.dumps({"name": "fail", "arguments": {}})
+    backend = Scripted([f"<tool_call>\n{call}\n</tool_call>", "Sorry."])
+    assert chatted(monkeypatch, [backend], "Try.\n", "--tools", str(path)) == 0
+    told = capsys.readouterr()
+    assert told.err == "the tool fail failed: ValueError: no ␛[31mluck\n"
+    assert "← ValueError: the tool failed" in told.out
 
 
 def test_a_server_is_started_for_its_tools(

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from greenroom import EventTurn, GreenroomError
 from greenroom.cli.loading import make_runtime
-from greenroom.cli.output import FAILED, INTERRUPTED
+from greenroom.cli.output import FAILED, INTERRUPTED, short_log
 from greenroom.cli.terminal.commands import COMMANDS, QUIT, perform
 from greenroom.cli.terminal.history import history_path
 from greenroom.cli.terminal.line import LineReader, open_lines
@@ -35,24 +35,29 @@ async def run(options: argparse.Namespace) -> int:
     screen = Screen(Console(highlight=False, emoji=False), as_json=options.json)
     code = FAILED
     try:
-        named = [tool for source in options.tools for tool in read_tools(source)]
-        async with (
-            server_tools(options.mcp) as served,
-            OpenChat(options, [*named, *served], make_runtime) as chat,
-            anyio.create_task_group() as group,
-        ):
-            screen.note(f"{chat.model_name} on {chat.runtime.model.device}\n{_HINT}")
-            lines = open_lines(
-                is_plain=options.json, history=history_path(options.history), commands=COMMANDS, note=screen.note
-            )
-            talk = _Talk(chat, screen, lines)
-            await group.start(talk.watch)
-            code = await talk.run()
-            group.cancel_scope.cancel()
+        with short_log():
+            code = await _chat(options, screen)
     except* GreenroomError as found:  # task groups, ours and the servers', wrap what leaves them
         for error in _leaves(found):
             screen.error(error)
-        code = FAILED
+    return code
+
+
+async def _chat(options: argparse.Namespace, screen: Screen) -> int:
+    named = [tool for source in options.tools for tool in read_tools(source)]
+    async with (
+        server_tools(options.mcp) as served,
+        OpenChat(options, [*named, *served], make_runtime) as chat,
+        anyio.create_task_group() as group,
+    ):
+        screen.note(f"{chat.model_name} on {chat.runtime.model.device}\n{_HINT}")
+        lines = open_lines(
+            is_plain=options.json, history=history_path(options.history), commands=COMMANDS, note=screen.note
+        )
+        talk = _Talk(chat, screen, lines)
+        await group.start(talk.watch)
+        code = await talk.run()
+        group.cancel_scope.cancel()
     return code
 
 

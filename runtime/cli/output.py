@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 import msgspec
 
-__all__ = ["FAILED", "INTERRUPTED", "error_object", "harmless", "json_line", "print_error", "text_for"]
+__all__ = ["FAILED", "INTERRUPTED", "error_object", "harmless", "json_line", "print_error", "short_log", "text_for"]
 
 FAILED = 1
 """Exit status: what was asked for could not be done, and a line says why. A wrong command line is 2, argparse's."""
@@ -57,3 +60,25 @@ def print_error(error: Exception, *, as_json: bool) -> None:
         sys.stdout.write(json_line(error_object(error)))
     else:
         sys.stderr.write(f"{type(error).__name__}: {text_for(sys.stderr, str(error))}\n")
+
+
+@contextmanager
+def short_log() -> Iterator[None]:
+    """Inside, a warning of the log is one harmless line on the error output, without its traceback."""
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(_OneLine())
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+
+
+class _OneLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        text = record.getMessage()
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            text += f": {type(error).__name__}: {error}"
+        return harmless(" ".join(text.split()))

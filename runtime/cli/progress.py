@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,6 @@ from greenroom.cli.output import harmless
 
 __all__ = ["bar_class", "loading_bars", "opened"]
 
-_NO_BARS = "HF_HUB_DISABLE_PROGRESS_BARS"
-
 
 @asynccontextmanager
 async def loading_bars(options: argparse.Namespace) -> AsyncIterator[None]:
@@ -36,15 +33,16 @@ async def loading_bars(options: argparse.Namespace) -> AsyncIterator[None]:
     Raises `ModelNotFound`.
     """
     if not sys.stderr.isatty():
-        os.environ.setdefault(_NO_BARS, "1")  # read when the hub's library is imported
-        await to_thread.run_sync(partial(_find, options, None), abandon_on_cancel=True)
-        yield
+        with _no_hub_bars(options):
+            await to_thread.run_sync(partial(_find, options, None), abandon_on_cancel=True)
+            yield
         return
     console = Console(stderr=True, highlight=False, emoji=False)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeElapsedColumn())
     with _Bars(*columns, console=console, transient=True) as bars:
         bars.watch(await to_thread.run_sync(partial(_find, options, bars), abandon_on_cancel=True))
-        yield
+        with _no_hub_bars(options):  # the load looks for its files again
+            yield
 
 
 @asynccontextmanager
@@ -62,12 +60,29 @@ def _find(options: argparse.Namespace, bars: Progress | None) -> Path:
     """The model's folder, as the load will find it."""
     from greenroom.backends import understudy
 
-    if options.model is None:
-        return understudy.path()
-    if Path(options.model).expanduser().is_dir():
-        return Path(options.model).expanduser()
+    if not _is_on_hub(options):
+        return understudy.path() if options.model is None else Path(options.model).expanduser()
     made = None if bars is None else bar_class(bars)
     return find_model(options.model, revision=options.revision, bar_class=made)
+
+
+def _is_on_hub(options: argparse.Namespace) -> bool:
+    """Whether a name is asked for, which may have to be downloaded."""
+    return options.model is not None and not Path(options.model).expanduser().is_dir()
+
+
+@contextmanager
+def _no_hub_bars(options: argparse.Namespace) -> Iterator[None]:
+    """Inside, the hub's library shows none."""
+    utils: Any = importlib.import_module("huggingface_hub.utils") if _is_on_hub(options) else None
+    if utils is None or utils.are_progress_bars_disabled():
+        yield
+        return
+    utils.disable_progress_bars()
+    try:
+        yield
+    finally:
+        utils.enable_progress_bars()
 
 
 class _Bars(Progress):
