@@ -136,10 +136,10 @@ def test_what_begins_with_what_was_run_goes_first() -> None:
         for when, prompt, begins in ((1.0, 100, 8), (2.0, 90, 7), (3.0, 9, 7), (4.0, 70, 7))
     ]
     late = 1.0 + PATIENCE_SECONDS
-    assert queue.first(4.0) is queue.first(late + 1, keeps_prefixes=True) is cold
+    assert queue.first(4.0) is queue.first(late + 1, known=queue.known((), 1 << 30)) is cold
     found = []
     while len(queue):
-        chosen = queue.first(late, keeps_prefixes=True)
+        chosen = queue.first(late, known=queue.known((), 1 << 30))
         assert chosen is not None
         queue.take(chosen)
         found.append(chosen)
@@ -155,7 +155,7 @@ def test_where_all_begin_alike_the_order_is_as_ever() -> None:
         requests = [queue.come(1.0, prompt=100 + length, horizon=horizon) for length in (3, 1, 2)]
         found = []
         while len(queue):
-            chosen = queue.first(2.0, keeps_prefixes=True)
+            chosen = queue.first(2.0, known=queue.known((), 1 << 30))
             assert chosen is not None
             queue.take(chosen)
             found.append(chosen)
@@ -169,10 +169,22 @@ def test_beginnings_that_are_remembered_are_few() -> None:
         queue.come(0.0, prompt=100, begins=begins)
         queue.go(0.0)
     old, new = queue.come(1.0, prompt=100, begins=1), queue.come(2.0, prompt=100, begins=199)
-    assert queue.first(2.0, keeps_prefixes=True) is new
+    assert queue.first(2.0, known=queue.known((), 1 << 30)) is new
     queue.remove(new)
-    assert queue.first(2.0, keeps_prefixes=True) is old
+    assert queue.first(2.0, known=queue.known((), 1 << 30)) is old
     assert len(queue._warm) == 64
+
+
+def test_what_is_known_is_what_has_room_where_prefixes_are_kept() -> None:
+    """Those that were run last, as long as they fit; what a row holds needs no room there."""
+    queue = Queue()
+    for begins in range(5):
+        queue.come(0.0, prompt=100, begins=begins)
+    rows = [queue.go(0.0) for _ in range(5)]
+    last = [request.beginning for request in rows]
+    assert queue.known([], 99) == set()
+    assert queue.known([], 250) == {last[4], last[3]}
+    assert queue.known([rows[4], rows[0]], 150) == {last[4], last[0], last[3]}
 
 
 def test_clients_that_contend_get_equal_shares() -> None:

@@ -246,10 +246,12 @@ class Admission:
         rows = self.by_row.values()
         budget.reserved_bytes = self._sharing.nbytes + sum(self._expected_bytes(r) for r in rows)
         budget.placed_bytes = self._sharing.nbytes + sum(self._held_bytes(r) for r in rows)
-        keeps_prefixes = self._model.reuses_prefixes or budget.prefix_bytes > 0
+        known: set[int] = set()
+        if num_free > 0 and (self._model.reuses_prefixes or budget.prefix_bytes > 0):
+            known = self.waiting.known(rows, budget.prefix_bytes // max(1, self._model.kv_bytes_per_token))
         num_passed_over = 0
         while num_free > 0 and num_passed_over < _MOST_PASSED_OVER:
-            request = self.waiting.first(now, keeps_prefixes=keeps_prefixes)
+            request = self.waiting.first(now, known)
             if request is None:
                 break
             if self._model.reuses_prefixes and self._overlaps.is_being_run(request, rows):

@@ -6,9 +6,9 @@
 2. Then the highest priority. A lower one is first where it has waited `LEVEL_SECONDS` longer for each level between:
    so whoever waits is passed only by requests that came in that time after it.
 3. Of one priority, the client that has had the least: see `shares`.
-4. Of one client, who came first. Until that one has waited `PATIENCE_SECONDS`, others take its turn: where what its
-   prompt begins with was not run of late, the first of those whose beginning was, while its KV is still there; where
-   its horizon is known, the shortest of all whose horizon is, prompt and output together.
+4. Of one client, who came first. Until that one has waited `PATIENCE_SECONDS`, others take its turn: where the KV of
+   what its prompt begins with is not there, the first of those whose is, as far as can be told (`known`); where its
+   horizon is known, the shortest of all whose horizon is, prompt and output together.
 
 Moments are passed in. Adding, taking and looking cost a bisection, whatever waits.
 """
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from heapq import heappop, heappush, heapreplace
 from math import inf
 
@@ -46,8 +46,8 @@ class Waiting:
         """Those that had one, and whose reader is behind."""
         self._levels: dict[int, _Level] = {}
         self._aside: list[Request] = []
-        self._warm: OrderedDict[int, None] = OrderedDict()
-        """Beginnings whose KV may still be there, the last ones that were run."""
+        self._warm: OrderedDict[int, int] = OrderedDict()
+        """Beginnings of prompts that were run, the last ones last, with the tokens of the prompt."""
         self.shares = Shares()
 
     def __repr__(self) -> str:
@@ -133,17 +133,28 @@ class Waiting:
         if not len(level):
             del self._levels[priority]
 
-    def first(self, now: float, *, keeps_prefixes: bool = False) -> Request | None:
+    def known(self, rows: Iterable[Request], kept: int) -> set[int]:
+        """Beginnings of prompts whose KV is there: those of `rows`, and those run last, in `kept` tokens of others."""
+        found = {row.beginning for row in rows if row.beginning is not None}
+        for beginning, tokens in reversed(self._warm.items()):
+            if beginning not in found:
+                kept -= tokens
+                if kept < 0:
+                    break
+                found.add(beginning)
+        return found
+
+    def first(self, now: float, known: Collection[int] = ()) -> Request | None:
         """Who is to get a row at `now`, in monotonic seconds; None where nobody waits who could use one.
 
-        `keeps_prefixes`: a row may begin with the KV of another prompt.
+        `known` are the beginnings of prompts with whose KV a row may begin.
         """
         if len(self._first):
             return self._first.first()
         if not self._levels:
             return None
         highest = self._levels[max(self._levels)]
-        chosen = highest.choose(now, self._warm if keeps_prefixes else {})
+        chosen = highest.choose(now, known)
         if len(self._levels) > 1:
             best = _standing(highest.priority, chosen.queued)
             for priority, level in self._levels.items():
@@ -157,7 +168,7 @@ class Waiting:
         self.remove(request)
         self.shares.serve(request.account)
         if request.beginning is not None:
-            self._warm[request.beginning] = None
+            self._warm[request.beginning] = len(request.submit.prompt)
             self._warm.move_to_end(request.beginning)
             if len(self._warm) > _MOST_WARM:
                 self._warm.popitem(last=False)
@@ -223,7 +234,7 @@ class _Level:
             self._listed[account] = account.spent
             heappush(self._heap, (account.spent, account.number, account))
 
-    def choose(self, now: float, warm: Mapping[int, None]) -> Request:
+    def choose(self, now: float, known: Collection[int]) -> Request:
         """The first of the client that has had the least."""
         heap, listed = self._heap, self._listed
         while True:
@@ -237,7 +248,7 @@ class _Level:
                 listed[account] = account.spent
                 heapreplace(heap, (account.spent, number, account))
             else:
-                return self._lanes[account].choose(now, warm)
+                return self._lanes[account].choose(now, known)
 
     def oldest(self) -> Request:
         """Who has waited longest."""
@@ -278,15 +289,15 @@ class _Lane:
         if request.horizon is not None:
             self._by_size.remove(_size(request, request.horizon), request)
 
-    def choose(self, now: float, warm: Mapping[int, None]) -> Request:
+    def choose(self, now: float, known: Collection[int]) -> Request:
         """Whose turn it is: the oldest's, or in place of that one's whose prompt is there, or the shortest's."""
         oldest = self._by_age.first()
         if now - oldest.queued > PATIENCE_SECONDS:
             return oldest
-        if warm and oldest.beginning not in warm:
-            known = [self._by_beginning[each].first() for each in warm if each in self._by_beginning]
-            if known:
-                return min(known, key=lambda each: (each.queued, each.id))
+        if known and oldest.beginning not in known:
+            found = [self._by_beginning[each].first() for each in known if each in self._by_beginning]
+            if found:
+                return min(found, key=lambda each: (each.queued, each.id))
         if oldest.horizon is None:
             return oldest
         return self._by_size.first()
