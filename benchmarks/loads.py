@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Arrival", "arrivals", "flooded", "interactive", "made_up", "stretched", "with_horizons"]
+__all__ = ["Arrival", "about_documents", "arrivals", "flooded", "interactive", "made_up", "stretched", "with_horizons"]
 
 _SECONDS = 0.2
 """Between two arrivals, in the mean, of what is made up; as in the trace."""
@@ -31,7 +31,10 @@ _LONGEST = (6000, 1000)
 
 
 class Arrival(NamedTuple):
-    """A request: when it comes, how long its prompt is and how much it will write. The rest is what its caller says."""
+    """A request: when it comes, how long its prompt is and how much it will write; then what its caller says.
+
+    Prompts about one `document` begin with the same `shared` tokens.
+    """
 
     seconds: float
     context: int
@@ -40,6 +43,8 @@ class Arrival(NamedTuple):
     weight: float = 1.0
     priority: int = 0
     horizon: int | None = None
+    document: int | None = None
+    shared: int = 0
 
 
 def arrivals(path: Path) -> Iterator[Arrival]:
@@ -87,6 +92,15 @@ def interactive(load: Iterable[Arrival], share: float, seed: int, priority: int 
     """Somebody waits for so many of them, and says so by a priority."""
     rng = random.Random(seed)  # noqa: S311 - likewise
     return [each._replace(priority=priority if rng.random() < share else 0) for each in load]
+
+
+def about_documents(load: Iterable[Arrival], documents: int, shared: int, seed: int) -> list[Arrival]:
+    """Each is a question of at most 200 tokens about one of so many documents."""
+    rng = random.Random(seed)  # noqa: S311 - likewise
+    return [
+        each._replace(context=shared + min(200, each.context), document=rng.randrange(documents), shared=shared)
+        for each in load
+    ]
 
 
 def flooded(load: Sequence[Arrival], flood: Sequence[Arrival]) -> list[Arrival]:

@@ -18,25 +18,27 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
 from pathlib import Path
+from unittest import mock
 
 from frozen_policy import FrozenPolicy
 from harness import RATIO, Bench, Case, Measure, arguments, run
-from loads import Arrival, arrivals, flooded, interactive, made_up, stretched, with_horizons
+from loads import Arrival, about_documents, arrivals, flooded, interactive, made_up, stretched, with_horizons
 from queue_cost import Queue
 from records import percentile
 from rich.table import Table
 from scheduling_plot import draw_waits
-from simulator import Decides, Outcome, limits, model, simulate, written_alone
+from simulator import Decides, Device, Outcome, limits, model, simulate, written_alone
 from small_engine import POLICIES, misplaced, other_texts
 
 from greenroom.actors.scheduler.scheduler import Scheduler
-from greenroom.actors.scheduler.waiting import LEVEL_SECONDS
+from greenroom.actors.scheduler.waiting import LEVEL_SECONDS, Waiting
 
 REQUESTS = 1500
 STRETCH = 7.5
 KV_TOKENS = 16_000
 SHORT = 12_000
 FLOOD = 600
+KEEPING = Device(prefixes=8_000)
 PACE = 4.0
 """Times the stretch: between the requests of the client that a flood meets."""
 ERROR = 0.35
@@ -75,6 +77,11 @@ def greenroom(kv_tokens: int) -> Scheduler:
     return Scheduler(model(), limits(kv_tokens))
 
 
+def keeping(kv_tokens: int) -> Scheduler:
+    """Rows may begin with what is kept of other prompts."""
+    return Scheduler(model(reuses_prefixes=True), limits(kv_tokens))
+
+
 def frozen(kv_tokens: int) -> FrozenPolicy:
     """As it was."""
     return FrozenPolicy(model(), limits(kv_tokens))
@@ -98,11 +105,19 @@ class Lab:
         """By the scheduler, where nobody says anything of a request."""
         return self.run(f"learned, KV {kv_tokens:,}, {seed}", self.load(seed), greenroom, kv_tokens)
 
-    def run(self, name: str, load: Sequence[Arrival], make: Make, kv_tokens: int = KV_TOKENS) -> Outcome:
+    def run(
+        self,
+        name: str,
+        load: Sequence[Arrival],
+        make: Make,
+        kv_tokens: int = KV_TOKENS,
+        *,
+        device: Device | None = None,
+    ) -> Outcome:
         """Serve the load, unless that was done under this name."""
         if name not in self.outcomes:
             advance = self._bench.bar(name, len(load))
-            self.outcomes[name] = simulate(make(kv_tokens), load, on_end=advance)
+            self.outcomes[name] = simulate(make(kv_tokens), load, device=device, on_end=advance)
         return self.outcomes[name]
 
 
@@ -203,6 +218,21 @@ async def flood(lab: Lab, bench: Bench) -> None:
     bench.add("flood", "light client: mean wait", [fair for _, fair, _ in light], "s")
 
 
+async def prefixes(lab: Lab, bench: Bench) -> None:
+    """Questions about sixteen documents, of which few are kept: prompts that are known first, and not."""
+    pairs = []
+    for seed in range(bench.rounds):
+        load = about_documents(stretched(lab.load(seed)[: bench.sized(600, 40)], 1.2), 16, 2_000, seed)
+        with mock.patch.object(Waiting, "known", return_value=set()):  # as if nothing were: first come, first served
+            before = lab.run(f"documents, in order, {seed}", load, keeping, device=KEEPING)
+        pairs.append((lab.run(f"documents, {seed}", load, keeping, device=KEEPING), before))
+    ratios = [a.prompt_tokens / b.prompt_tokens for a, b in pairs]
+    bench.add("prefixes", "tokens of prompts that were run ÷ in order", ratios)
+    bench.add("prefixes", "mean wait ÷ in order", [mean_wait(a) / mean_wait(b) for a, b in pairs])
+    bench.add("prefixes", "longest wait ÷ in order", [max(a.waits()) / max(b.waits()) for a, b in pairs])
+    bench.add("prefixes", "mean wait", [mean_wait(a) for a, _ in pairs], "s")
+
+
 async def starvation(_lab: Lab, bench: Bench) -> None:
     """Requests of priority 0 under a load of priority 1 that is twice what can be served, and does not end.
 
@@ -235,11 +265,11 @@ async def tokens(lab: Lab, bench: Bench) -> None:
     """What each request wrote in all runs that were made: the same as alone."""
     lab.run(f"frozen policy, KV {KV_TOKENS:,}, 0", lab.load(0), frozen)
     lab.learned(0)
-    alone: dict[tuple[int, int, int], int] = {}
+    alone: dict[tuple[object, ...], int] = {}
     others = 0
     for outcome in lab.outcomes.values():
         for number, each in enumerate(outcome.served):
-            key = (number, each.arrival.context, each.arrival.generated)
+            key = (number, *each.arrival[1:3], each.arrival.document)
             if key not in alone:
                 alone[key] = written_alone(number, each.arrival)
             others += alone[key] != each.written
@@ -283,6 +313,7 @@ CASES = {
     "horizon": horizon,
     "priority": priority,
     "flood": flood,
+    "prefixes": prefixes,
     "starvation": starvation,
     "victims": victims,
     "queue": queue,

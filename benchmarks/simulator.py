@@ -11,6 +11,7 @@ says, by the token that ends a turn.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -25,6 +26,7 @@ from greenroom.backends.protocol import (
     Edit,
     EditResult,
     Feed,
+    LimitPrefixes,
     ModelInfo,
     Open,
     Rewind,
@@ -38,15 +40,21 @@ from greenroom.events import StopReason
 __all__ = ["Decides", "Device", "Outcome", "Served", "Simulation", "limits", "model", "simulate", "written_alone"]
 
 VOCABULARY = 32_000
+_DOCUMENTS = 1_000_000
+"""The token that a document consists of is above this; below are the numbers of requests, and what is drawn."""
 _PRIME = (1 << 61) - 1
 
 
 class Device(NamedTuple):
-    """What a pass takes, in seconds: something in any case, something a row, something a token of a prompt."""
+    """What a pass takes, in seconds: something in any case, something a row, something a token of a prompt.
+
+    It keeps the beginnings of documents that rows are closed with, `prefixes` tokens at most, the last used ones.
+    """
 
     step: float = 0.012
     row: float = 0.0005
     token: float = 0.0008
+    prefixes: int = 0
 
 
 class Served(NamedTuple):
@@ -74,6 +82,8 @@ class Outcome(NamedTuple):
     served: tuple[Served, ...]
     seconds: float
     closed: tuple[int, ...]
+    prompt_tokens: int
+    """Those that passes ran."""
 
     def waits(self) -> list[float]:
         """Seconds to the first token, a request each."""
@@ -164,7 +174,8 @@ class Simulation:
     def __init__(self, scheduler: Decides, device: Device | None = None) -> None:
         self._scheduler = scheduler
         self._device = device or Device()
-        self._pool = _Pool()
+        self._pool = _Pool(self._device.prefixes)
+        self._prompt_tokens = 0
         self._arrivals: list[Arrival] = []
         self._decoders: list[_Counting] = []
         self._closed: list[int] = []
@@ -194,22 +205,26 @@ class Simulation:
             self._settle(message)
         self._closed += self._pool.edit(plan.edits, {message.request for message in ended})
         if plan.edits:
-            scheduler.record_edits(EditResult(kv_bytes=self._pool.tokens))
+            reused = self._pool.take_reused()
+            kept = self._pool.kept_tokens
+            scheduler.record_edits(EditResult(kv_bytes=self._pool.tokens, prefix_bytes=kept, reused=reused))
         # 2. Build the pass, run it, and hand over what it drew.
         feeds = scheduler.build_batch(self.now)
         if feeds:
             drawn = self._pool.run(feeds)
             scheduler.mark_submitted(feeds)
             num_prompt = sum(len(feed.ids) for feed in feeds)
+            self._prompt_tokens += num_prompt
             self.now += device.step + device.row * len(feeds) + device.token * num_prompt
             rows = tuple([feed.row for feed in feeds])
-            scheduler.apply(rows, StepResult(drawn, kv_bytes=self._pool.tokens), self.now)
+            result = StepResult(drawn, kv_bytes=self._pool.tokens, prefix_bytes=self._pool.kept_tokens)
+            scheduler.apply(rows, result, self.now)
         return bool(feeds or plan.edits or ended)
 
     def outcome(self) -> Outcome:
         """What has come of all."""
         served = tuple([self.served[number] for number in range(len(self._arrivals))])
-        return Outcome(served, self.now, tuple(self._closed))
+        return Outcome(served, self.now, tuple(self._closed), self._prompt_tokens)
 
     def _settle(self, ended: Ended) -> None:
         arrival, info = self._arrivals[ended.request], ended.info
@@ -219,10 +234,10 @@ class Simulation:
 
 
 def _submit_of(number: int, arrival: Arrival, decoder: _Counting) -> Submit:
-    """The request as the engine gets it. No two prompts begin alike."""
+    """The request as the engine gets it."""
     return Submit(
         request=number,
-        prompt=(number,) * arrival.context,
+        prompt=_prompt_of(number, arrival),
         sampling=Sampling(),
         max_tokens=None,
         submitted=arrival.seconds,
@@ -234,11 +249,18 @@ def _submit_of(number: int, arrival: Arrival, decoder: _Counting) -> Submit:
     )
 
 
+def _prompt_of(number: int, arrival: Arrival) -> tuple[int, ...]:
+    """Its document's beginning, where it has one, and then nothing that any other prompt has."""
+    shared = () if arrival.document is None else (_DOCUMENTS + arrival.document,) * arrival.shared
+    return shared + (number,) * (arrival.context - len(shared))
+
+
 def written_alone(number: int, arrival: Arrival) -> int:
     """What stands for the tokens that the request writes where it is alone, and nothing is ever run again."""
-    decoder, pool = _Counting(arrival.generated), _Pool()
-    pool.edit([Open(0, Sampling(), prompt=(number,))], set())
-    feed = Feed(0, (number,) * arrival.context)
+    decoder, pool = _Counting(arrival.generated), _Pool(0)
+    prompt = _prompt_of(number, arrival)
+    pool.edit([Open(0, Sampling(), prompt=prompt)], set())
+    feed = Feed(0, prompt)
     while decoder.feed(pool.run([feed])).stop is None:
         feed = Feed(0)
     return decoder.written
@@ -274,22 +296,46 @@ class _Counting:
 
 
 class _Row:
-    __slots__ = ("contents", "length", "pending", "request")
+    __slots__ = ("contents", "document", "length", "pending", "request", "shared")
 
-    def __init__(self, request: int) -> None:
-        self.request = request
+    def __init__(self, prompt: Sequence[int]) -> None:
+        self.document = prompt[0] if prompt[0] >= _DOCUMENTS else None
+        self.shared = 0
+        """Tokens of the document that it begins with."""
+        if self.document is not None:
+            self.shared = next(place for place, token in enumerate(prompt) if token != self.document)
+        self.request = prompt[self.shared]
         self.contents = 0
         self.length = 0
         self.pending: int | None = None
 
+    def extend(self, tokens: Sequence[int]) -> None:
+        for token in tokens:
+            self.contents = _mixed(self.contents, token)
+        self.length += len(tokens)
+
 
 class _Pool:
-    """Rows, how long they are, and what they draw."""
+    """Rows, how long they are, and what they draw; and the beginnings of documents, `most` tokens of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
         self._rows: dict[int, _Row] = {}
         self.tokens = 0
         """Held by all rows."""
+        self._most = self._limit = most
+        self._kept: OrderedDict[int, int] = OrderedDict()
+        """Tokens of each document, the last used one last."""
+        self._reused: list[tuple[int, int]] = []
+
+    @property
+    def kept_tokens(self) -> int:
+        """Of documents that no row is needed for."""
+        return sum(self._kept.values())
+
+    def take_reused(self) -> tuple[tuple[int, int], ...]:
+        """The rows that began with part of their prompt since this was asked last, and with how much."""
+        reused, self._reused = tuple(self._reused), []
+        return reused
 
     def edit(self, edits: Sequence[Edit], over: set[int]) -> list[int]:
         """Open and close rows; the requests of rows that were closed and are not over."""
@@ -297,16 +343,43 @@ class _Pool:
         for edit in edits:
             match edit:
                 case Open(row=row, prompt=prompt):
-                    self._rows[row] = _Row(prompt[0])
+                    self._open(row, prompt)
                 case Close(row=row):
                     gone = self._rows.pop(row)
                     self.tokens -= gone.length
                     closed += [gone.request] if gone.request not in over else []
+                    self._keep(gone)
+                case LimitPrefixes(most=most):
+                    self._limit = min(most, self._most)
+                    self._drop()
                 case Rewind():
                     raise NotImplementedError("no load here keeps a row, or guesses")
                 case _:
                     pass
         return closed
+
+    def _open(self, row: int, prompt: tuple[int, ...]) -> None:
+        opened = _Row(prompt)
+        if self._most and opened.document is not None:
+            alike = [other.length for other in self._rows.values() if other.document == opened.document]
+            found = min(opened.shared, max([*alike, self._kept.get(opened.document, 0)]))
+            if found:
+                opened.extend(prompt[:found])
+                self.tokens += found
+                self._reused.append((row, found))
+            if opened.document in self._kept:
+                self._kept.move_to_end(opened.document)
+        self._rows[row] = opened
+
+    def _keep(self, row: _Row) -> None:
+        if row.document is not None:
+            self._kept[row.document] = max(self._kept.get(row.document, 0), min(row.shared, row.length))
+            self._kept.move_to_end(row.document)
+            self._drop()
+
+    def _drop(self) -> None:
+        while self.kept_tokens > self._limit:
+            self._kept.popitem(last=False)
 
     def run(self, feeds: Sequence[Feed]) -> tuple[Sampled, ...]:
         """Run a pass; what it drew."""
@@ -314,9 +387,7 @@ class _Pool:
         for feed in feeds:
             row = self._rows[feed.row]
             ids = feed.ids or ((row.pending,) if row.pending is not None else ())
-            for token in ids:
-                row.contents = _mixed(row.contents, token)
-            row.length += len(ids)
+            row.extend(ids)
             self.tokens += len(ids)
             if feed.sample:
                 row.pending = row.contents % VOCABULARY

@@ -62,6 +62,7 @@ SCRIPTS = {
         "different lists in all runs",
         "requests that wrote others",
         "requests out of the simulated order",
+        "tokens of prompts that were run ÷ in order",
         "calls: 1,000 waiting ÷ 10",
     },
     "traces.py": {"first token, p99 ÷ BatchGenerator's", "gap, p50 ÷ BatchGenerator's"},
