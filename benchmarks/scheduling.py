@@ -239,8 +239,8 @@ async def starvation(_lab: Lab, bench: Bench) -> None:
     The bound is documented: they are passed by what comes within a level's seconds after them, and by nothing else. So
     they wait no longer than until one that comes so much later has its first token, where all are of one priority.
     """
-    plain = [Arrival(1.5 * number, 4000, 40) for number in range(500)]
-    low = range(5, 100, 10)
+    plain = [Arrival(1.5 * number, 4000, 40) for number in range(bench.sized(500, 250))]
+    low = range(5, bench.sized(100, 35), 10)
     mixed = [each._replace(priority=int(number not in low)) for number, each in enumerate(plain)]
     aged, equal = simulate(greenroom(KV_TOKENS), mixed), simulate(greenroom(KV_TOKENS), plain)
     shares = []
