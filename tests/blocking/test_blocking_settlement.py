@@ -5,13 +5,14 @@ from __future__ import annotations
 import gc
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 import pytest
 from passlog import PassLog
 
-from greenroom import Info, Reply, Scripted, WaitTimeout, blocking
+from greenroom import Chunk, Info, Reply, Scripted, WaitTimeout, blocking
 from greenroom.actors.messages import Cancel
 from greenroom.blocking import waits
 from greenroom.blocking.loop_thread import LoopKind
@@ -21,6 +22,13 @@ NEIGHBOUR = "n" * 5
 PROMPT = "p" * 100
 STAGES = ("queued", "prefill", "between chunks", "decode", "finished")
 KINDS: list[LoopKind] = ["asyncio", "trio"]
+ORDERS: dict[str, dict[str, Any]] = {
+    "blocks": {"dispatch_blocks": True},
+    "reads": {},
+    "pipelines": {"pipelines": True},
+}
+"""What the double says of its device: whether a pass is submitted before the last one is read."""
+SETTINGS = [("asyncio", "blocks"), ("asyncio", "reads"), ("asyncio", "pipelines"), ("trio", "reads")]
 
 
 class Stage:
@@ -68,10 +76,11 @@ class Stage:
 
 
 @contextmanager
-def staged(stage: str, loop: LoopKind) -> Iterator[Stage]:
+def staged(stage: str, loop: LoopKind, order: str = "reads") -> Iterator[Stage]:
     """A runtime over a logged double whose reply suits `stage`."""
     endless = Reply("abcdefghij", end=False, repeat=True)
-    backend = Scripted({PROMPT: Reply("a short answer") if stage == "finished" else endless})
+    said = {PROMPT: Reply("a short answer") if stage == "finished" else endless}
+    backend = Scripted({**said, NEIGHBOUR: Reply("the neighbour speaks on and on")}, **ORDERS[order])
     log = PassLog(backend)
     rows = 1 if stage == "queued" else 8
     with blocking.Runtime(backend=log, max_rows=rows, max_step_tokens=40, loop=loop) as runtime:
@@ -172,12 +181,12 @@ def after(log: PassLog, row: int, mark: int) -> int:
     return sum(row in rows for rows in log.passes[mark:])
 
 
-@pytest.mark.parametrize("loop", KINDS)
+@pytest.mark.parametrize(("loop", "order"), SETTINGS)
 @pytest.mark.parametrize(("way", "stage"), [(way, stage) for way in WAYS for stage in STAGES if can_be(way, stage)])
-def test_every_way_to_stop_settles_at_every_stage(way: str, stage: str, loop: LoopKind) -> None:
+def test_every_way_to_stop_settles_at_every_stage(way: str, stage: str, loop: LoopKind, order: str) -> None:
     """One `Info`; at most one more pass with the row, none once it is told; KV bytes exactly back."""
     stop, detail = WAYS[way]
-    with staged(stage, loop) as s:
+    with staged(stage, loop, order) as s:
         stream = s.begin(stage)
         before = stream.task.info
         mark = len(s.log.passes)
@@ -197,11 +206,11 @@ def test_every_way_to_stop_settles_at_every_stage(way: str, stage: str, loop: Lo
         assert after(s.log, row, now) == 0
 
 
-@pytest.mark.parametrize("loop", KINDS)
+@pytest.mark.parametrize(("loop", "order"), SETTINGS)
 @pytest.mark.parametrize("stage", STAGES[:-1])
-def test_dropping_the_last_reference_cancels(stage: str, loop: LoopKind) -> None:
+def test_dropping_the_last_reference_cancels(stage: str, loop: LoopKind, order: str) -> None:
     """A stream that nobody can read any more is cancelled, and its handle says so."""
-    with staged(stage, loop) as s:
+    with staged(stage, loop, order) as s:
         stream = s.begin(stage)
         task = stream.task
         del stream
@@ -210,6 +219,109 @@ def test_dropping_the_last_reference_cancels(stage: str, loop: LoopKind) -> None
         if s.blocker is not None:
             s.blocker.close()
         assert s.runtime.statistics().kv_bytes == 0
+
+
+@pytest.mark.parametrize(("loop", "order"), SETTINGS)
+@pytest.mark.parametrize("stage", STAGES[:-1])
+def test_closing_the_runtime_settles_what_runs(stage: str, loop: LoopKind, order: str) -> None:
+    """Leaving the runtime ends every request as a shutdown, with its `Info` on stream and handle."""
+    with staged(stage, loop, order) as s:
+        stream = s.begin(stage)
+        s.backend.release_all()
+    info = stream.task.wait()
+    assert (info.stop_reason, info.stop_detail) == ("cancelled", "shutdown")
+    assert list(stream)[-1] == info
+
+
+@pytest.mark.parametrize("loop", KINDS)
+@pytest.mark.parametrize("way", ["break", "exception"])
+def test_a_loop_that_is_left_cancels_where_nobody_else_holds_the_stream(way: str, loop: LoopKind) -> None:
+    """A bare `break`, and an exception in the loop's body, over a stream that only the loop knew."""
+    tasks: list[blocking.GenerationTask] = []
+    with blocking.Runtime(backend=Scripted({"*": Reply("tick ", repeat=True, end=False)}), loop=loop) as rt:
+
+        def begun() -> blocking.EventStream:
+            stream = rt.generate("x")
+            tasks.append(stream.task)
+            return stream
+
+        def leave() -> None:
+            for _ in begun():
+                if way == "break":
+                    break
+                raise ZeroDivisionError
+
+        with suppress(ZeroDivisionError):
+            leave()
+        gc.collect()
+        assert tasks[0].wait().stop_detail == "dropped"
+        assert rt.statistics().kv_bytes == 0
+
+
+@pytest.mark.parametrize(("loop", "order"), SETTINGS)
+def test_a_cancel_changes_no_neighbours_text(loop: LoopKind, order: str) -> None:
+    """The neighbour says the same as alone while a row beside it is cancelled in mid-decode."""
+    with staged("decode", loop, order) as s:
+        neighbour = s.runtime.generate(NEIGHBOUR, template=False)
+        stream = s.begin("decode")
+        stream.task.cancel()
+        assert neighbour.text() == "the neighbour speaks on and on"
+
+
+@pytest.mark.parametrize("loop", KINDS)
+def test_a_request_has_its_own_time(loop: LoopKind) -> None:
+    """`timeout=` ends it as cancelled, with an `Info` and without an exception."""
+    with blocking.Runtime(backend=Scripted(Reply("a", repeat=True, end=False), step_seconds=0.001), loop=loop) as rt:
+        info = list(rt.generate("x", timeout=0.05))[-1]
+        assert isinstance(info, Info)
+        assert (info.stop_reason, info.stop_detail) == ("cancelled", "timeout")
+
+
+@pytest.mark.parametrize("loop", KINDS)
+def test_a_stream_that_is_never_read_but_waited_for_ends_normally(loop: LoopKind) -> None:
+    """Waiting for the handle lifts the credit: nobody has to read."""
+    with blocking.Runtime(backend=Scripted({"*": Reply("x" * 2000)}), loop=loop) as rt:
+        stream = rt.generate("go")
+        assert stream.task.wait().generation_tokens == 2000
+
+
+def paused(rt: blocking.Runtime, count: int) -> None:
+    """Until the scheduler has paused `count` rows."""
+    while rt.statistics().paused < count:
+        pass
+
+
+@pytest.mark.parametrize("loop", KINDS)
+def test_consumers_that_never_read_delay_nobody(loop: LoopKind) -> None:
+    """Rows without credit are paused and give up their places, and memory stays bounded."""
+    backend = Scripted({"idle": Reply("z" * 50, repeat=True, end=False), "busy": Reply("hello")})
+    with blocking.Runtime(backend=backend, max_rows=4, loop=loop) as rt:
+        idle = [rt.generate("idle") for _ in range(16)]
+        assert rt.generate("busy").text() == "hello"
+        paused(rt, 16)
+        assert rt.generate("busy").text() == "hello"
+        for stream in idle:
+            stream.close()
+        assert rt.statistics().kv_bytes == 0
+
+
+@pytest.mark.parametrize(("loop", "order"), SETTINGS)
+def test_a_paused_stream_goes_on_when_a_thread_reads_it(loop: LoopKind, order: str) -> None:
+    """Reading returns credit, also what is read without the loop; the text is whole."""
+    backend = Scripted({"*": Reply("0123456789" * 200)}, **ORDERS[order])
+    with blocking.Runtime(backend=backend, loop=loop) as rt:
+        stream = rt.generate("go")
+        paused(rt, 1)
+        assert "".join([event.text for event in stream if isinstance(event, Chunk)]) == "0123456789" * 200
+
+
+@pytest.mark.parametrize(("loop", "order"), SETTINGS)
+def test_rows_that_outgrow_the_budget_are_replayed(loop: LoopKind, order: str) -> None:
+    """With KV for one and a half rows, two long ones still finish with their whole texts."""
+    backend = Scripted({"a": Reply("a" * 900), "b": Reply("b" * 900)}, kv_bytes_per_token=1, **ORDERS[order])
+    with blocking.Runtime(backend=backend, kv_bytes=1400, loop=loop) as rt, ThreadPoolExecutor(2) as pool:
+        streams = [rt.generate("a"), rt.generate("b")]
+        assert list(pool.map(lambda stream: stream.text(), streams)) == ["a" * 900, "b" * 900]
 
 
 WAITS: dict[str, Callable[[blocking.Runtime], Any]] = {
