@@ -9,11 +9,15 @@ from typing import Any
 
 import pytest
 from models import mx  # before mlx_lm: behind the BLAS
+from prompt_toolkit.completion import CompleteEvent
+from prompt_toolkit.document import Document
 
 from greenroom.backends import understudy
 from greenroom.backends.mlx import MlxBackend, forecast
 from greenroom.backends.mlx.memory_plan import DeviceMemory
 from greenroom.cli import main
+from greenroom.cli.terminal.commands import COMMANDS
+from greenroom.cli.terminal.editor import CommandCompleter
 
 GIB = 1 << 30
 LLAMA = {
@@ -127,6 +131,21 @@ def test_a_revision_has_its_name(cache: Path, capsys: pytest.CaptureFixture[str]
     assert main(["models"]) == 0
     names = [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()]
     assert names == ["me/detached at 0123456789ab", "me/main", "me/tagged at v2"]
+
+
+def test_a_chat_completes_the_names_of_the_cache(cache: Path, tmp_path: Path) -> None:
+    """Behind `/model`, with folders; a command by itself, and nothing in a question."""
+    put(cache, "me/llama")
+    (tmp_path / "chats").mkdir()
+
+    def completed(text: str) -> list[str]:
+        found = CommandCompleter(COMMANDS).get_completions(Document(text), CompleteEvent())
+        return [text[: len(text) + each.start_position] + each.text for each in found]
+
+    assert completed("/model me") == ["/model me/llama"]
+    assert completed(f"/load {tmp_path}/ch") == [f"/load {tmp_path}/chats"]
+    assert completed("/s") == ["/save", "/system"]
+    assert completed("Is it /s") == completed("/system me") == completed("/nothing me") == []
 
 
 def test_an_empty_cache_is_no_error(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:

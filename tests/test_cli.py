@@ -87,6 +87,19 @@ def test_a_prompt_is_read_from_the_input(monkeypatch: pytest.MonkeyPatch, capfd:
         assert why in capfd.readouterr().err
 
 
+def test_on_a_terminal_words_are_whole_and_steer_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Into a pipe the text goes as the model wrote it."""
+    text = "Extraordinary \x1b[31mterminals\x1b[0m."
+    monkeypatch.setattr(generate, "make_runtime", lambda _: Runtime(backend=Scripted(text)))
+    monkeypatch.setenv("COLUMNS", "20")
+    for is_terminal, expected in ((False, text), (True, "Extraordinary\n␛[31mterminals␛[0m.")):
+        out = io.StringIO()
+        monkeypatch.setattr(out, "isatty", lambda found=is_terminal: found)
+        monkeypatch.setattr(sys, "stdout", out)
+        assert main(["generate", "Hi!"]) == 0
+        assert out.getvalue() == expected + "\n"
+
+
 def test_the_numbers_of_the_demo_are_an_object(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Of JSON, and nothing else; an error is one too."""
     assert main(["demo", "--json", "--streams", "2", "--max-tokens", "4"]) == 0

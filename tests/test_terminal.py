@@ -240,6 +240,7 @@ def chatted(monkeypatch: pytest.MonkeyPatch, backends: list[Scripted], text: str
     def make_runtime(_: argparse.Namespace) -> Runtime:
         return Runtime(backend=next(left))
 
+    monkeypatch.setattr(sys, "path", sys.path.copy())
     monkeypatch.setattr(chat, "make_runtime", make_runtime)
     monkeypatch.setattr(sys, "stdin", io.StringIO(text))
     return main(["chat", *arguments])
@@ -359,10 +360,12 @@ BOTH = [add, double]
 '''
 
 
-def test_tools_of_a_file_are_named_or_all_taken(tmp_path: Path) -> None:
+def test_tools_of_a_file_are_named_or_all_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A function, a list of them, or every public function."""
-    path = tmp_path / "sums.py"
-    path.write_text(SOURCE)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    (tmp_path / "beside_sums.py").write_text("BASE = 1\n")
+    path = tmp_path / "json.py"  # as a library is called
+    path.write_text(SOURCE + "\nimport beside_sums\n")
     found = {each: [tool.__name__ for tool in read_tools(f"{path}{each}")] for each in ("", ":add", ":BOTH")}
     assert found == {"": ["add", "double"], ":add": ["add"], ":BOTH": ["add", "double"]}
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 
 from greenroom import Chunk, Event, GreenroomError, Info
 from greenroom.cli.loading import add_sampling_options, make_runtime, request_overrides
-from greenroom.cli.output import FAILED, json_line, print_error, text_for
+from greenroom.cli.output import FAILED, harmless, json_line, print_error
+from greenroom.cli.terminal.wrapping import WordWrapper
 
 __all__ = ["add_options", "prompt_text", "run"]
 
@@ -30,6 +32,7 @@ async def run(options: argparse.Namespace) -> int:
     """Print the events as they come. A failure is one line (of JSON where asked for) and exit code 1."""
     from greenroom.cli.progress import opened
 
+    written = _Written(as_json=options.json)
     try:
         async with (
             opened(make_runtime(options), options) as runtime,
@@ -42,7 +45,7 @@ async def run(options: argparse.Namespace) -> int:
             ) as stream,
         ):
             async for event in stream:
-                _print(event, as_json=options.json)
+                written.add(event)
     except GreenroomError as error:
         print_error(error, as_json=options.json)
         return FAILED
@@ -65,11 +68,25 @@ def prompt_text(given: str) -> str:
         raise argparse.ArgumentTypeError(f"the input is no UTF-8: {error}") from error
 
 
-def _print(event: Event, *, as_json: bool) -> None:
-    if as_json:
-        sys.stdout.write(json_line(event))
-    elif isinstance(event, Chunk):
-        sys.stdout.write(text_for(sys.stdout, event.text))
-    elif isinstance(event, Info):
-        sys.stdout.write("\n")
-    sys.stdout.flush()
+class _Written:
+    """The output, as the events come to it: JSON lines, text as it is, or on a terminal whole words."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._words = WordWrapper() if sys.stdout.isatty() else None
+
+    def __repr__(self) -> str:
+        return f"<_Written as_json={self._as_json} {self._words!r}>"
+
+    def add(self, event: Event) -> None:
+        if self._as_json:
+            sys.stdout.write(json_line(event))
+        elif isinstance(event, Chunk):
+            sys.stdout.write(event.text if self._words is None else self._words.feed(harmless(event.text), _width()))
+        elif isinstance(event, Info):
+            sys.stdout.write(("" if self._words is None else self._words.flush(_width())) + "\n")
+        sys.stdout.flush()
+
+
+def _width() -> int:
+    return shutil.get_terminal_size().columns

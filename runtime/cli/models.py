@@ -24,7 +24,7 @@ from greenroom.cli.output import harmless, json_line
 if TYPE_CHECKING:
     from huggingface_hub import CachedRepoInfo
 
-__all__ = ["run"]
+__all__ = ["cached_names", "run"]
 
 _PREFIX = "models--"
 
@@ -59,12 +59,27 @@ async def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _models() -> tuple[Path, list[CachedModel]]:
-    """The cache's folder, and its models by name."""
+def cached_names() -> list[str]:
+    """The models that the hub's cache has a folder for, whatever is in it."""
+    _, folders = _folders()
+    return [_name_of(folder) for folder in folders]
+
+
+def _folders() -> tuple[Path, list[Path]]:
+    """The cache, and what of it is a model's."""
     import huggingface_hub
 
     cache = Path(huggingface_hub.constants.HF_HUB_CACHE)
-    folders = sorted(cache.glob(f"{_PREFIX}*")) if cache.is_dir() else []
+    return cache, sorted(cache.glob(f"{_PREFIX}*")) if cache.is_dir() else []
+
+
+def _name_of(folder: Path) -> str:
+    return folder.name.removeprefix(_PREFIX).replace("--", "/")
+
+
+def _models() -> tuple[Path, list[CachedModel]]:
+    """The cache's folder, and its models by name."""
+    cache, folders = _folders()
     return cache, [model for folder in folders for model in _models_of(folder)]
 
 
@@ -72,7 +87,7 @@ def _models_of(folder: Path) -> Iterator[CachedModel]:
     """The revisions of one model, as the hub's library reads them; or one line for what it cannot read."""
     import huggingface_hub
 
-    name = folder.name.removeprefix(_PREFIX).replace("--", "/")
+    name = _name_of(folder)
     # The library scans whole caches: so that one broken folder hides no other, each is a cache of its own.
     with tempfile.TemporaryDirectory() as alone:
         try:

@@ -40,7 +40,8 @@ async def loading_bars(options: argparse.Namespace) -> AsyncIterator[None]:
     console = Console(stderr=True, highlight=False, emoji=False)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeElapsedColumn())
     with _Bars(*columns, console=console, transient=True) as bars:
-        bars.watch(await to_thread.run_sync(partial(_find, options, bars), abandon_on_cancel=True))
+        folder = await to_thread.run_sync(partial(_find, options, bars), abandon_on_cancel=True)
+        bars.watch(folder, Path(options.model).name if options.model else "the bundled understudy")
         with _no_hub_bars(options):  # the load looks for its files again
             yield
 
@@ -90,10 +91,10 @@ class _Bars(Progress):
 
     _loading: TaskID | None = None
 
-    def watch(self, folder: Path) -> None:
+    def watch(self, folder: Path, name: str) -> None:
         """Begin the bar of the load of what is in `folder`."""
         total = sum(file.stat().st_size for file in folder.glob("model*.safetensors"))
-        self._loading = self.add_task(f"loading {harmless(folder.name)}", total=total or None)
+        self._loading = self.add_task(f"loading {harmless(name)}", total=total or None)
 
     def get_renderables(self) -> Iterable[RenderableType]:
         """See rich: called for each frame."""

@@ -17,12 +17,14 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
+from greenroom.cli.models import cached_names
 from greenroom.cli.terminal.history import prepare_history
 from greenroom.errors import UnusablePath
 
-__all__ = ["Editor"]
+__all__ = ["CommandCompleter", "Editor"]
 
-_TAKE_PATHS = ("/save", "/load", "/model", "/adapter")
+_TAKES_MODEL = "/model"
+_TAKE_PATHS = ("/save", "/load", _TAKES_MODEL, "/adapter")
 
 
 class Editor:
@@ -35,7 +37,7 @@ class Editor:
             prompt_continuation=lambda width, _line, _soft: "… "[:width],
             key_bindings=_bindings(),
             history=_history(history, note),
-            completer=_CommandCompleter(commands),
+            completer=CommandCompleter(commands),
             complete_while_typing=False,
         )
 
@@ -102,8 +104,8 @@ class _KeptHistory(FileHistory):
             super().store_string(string)
 
 
-class _CommandCompleter(Completer):
-    """Completes a command at the beginning of the text, and the path behind one that takes a path."""
+class CommandCompleter(Completer):
+    """Completes a command at the beginning of the text, and what one takes: a path, or a model of the cache."""
 
     def __init__(self, commands: Sequence[str]) -> None:
         self._commands = commands
@@ -117,5 +119,8 @@ class _CommandCompleter(Completer):
             return
         if not space:
             yield from (Completion(name, -len(text)) for name in self._commands if name.startswith(text))
-        elif command in _TAKE_PATHS:
+            return
+        if command == _TAKES_MODEL:
+            yield from (Completion(name, -len(rest)) for name in cached_names() if rest and name.startswith(rest))
+        if command in _TAKE_PATHS:
             yield from self._paths.get_completions(Document(rest), complete_event)

@@ -45,20 +45,26 @@ def read_tools(source: str) -> list[Any]:
 
 
 def _load_module(name: str) -> ModuleType:
-    folder = str(Path.cwd())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
+    _let_import_from(Path.cwd())
     return importlib.import_module(name)
 
 
 def _load_file(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    """Under a name that no other module has: files may be called as libraries are."""
+    spec = importlib.util.spec_from_file_location(f"_tools_of_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is no file of Python")
+    _let_import_from(path.resolve().parent)
     module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(path.stem, module)  # where annotations are looked up
+    sys.modules[spec.name] = module  # where annotations are looked up
     spec.loader.exec_module(module)
     return module
+
+
+def _let_import_from(folder: Path) -> None:
+    """As for a program that lies there; what is installed goes before it where a file has its name."""
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
 
 
 def _public_functions(module: ModuleType) -> Iterator[Any]:
