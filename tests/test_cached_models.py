@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +158,16 @@ def test_an_empty_cache_is_no_error(cache: Path, capsys: pytest.CaptureFixture[s
         assert "no models in" in capsys.readouterr().out
         if cache.is_dir():
             cache.rmdir()
+
+
+def test_the_users_own_cache_is_listed_by_a_process(tmp_path: Path) -> None:
+    """Where the environment says that it is."""
+    put(tmp_path / "hub", "me/llama")
+    command = [sys.executable, "-m", "greenroom", "models"]
+    environment = os.environ | {"HF_HUB_CACHE": str(tmp_path / "hub")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=50, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("me/llama  ")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ __all__ = [
     "add_sampling_options",
     "asked_parameters",
     "find_model",
+    "import_mlx",
     "loading_options",
     "make_runtime",
     "request_overrides",
@@ -53,13 +54,18 @@ def make_runtime(options: argparse.Namespace) -> Runtime:
     return Runtime(options.model, revision=options.revision, parameters=parameters, **loading_options(options))
 
 
+def import_mlx() -> None:
+    """Import MLX and mlx-lm behind their BLAS. On the main thread first: one that ends before it aborts the process."""
+    from greenroom.backends.mlx import imports
+
+    imports.prepare()
+
+
 def find_model(
     name: str, *, revision: str | None = None, is_local: bool = False, bar_class: type | None = None
 ) -> Path:
     """The folder of a model, which may be downloaded: see `find_folder`. Raises `ModelNotFound`."""
-    from greenroom.backends.mlx import imports
-
-    imports.prepare()  # who imports MLX before that has its slow BLAS
+    import_mlx()
     from greenroom.backends.mlx.load import find_folder
 
     return find_folder(name, revision=revision, is_local=is_local, bar_class=bar_class)

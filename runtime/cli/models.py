@@ -19,6 +19,7 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
+from greenroom.cli.loading import import_mlx
 from greenroom.cli.output import harmless, json_line
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class CachedModel(msgspec.Struct, frozen=True):
 
 async def run(options: argparse.Namespace) -> int:
     """Print the list. Exit status 0, also where it is empty or something in it is broken."""
+    import_mlx()
     cache, found = await to_thread.run_sync(_models)
     if options.json:
         sys.stdout.write(json_line({"cache": str(cache), "models": found}))
@@ -67,9 +69,9 @@ def cached_names() -> list[str]:
 
 def _folders() -> tuple[Path, list[Path]]:
     """The cache, and what of it is a model's."""
-    import huggingface_hub
+    from huggingface_hub import constants
 
-    cache = Path(huggingface_hub.constants.HF_HUB_CACHE)
+    cache = Path(constants.HF_HUB_CACHE)
     return cache, sorted(cache.glob(f"{_PREFIX}*")) if cache.is_dir() else []
 
 

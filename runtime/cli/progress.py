@@ -20,7 +20,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from greenroom import Runtime
-from greenroom.cli.loading import find_model
+from greenroom.cli.loading import find_model, import_mlx
 from greenroom.cli.output import harmless
 
 __all__ = ["bar_class", "loading_bars", "opened"]
@@ -32,6 +32,8 @@ async def loading_bars(options: argparse.Namespace) -> AsyncIterator[None]:
 
     Raises `ModelNotFound`.
     """
+    if _is_on_hub(options):
+        import_mlx()
     if not sys.stderr.isatty():
         with _no_hub_bars(options):
             await to_thread.run_sync(partial(_find, options, None), abandon_on_cancel=True)
