@@ -211,6 +211,18 @@ def test_a_running_row_that_will_be_short_makes_room() -> None:
     assert course.ended == {first: 500, second: 500}
 
 
+def test_a_horizon_that_is_far_too_long_keeps_no_more_from_others_than_none() -> None:
+    """It has the memory for 1,024 tokens more than it has written, whatever it says."""
+    started: list[list[int]] = []
+    for horizon in (None, 1 << 24):
+        course = Course(Loose(slack=0.0), 5000)
+        for _ in range(6):
+            course.submit(10, 4000, horizon=horizon)
+        course.turn()
+        started.append(course.started)
+    assert started == [[0, 1, 2, 3]] * 2
+
+
 def test_a_horizon_that_was_a_lie_costs_its_own_row_and_no_token() -> None:
     """Of four, one says 1 and writes 300: the others' rows stay, and all of it is written."""
     course = Course(Loose(slack=0.0), 500)

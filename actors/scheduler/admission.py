@@ -195,6 +195,8 @@ class Admission:
         if horizon is None or horizon <= request.num_recorded:  # it was wrong, and says nothing any more
             total = self.expectation.total(request.submit.client, request.num_generated)
             horizon = UNKNOWN if total is None else total - request.submit.num_generated_before
+        else:  # whoever says too much keeps no more from others than one of whom nothing is known
+            horizon = min(horizon, request.num_recorded + UNKNOWN)
         return self._bytes_of(request, request.expected_length(horizon))
 
     def _shrink(self, edits: list[Edit]) -> None:
