@@ -45,7 +45,9 @@ class Deadlines:
 
     def pop_overdue(self, now: float) -> list[int]:
         """The requests whose deadline has come, which have none any more; those that were added first are first."""
-        overdue = []
+        overdue: list[int] = []
+        if not self._heap:
+            return overdue
         while (nearest := self.nearest()) is not None and nearest <= now:
             overdue.append(heappop(self._heap)[1])
             del self._by_request[overdue[-1]]

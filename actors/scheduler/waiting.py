@@ -46,6 +46,7 @@ class Waiting:
         """Those that had one, and whose reader is behind."""
         self._levels: dict[int, _Level] = {}
         self._aside: list[Request] = []
+        self._count = 0
         self._warm: OrderedDict[int, int] = OrderedDict()
         """Beginnings of prompts that were run, the last ones last, with the tokens of the prompt."""
         self.shares = Shares()
@@ -54,8 +55,7 @@ class Waiting:
         return f"<Waiting first={len(self._first)} resting={len(self._resting)} levels={sorted(self._levels)}>"
 
     def __len__(self) -> int:
-        levels = self._levels.values()
-        return len(self._first) + len(self._resting) + len(self._aside) + sum(len(level) for level in levels)
+        return self._count
 
     def __iter__(self) -> Iterator[Request]:
         """All of them, in no order that means anything."""
@@ -67,10 +67,12 @@ class Waiting:
 
     def add(self, request: Request) -> None:
         """Put a new request at its place."""
+        self._count += 1
         self._begin(request)
 
     def add_again(self, request: Request, *, first: bool) -> None:
         """Put one that lost its row where it was, or before all others; or let it rest."""
+        self._count += 1
         request.is_first = request.is_first or first
         if request.is_due:
             self._begin(request)
@@ -85,7 +87,7 @@ class Waiting:
         if is_resting and request.is_due:
             self._begin(self._resting.pop(request.id))
         elif not is_resting and not request.is_due:
-            self.remove(request)
+            self._take_out(request)
             self._resting[request.id] = request
 
     def change_horizon(self, request: Request, horizon: int | None) -> None:
@@ -99,6 +101,10 @@ class Waiting:
 
     def remove(self, request: Request) -> None:
         """It waits no longer: it has a row, or is over."""
+        self._count -= 1
+        self._take_out(request)
+
+    def _take_out(self, request: Request) -> None:
         if self._resting.pop(request.id, None) is not None:
             return
         if request in self._aside:
