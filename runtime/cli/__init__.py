@@ -1,4 +1,4 @@
-"""The command line: `greenroom chat`, `demo`, `doctor`, `generate`, `models` and `serve`, `greenroom --version`.
+"""The command line: `greenroom batch`, `chat`, `demo`, `doctor`, `generate`, `models` and `serve`; `--version`.
 
 It is an app like any other: it uses what the package exports and knows nothing of what is behind it.
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 import anyio
 
-from greenroom.cli import generate, loading, serve
+from greenroom.cli import batch, generate, loading, serve
 from greenroom.cli.output import FAILED, INTERRUPTED
 
 __all__ = ["main"]
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from greenroom.cli import chat, demo, doctor, models
 
         commands: dict[str, Any] = {"chat": chat, "demo": demo, "doctor": doctor, "generate": generate, "serve": serve}
-        commands["models"] = models
+        commands |= {"batch": batch, "models": models}
         code: int = anyio.run(commands[options.command].run, options, backend=options.backend)
     except BrokenPipeError:  # the reader of our output has left
         return FAILED
@@ -60,6 +60,8 @@ def _parser() -> argparse.ArgumentParser:
     chat.add_argument("--thinking", action="store_true", help="let the model's template open its thinking")
     chat.add_argument("--max-tokens", type=int, default=1024, help="tokens an answer, at the most (default: 1024)")
     loading.add_sampling_options(chat)
+    batch_file = commands.add_parser("batch", help="a file of requests in OpenAI's batch format")
+    batch.add_options(batch_file)
     doctor = commands.add_parser("doctor", help="whether all is right on this machine, as a report to paste")
     doctor.add_argument("--json", metavar="FILE", nargs="?", const="-", help="as JSON, to a file or the output")
     doctor.add_argument("--report", metavar="FILE", help="write it as Markdown (default: to the output)")
@@ -72,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_options(serving)
     serving.set_defaults(backend="asyncio")  # the one that uvicorn runs on
     loading.add_options(serving)
-    for command in (chat, demo, doctor, once):
+    for command in (batch_file, chat, demo, doctor, once):
         loading.add_options(command)
         command.add_argument("--backend", choices=["asyncio", "trio"], default="asyncio", help="the event loop")
     return parser
