@@ -20,14 +20,15 @@ from pathlib import Path
 import anyio
 
 from greenroom import GenerateParameters, JsonSchema, structures, testing
-from greenroom.errors import GreenroomError, UnsupportedType
+from greenroom.errors import GreenroomError, TruncatedJson, UnsupportedType
 from greenroom.inputs.parameters import ParameterOptions
 from greenroom.runtime import Runtime
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))  # where the table is
 from annotations import TABLE, reads, same
 
-CLOSERS = ('"', "]", "}", '"]', '"}', "=")  # a base64 text may only end behind four characters
+CLOSERS = ('"', "]", "}", '"]', '"}', "=", "-")
+"""Of base64, which may only end behind four characters, and of the patterns of the table too."""
 PROMPT = "Make a JSON record of this person: name, age. Anna is 31."
 
 
@@ -36,7 +37,8 @@ async def sample(runtime: Runtime, name: str, seed: int, tokens: int, bias: floa
     kind = TABLE[name]
     options: ParameterOptions = {"seed": seed, "max_tokens": tokens, "temperature": 1.2, "frequency_penalty": 0.5}
     if bias:
-        options["logit_bias"] = {runtime.tokenizer.encode(mark)[-1]: bias for mark in CLOSERS}
+        ends = [*[runtime.tokenizer.encode(mark)[-1] for mark in CLOSERS], *runtime.model.stop_tokens]
+        options["logit_bias"] = dict.fromkeys(ends, bias)
     ways: dict[str, bool] = {}
     # 1. The text by itself, read by the library and, piece by piece, as an object that grows.
     result = await runtime.generate(PROMPT, constrain=kind, **options).collect()
@@ -48,7 +50,8 @@ async def sample(runtime: Runtime, name: str, seed: int, tokens: int, bias: floa
     # 2. The object alone. Among other rows rounding may draw another text: then it is of the type, and that is all.
     collected = await runtime.collect(kind, PROMPT, **options)
     again = await runtime.generate(PROMPT, constrain=kind, **options).collect()
-    ways["collect"] = any(same(collected, reads(name, text)) for text in {result.text, again.text})
+    texts = {each.text for each in (result, again) if each.info.stop_reason == "stop"}
+    ways["collect"] = any(same(collected, reads(name, text)) for text in texts)
     # 3. A generator's.
     context = runtime.context().fill(PROMPT)
     generator = context.generate(GenerateParameters(**options), constrain=kind)
@@ -69,6 +72,8 @@ async def draw(runtime: Runtime, name: str, seed: int, tokens: int, room: anyio.
         async with room:
             try:
                 how, text = await sample(runtime, name, seed + 1000 * attempt, tokens, attempt * 2.0)
+            except TruncatedJson:
+                how, text = "cut", ""
             except (GreenroomError, ValueError) as error:
                 how, text = f"{type(error).__name__}: {str(error)[:160]}", ""
         ends[how] += 1
