@@ -4,7 +4,7 @@ The server is a process of its own, as its client is; passes take 20 ms and no c
 `streams`: 16 streams, each token a chunk; in-process ones run in the server's process, on its loop, in turns with those
 over HTTP. `crowd`: 200 connections at once for 32 rows and a short queue: each is answered whole or refused with 429.
 `leaving`: 32 streams hang up together; until nothing runs. `silent`: 1,000 connections ask and never read, while passes
-take no time; what the server's process holds.
+take no time; what the server's process holds once all were given up, and whether that grows.
 
     python benchmarks/serving.py --plot serving.png
     python benchmarks/serving.py crowd leaving
@@ -39,7 +39,7 @@ CHILD = "--child"
 SCRIPT = str(Path(__file__).resolve())
 MEGABYTE = 1 << 20
 SMALL_BUFFER = 4096
-"""Bytes that a silent client's socket takes unread: the fewer, the sooner its row is paused."""
+"""Bytes that the sockets of a silent client and of its server take unread: the fewer, the sooner its row is paused."""
 
 
 # The server's process.
@@ -48,7 +48,7 @@ SMALL_BUFFER = 4096
 async def serve_until_killed(asked: dict[str, Any]) -> None:
     """A server with two routes of its own; its port is the first line of its output."""
     backend = Scripted(Reply("word ", repeat=True), step_seconds=asked["pass_seconds"], context_length=1 << 24)
-    settings = ServeSettings(timeout=None)
+    settings = ServeSettings(timeout=None, client_seconds=asked["client_seconds"])
     async with Runtime(backend=backend, max_rows=asked["rows"], max_waiting=asked["waiting"]) as runtime:
 
         async def in_process(exchange: HttpExchange) -> None:
@@ -67,6 +67,8 @@ async def serve_until_killed(asked: dict[str, Any]) -> None:
 
         routes = [ApiRoute("GET", "/in_process/{streams}/{tokens}", in_process), ApiRoute("GET", "/busy", busy)]
         with open_port("127.0.0.1", 0, settings) as listening:
+            if asked["pass_seconds"] == 0.0:
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BUFFER)
             print(listening.getsockname()[1], flush=True)
             await serve(app(runtime, settings=settings, routes=routes), runtime, listening, drain_seconds=0.1)
 
@@ -95,17 +97,20 @@ class Server(NamedTuple):
 
     async def ask(self, stream: SocketStream, tokens: int) -> None:
         """Send the request of a stream."""
-        request = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": tokens, "stream": True}
-        body = json.dumps(request).encode()
-        head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
-        await stream.send(
-            f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
-        )
+        await stream.send(question(tokens))
 
     def megabytes(self) -> float:
         """What its process holds."""
         done = subprocess.run(["ps", "-o", "rss=", "-p", str(self.pid)], capture_output=True, text=True, check=True)  # noqa: S603, S607
         return int(done.stdout) * 1024 / MEGABYTE
+
+
+def question(tokens: int) -> bytes:
+    """The request of a stream."""
+    request = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": tokens, "stream": True}
+    body = json.dumps(request).encode()
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+    return f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 async def read_all(stream: SocketStream) -> bytes:
@@ -119,9 +124,12 @@ async def read_all(stream: SocketStream) -> bytes:
 
 
 @asynccontextmanager
-async def server(*, rows: int, waiting: int, pass_seconds: float = PASS_SECONDS) -> AsyncIterator[Server]:
+async def server(
+    *, rows: int, waiting: int, pass_seconds: float = PASS_SECONDS, client_seconds: float = 30.0
+) -> AsyncIterator[Server]:
     """A server in a process of its own."""
-    asked = json.dumps({"rows": rows, "waiting": waiting, "pass_seconds": pass_seconds})
+    given = {"rows": rows, "waiting": waiting, "pass_seconds": pass_seconds, "client_seconds": client_seconds}
+    asked = json.dumps(given)
     command = [sys.executable, SCRIPT, CHILD, asked]
     async with await anyio.open_process(command, stderr=None) as process:
         assert process.stdout is not None  # noqa: S101 - it is a pipe
@@ -219,28 +227,30 @@ async def leaving(bench: Bench) -> None:
 
 
 async def silent(bench: Bench) -> None:
-    """They are answered until their buffers are full. What is held then does not grow any more."""
+    """Each is answered until the buffers on its way are full, and is given up a second later; what all of them hold."""
     count, seconds = bench.sized(1000, 20), bench.sized(10, 1)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
     added, later = [], []
     for _ in range(bench.rounds):
-        async with server(rows=32, waiting=count, pass_seconds=0.0) as served, AsyncExitStack() as stack:
+        silence = server(rows=32, waiting=count, pass_seconds=0.0, client_seconds=1.0)
+        async with silence as served, AsyncExitStack() as stack:
             before = served.megabytes()
             for _ in range(count):
                 raw = socket.socket()
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
                 raw.connect(("127.0.0.1", served.port))
-                stream = await stack.enter_async_context(await SocketStream.from_socket(raw))
-                await served.ask(stream, 1 << 20)
-            await anyio.sleep(seconds)
+                raw.sendall(question(1 << 20))  # no stream of an event loop, which would read ahead
+                stack.callback(raw.close)
+            while await served.get("/busy"):  # noqa: ASYNC110 - it is another process that is waited for
+                await anyio.sleep(seconds / 10)
             full = served.megabytes()
             await anyio.sleep(seconds)
             added.append(full - before)
             later.append(max(0.0, served.megabytes() - full))
     case = f"{count} connections that never read"
     bench.add(case, "held", added, "MB")
-    bench.add(case, f"more after another {seconds} s", later, "MB")
+    bench.add(case, "more in another while", later, "MB")
 
 
 CASES: dict[str, Case] = {"streams": streams, "crowd": crowd, "leaving": leaving, "silent": silent}
