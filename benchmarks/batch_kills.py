@@ -94,7 +94,7 @@ def main() -> int:
             while rng.random() > EARLY and child.poll() is None and size_of(target) == before:
                 time.sleep(0.01)
             with suppress(subprocess.TimeoutExpired):
-                child.wait(rng.uniform(0.0, seconds / given.kills))
+                child.wait(rng.uniform(0.0, seconds / given.kills / 2))
             killed += child.poll() is None
             child.send_signal(signal.SIGKILL)
             child.wait()
