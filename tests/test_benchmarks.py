@@ -73,7 +73,7 @@ SCRIPTS = {
         "one after the other ÷ together",
         "launches",
         "tokens a second of members ÷ of adapters",
-        "a step with a load ÷ the median of the others",
+        "a step of a load ÷ the median of the others",
     },
     "branches.py": {"tokens/s ÷ BatchGenerator's", "tokens/s ÷ without guesses", "time ÷ by itself"},
     "forced_calls.py": {"schemas that compile", "calls that fit", "runs that end in a complete call"},

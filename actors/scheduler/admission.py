@@ -250,7 +250,7 @@ class Admission:
         budget.placed_bytes = self._sharing.nbytes + sum(self._held_bytes(r) for r in rows)
         known: set[int] = set()
         if num_free > 0 and (self._model.reuses_prefixes or budget.prefix_bytes > 0):
-            known = self.waiting.known(rows, budget.prefix_bytes // max(1, self._model.kv_bytes_per_token))
+            known = self.waiting.known(rows, budget.kept_bytes // max(1, self._model.kv_bytes_per_token))
         num_passed_over = 0
         while num_free > 0 and num_passed_over < _MOST_PASSED_OVER:
             request = self.waiting.first(now, known)

@@ -72,6 +72,11 @@ class KvBudget:
         """By rows and prefixes, in all."""
         return self._row_bytes + self.prefix_bytes
 
+    @property
+    def kept_bytes(self) -> int:
+        """Of prompts that are over, those of this step among them: their KV may be kept before a new row begins."""
+        return self.prefix_bytes + self._closing_bytes
+
     def record(self, result: EditResult | StepResult) -> None:
         """Take what the backend holds now."""
         self.kv_bytes, self.adapter_bytes = result.kv_bytes, result.adapter_bytes
