@@ -26,6 +26,7 @@ from greenroom import (
     TooBusy,
     TruncatedJson,
     UnsupportedType,
+    blocking,
 )
 
 COUNT = 20
@@ -146,6 +147,18 @@ async def test_objects_of_a_type_come_validated() -> None:
         assert cut.info.stop_reason == "length"
         with pytest.raises(UnsupportedType):
             runtime.map(["a"], into=type[int])
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+def test_five_hundred_documents_become_objects_without_a_loop(loop: Any) -> None:
+    """From a generator, on a thread without a loop; the ones that cannot be are told at their places."""
+    backend = Scripted(lambda text, _: f'{{"x": {text}, "y": 1}}' if int(text) % 100 else Reply("{", fail_at=1))
+    with blocking.Runtime(backend=backend, loop=loop) as rt:
+        documents = (str(number) for number in range(500))
+        found = [*rt.map(documents, into=Point, errors="return")]
+    assert [mapped.index for mapped in found] == [*range(500)]
+    assert [mapped.index for mapped in found if mapped.error] == [0, 100, 200, 300, 400]
+    assert all(mapped.value == Point(mapped.index, 1) for mapped in found if mapped.error is None)
 
 
 async def test_what_a_source_raises_comes_behind_what_it_gave() -> None:

@@ -10,6 +10,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from greenroom.cli.loading import make_runtime
+from greenroom.cli.output import FAILED, json_line, print_error
 from greenroom.errors import GreenroomError, MissingExtra
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--name", help="what the model is called in requests (default: the model's own name)")
     adapter_help = "served as MODEL:NAME; may be repeated"
     command.add_argument("--adapter", action="append", default=[], metavar="NAME=FOLDER", help=adapter_help)
+    command.add_argument("--json", action="store_true", help="where it listens as a line of JSON, and errors too")
     command.add_argument("--timeout", type=float, default=600.0, help="seconds of a generation (default: 600)")
     command.add_argument("--drain", type=float, default=20.0, help="seconds for what runs at a SIGTERM (default: 20)")
     command.add_argument(
@@ -44,8 +46,8 @@ async def run(options: argparse.Namespace) -> int:
     try:
         await _serve(options)
     except GreenroomError as error:
-        sys.stderr.write(f"{type(error).__name__}: {error}\n")
-        return 1
+        print_error(error, as_json=options.json)
+        return FAILED
     return 0
 
 
@@ -64,7 +66,9 @@ async def _serve(options: argparse.Namespace) -> None:
             models = await _models(runtime, options.name, options.adapter)
             served = app(runtime, models, settings=settings)
             host = f"[{options.host}]" if ":" in options.host else options.host
-            sys.stdout.write(f"serving {', '.join(models)} on http://{host}:{listening.getsockname()[1]}/v1\n")
+            url = f"http://{host}:{listening.getsockname()[1]}/v1"
+            as_json = json_line({"type": "serving", "models": [*models], "url": url})
+            sys.stdout.write(as_json if options.json else f"serving {', '.join(models)} on {url}\n")
             sys.stdout.flush()
             await serve(served, runtime, listening, drain_seconds=options.drain)
 

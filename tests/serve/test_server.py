@@ -66,15 +66,19 @@ async def test_a_signal_ends_what_runs_after_its_time() -> None:
 
 
 @pytest.mark.timeout(120)
-def test_the_command_serves_until_a_signal() -> None:
+@pytest.mark.parametrize("as_json", [False, True])
+def test_the_command_serves_until_a_signal(as_json: bool) -> None:
     """With its key from the environment; a SIGTERM is a normal end."""
     command = [sys.executable, "-m", "greenroom", "serve", "--port", "0", "--name", "small"]
+    command += ["--json"] * as_json
     environment = {**os.environ, "GREENROOM_API_KEY": "secret"}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
-        assert line.startswith("serving small on http://127.0.0.1:")
-        url = line.rsplit(" ", 1)[1].strip()
+        told = json.loads(line) if as_json else {"url": line.removeprefix("serving small on ").strip()}
+        url = told.pop("url")
+        assert url.startswith("http://127.0.0.1:")
+        assert told == ({"type": "serving", "models": ["small"]} if as_json else {})
         assert httpx.get(f"{url}/models").status_code == 401
         key = {"Authorization": "Bearer secret"}
         assert httpx.get(f"{url}/models", headers=key).json()["data"][0]["id"] == "small"
