@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import signal
 import socket
@@ -23,6 +22,7 @@ import pytest
 import uvicorn
 from anyio import to_thread
 from anyio.lowlevel import checkpoint
+from example_files import EXAMPLES, load_example
 from rich.console import Console
 from starlette.testclient import TestClient
 
@@ -33,18 +33,11 @@ from greenroom.request.streams import EventStream
 pytestmark = pytest.mark.usefixtures("drawn_seeds")
 
 ENDLESS = Reply("on and on ", end=False, repeat=True)
-FOLDER = Path(__file__).resolve().parents[1] / "examples"
 
 
 def example(name: str) -> ModuleType:
     """The module of that file."""
-    spec = importlib.util.spec_from_file_location(f"example_{name}", FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_example(EXAMPLES / f"{name}.py")
 
 
 def test_an_adapter_evolves(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -254,7 +247,7 @@ async def test_at_sigterm_every_stream_has_its_last_event_and_the_process_ends()
     bodies: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0), backlog=32) as listening:  # open before the server is
         port = listening.getsockname()[1]
-        arguments = [sys.executable, "-c", textwrap.dedent(SERVER), str(FOLDER / "sse_server.py")]
+        arguments = [sys.executable, "-c", textwrap.dedent(SERVER), str(EXAMPLES / "sse_server.py")]
         process = start([*arguments, str(listening.fileno())], listening.fileno())
     try:
         async with AsyncExitStack() as stack:

@@ -61,8 +61,12 @@ async def _run(options: argparse.Namespace) -> dict[str, Any]:
             settings = ServeSettings(timeout=None, body_bytes=2 * MOST_LINE_BYTES)
             answers = BatchAnswers(app(runtime, settings=settings))
             for place, line in enumerate(written):
-                _check_same(options, place, next(lines, None), line)
-                answers.note(place, id_of_answer(line))
+                custom_id = id_of_answer(line)
+                asked = next(lines, None)
+                if asked is None or id_of_answer(asked) != custom_id:
+                    problem = f"its line {place + 1} is no answer to that line of {options.input}: name another file"
+                    raise UnusablePath(options.output, problem)
+                answers.note(place, custom_id)
             first = len(written)
             ahead = Ahead(
                 lines, lambda place, line: answers.answer(first + place, line), limit=options.limit, is_ordered=True
@@ -118,15 +122,6 @@ def _take_up(path: Path, target: BinaryIO) -> list[bytes]:
         lines.pop()
     target.seek(0, os.SEEK_END)
     return lines
-
-
-def _check_same(options: argparse.Namespace, place: int, asked: bytes | None, written: bytes) -> None:
-    from greenroom.serve.batch_lines import id_of_answer
-
-    if asked is None or id_of_answer(asked) != id_of_answer(written):
-        raise UnusablePath(
-            options.output, f"its line {place + 1} is no answer to that line of {options.input}: name another file"
-        )
 
 
 def _bar(source: BinaryIO) -> AbstractContextManager[Any]:

@@ -16,11 +16,11 @@ from anyio import get_cancelled_exc_class
 
 from greenroom.actors.client import LoopPoster, loop_poster
 from greenroom.errors import InvalidParameter, StreamInUse, TooBusy
-from greenroom.events import Chunk, Event, Info, Token
+from greenroom.events import Event, Info, Token
 from greenroom.inputs.prompts import Prompt
 from greenroom.lifetimes import Closing, HomeLoop, forget_locals
 from greenroom.request.ahead import Ahead
-from greenroom.request.streams import EventStream, Result
+from greenroom.request.streams import EventStream, Result, result_of
 from greenroom.structured.background_task import Background
 from greenroom.structured.structures import Structures
 from greenroom.values import boolean, choice, integer
@@ -225,8 +225,7 @@ def _whole(events: list[Event | Token]) -> Result | None:
     """A generation that came to its end; None for one that did not."""
     if not events or not isinstance(events[-1], Info):
         return None
-    text = "".join([event.text for event in events if isinstance(event, Chunk)])
-    return Result(text, tuple(events[:-1]), events[-1])
+    return result_of(events[:-1], events[-1])
 
 
 class _Bar:

@@ -6,7 +6,7 @@ A stream is a thin view of its request's mailbox. Dropping the last reference to
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Generic, Self, TypeVar, Unpack, cast, overload
 
 import msgspec
@@ -19,7 +19,7 @@ from greenroom.events import Chunk, Event, Info, Token
 from greenroom.lifetimes import Closing
 from greenroom.structured.structures import StructureOptions, Structures, structures
 
-__all__ = ["EventStream", "Result", "Stream", "TokenStream", "mailbox_of"]
+__all__ = ["EventStream", "Result", "Stream", "TokenStream", "mailbox_of", "result_of"]
 
 E = TypeVar("E")
 T = TypeVar("T")
@@ -31,6 +31,11 @@ class Result(msgspec.Struct, frozen=True):
     text: str
     events: tuple[Event | Token, ...]
     info: Info
+
+
+def result_of(events: Sequence[Event | Token], info: Info) -> Result:
+    """A generation with these events, in order, and this closing one."""
+    return Result("".join([event.text for event in events if isinstance(event, Chunk)]), tuple(events), info)
 
 
 class Stream(Closing, Generic[E]):
@@ -72,8 +77,7 @@ class Stream(Closing, Generic[E]):
         """Read what is left and return it whole. Raises the request's error."""
         events = [cast("Event | Token", event) async for event in self]
         info = events.pop() if events and isinstance(events[-1], Info) else await self.task
-        text = "".join([event.text for event in events if isinstance(event, Chunk)])
-        return Result(text, tuple(events), cast("Info", info))
+        return result_of(events, cast("Info", info))
 
 
 class EventStream(Stream[Event]):

@@ -52,10 +52,9 @@ def batch_lines(file: BinaryIO) -> Iterator[bytes]:
 def id_of_answer(line: bytes) -> str | None:
     """The `custom_id` of a line, written or to be answered; None where it has none that can be read."""
     try:
-        found = _decode(line).get("custom_id")
+        return _id_in(_decode(line))
     except _Refused:
         return None
-    return found if isinstance(found, str) else None
 
 
 class BatchAnswers:
@@ -81,10 +80,12 @@ class BatchAnswers:
     async def answer(self, place: int, line: bytes) -> bytes:
         """The line to be written."""
         name = hashlib.blake2b(b"%d\0%b" % (place, line), digest_size=12).hexdigest()
-        found = BatchAnswer(f"batch_req_{name}", id_of_answer(line), None, None)
+        found = BatchAnswer(f"batch_req_{name}", None, None, None)
         try:
+            request = _decode(line)
+            found.custom_id = _id_in(request)
             self.note(place, found.custom_id)
-            url, body = self._request_of(place, line, name)
+            url, body = self._request_of(place, request, name)
             status, answer = await self._ask(url, body)
             found.response = {"status_code": status, "request_id": name, "body": self._named(answer, name)}
             is_good = status < 400
@@ -96,8 +97,7 @@ class BatchAnswers:
         self.num_failed += not is_good
         return msgspec.json.encode(found)
 
-    def _request_of(self, place: int, line: bytes, name: str) -> tuple[str, bytes]:
-        request = _decode(line)
+    def _request_of(self, place: int, request: dict[str, Any], name: str) -> tuple[str, bytes]:
         custom_id, url, body = request.get("custom_id"), request.get("url"), request.get("body")
         if not isinstance(custom_id, str) or not custom_id:
             raise _Refused("missing_custom_id", "custom_id must be a string that is not empty")
@@ -152,6 +152,11 @@ class BatchAnswers:
             self.prompt_tokens += usage.get("prompt_tokens") or usage.get("input_tokens") or 0
             self.completion_tokens += usage.get("completion_tokens") or usage.get("output_tokens") or 0
         return answer
+
+
+def _id_in(line: dict[str, Any]) -> str | None:
+    found = line.get("custom_id")
+    return found if isinstance(found, str) else None
 
 
 def _decode(line: bytes) -> dict[str, Any]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import anyio
 import pytest
 from client_subjects import load
+from example_files import EXAMPLES, load_example
 
-FOLDER = Path(__file__).resolve().parents[2] / "examples/clients"
+FOLDER = EXAMPLES / "clients"
 PACKAGES = {
     "openai_client": "openai",
     "anthropic_client": "anthropic",
@@ -30,12 +27,7 @@ pytestmark = [
 def test_an_example_of_a_client_runs(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """To its end, and it says something."""
     load(PACKAGES[name])
-    spec = importlib.util.spec_from_file_location(f"example_{name}", FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    module = load_example(FOLDER / f"{name}.py")
     anyio.run(module.main)
     said = capsys.readouterr().out
     assert len(said) > 10

@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from example_files import EXAMPLES as FOLDER
+from example_files import load_example
 
 from greenroom import Reply, Scripted, blocking
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDER = ROOT / "examples"
 ENDLESS = Reply("on and on ", end=False, repeat=True)
 REPLIES = {"*": Reply("well said"), "endless": ENDLESS}
 
 
 def example(name: str) -> ModuleType:
     """The module of that file."""
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_example(FOLDER / f"{name}.py")
 
 
 def block_of(heading: str) -> str:

@@ -151,8 +151,10 @@ class AdapterLibrary:
         if not self._stale:
             return
         held = {slot.place for slot in self._slots.values() if slot.num_rows}
-        needed = [path for path in self._stale if self._is_needed(path, held)]
-        others = [path for path in self._stale if path not in set(needed)]
+        needed: list[str] = []
+        others: list[str] = []
+        for path in self._stale:
+            (needed if self._is_needed(path, held) else others).append(path)
         for path in needed + others[: -(-len(self._tables) // _PASSES)]:
             self._make(path)
 
