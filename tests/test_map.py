@@ -216,7 +216,7 @@ async def test_a_full_queue_is_waited_for() -> None:
     backend = Scripted({"*": Reply("words ", repeat=True)})
     async with Runtime(backend=backend, max_rows=1, max_waiting=1) as runtime:
         others = [runtime.generate("other", max_tokens=None)]
-        while not runtime.statistics().running:
+        while not runtime.statistics().generated_tokens:
             await checkpoint()
         others.append(runtime.generate("other", max_tokens=None))
         (refused,) = [mapped async for mapped in runtime.map(["p"], errors="return")]
@@ -245,7 +245,7 @@ async def test_one_reader_at_a_time() -> None:
     async with Runtime(backend=backend) as runtime, anyio.create_task_group() as group:
         results: Any = runtime.map(["x"], max_tokens=None)
         group.start_soon(_ignoring_cancellation, results)
-        while not runtime.statistics().running:
+        while not runtime.statistics().generated_tokens:
             await checkpoint()
         with pytest.raises(StreamInUse):
             await results.__anext__()
