@@ -1,0 +1,104 @@
+"""What every page of the documentation keeps to: links lead somewhere, tables are complete, words are spelt."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import greenroom
+from greenroom import errors
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
+PAGES = [
+    path
+    for path in [*sorted(ROOT.glob("*.md")), *DOCS, ROOT / "examples" / "README.md", ROOT / "benchmarks" / "README.md"]
+    if path.name != "LICENSE.md"
+]
+FENCE = re.compile(r"^(?P<fence>`{3,})[^\n]*\n.*?^(?P=fence)[ \t]*$", re.MULTILINE | re.DOTALL)
+
+
+def named(path: Path) -> str:
+    """A page's path in the repository."""
+    return path.relative_to(ROOT).as_posix()
+
+
+def prose(path: Path) -> str:
+    """A page without its blocks of code."""
+    return FENCE.sub("", path.read_text())
+
+
+def anchors(path: Path) -> set[str]:
+    """What links may name behind a page's `#`: its headings, as the repository's host and the site spell them."""
+    found: set[str] = set()
+    counts: Counter[str] = Counter()
+    for heading in re.findall(r"^#+ (.*)$", prose(path), re.MULTILINE):
+        text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+        slug = re.sub(r"[^\w\- ]", "", text.strip().lower()).replace(" ", "-")
+        found.add(f"{slug}-{counts[slug]}" if counts[slug] else slug)
+        counts[slug] += 1
+    return found
+
+
+def broken_links(path: Path) -> Iterator[str]:
+    """A page's links into the repository that lead nowhere."""
+    for link in re.findall(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"", prose(path)):
+        target, _, anchor = (link[0] or link[1]).partition("#")
+        if re.match(r"[a-z]+:", target):
+            continue
+        found = (path.parent / target).resolve() if target else path
+        is_there = found.is_file() and found.is_relative_to(ROOT)
+        if not is_there or (anchor and found.suffix == ".md" and anchor not in anchors(found)):
+            yield f"{target}#{anchor}" if anchor else target
+
+
+@pytest.mark.parametrize("path", PAGES, ids=named)
+def test_links_within_the_repository_resolve(path: Path) -> None:
+    """To files, not folders, and to headings."""
+    assert list(broken_links(path)) == []
+
+
+def test_a_broken_link_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is not there, a heading that is not there, a folder; not what stands in code, nor what is right."""
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "other.md").write_text("# One thing: `two`\n")
+    page = tmp_path / "page.md"
+    links = ["gone.md", "other.md", "other.md#one-thing-two", "other.md#three", "folder", "https://example.com/x"]
+    page.write_text("\n".join([f"[a]({link})" for link in links]) + "\n```md\n[a](code.md)\n```\n")
+    assert list(broken_links(page)) == ["gone.md", "other.md#three", "folder"]
+
+
+def test_words_are_spelt() -> None:
+    """As codespell knows them."""
+    command = [sys.executable, "-m", "codespell_lib", *[str(path) for path in PAGES]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_table_of_errors_has_every_error() -> None:
+    """Once, each with what to do, under the base that it says."""
+    page = (ROOT / "docs" / "errors.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (.+) \| (.+) \|$", page, re.MULTILINE)
+    assert Counter(name for name, _, _ in rows) == Counter(errors.__all__)
+    for section in page.split("\n## ")[1:]:
+        base = re.search(r"Each(?: but `(\w+)`)? is an? `(\w+)`", section)
+        if base is None:
+            continue
+        for name in re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE):
+            assert (name == base[1]) != issubclass(getattr(errors, name), getattr(errors, base[2])), name
+
+
+def test_the_reference_names_every_public_name_once() -> None:
+    """Where it stands is for the pages to say; that it stands somewhere is not."""
+    listed = [name for path in DOCS for name in re.findall(r"^::: ([\w.]+)$", path.read_text(), re.MULTILINE)]
+    assert "greenroom.errors" in listed
+    names = Counter(name.removeprefix("greenroom.") for name in listed if name.count(".") == 1)
+    del names["errors"]
+    assert names == Counter(set(greenroom.__all__) - set(errors.__all__) - {"blocking", "testing"})
