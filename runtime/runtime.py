@@ -263,6 +263,11 @@ class Runtime:
         return self._require_session().parameters
 
     @property
+    def max_rows(self) -> int:
+        """How many generations may share a pass."""
+        return self._opening.max_rows
+
+    @property
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer."""
         return self._require_session().client.model.tokenizer

@@ -32,7 +32,8 @@ def expected_files() -> Iterator[str]:
             if not path.is_file():
                 continue
             is_model = path.parent == ROOT / "backends/understudy/model" and path.suffix in MODEL_SUFFIXES
-            if path.suffix in (".py", ".pyi") or path.name == "py.typed" or is_model:
+            is_shown = path.parent == ROOT / "runtime/serve/browser/static"
+            if path.suffix in (".py", ".pyi") or path.name == "py.typed" or is_model or is_shown:
                 yield f"{package}/{path.relative_to(ROOT / folder).as_posix()}"
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from greenroom.cli.loading import make_runtime
 from greenroom.cli.output import FAILED, json_line, print_error
+from greenroom.cli.terminal.tools import read_tools
 from greenroom.errors import GreenroomError, MissingExtra
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="where it listens as a line of JSON, and errors too")
     command.add_argument("--timeout", type=float, default=600.0, help="seconds of a generation (default: 600)")
     command.add_argument("--drain", type=float, default=20.0, help="seconds for what runs at a SIGTERM (default: 20)")
+    command.add_argument("--no-page", action="store_true", help="the APIs alone: nothing to look at under /")
+    tools_help = "what the page lets a model call: functions of a module or a file; may be repeated"
+    command.add_argument("--tools", action="append", default=[], metavar="MODULE|FILE.py[:NAME]", help=tools_help)
     command.add_argument(
         "--model-parameters", action="store_true", help="begin with the sampling that the model's authors suggest"
     )
@@ -53,7 +57,7 @@ async def run(options: argparse.Namespace) -> int:
 
 async def _serve(options: argparse.Namespace) -> None:
     try:
-        from greenroom.serve import ServeSettings, app
+        from greenroom.serve import ServeSettings, app, page_routes
         from greenroom.serve.server import open_port, serve
     except ImportError as error:
         raise MissingExtra(f"greenroom serve needs {error.name}: pip install 'greenroom[serve]'") from error
@@ -61,14 +65,18 @@ async def _serve(options: argparse.Namespace) -> None:
     keys = tuple(options.api_key) or tuple(key for key in [os.environ.get(KEY_VARIABLE)] if key)
     hosts = tuple(options.allow_host) or None
     settings = ServeSettings(keys=keys, hosts=hosts, timeout=options.timeout)
+    tools = [tool for source in options.tools for tool in read_tools(source)]
+    routes = () if options.no_page else page_routes(settings, tools=tools or None)
     with open_port(options.host, options.port, settings) as listening:
         async with make_runtime(options) as runtime:
             models = await _models(runtime, options.name, options.adapter)
-            served = app(runtime, models, settings=settings)
+            served = app(runtime, models, settings=settings, routes=routes)
             host = f"[{options.host}]" if ":" in options.host else options.host
             url = f"http://{host}:{listening.getsockname()[1]}/v1"
-            as_json = json_line({"type": "serving", "models": [*models], "url": url})
-            sys.stdout.write(as_json if options.json else f"serving {', '.join(models)} on {url}\n")
+            page = None if options.no_page else url.removesuffix("v1")
+            as_json = json_line({"type": "serving", "models": [*models], "url": url, "page": page})
+            looked = "" if page is None else f"a page to look at: {page}\n"
+            sys.stdout.write(as_json if options.json else f"serving {', '.join(models)} on {url}\n{looked}")
             sys.stdout.flush()
             await serve(served, runtime, listening, drain_seconds=options.drain)
 

@@ -5,23 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
 
 from greenroom import Adapter, Runtime
-from greenroom.errors import InvalidParameter
 from greenroom.serve.completions.chat import chat_completions
 from greenroom.serve.completions.requests import IGNORED, ChatRequest, TextRequest
 from greenroom.serve.completions.text import text_completions
 from greenroom.serve.description import description_route
-from greenroom.serve.faults import Fault
 from greenroom.serve.messages.routes import MESSAGE_ROUTES
 from greenroom.serve.models import Models
 from greenroom.serve.plain import health, list_models, refuse_embeddings, show_metrics, show_model
 from greenroom.serve.responses.routes import response_routes
-from greenroom.serve.routes import OPENAI, ApiRoute, Gateway
-from greenroom.serve.settings import ServeSettings
+from greenroom.serve.routes import ApiRoute, Gateway
+from greenroom.serve.settings import ServeSettings, checked_settings
 
 __all__ = ["ROUTES", "app"]
 
@@ -53,21 +48,9 @@ def app(
 
     Raises `InvalidParameter`.
     """
-    if settings is not None and not isinstance(settings, ServeSettings):
-        raise InvalidParameter("settings", settings, "None or a ServeSettings")
-    settings = settings or ServeSettings()
+    settings = checked_settings(settings)
     gateway = Gateway(settings, Models(runtime, models))
     metrics = ApiRoute("GET", "/metrics", show_metrics(gateway.metrics))
     answered = [*ROUTES, metrics, *response_routes(settings), *routes]
     answered.append(description_route(answered))
-    return Starlette(
-        routes=[gateway.route(each) for each in answered], exception_handlers={HTTPException: _not_answered}
-    )
-
-
-async def _not_answered(_: Request, error: Exception) -> Response:
-    """A path that is none of ours, or a method that it does not have."""
-    status, headers = (error.status_code, error.headers) if isinstance(error, HTTPException) else (500, None)
-    message = "there is nothing here: see /v1/models" if status == 404 else "this path does not have that method"
-    body = OPENAI.body(Fault(status, "invalid", message, "not_found" if status == 404 else "method_not_allowed"))
-    return Response(body, status, headers, "application/json")
+    return gateway.app(answered)

@@ -21,6 +21,7 @@ _FAULT = {"description": "Why there is no answer.", "content": {"application/jso
 
 def describe(routes: Sequence[ApiRoute]) -> dict[str, Any]:
     """The document, of OpenAPI 3.1. Answers are said to be JSON or a stream, and no more than that."""
+    routes = [route for route in routes if route.is_described]
     structs = [route.reads for route in routes if route.reads is not None]
     schemas, components = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
     bodies = dict(zip(structs, schemas, strict=True))

@@ -167,6 +167,18 @@ class HttpExchange:
                 record.error = fault_of(error, self.names).code
                 raise
 
+    async def stream(self, work: Callable[[StreamedBody], Awaitable[None]]) -> None:
+        """Answer with server-sent events that `work` writes. A client that leaves ends it: `ClientGone`."""
+        body = StreamedBody(self._send, self.settings.quiet_seconds, self.settings.client_seconds)
+
+        async def write() -> None:
+            await self._start(200, _STREAM)
+            body.begin()
+            await work(body)
+            await body.end(b"")
+
+        await self._until_gone(write, body.keep_alive)
+
     def _traced_headers(self) -> dict[str, str]:
         """Those in which a client says which span of its own a request belongs to."""
         named = {name: header(self.scope, name.encode()) for name in ("traceparent", "tracestate")}

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import NamedTuple
 
 import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -16,7 +20,7 @@ from greenroom.serve.access import Access
 from greenroom.serve.bodies import BodyReader, ClientGone
 from greenroom.serve.envelopes import Envelope, OpenAIEnvelope
 from greenroom.serve.exchange import HttpExchange
-from greenroom.serve.faults import RequestRefused, fault_of
+from greenroom.serve.faults import Fault, RequestRefused, fault_of
 from greenroom.serve.known_tools import KnownTools
 from greenroom.serve.models import Models
 from greenroom.serve.observing.metrics import Metrics
@@ -44,6 +48,8 @@ class ApiRoute(NamedTuple):
     """What its body is read as, for the app's description."""
     ignores: Collection[str] = ()
     """Fields of a body that are taken and not looked at, likewise."""
+    is_described: bool = True
+    """Whether it stands in the app's description: what is no API does not."""
 
 
 class Gateway:
@@ -61,9 +67,10 @@ class Gateway:
     def __repr__(self) -> str:
         return f"<Gateway {self._models!r} {self._access!r}>"
 
-    def route(self, each: ApiRoute) -> Route:
-        """`each` as Starlette has routes."""
-        return Route(each.path, _Endpoint(self, each), methods=[each.method])
+    def app(self, routes: Iterable[ApiRoute]) -> Starlette:
+        """The ASGI app that answers `routes`."""
+        found = [Route(each.path, _Endpoint(self, each), methods=[each.method]) for each in routes]
+        return Starlette(routes=found, exception_handlers={HTTPException: _not_answered})
 
     def exchange(self, route: ApiRoute, scope: Scope, receive: Receive, send: Send) -> HttpExchange:
         """Of one request."""
@@ -84,6 +91,14 @@ class Gateway:
         self._access.check_host(exchange.scope)
         if needs_key:
             exchange.caller = self._access.check_key(exchange.scope)
+
+
+async def _not_answered(_: Request, error: Exception) -> Response:
+    """A path that is none of ours, or a method that it does not have."""
+    status, headers = (error.status_code, error.headers) if isinstance(error, HTTPException) else (500, None)
+    message = "there is nothing here: see /v1/models" if status == 404 else "this path does not have that method"
+    body = OPENAI.body(Fault(status, "invalid", message, "not_found" if status == 404 else "method_not_allowed"))
+    return Response(body, status, headers, "application/json")
 
 
 class _Endpoint:

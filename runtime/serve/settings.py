@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from greenroom.errors import InvalidParameter
 from greenroom.values import integer, number, sequence, text
 
-__all__ = ["LOOPBACK", "ServeSettings", "StoreBounds"]
+__all__ = ["LOOPBACK", "ServeSettings", "StoreBounds", "checked_settings"]
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 """Names of this machine that no other site can take."""
@@ -85,3 +85,10 @@ class ServeSettings:
         if self.hosts is not None:
             return frozenset(host.lower() for host in self.hosts)
         return None if self.keys else frozenset(LOOPBACK)
+
+
+def checked_settings(settings: ServeSettings | None) -> ServeSettings:
+    """Those that an app was given, or the default. Raises `InvalidParameter`."""
+    if settings is not None and not isinstance(settings, ServeSettings):
+        raise InvalidParameter("settings", settings, "None or a ServeSettings")
+    return settings or ServeSettings()

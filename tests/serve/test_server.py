@@ -78,7 +78,9 @@ def test_the_command_serves_until_a_signal(as_json: bool) -> None:
         told = json.loads(line) if as_json else {"url": line.removeprefix("serving small on ").strip()}
         url = told.pop("url")
         assert url.startswith("http://127.0.0.1:")
-        assert told == ({"type": "serving", "models": ["small"]} if as_json else {})
+        page = url.removesuffix("v1")
+        assert told == ({"type": "serving", "models": ["small"], "page": page} if as_json else {})
+        assert httpx.get(page).headers["content-type"] == "text/html; charset=utf-8"
         assert httpx.get(f"{url}/models").status_code == 401
         key = {"Authorization": "Bearer secret"}
         assert httpx.get(f"{url}/models", headers=key).json()["data"][0]["id"] == "small"
