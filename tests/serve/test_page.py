@@ -335,8 +335,10 @@ async def test_an_engine_that_fails_is_told_and_ends_the_feed() -> None:
         served = page(runtime)
         async with open_page(served) as mine:
             await mine.ask("Hi", copies=2)
-            while (await mine.news())["type"] != "event":
-                pass
+            begun: set[int] = set()
+            while len(begun) < 2:
+                news = await mine.news()
+                begun |= {news["turn"]} if news["type"] == "event" else set()
             backend.fail_next("edit", RuntimeError("broken"))
             await mine.stop(0)
             ends = {each["turn"]: each for each in await mine.until_end(2) if each["type"] == "end"}
