@@ -16,7 +16,8 @@ on one thread, the engine thread, in this order, once a turn::
 Where `ModelInfo.pipelines`, `sample` comes before `read`, so that the device has its next pass when it is done with the
 last one. A function that fills masks may then call `read` itself, once: it needs what the last pass drew.
 
-Ids, numbers and numpy rows cross this boundary; arrays of the backend's own never do.
+Ids, numbers and numpy rows cross this boundary; arrays of the backend's own never do. So a backend may well be in
+another process: what is not plain here (`array_like` structs are plain) is made again on the other side.
 """
 
 from __future__ import annotations
@@ -234,7 +235,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
         return self.kv_numbers_per_token * kv.bits // 8 + 2 * self.kv_bytes_per_token // kv.group_size
 
 
-class Sampling(msgspec.Struct, frozen=True, kw_only=True):
+class Sampling(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """How one row's tokens are drawn; checked by the caller, so a backend may trust every field.
 
     Order: penalties and bias, then mask, temperature, `top_k`, `top_p`, `min_p`, draw. `temperature` 0 is argmax. A
@@ -265,7 +266,7 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.repetition_penalty or self.presence_penalty or self.frequency_penalty)
 
 
-class KvOptions(msgspec.Struct, frozen=True, kw_only=True):
+class KvOptions(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """How a row holds its keys and values, where not as the model's own caches do.
 
     `max_size` keeps the last so many tokens (and the first four); `bits` quantizes in groups of `group_size` once the
@@ -278,7 +279,7 @@ class KvOptions(msgspec.Struct, frozen=True, kw_only=True):
     start: int = 0
 
 
-class Open(msgspec.Struct, frozen=True):
+class Open(msgspec.Struct, frozen=True, array_like=True, tag=0):
     """A new, empty row. Ids of rows are never used twice in the life of a backend.
 
     `expects` is a hint: so many tokens the row will soon hold, as far as is known. `kv` only as `ModelInfo` allows it.
@@ -298,13 +299,13 @@ class Open(msgspec.Struct, frozen=True):
     adapter: int = 0
 
 
-class Close(msgspec.Struct, frozen=True):
+class Close(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """The row is gone; passes that hold it and were submitted finish, their tokens for it are not reported."""
 
     row: int
 
 
-class Rewind(msgspec.Struct, frozen=True):
+class Rewind(msgspec.Struct, frozen=True, array_like=True, tag=2):
     """The row keeps its first `length` tokens; a pending token is dropped, and with `sampling` it draws so from now on.
 
     To fewer tokens than it has run only where `can_rewind`. `start` as in `Open`: the output begins there from now on.
@@ -316,7 +317,7 @@ class Rewind(msgspec.Struct, frozen=True):
     start: int | None = None
 
 
-class Pack(msgspec.Struct, frozen=True):
+class Pack(msgspec.Struct, frozen=True, array_like=True, tag=3):
     """Whether somebody waits for memory.
 
     `tight`: rows are held in at most 1.35 times what they need, and the step in which places grow, now and from now on;
@@ -326,7 +327,7 @@ class Pack(msgspec.Struct, frozen=True):
     tight: bool
 
 
-class LimitPrefixes(msgspec.Struct, frozen=True):
+class LimitPrefixes(msgspec.Struct, frozen=True, array_like=True, tag=4):
     """Kept prefixes of prompts that are over take at most `most` bytes, now and until told otherwise.
 
     That is beside the bound of the backend's own: the lower one holds. The least recently used go first.
@@ -335,7 +336,7 @@ class LimitPrefixes(msgspec.Struct, frozen=True):
     most: int
 
 
-class DropAdapter(msgspec.Struct, frozen=True):
+class DropAdapter(msgspec.Struct, frozen=True, array_like=True, tag=5):
     """Nobody will ask for the adapter any more, and no open row has it: its memory is given back."""
 
     adapter: int
@@ -344,7 +345,7 @@ class DropAdapter(msgspec.Struct, frozen=True):
 Edit = Open | Close | Rewind | Pack | LimitPrefixes | DropAdapter
 
 
-class Feed(msgspec.Struct, frozen=True):
+class Feed(msgspec.Struct, frozen=True, array_like=True):
     """One row's part of a pass.
 
     `ids` are the tokens to run, in place of a pending one; empty means that one, read or not. With `sample` the logits
@@ -360,7 +361,7 @@ class Feed(msgspec.Struct, frozen=True):
     logits: tuple[int, ...] = ()
 
 
-class EditResult(msgspec.Struct, frozen=True, kw_only=True):
+class EditResult(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """What is held after edits: bytes of open rows' KV and of kept prefixes, and what rows began with.
 
     `kv_bytes` is what the tokens of open rows take, `allocated_bytes` what is held for them: with room for tokens to
@@ -382,9 +383,13 @@ class EditResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ForwardPlan(msgspec.Struct, frozen=True):
-    """One pass: each row at most once. Open rows that are not in it keep their state."""
+    """One pass: each row at most once. Open rows that are not in it keep their state.
+
+    Without `is_masked` its `sample` brings no masks, so that a backend need not wait for it.
+    """
 
     feeds: tuple[Feed, ...]
+    is_masked: bool = True
 
 
 class Masks:

@@ -17,6 +17,7 @@ __all__ = [
     "AdapterClosed",
     "AmbiguousRuntime",
     "BackendFailed",
+    "BackendLost",
     "BlocksEventLoop",
     "CallRejected",
     "CallbackFailed",
@@ -51,6 +52,7 @@ __all__ = [
     "ModelNotFound",
     "NoRuntime",
     "NotSupported",
+    "PoisonRequest",
     "PreparersBusy",
     "PromptTooLong",
     "RoundsExhausted",
@@ -383,6 +385,13 @@ _MOST_PROBLEMS = 20
 """That a message lists."""
 
 
+class BackendLost(ModelError, RuntimeError):
+    """What computes is gone with all that it held: its process has died or hangs, or its device takes no more work.
+
+    A runtime with `process=True` starts another process and goes on; else the engine fails, with this as its cause.
+    """
+
+
 class AdapterClosed(GreenroomError, RuntimeError):
     """The adapter's handle is closed: load it again. What was begun with it goes on."""
 
@@ -397,6 +406,13 @@ class GenerationFailed(GreenroomError):
 
 class BackendFailed(GenerationFailed):
     """The forward pass that held this row failed. Other rows go on, and the runtime stays usable: try again."""
+
+
+class PoisonRequest(BackendFailed):
+    """What computes died over this request again and again, at last with no other beside it: do not send it again.
+
+    Other requests go on. `__cause__` is the last death.
+    """
 
 
 class InvalidLogits(BackendFailed):

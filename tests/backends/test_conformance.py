@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import remote_doubles
 from models import Driver, llama
 
 from greenroom.backends.mlx import MlxBackend
@@ -22,6 +23,7 @@ from greenroom.backends.protocol import (
     Rewind,
     Sampling,
 )
+from greenroom.backends.remote.backend import RemoteBackend
 from greenroom.backends.scripted import Reply, Scripted
 
 FIRST = (84, 101, 108, 108, 32, 109, 101)
@@ -52,11 +54,17 @@ def mlx(profile: str = "cpu") -> Backend:
     return MlxBackend.from_model(llama, name="llama", device_profile=profile)
 
 
+def remote(**options: Any) -> Backend:
+    """The double in another process; the other order has tests of its own, since a process costs half a second."""
+    return RemoteBackend(remote_doubles.factory(kv_bytes_per_row=3, **options))
+
+
 FACTORIES: dict[str, Callable[[], Backend]] = {
     "scripted": scripted,
     "scripted-pipeline": partial(scripted, pipelines=True),
     "mlx": mlx,
     "mlx-pipeline": partial(mlx, "metal"),
+    "remote-pipeline": partial(remote, pipelines=True),
 }
 """Each as itself, and as one whose passes are submitted before the last is read."""
 
