@@ -1,9 +1,9 @@
 """What the two ends of a remote backend say: calls there, answers back. Ids and small numbers; masks never.
 
-A call is a method of the protocol, but for two things. `RunPass` is `forward`, and where nothing is masked `sample` too.
-And a step's result comes without being asked for where what was called has to read that step before or behind its own;
-else `Read` asks for it. Masks and logits that were asked for lie in memory that both ends see (`shared_rows`); their
-places are told here.
+A call is a method of the protocol, but for two things. `RunPass` is `forward`, and where nothing is masked it is
+`sample` too. And a step's result comes without being asked for, where what was called has to read that step before or
+behind its own; else `Read` asks for it. Masks, and logits that were asked for, lie in memory that both ends see
+(`shared_rows`); their places are told here.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class RemoteFailure(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Start(msgspec.Struct, frozen=True, array_like=True, tag=0):
-    """Make a backend and load it: answered by `ModelThere` or `Refused`. Log records of `log_level` and above come back."""
+    """Make a backend and load it: answered by `ModelThere` or `Refused`. Log records from `log_level` up come back."""
 
     factory: BackendFactory
     log_level: int = 30
