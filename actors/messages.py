@@ -71,8 +71,8 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True):
     guesses at what follows the prompt, `drafter` makes more of them at each step. `adapter` is the number of one that
     was opened, 0 for none.
 
-    `horizon` is how many tokens its caller expects of it, None where nobody has said. `priority`, `client` and `weight`
-    say when it gets a row: see `greenroom.actors.scheduler.waiting`.
+    `horizon` is how many tokens its caller expects of it, None where nobody has said. `priority`, `client`, `user`
+    and `weight` say when it gets a row: see `greenroom.actors.scheduler.waiting`.
     """
 
     request: int
@@ -99,6 +99,7 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True):
     horizon: int | None = None
     priority: int = 0
     client: str | None = None
+    user: str | None = None
     weight: float = 1.0
 
 

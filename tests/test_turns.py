@@ -34,6 +34,7 @@ WRONG: list[tuple[str, Any]] = [
     *[("horizon", value) for value in (0, -1, True, 1.0, math.nan, "8", HUGE, 10**9, [1])],
     *[("priority", value) for value in (101, -101, False, 0.5, math.nan, None, "high", HUGE)],
     *[("client", value) for value in ("", 5, b"a", "a" * 257, ["a"], True, math.nan)],
+    *[("user", value) for value in ("", 5, b"a", "a" * 257, ["a"], True, math.nan)],
     *[("weight", value) for value in (0, -1.0, True, math.nan, math.inf, None, "1", 1e-9, 1e9, HUGE)],
 ]
 

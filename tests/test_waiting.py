@@ -13,6 +13,7 @@ from test_kv_budget import Course
 
 from greenroom.actors.messages import Submit
 from greenroom.actors.scheduler.request import Request
+from greenroom.actors.scheduler.shares import Account
 from greenroom.actors.scheduler.waiting import LEVEL_SECONDS, PATIENCE_SECONDS, Waiting
 from greenroom.backends.protocol import Sampling
 
@@ -36,7 +37,7 @@ class Queue(Waiting):
             decoder=Silent(),
             **more,
         )
-        request = Request(submit, self.shares.join(submit.client), limit=1 << 20)
+        request = Request(submit, self.shares.join(submit.client, submit.user), limit=1 << 20)
         self.add(request)
         return request
 
@@ -219,12 +220,46 @@ def test_a_weight_is_a_share() -> None:
     assert abs(served.count("a") - 30) <= 1
 
 
+def test_users_share_what_their_client_has() -> None:
+    """One client with a flood of one user and three of another's; a second client has half of all, whoever it names."""
+    queue = Queue()
+    for _ in range(100):
+        queue.come(client="app", user="flood")
+    for _ in range(10):
+        queue.go().account.charge(50, 1.0)
+    for _ in range(50):
+        queue.come(1.0, client="app", user="light")
+        queue.come(1.0, client="other")
+    served = []
+    for _ in range(40):
+        request = queue.go(1.0)
+        request.account.charge(50, 1.0)
+        served.append((request.submit.client, request.submit.user))
+    assert served.count(("other", None)) == 20
+    assert served.count(("app", "light")) == 10
+    assert served.count(("app", "flood")) == 10
+
+
+def test_naming_many_users_gains_nothing() -> None:
+    """A hundred of one client's have together what the other client has."""
+    queue = Queue()
+    for number in range(100):
+        queue.come(client="many", user=str(number))
+        queue.come(client="one")
+    served = []
+    for _ in range(60):
+        request = queue.go()
+        request.account.charge(50, 1.0)
+        served.append(request.submit.client)
+    assert served.count("many") == 30
+
+
 def test_who_has_been_away_has_saved_nothing_up() -> None:
     """A counter without requests is forgotten, and who comes begins where the others stand."""
     queue = Queue()
     early = queue.come(client="away")
     queue.go()
-    queue.shares.leave(early.account)
+    early.account.leave()
     for _ in range(50):
         queue.come(client="busy")
     for _ in range(10):
@@ -299,6 +334,7 @@ LOADS = st.lists(
         st.integers(0, 12),
         st.integers(-2, 2),
         st.sampled_from([None, "a", "b", "c"]),
+        st.sampled_from([None, "x", "y"]),
         st.sampled_from([0.5, 1.0, 4.0]),
         st.none() | st.integers(1, 80),
     ),
@@ -313,8 +349,8 @@ def test_under_any_policy_all_of_it_is_written(loads: list[tuple[Any, ...]], bud
     """Nobody is lost, nobody runs twice, and lies about horizons cost no token."""
     backend = Loose(slack=0.0)
     course = Course(backend, budget)
-    for prompt, max_tokens, pause, priority, client, weight, horizon in loads:
-        course.submit(prompt, max_tokens, priority=priority, client=client, weight=weight, horizon=horizon)
+    for prompt, max_tokens, pause, priority, client, user, weight, horizon in loads:
+        course.submit(prompt, max_tokens, priority=priority, client=client, user=user, weight=weight, horizon=horizon)
         for _ in range(pause):
             course.turn()
     course.finish()
@@ -322,6 +358,12 @@ def test_under_any_policy_all_of_it_is_written(loads: list[tuple[Any, ...]], bud
     assert sorted(set(course.started)) == list(range(len(loads)))
     assert len(course.scheduler._admission.waiting.shares) == 0
     assert not len(course.scheduler._admission.waiting)
+
+
+def client_of(request: Request) -> Account:
+    """The account of its client."""
+    assert request.account.owner is not None
+    return request.account.owner
 
 
 class Comings(RuleBasedStateMachine):
@@ -336,13 +378,14 @@ class Comings(RuleBasedStateMachine):
     @rule(
         priority=st.integers(-1, 1),
         client=st.sampled_from([None, "a", "b"]),
+        user=st.sampled_from([None, "x", "y"]),
         horizon=st.none() | st.integers(1, 9),
         seconds=st.integers(0, 200),
     )
-    def come(self, priority: int, client: str | None, horizon: int | None, seconds: int) -> None:
+    def come(self, priority: int, client: str | None, user: str | None, horizon: int | None, seconds: int) -> None:
         """One more."""
         self.now += seconds
-        self.there.append(self.queue.come(self.now, priority=priority, client=client, horizon=horizon))
+        self.there.append(self.queue.come(self.now, priority=priority, client=client, user=user, horizon=horizon))
 
     @rule(tokens=st.integers(0, 100))
     def go(self, tokens: int) -> None:
@@ -352,14 +395,16 @@ class Comings(RuleBasedStateMachine):
             assert found is self.expected()
             self.there.remove(found)
             found.account.charge(tokens, 1.0)
-            self.queue.shares.leave(found.account)
+            found.account.leave()
 
     def expected(self) -> Request:
         """By looking at all of them."""
         highest = max(r.submit.priority for r in self.there)
         level = [r for r in self.there if r.submit.priority == highest]
-        account = min((r.account for r in level), key=lambda each: (each.spent, each.number))
-        lane = [r for r in level if r.account is account]
+        client = min((client_of(r) for r in level), key=lambda each: (each.spent, each.number))
+        users = [r for r in level if client_of(r) is client]
+        user = min((r.account for r in users), key=lambda each: (each.spent, each.number))
+        lane = [r for r in users if r.account is user]
         chosen = min(lane, key=lambda r: (r.queued, r.id))
         if chosen.horizon is not None and self.now - chosen.queued <= PATIENCE_SECONDS:
             known = [r for r in lane if r.horizon is not None]
@@ -375,7 +420,7 @@ class Comings(RuleBasedStateMachine):
         if self.there:
             gone = self.there.pop(index % len(self.there))
             self.queue.remove(gone)
-            self.queue.shares.leave(gone.account)
+            gone.account.leave()
 
     @rule(count=st.integers(1, 4))
     def look_past(self, count: int) -> None:
@@ -393,8 +438,10 @@ class Comings(RuleBasedStateMachine):
         assert len(self.queue) == len(self.there)
         waiting: dict[int, int] = {}
         for request in self.there:
-            waiting[id(request.account)] = waiting.get(id(request.account), 0) + 1
+            for account in (request.account, client_of(request)):
+                waiting[id(account)] = waiting.get(id(account), 0) + 1
         assert all(r.account.num_waiting == waiting[id(r.account)] for r in self.there)
+        assert all(client_of(r).num_waiting == waiting[id(client_of(r))] for r in self.there)
 
 
 TestComings = Comings.TestCase

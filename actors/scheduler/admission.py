@@ -84,14 +84,14 @@ class Admission:
     def enqueue(self, message: Submit) -> Request:
         """Put a new request into the queue: see `waiting`."""
         limit = self._limits.row_tokens(self._model, message.kv)
-        request = Request(message, self.waiting.shares.join(message.client), limit=limit)
+        request = Request(message, self.waiting.shares.join(message.client, message.user), limit=limit)
         self.waiting.add(request)
         return request
 
     def remove(self, request: Request, edits: list[Edit]) -> None:
         """Close the row of a request that is over and in no pass, or retain it for its context."""
         self._overlaps.forget(request)
-        self.waiting.shares.leave(request.account)
+        request.account.leave()
         if request.is_whole:
             self.expectation.record(request.submit.client, request.num_generated)
         if request.row is not None:

@@ -279,7 +279,7 @@ class Request:
     )
 
     def __init__(self, submit: Submit, account: Account, *, limit: int) -> None:
-        """`account`: its client's. `limit`: the most tokens, prompt and output, that its row may hold."""
+        """`account`: its user's. `limit`: the most tokens, prompt and output, that its row may hold."""
         self.submit = submit
         self.id = submit.request
         self.account = account

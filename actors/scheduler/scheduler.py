@@ -420,7 +420,7 @@ class Scheduler:
         output = request.output
         count, output.num_counted = output.num_tokens - output.num_counted, output.num_tokens
         self._totals.generated_tokens += count
-        request.account.spent += count / request.submit.weight  # as `charge` does, for each token of each row
+        request.account.charge(count, request.submit.weight)
         if end is not None:
             self._finish(request, end)
         if not events:

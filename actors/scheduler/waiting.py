@@ -5,8 +5,8 @@
    KV went to somebody who waits goes back to where it waited.)
 2. Then the highest priority. A lower one is first where it has waited `LEVEL_SECONDS` longer for each level between:
    so whoever waits is passed only by requests that came in that time after it.
-3. Of one priority, the client that has had the least: see `shares`.
-4. Of one client, who came first. Until that one has waited `PATIENCE_SECONDS`, others take its turn: where the KV of
+3. Of one priority, the client that has had the least, and of its users the one that has: see `shares`.
+4. Of one user, who came first. Until that one has waited `PATIENCE_SECONDS`, others take its turn: where the KV of
    what its prompt begins with is not there, the first of those whose is, as far as can be told (`known`); where its
    horizon is known, the shortest of all whose horizon is, prompt and output together.
 
@@ -17,14 +17,18 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
 from heapq import heappop, heappush, heapreplace
 from math import inf
+from typing import Generic, TypeVar
 
 from greenroom.actors.scheduler.request import Request, RequestState
 from greenroom.actors.scheduler.shares import Account, Shares
 
 __all__ = ["LEVEL_SECONDS", "PATIENCE_SECONDS", "Waiting"]
+
+_T = TypeVar("_T")
 
 LEVEL_SECONDS = 300.0
 """What a level of priority is worth, in seconds of waiting."""
@@ -112,11 +116,11 @@ class Waiting:
         else:
             self._displace(request)
         if not request.is_first:
-            request.account.num_waiting -= 1
+            request.account.stop_waiting()
 
     def _begin(self, request: Request) -> None:
         if not request.is_first:
-            self.shares.wait(request.account)
+            request.account.wait()
         self._place(request)
 
     def _place(self, request: Request) -> None:
@@ -172,7 +176,7 @@ class Waiting:
     def take(self, request: Request) -> None:
         """It has a row; its client is served."""
         self.remove(request)
-        self.shares.serve(request.account)
+        request.account.serve()
         if request.beginning is not None:
             self._warm[request.beginning] = len(request.submit.prompt)
             self._warm.move_to_end(request.beginning)
@@ -203,12 +207,7 @@ class _Level:
     def __init__(self, priority: int) -> None:
         self.priority = priority
         self._by_age = _Ordered()
-        self._lanes: dict[Account, _Lane] = {}
-        """By client."""
-        self._heap: list[tuple[float, int, Account]] = []
-        """Accounts by what they had spent when they were last looked at: since then it may have become more."""
-        self._listed: dict[Account, float] = {}
-        """By that: what else is in the heap is left over."""
+        self._clients: _Turns[_Turns[_Lane]] = _Turns(partial(_Turns, _Lane))
 
     def __len__(self) -> int:
         return len(self._by_age)
@@ -217,52 +216,96 @@ class _Level:
         return iter(self._by_age)
 
     def add(self, request: Request) -> None:
-        """Put a request into its client's lane."""
-        account = request.account
-        lane = self._lanes.get(account)
-        if lane is None:
-            lane = self._lanes[account] = _Lane()
-            self.move_up(account)
-        lane.add(request)
+        """Put a request into its user's lane."""
+        user, client = request.account, _client(request.account)
+        self._clients.of(client).of(user).add(request)
         self._by_age.add(request.queued, request)
 
     def remove(self, request: Request) -> None:
         """Take it out."""
-        lane = self._lanes[request.account]
+        user, client = request.account, _client(request.account)
+        users = self._clients.of(client)
+        lane = users.of(user)
         lane.remove(request)
-        self._by_age.remove(request.queued, request)
         if not len(lane):
-            del self._lanes[request.account]
+            users.drop(user)
+        if not len(users):
+            self._clients.drop(client)
+        self._by_age.remove(request.queued, request)
 
-    def move_up(self, account: Account) -> None:
-        """List an account that is not listed, or has spent less than it is listed with."""
-        if account in self._lanes and account.spent < self._listed.get(account, inf):
-            self._listed[account] = account.spent
-            heappush(self._heap, (account.spent, account.number, account))
+    def move_up(self, user: Account) -> None:
+        """One has spent less than was known."""
+        client = _client(user)
+        self._clients.move_up(client)
+        if client in self._clients:
+            self._clients.of(client).move_up(user)
 
     def choose(self, now: float, known: Collection[int]) -> Request:
-        """The first of the client that has had the least."""
-        heap, listed = self._heap, self._listed
-        while True:
-            spent, number, account = heap[0]
-            if listed.get(account) != spent:
-                heappop(heap)
-            elif account not in self._lanes:
-                heappop(heap)
-                del listed[account]
-            elif account.spent > spent:
-                listed[account] = account.spent
-                heapreplace(heap, (account.spent, number, account))
-            else:
-                return self._lanes[account].choose(now, known)
+        """The first of the user that has had the least, of the client that has."""
+        return self._clients.least().least().choose(now, known)
 
     def oldest(self) -> Request:
         """Who has waited longest."""
         return self._by_age.first()
 
 
+class _Turns(Generic[_T]):
+    """What waits, by accounts that contend: whose turn it is, is whose account has spent the least."""
+
+    __slots__ = ("_heap", "_listed", "_make", "_waiting")
+
+    def __init__(self, make: Callable[[], _T]) -> None:
+        """`make` something for what waits of an account."""
+        self._make = make
+        self._waiting: dict[Account, _T] = {}
+        self._heap: list[tuple[float, int, Account]] = []
+        """Accounts by what they had spent when they were last looked at: since then it may have become more."""
+        self._listed: dict[Account, float] = {}
+        """By that: what else is in the heap is left over."""
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def __contains__(self, account: Account) -> bool:
+        return account in self._waiting
+
+    def of(self, account: Account) -> _T:
+        """What waits of an account, which has a turn from now on."""
+        found = self._waiting.get(account)
+        if found is None:
+            found = self._waiting[account] = self._make()
+            self.move_up(account)
+        return found
+
+    def drop(self, account: Account) -> None:
+        """Nothing of it waits any more."""
+        del self._waiting[account]
+
+    def move_up(self, account: Account) -> None:
+        """List an account that is not listed, or has spent less than it is listed with."""
+        if account in self._waiting and account.spent < self._listed.get(account, inf):
+            self._listed[account] = account.spent
+            heappush(self._heap, (account.spent, account.number, account))
+
+    def least(self) -> _T:
+        """What waits of the account that has spent the least."""
+        heap, listed = self._heap, self._listed
+        while True:
+            spent, number, account = heap[0]
+            if listed.get(account) != spent:
+                heappop(heap)
+            elif account not in self._waiting:
+                heappop(heap)
+                del listed[account]
+            elif account.spent > spent:
+                listed[account] = account.spent
+                heapreplace(heap, (account.spent, number, account))
+            else:
+                return self._waiting[account]
+
+
 class _Lane:
-    """Those of one priority and one client."""
+    """Those of one priority and one user."""
 
     __slots__ = ("_by_age", "_by_beginning", "_by_size")
 
@@ -334,6 +377,10 @@ class _Ordered:
     def first(self) -> Request:
         """The one with the lowest number."""
         return self._entries[0][2]
+
+
+def _client(user: Account) -> Account:
+    return user if user.owner is None else user.owner
 
 
 def _size(request: Request, horizon: int) -> int:

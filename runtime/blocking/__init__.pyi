@@ -129,6 +129,7 @@ class ParameterOptions(TypedDict, total=False):
     horizon: int | None
     priority: int
     client: str | None
+    user: str | None
     weight: float
 
 class RequestOptions(ParameterOptions, total=False):
@@ -186,7 +187,7 @@ class Context:
     def cue(self) -> Self: ...
     def delete(self, name: str) -> None: ...
     def fill(self, content: str | Sequence[int]) -> Self: ...
-    def flush(self) -> None: ...
+    def flush(self, parameters: GenerateParameters | None = None) -> int: ...
     def fork(self) -> Context: ...
     def fork_many(self, count: int) -> list[Context]: ...
     def generate(
@@ -204,6 +205,7 @@ class Context:
         horizon: int | None = None,
         priority: int | None = None,
         client: str | None = None,
+        user: str | None = None,
         weight: float | None = None,
         seed: int | None = None,
         default_stops: bool = True,

@@ -123,14 +123,24 @@ class Context(Closing):
         self._buffer.note(segment)
         return self
 
-    async def flush(self) -> None:
-        """Run what is there through the model now, but for the last token, which the next draw needs."""
+    async def flush(self, parameters: GenerateParameters | None = None) -> int:
+        """Run what is there through the model now, but for the last token, which the next draw needs.
+
+        With the adapter that `parameters` name, and in their turn; the rest of them is about draws. Returns for how
+        many tokens nothing had to run, because their KV was there.
+
+        Raises `ContextInUse`, `InvalidParameter`, `AdapterClosed`, `PromptTooLong`.
+        """
         self._buffer.require_free()
+        config = GenerationConfig.plain(self._buffer.client, parameters)
         tokens = await self._buffer.settle()
-        if len(tokens) > 1:
-            config = GenerationConfig.plain(self._buffer.client)
-            config.check_prompt(tokens)
-            await compute_logits(Generation.bare(config, tokens[:-1]), self._buffer.context_id, logits=0)
+        if len(tokens) <= 1:
+            return 0
+        config.check_prompt(tokens)
+        if config.needs_compiling:  # its adapter is to be made
+            config = await config.client.prepare(config.compile)
+        result = await compute_logits(Generation.bare(config, tokens[:-1]), self._buffer.context_id, logits=0)
+        return result.num_cached
 
     async def truncate(self, count: int) -> None:
         """Drop the last `count` tokens. Raises `InvalidParameter` where there are fewer."""
@@ -170,6 +180,7 @@ class Context(Closing):
         horizon: int | None = None,
         priority: int | None = None,
         client: str | None = None,
+        user: str | None = None,
         weight: float | None = None,
         seed: int | None = None,
         default_stops: bool = True,
@@ -185,7 +196,7 @@ class Context(Closing):
         is given here beats what the sampler's `GenerateParameters` say. Of `speculator`, `system_speculation` (guesses
         from what was said before) and `draft_model` (another open `Runtime`) one may be used. Every step runs with
         `adapter`, if there is one, and under the noise of `zo_seed`; a draft model guesses without them. `horizon`,
-        `priority`, `client` and `weight` are those of `GenerateParameters`, for every request that it makes.
+        `priority`, `client`, `user` and `weight` are those of `GenerateParameters`, for every request that it makes.
 
         With `tools`, calls in what the model writes become events, as in `Runtime.generate`, and `tool_choice` may
         force them. To show them to the model is the prompt's business: fill what `Runtime.prepare(..., tools=)` gives.
@@ -201,6 +212,7 @@ class Context(Closing):
             "horizon": horizon,
             "priority": priority,
             "client": client,
+            "user": user,
             "weight": weight,
         }
         changes = {name: value for name, value in changes.items() if value is not None}

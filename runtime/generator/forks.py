@@ -49,6 +49,7 @@ _OF_THE_GENERATION = (
     "horizon",
     "priority",
     "client",
+    "user",
     "weight",
 )
 """Parameters that say nothing of how a token is drawn: another sampler does not change them."""

@@ -83,7 +83,8 @@ class GenerateParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     These say when a request gets its row, and change no token: see docs/scheduling.md. `horizon` is about how many
     tokens the output will have, for those who know; else it is expected to be as others turned out. Of several
     `priority`, from -100 to 100, the highest goes first. `client` names who asks: clients that contend have equal
-    shares of the tokens, or by `weight`; all that name none are one client.
+    shares of the tokens, or by `weight`; all that name none are one client. `user` names who of the client's, whose
+    users have equal shares of what the client has.
     """
 
     max_tokens: int | None = None
@@ -120,6 +121,7 @@ class GenerateParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     horizon: int | None = None
     priority: int = 0
     client: str | None = None
+    user: str | None = None
     weight: float = 1.0
 
     def __post_init__(self) -> None:
@@ -169,6 +171,7 @@ class ParameterOptions(TypedDict, total=False):
     horizon: int | None
     priority: int
     client: str | None
+    user: str | None
     weight: float
 
 
@@ -391,11 +394,12 @@ def _validate_turn(parameters: GenerateParameters) -> None:
     integer("priority", parameters.priority, least, most, f"an integer from {least} to {most}")
     light, heavy = WEIGHTS
     number("weight", parameters.weight, f"a number from {light} to {heavy}", lambda x: light <= x <= heavy)
-    if parameters.client is not None:
-        expected = f"None or a string of 1 to {MOST_OF_CLIENT} characters"
-        text("client", parameters.client, expected)
-        if len(parameters.client) > MOST_OF_CLIENT:
-            raise InvalidParameter("client", parameters.client, expected)
+    expected = f"None or a string of 1 to {MOST_OF_CLIENT} characters"
+    for name, value in (("client", parameters.client), ("user", parameters.user)):
+        if value is not None:
+            text(name, value, expected)
+            if len(value) > MOST_OF_CLIENT:
+                raise InvalidParameter(name, value, expected)
 
 
 def check_horizon(horizon: object) -> None:

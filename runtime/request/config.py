@@ -30,6 +30,20 @@ from greenroom.request.decoders import TextDecoder
 
 __all__ = ["Calling", "GenerationConfig", "MakeDecoder"]
 
+_OF_PASSES = (
+    "max_kv_size",
+    "kv_bits",
+    "kv_group_size",
+    "quantized_kv_start",
+    "adapter",
+    "zo_seed",
+    "priority",
+    "client",
+    "user",
+    "weight",
+)
+"""Parameters that say how tokens are run, and when; the rest is about draws."""
+
 MakeDecoder = Callable[[GenerateParameters, ModelInfo, Sequence[int], int], Decoder]
 """Parameters, model, the prompt's ids and the seed to the request's decoder."""
 
@@ -102,18 +116,26 @@ class GenerationConfig:
             raise InvalidParameter("min_tokens", parameters.min_tokens, "0 where every token ends the text")
         calling.check(constraint, client.model)
         calling.budget(parameters.thinking_tokens, client.model, ())
-        adapter = None
-        if parameters.adapter is not None:
-            adapter = version_of(parameters.adapter, client, parameters.zo_seed)
-        elif parameters.zo_seed is not None:
-            raise InvalidParameter("zo_seed", parameters.zo_seed, "left out without an adapter: the noise is on that")
+        adapter = _adapter_of(parameters, client)
         bounded = bound_length(parameters, client.model)
         return GenerationConfig(client, bounded, constraint, calling=calling, adapter=adapter)
 
     @staticmethod
-    def plain(client: Client, *, default_stops: bool = True) -> GenerationConfig:
-        """Greedy and unconstrained: for passes that only ask what the model makes of some tokens."""
-        return GenerationConfig(client, GenerateParameters(temperature=0.0, seed=0, default_stops=default_stops))
+    def plain(
+        client: Client, like: GenerateParameters | None = None, *, default_stops: bool = True
+    ) -> GenerationConfig:
+        """Greedy and unconstrained: for passes that only ask what the model makes of some tokens.
+
+        They run as those of `like` do, and when. Raises as `of`.
+        """
+        parameters = GenerateParameters(temperature=0.0, seed=0, default_stops=default_stops)
+        if like is None:
+            return GenerationConfig(client, parameters)
+        kept = {name: getattr(like, name) for name in _OF_PASSES}
+        parameters = msgspec.structs.replace(parameters, **kept)
+        validate(parameters, vocab_size=client.model.vocab_size)
+        validate_kv(parameters, client.model)
+        return GenerationConfig(client, parameters, adapter=_adapter_of(parameters, client))
 
     @property
     def model(self) -> ModelInfo:
@@ -199,3 +221,11 @@ class GenerationConfig:
             stop_strings=stop_strings(self.parameters),
             keep_tokens=self.parameters.logprobs is not None,
         )
+
+
+def _adapter_of(parameters: GenerateParameters, client: Client) -> AdapterVersion | None:
+    if parameters.adapter is not None:
+        return version_of(parameters.adapter, client, parameters.zo_seed)
+    if parameters.zo_seed is not None:
+        raise InvalidParameter("zo_seed", parameters.zo_seed, "left out without an adapter: the noise is on that")
+    return None

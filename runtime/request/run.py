@@ -111,6 +111,7 @@ def build_submit(
         horizon=horizon_of(generation),
         priority=parameters.priority,
         client=parameters.client,
+        user=parameters.user,
         weight=float(parameters.weight),
     )
 
@@ -219,6 +220,8 @@ class RunResult:
     before: tuple[int, ...] = ()
     drafted: int = 0
     accepted: int = 0
+    num_cached: int = 0
+    """Tokens of its prompt whose KV was there."""
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -250,9 +253,11 @@ async def compute_logits(
     constraint = fork_state(generation.constraint)
     options = RunOptions(steps=1, draws=False, logits=logits, drafts=drafts)
     mailbox = _submit(generation, context_id, decoder=collector, constraint=constraint, options=options)
-    _check_open(await _settle(mailbox))
+    info = await _settle(mailbox)
+    _check_open(info)
     rows = tuple([drawn.logits for drawn in collector.draws if drawn.logits is not None])
-    return RunResult(generation, rows=rows, drafted=len(collector.draws) - 1)
+    drafted = len(collector.draws) - 1
+    return RunResult(generation, rows=rows, drafted=drafted, num_cached=info.cached_prompt_tokens)
 
 
 async def _settle(mailbox: Mailbox) -> Info:

@@ -12,7 +12,7 @@ import anyio
 import msgspec
 from anyio.abc import ObjectSendStream
 
-from greenroom import Context, Event, EventStream, Info, Runtime, ToolCall
+from greenroom import Context, Event, EventStream, GenerateParameters, Info, Runtime, ToolCall
 from greenroom.inputs.prompts import Prompt
 from greenroom.serve.faults import TIMED_OUT, RequestRefused, fault_of_end
 from greenroom.serve.models import ServedModel
@@ -21,6 +21,7 @@ __all__ = ["GenerationRequest", "Generations"]
 
 Write = Callable[[int, Event], Awaitable[None]]
 _OF_THE_PROMPT = ("template", "template_options", "thinking")
+_OF_THE_TURN = ("priority", "client", "user")
 _LARGEST_SEED = 2**64 - 1
 _SHORT = 4
 """Tokens of a prompt that several texts do not share: to run it in each costs nothing."""
@@ -40,7 +41,7 @@ class GenerationRequest:
     single_call: bool = False
 
     def asked_by(self, caller: str, most_priority: int) -> GenerationRequest:
-        """The same, in the share of `caller`, and of no more than that priority."""
+        """The same, in the share of `caller`, and of no more than that priority. A `user` is one of the caller's."""
         priority = min(self.options.get("priority", 0), most_priority)
         return replace(self, options={**self.options, "client": caller or None, "priority": priority})
 
@@ -53,8 +54,10 @@ class GenerationRequest:
 class Generations:
     """The texts of a request, queued: numbered from 0, the choices of a prompt in a row."""
 
-    def __init__(self, streams: Sequence[EventStream], *, single_call: bool) -> None:
+    def __init__(self, streams: Sequence[EventStream], cached: Sequence[int | None], *, single_call: bool) -> None:
+        """`cached`: how much of each stream's prompt was there before it was run for several; None where it was not."""
         self._streams = streams
+        self._cached = cached
         self._single_call = single_call
 
     def __repr__(self) -> str:
@@ -69,12 +72,16 @@ class Generations:
         """
         async with AsyncExitStack() as stack:
             streams: list[EventStream] = []
+            cached: list[int | None] = []
             for prompt in request.prompts:
                 if request.choices == 1:
                     streams.append(await _queue(stack, request, prompt, request.options))
+                    cached.append(None)
                 else:
-                    streams += await _branch(stack, request, prompt)
-            yield cls(streams, single_call=request.single_call)
+                    found, reused = await _branch(stack, request, prompt)
+                    streams += found
+                    cached += [reused] * len(found)
+            yield cls(streams, cached, single_call=request.single_call)
 
     async def read(self, write: Write) -> None:
         """Call `write` with each event and the number of its text, `Info` last of each.
@@ -117,7 +124,11 @@ class Generations:
         is_cut = False
         async for event in stream:
             if isinstance(event, Info):
-                await write(number, _checked(event, is_cut=is_cut))
+                info = _checked(event, is_cut=is_cut)
+                cached = self._cached[number]
+                if cached is not None:
+                    info = msgspec.structs.replace(info, cached_prompt_tokens=cached)
+                await write(number, info)
             elif not is_cut:
                 await write(number, event)
                 if self._single_call and isinstance(event, ToolCall):
@@ -144,31 +155,39 @@ async def _queue(
     return await stack.enter_async_context(stream)
 
 
-async def _branch(stack: AsyncExitStack, request: GenerationRequest, prompt: Prompt) -> list[EventStream]:
-    """Several texts behind one prompt, which is run once: each goes on in a copy of its KV, with a seed of its own."""
+async def _branch(
+    stack: AsyncExitStack, request: GenerationRequest, prompt: Prompt
+) -> tuple[list[EventStream], int | None]:
+    """Several texts behind one prompt, which is run once: each goes on in a copy of its KV, with a seed of its own.
+
+    Returns how many tokens of the prompt were there, too; None for one that each runs.
+    """
     options = dict(request.options)
     ids = await _prepare(request.model.runtime, prompt, options)
     for name in _OF_THE_PROMPT:
         options.pop(name, None)
     seed = options.pop("seed", None)
     contexts: list[Any] = [None] * request.choices
+    cached: int | None = None
     if len(ids) >= _SHORT:
         base = await stack.enter_async_context(request.model.runtime.context())
-        await _run_prompt(base.fill(ids[:-1]), options.get("timeout"))
+        cached = await _run_prompt(base.fill(ids[:-1]), request)
         contexts = [await stack.enter_async_context(await base.fork()) for _ in contexts]
         ids = ids[-1:]
     streams = []
     for number, context in enumerate(contexts):
         own = {**options, "context": context, "seed": None if seed is None else (seed + number) & _LARGEST_SEED}
         streams.append(await _queue(stack, request, ids, own))
-    return streams
+    return streams, cached
 
 
-async def _run_prompt(context: Context, seconds: float | None) -> None:
-    with anyio.move_on_after(math.inf if seconds is None else seconds) as scope:
-        await context.flush()
-    if scope.cancelled_caught:
-        raise RequestRefused(TIMED_OUT)
+async def _run_prompt(context: Context, request: GenerationRequest) -> int:
+    """Run it in the turn of whoever asks, and with their adapter; how much of it was there."""
+    turn = {name: request.options[name] for name in _OF_THE_TURN if name in request.options}
+    seconds = request.options.get("timeout")
+    with anyio.move_on_after(math.inf if seconds is None else seconds):
+        return await context.flush(GenerateParameters(adapter=request.model.adapter, **turn))
+    raise RequestRefused(TIMED_OUT)
 
 
 async def _prepare(runtime: Runtime, prompt: Prompt, options: dict[str, Any]) -> list[int]:

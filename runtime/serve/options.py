@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from greenroom import Constraint, JsonSchema, Runtime
+from greenroom.inputs.parameters import MOST_OF_CLIENT
 from greenroom.serve.faults import invalid
 from greenroom.serve.settings import ServeSettings
 
@@ -18,6 +19,7 @@ __all__ = [
     "schema_constraint",
     "stop_strings_of",
     "tool_options",
+    "user_options",
 ]
 
 _ALL_TOKENS = 1 << 30
@@ -49,6 +51,11 @@ def given_options(request: object, names: Sequence[str], settings: ServeSettings
     if settings.timeout is not None:
         options["timeout"] = settings.timeout
     return options
+
+
+def user_options(*names: str | None) -> dict[str, Any]:
+    """Who of a client's asks, by the first of `names` that says so: within the client's share they have one each."""
+    return next(({"user": name[:MOST_OF_CLIENT]} for name in names if name), {})
 
 
 def stop_strings_of(given: str | Sequence[str], settings: ServeSettings, field: str = "stop") -> tuple[str, ...]:

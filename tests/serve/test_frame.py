@@ -12,6 +12,8 @@ import pytest
 from asgi_client import ask, open_call
 
 from greenroom import Reply, Runtime, Scripted
+from greenroom.actors.messages import Submit
+from greenroom.actors.scheduler.scheduler import Scheduler
 from greenroom.errors import InvalidParameter
 from greenroom.serve import ServeSettings, app
 from greenroom.serve.exchange import HttpExchange
@@ -240,7 +242,7 @@ async def test_models_are_listed_and_found_by_name() -> None:
 
 
 async def test_a_client_is_its_key_or_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shares are theirs, whatever a body says; a priority counts as far as the server lets it."""
+    """Shares are theirs, whatever user a body names; a priority counts as far as the server lets it."""
     drawn: list[tuple[Any, Any]] = []
     begin = Runtime.generate_task
 
@@ -261,6 +263,63 @@ async def test_a_client_is_its_key_or_its_connection(monkeypatch: pytest.MonkeyP
     assert clients[:6] == [clients[0]] * 2 + [clients[2]] * 4
     assert len(set(clients)) == 3
     assert [priority for _, priority in drawn[:8]] == [5] * 6 + [0, -7]
+
+
+def noted_submits(monkeypatch: pytest.MonkeyPatch) -> list[Submit]:
+    """What the scheduler is given from now on."""
+    noted: list[Submit] = []
+    submit = Scheduler.submit
+
+    def note(scheduler: Scheduler, message: Submit) -> None:
+        noted.append(message)
+        submit(scheduler, message)
+
+    monkeypatch.setattr(Scheduler, "submit", note)
+    return noted
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "user"),
+    [
+        (CHAT, {"user": "ada"}, "ada"),
+        (CHAT, {"user": "", "safety_identifier": "s" * 300}, "s" * 256),
+        ("/v1/completions", {"user": "ada"}, "ada"),
+        ("/v1/responses", {"safety_identifier": "ada"}, "ada"),
+        ("/v1/messages", {"metadata": {"user_id": "ada"}}, "ada"),
+        (CHAT, {}, None),
+    ],
+)
+async def test_a_user_has_a_share_of_its_client_s(
+    path: str, body: dict[str, Any], user: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By each API's own field for it."""
+    given: dict[str, Any] = {"model": "scripted", **chat(max_tokens=3)}
+    if path == "/v1/completions":
+        given = {"prompt": "Hello!", "max_tokens": 3}
+    elif path == "/v1/responses":
+        given = {"input": "Hello!", "max_output_tokens": 3}
+    submitted = noted_submits(monkeypatch)
+    async with Runtime(backend=Scripted("Yes.")) as runtime:
+        found = await ask(app(runtime), path, {**given, **body})
+    assert found.status == 200, found
+    assert [(each.user, each.client is not None) for each in submitted] == [(user, True)]
+
+
+async def test_a_prompt_of_several_texts_is_run_in_its_client_s_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its client, its user, its priority and its adapter, once."""
+    text = "word " * 60
+    async with Runtime(prefix_bytes=0) as runtime, await runtime.create_adapter(rank=2, sigma=0.5) as learned:
+        submitted = noted_submits(monkeypatch)
+        served = app(runtime, {"base": runtime, "base:odd": learned.perturbed(3)})
+        request = chat(text, n=3, max_tokens=2, user="ada", priority=-2, model="base:odd")
+        found = await ask(served, CHAT, request)
+        assert found.status == 200, found
+        usage = found.value["usage"]
+        assert len(submitted) == 4
+        assert {(each.user, each.priority, each.client is None, each.adapter > 0) for each in submitted} == {
+            ("ada", -2, False, True)
+        }
+        assert usage["prompt_tokens"] <= runtime.statistics().prompt_tokens < usage["prompt_tokens"] + 3 * 3
 
 
 async def test_one_client_can_be_bounded() -> None:

@@ -44,10 +44,10 @@ class CompletionUsage(msgspec.Struct, frozen=True):
 
 
 def usage_of(infos: Mapping[int, Info], choices: int) -> CompletionUsage:
-    """Of the texts whose ends are known. Where texts share a prompt, what they take from each other is not counted."""
+    """Of the texts whose ends are known. What texts take from each other, where they share a prompt, is not cached."""
     firsts = [info for number, info in infos.items() if number % choices == 0]
     prompt = sum(info.prompt_tokens for info in firsts)
-    cached = sum(info.cached_prompt_tokens for info in firsts) if choices == 1 else 0
+    cached = sum(info.cached_prompt_tokens for info in firsts)
     written = sum(info.generation_tokens for info in infos.values())
     return CompletionUsage(prompt, written, prompt + written, PromptDetails(cached))
 

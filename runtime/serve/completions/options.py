@@ -8,7 +8,13 @@ from typing import Any
 from greenroom import Choice, Constraint, Gbnf, Lark, Regex
 from greenroom.serve.completions.requests import CompletionRequest, StructuredOutputs
 from greenroom.serve.faults import FieldNames, invalid
-from greenroom.serve.options import given_options, object_constraint, schema_constraint, stop_strings_of
+from greenroom.serve.options import (
+    given_options,
+    object_constraint,
+    schema_constraint,
+    stop_strings_of,
+    user_options,
+)
 from greenroom.serve.settings import ServeSettings
 
 __all__ = [
@@ -35,7 +41,7 @@ MOST_BIASED = 10_000
 
 def common_options(asked: CompletionRequest, settings: ServeSettings) -> dict[str, Any]:
     """The parameters that both APIs have. What a request leaves out is up to the runtime."""
-    options = given_options(asked, _SAME, settings)
+    options = given_options(asked, _SAME, settings) | user_options(asked.user, asked.safety_identifier)
     if asked.seed is not None:
         options["seed"] = asked.seed % _WORDS  # any integer is a seed there
     if asked.stop is not None:

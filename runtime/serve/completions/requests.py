@@ -21,8 +21,6 @@ __all__ = [
 ]
 
 IGNORED: Mapping[str, str] = {
-    "user": "says who asks for a client: shares are those of keys and connections, and nothing is kept of it",
-    "safety_identifier": "the same",
     "metadata": "labels of what is stored: nothing is",
     "store": "nothing is stored, whatever it says",
     "prompt_cache_key": "prefixes are found by their tokens",
@@ -71,6 +69,8 @@ class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
     repetition_penalty: float | None = None
     min_tokens: int | None = None
     priority: int | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
     structured_outputs: StructuredOutputs | None = None
 
 

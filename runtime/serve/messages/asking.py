@@ -25,6 +25,7 @@ from greenroom.serve.options import (
     schema_constraint,
     stop_strings_of,
     tool_options,
+    user_options,
 )
 from greenroom.serve.settings import ServeSettings
 
@@ -75,6 +76,8 @@ async def read_request(
 
 def _options(request: MessagesRequest, tools: Sequence[dict[str, Any]], settings: ServeSettings) -> dict[str, Any]:
     options = given_options(request, _SAME, settings) | tool_options(tools, _wish(request.tool_choice))
+    if request.metadata is not None:
+        options |= user_options(request.metadata.user_id)
     if request.stop_sequences:
         options["stop"] = stop_strings_of(request.stop_sequences, settings, "stop_sequences")
     _add_format(options, request)

@@ -25,6 +25,7 @@ from greenroom.serve.options import (
     object_constraint,
     schema_constraint,
     tool_options,
+    user_options,
 )
 from greenroom.serve.responses.items import items_of, messages_of
 from greenroom.serve.responses.requests import INCLUDABLE, InputItem, ResponseRequest, ResponseTool, TextConfig
@@ -133,7 +134,7 @@ def _check(asked: ResponseRequest) -> None:
 
 
 def _options(asked: ResponseRequest, runtime: Runtime, settings: ServeSettings) -> dict[str, Any]:
-    options = given_options(asked, _SAME, settings)
+    options = given_options(asked, _SAME, settings) | user_options(asked.user, asked.safety_identifier)
     if asked.max_output_tokens is not None:
         options["max_tokens"] = asked.max_output_tokens
     if "message.output_text.logprobs" in (asked.include or ()):
