@@ -22,6 +22,7 @@ __all__ = [
     "CallRejected",
     "CallbackFailed",
     "CalledInstead",
+    "CannotDistribute",
     "CompilationTimeout",
     "CompilersBusy",
     "ConstraintFailed",
@@ -37,6 +38,7 @@ __all__ = [
     "IncompatibleEngine",
     "InvalidAdapter",
     "InvalidConstraint",
+    "InvalidHostfile",
     "InvalidLogits",
     "InvalidParameter",
     "InvalidPrompt",
@@ -55,6 +57,8 @@ __all__ = [
     "PoisonRequest",
     "PreparersBusy",
     "PromptTooLong",
+    "RankLost",
+    "RanksDiffer",
     "RoundsExhausted",
     "RuntimeClosed",
     "RuntimeDraining",
@@ -369,6 +373,30 @@ class ModelNotFound(ModelError, FileNotFoundError):
 
 class ModelLoadFailed(ModelError):
     """The model's files are there but do not make a model (truncated, foreign, or of an unknown kind)."""
+
+
+class CannotDistribute(ModelError):
+    """The model cannot be held by so many machines, or they found no group: the message says why, and what could."""
+
+
+class RanksDiffer(ModelError):
+    """A machine that is to hold a part of the model has other weights or versions: `differences` lists them."""
+
+    def __init__(self, where: str, differences: Sequence[str]) -> None:
+        super().__init__(f"{where} cannot be part of the group: " + "; ".join(differences))
+        self.differences = tuple(differences)
+
+
+class InvalidHostfile(GreenroomError, ValueError):
+    """A file that should list the machines that hold a model does not: the message says what it lacks."""
+
+    def __init__(self, path: object, why: str) -> None:
+        super().__init__(f"{path} is no list of machines: {why}")
+        self.path = path
+
+
+class RankLost(ModelError):
+    """A machine that held a part of the model is gone, or does not answer: start its worker again, then the runtime."""
 
 
 class InvalidAdapter(ModelError, ValueError):

@@ -46,6 +46,7 @@ __all__ = [
     "ByteTokenizer",
     "Driver",
     "blas",
+    "build",
     "driven",
     "gemma2",
     "llama",
@@ -84,7 +85,8 @@ class ByteTokenizer:
         raise NotImplementedError
 
 
-def _model(kind: str, **arguments: Any) -> tuple[Any, ByteTokenizer]:
+def build(kind: str, **arguments: Any) -> tuple[Any, ByteTokenizer]:
+    """A model of mlx-lm's module `kind`, with these arguments of its configuration."""
     module = importlib.import_module(f"mlx_lm.models.{kind}")
     model = module.Model(module.ModelArgs.from_dict({"model_type": kind, "vocab_size": VOCAB, **arguments}))
     mx.random.seed(7)
@@ -103,7 +105,7 @@ def _model(kind: str, **arguments: Any) -> tuple[Any, ByteTokenizer]:
 
 def llama(layers: int = 3, hidden: int = 64, **more: Any) -> tuple[Any, ByteTokenizer]:
     """Grouped-query attention, plain KV."""
-    return _model(
+    return build(
         "llama",
         **{
             "hidden_size": hidden,
@@ -120,7 +122,7 @@ def llama(layers: int = 3, hidden: int = 64, **more: Any) -> tuple[Any, ByteToke
 
 def qwen3() -> tuple[Any, ByteTokenizer]:
     """Plain KV, with norms on queries and keys."""
-    return _model(
+    return build(
         "qwen3",
         hidden_size=64,
         num_hidden_layers=3,
@@ -137,7 +139,7 @@ def qwen3() -> tuple[Any, ByteTokenizer]:
 
 def gemma2() -> tuple[Any, ByteTokenizer]:
     """Plain KV, but attention with capped scores that mlx-lm cannot batch."""
-    return _model(
+    return build(
         "gemma2",
         hidden_size=64,
         num_hidden_layers=3,
@@ -152,7 +154,7 @@ def gemma2() -> tuple[Any, ByteTokenizer]:
 
 def gemma3() -> tuple[Any, ByteTokenizer]:
     """Rotating caches in two layers of three."""
-    return _model(
+    return build(
         "gemma3_text",
         hidden_size=64,
         num_hidden_layers=3,
@@ -169,7 +171,7 @@ def gemma3() -> tuple[Any, ByteTokenizer]:
 
 def mamba2() -> tuple[Any, ByteTokenizer]:
     """Recurrent state, no KV."""
-    return _model(
+    return build(
         "mamba2",
         num_heads=4,
         head_dim=32,
@@ -190,7 +192,7 @@ def mamba2() -> tuple[Any, ByteTokenizer]:
 
 def deepseek_v3() -> tuple[Any, ByteTokenizer]:
     """Latent attention: one head of keys and values of different sizes, and experts."""
-    return _model(
+    return build(
         "deepseek_v3",
         hidden_size=64,
         intermediate_size=128,
@@ -219,7 +221,7 @@ def deepseek_v3() -> tuple[Any, ByteTokenizer]:
 
 def gpt_oss() -> tuple[Any, ByteTokenizer]:
     """Attention sinks, sliding and full layers in turn, and experts."""
-    return _model(
+    return build(
         "gpt_oss",
         num_hidden_layers=2,
         num_local_experts=4,

@@ -35,6 +35,7 @@ from greenroom.backends.mlx.adapters.library import MAX_ADAPTERS, AdapterLibrary
 from greenroom.backends.mlx.adapters.weights import LoraWeights  # noqa: E402
 from greenroom.backends.mlx.device import DeviceLimits, ThreadStreams  # noqa: E402
 from greenroom.backends.mlx.device_profile import DeviceProfile, choose_profile  # noqa: E402
+from greenroom.backends.mlx.distributed.ranks import Ranks  # noqa: E402
 from greenroom.backends.mlx.inspection import ModelProfile, inspect  # noqa: E402
 from greenroom.backends.mlx.kv.passes import Pass  # noqa: E402
 from greenroom.backends.mlx.kv.stores import Store, Stores  # noqa: E402
@@ -95,6 +96,10 @@ class MlxBackend:
     the end, goes to files in `prefix_folder` if there is one, up to `prefix_file_bytes`. `device_profile`, one or its
     name, takes the place of the device's own: see `DeviceProfile`. Open rows have at most `max_adapters` adapters among
     them. Nothing is loaded before `load`.
+
+    With `ranks` it is one of several backends, in as many processes, that hold the model together. All are given the
+    same calls in the same order; but for rank 0 no sampling, no masks and no questions for logits. What fails on one
+    alone has them out of step, so none of it is mended: it is raised.
     """
 
     def __init__(
@@ -110,6 +115,7 @@ class MlxBackend:
         context_length: int | None = None,
         max_adapters: int = MAX_ADAPTERS,
         device_profile: DeviceProfile | str | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         path_of("model", model)
         _check_sizes(context_length, memory_bytes, prefix_bytes, prefix_file_bytes)
@@ -124,11 +130,12 @@ class MlxBackend:
         self._files = PrefixFiles(prefix_folder, prefix_file_bytes) if prefix_folder is not None else None
         self._name = str(model)
         self._load: Callable[[], Loaded] = lambda: load_folder(
-            model, self._device, revision=revision, trust_remote_code=trust_remote_code
+            model, self._device, revision=revision, trust_remote_code=trust_remote_code, ranks=ranks
         )
         self._context_length = context_length
         self._memory_bytes = memory_bytes
         self._device = choose_profile(device_profile)
+        self._ranks = ranks
         self._reset()
 
     @classmethod
@@ -179,6 +186,8 @@ class MlxBackend:
         self._vocab_size = 0
         self._pressure = MemoryPressure(None)
         self._num_read = 0
+        self.num_run = 0
+        """Tokens in the passes that were built: the same number on all ranks, as long as these are in step."""
 
     def __repr__(self) -> str:
         stores = self._profile.stores if self._profile is not None else None
@@ -226,6 +235,8 @@ class MlxBackend:
             device, weights = device_memory(), mx.get_active_memory()
             plan = plan_memory(device, weights)
             memory = self._memory_bytes if self._memory_bytes is not None else plan.kv
+            if self._ranks is not None:
+                memory = self._ranks.least(memory)
             self._limits, self._pressure = DeviceLimits(plan.cache), MemoryPressure(most_to_hold(device))
             if self._device.mask == "kernel" and not kernel_works():
                 self._device = replace(self._device, mask="bools")
@@ -238,6 +249,7 @@ class MlxBackend:
                 context_length=self._context_length,
                 files=self._files,
                 max_adapters=self._max_adapters,
+                ranks=self._ranks,
             )
             if self._memory_bytes is None:
                 info = self._profile.info
@@ -345,6 +357,7 @@ class MlxBackend:
             ids = tokens[: row.length] + (ids or tokens[row.length :])
             row.rewind(0)
             row.kv_lost = False
+        self.num_run += len(ids) or 1
         if ids:
             row.extend(ids)
         elif row.pending is None:
@@ -385,7 +398,7 @@ class MlxBackend:
             step = self._submit(current, masks)
             step.failures, step.done = tuple(current.failures), current.done
         except Exception:
-            self._require_stores().recover()  # some methods to draw wait for the pass, which may have failed
+            self._recover()  # some methods to draw wait for the pass, which may have failed
             raise
         # 4. What each row drew last, of several draws, is its pending token.
         last = dict(step.report)
@@ -395,7 +408,7 @@ class MlxBackend:
 
     def _submit(self, current: Pass, masks: Masks | None) -> SubmittedPass:
         """Draw and dispatch; without the kernel of masks, from now on, where that raises."""
-        if masks is None or self._device.mask != "kernel" or current.logits is None:
+        if masks is None or self._device.mask != "kernel" or current.logits is None or self._ranks is not None:
             return self._draw_and_dispatch(current, masks)
         untouched = current.logits[:]  # the array of the same numbers: what is drawn from is written over
         try:
@@ -426,8 +439,15 @@ class MlxBackend:
         wanted = tuple([places[row][n] for row, numbers in current.wanted.items() if row in places for n in numbers])
         # 2. Draw for all of them, and look at what they draw from, before that is written over.
         found = range_of(logits)
+        if self._ranks is not None and not self._ranks.is_leader:
+            tokens, found = self._ranks.share(logits, None, found)
+            marked = found.mark(tokens, is_fused=self._device.fuses_sampling)
+            return SubmittedPass(report, tokens, range=found, marked=marked, drafts=current.drafts)
         sampler = self._sampler_for([site.row for site in sites])
         drawn = sampler.draw(logits, fed, masks, positions, keeps=bool(wanted))
+        if self._ranks is not None:
+            tokens, found = self._ranks.share(logits, drawn.tokens, found)
+            drawn = drawn._replace(tokens=tokens)
         # 3. Copy the logits that were asked for.
         kept = (wanted, logits[mx.array(wanted)].astype(mx.float32)) if wanted else None
         marked = found.mark(drawn.tokens, is_fused=self._device.fuses_sampling)
@@ -448,7 +468,7 @@ class MlxBackend:
             if step.logprobs is not None:
                 mx.eval(step.logprobs.arrays())
         except Exception:
-            self._require_stores().recover()
+            self._recover()
             raise
         # 2. Report what rows drew that are still open, up to what could not be drawn.
         rows = self._rows
@@ -505,8 +525,13 @@ class MlxBackend:
         elif self._num_read % _TRIM_EVERY == 0:
             mx.clear_cache()
 
+    def _recover(self) -> None:
+        """After a failed pass. What waits for other ranks may wait for ever: there nothing is looked at again."""
+        if self._ranks is None:
+            self._require_stores().recover()
+
     def _give_back(self) -> None:
-        if self._kept is not None:
+        if self._kept is not None and self._ranks is None:  # ranks keep the same, until their scheduler says otherwise
             self._kept.store.release()
         mx.clear_cache()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any, NamedTuple
@@ -27,6 +27,7 @@ from greenroom.backends.mlx.context_length import find_context_length
 from greenroom.backends.mlx.depth_cost import context_span, count_experts
 from greenroom.backends.mlx.device import device_info, uses_cpu
 from greenroom.backends.mlx.device_profile import DeviceProfile
+from greenroom.backends.mlx.distributed.ranks import Ranks
 from greenroom.backends.mlx.kv.cache_snapshots import can_snapshot
 from greenroom.backends.mlx.kv.grouping import round_up
 from greenroom.backends.mlx.kv.optioned import quantize
@@ -41,7 +42,7 @@ from greenroom.backends.mlx.prefix_cache.store import BLOCK, PrefixNamespace, Pr
 from greenroom.backends.mlx.store_choice import choose_store
 from greenroom.backends.mlx.warm_up import ROWS, TOKENS, warm_up
 from greenroom.backends.protocol import KvOptions, ModelInfo
-from greenroom.errors import ModelLoadFailed
+from greenroom.errors import CannotDistribute, ModelLoadFailed
 
 __all__ = ["ModelProfile", "inspect"]
 
@@ -72,14 +73,19 @@ def inspect(
     context_length: int | None = None,
     files: PrefixFiles | None = None,
     max_adapters: int = MAX_ADAPTERS,
+    ranks: Ranks | None = None,
 ) -> ModelProfile:
     """Probe the model. Costs a few passes over a handful of tokens, on a GPU some more, and leaves no KV behind.
+
+    With `ranks` all probe it together, and what is found is what rank 0 found: how its rows are held, and that there is
+    nothing of what they do not do alike (adapters, KV with options).
 
     Raises `ModelLoadFailed` where the model cannot run (some need a device that is not here), `InvalidParameter` for a
     `context_length` that it cannot have.
     """
     # 1. Run a token on the model's own caches: what the logits and the caches are.
     model = loaded.model
+    agree: Callable[[bool], bool] = bool if ranks is None else ranks.agree
 
     def make_cache() -> list[Any]:
         made: list[Any] = caches.make_prompt_cache(model)
@@ -98,22 +104,29 @@ def inspect(
     shapes = [_shape(cache) for cache in probe] if plain else []
     vocab_size = logits.shape[-1]
     groups = _group_sizes(shapes)
-    if groups and not _takes_quantized(model, probe, groups[0]):
+    if groups and (ranks is not None or not _takes_quantized(model, probe, groups[0])):
         groups = ()
     del probe, logits
     # 2. Find the best store whose rows are given what mlx-lm gives each of them by itself.
     try:
         selection = Selection()
-        store = choose_store(name, model, make_cache, shapes, device, selection=selection)
+        store = choose_store(name, model, make_cache, shapes, device, selection=selection, agree=agree)
     except Exception as error:
         raise ModelLoadFailed(f"{name} cannot run a prompt here: {error}") from error
-    if device.compiles_late and ROWS * cost.per_row + TOKENS * cost.per_token <= memory:
+    if ranks is not None and store.name != "packed":
+        raise CannotDistribute(
+            f"{name}: its rows cannot be packed, and ranks would run the forwards of a pass in different orders: "
+            f"{store.reason}"
+        )
+    if device.compiles_late and agree(ROWS * cost.per_row + TOKENS * cost.per_token <= memory):
         eager = replace(device, shared_least=BLOCK)  # rows share what they begin with, however few they are
         trial = PackedStore(model, shapes, eager) if store.name == "packed" else store.make(None)
         warm_up(trial, vocab_size, device)
     # 3. Make room for what is kept of prompts that are over, where it can hold anything.
     weights = _fingerprint(model, loaded.config)
     budget = prefix_bytes if prefix_bytes is not None else memory // _PREFIX_SHARE
+    if ranks is not None and not ranks.are_equal(cost.per_token):
+        budget = 0  # of layers that were handed out unequally, each rank would keep something else
     kept = None
     if budget >= BLOCK * cost.per_token + cost.per_row and (plain or can_snapshot(make_cache())):
         namespace = f"mlx {version('mlx')} {weights}"  # two versions may round differently
@@ -131,10 +144,10 @@ def inspect(
         kv_numbers_per_token=cost.numbers,
         kv_step=round_up(1) if store.name == "packed" else caches.KVCache.step,
         kv_group_sizes=groups,
-        can_rotate=plain and not hasattr(model, "make_cache"),
+        can_rotate=plain and ranks is None and not hasattr(model, "make_cache"),
         reuses_prefixes=store.name == "packed",
         dispatch_blocks=device.dispatch_blocks,
-        pipelines=not device.dispatch_blocks and stays_in_place(store.make(None)),
+        pipelines=not device.dispatch_blocks and stays_in_place(store.make(None), agree),
         can_rewind=plain or all(_is_plain(cache) for cache in make_cache()),
         can_fork=True,
         can_draft=store.name == "packed",
@@ -147,8 +160,8 @@ def inspect(
         tool_parser=tool_parser(loaded),
         chat_template=chat_template(loaded),
         thinking=thinking(loaded),
-        adapters=FolderReader(targets_of(model)),
-        max_adapters=max_adapters,
+        adapters=FolderReader(targets_of(model)) if ranks is None else None,
+        max_adapters=max_adapters if ranks is None else 0,
         suggested_sampling=loaded.files.suggested_sampling,
     )
     stores = Stores(model, make_cache, store.make, cost, kept, selection=selection)

@@ -16,9 +16,11 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 
 from greenroom.backends.mlx.device_profile import DeviceProfile
+from greenroom.backends.mlx.distributed.parts import take_part
+from greenroom.backends.mlx.distributed.ranks import Ranks
 from greenroom.backends.mlx.model_folder import ModelFiles, read_folder
 from greenroom.backends.mlx.parsers import LibraryParser
-from greenroom.errors import InvalidParameter, ModelLoadFailed, ModelNotFound
+from greenroom.errors import CannotDistribute, InvalidParameter, ModelLoadFailed, ModelNotFound
 
 __all__ = ["Loaded", "chat_template", "find_folder", "load_folder", "stop_tokens", "thinking", "tool_parser", "wrap"]
 
@@ -57,12 +59,18 @@ class Loaded(NamedTuple):
 
 
 def load_folder(
-    model: str | Path, device: DeviceProfile, *, revision: str | None = None, trust_remote_code: bool = False
+    model: str | Path,
+    device: DeviceProfile,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    ranks: Ranks | None = None,
 ) -> Loaded:
     """Load from a folder, or by a name on the hub (from its cache where `HF_HUB_OFFLINE` is set).
 
-    `trust_remote_code` runs code that the model brings. Raises `ModelNotFound` where there is no such folder or name,
-    `ModelLoadFailed` where what is there is no model.
+    `trust_remote_code` runs code that the model brings. With `ranks` the part of this one is loaded alone. Raises
+    `ModelNotFound` where there is no such folder or name, `ModelLoadFailed` where what is there is no model,
+    `CannotDistribute` where ranks cannot hold it.
     """
     folder = find_folder(model, revision=revision)
     files = read_folder(folder, trust_remote_code=trust_remote_code)
@@ -79,11 +87,16 @@ def load_folder(
             return_config=True,
             trust_remote_code=trust_remote_code,
         )
+        if ranks is not None:
+            ranks.join()
+            take_part(network, ranks)
         if device.computes_float32:
             _compute_in_float32(network)
         mx.eval(network.parameters())
     except SystemExit as error:  # what mlx-lm's file for OLMo answers to a missing import
         raise ModelLoadFailed(f"{folder} needs a package for its kind of model that is not installed") from error
+    except CannotDistribute:
+        raise
     except Exception as error:
         raise ModelLoadFailed(
             f"{folder} does not hold a model that mlx-lm can load: {type(error).__name__}: {error}"

@@ -9,6 +9,8 @@ all KV. Hence the model itself is run, and the addresses of its buffers are comp
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import mlx.core as mx
 import numpy as np
 
@@ -26,10 +28,11 @@ _LATE = 1 << 23
 """Numbers that are added up one by one, which no device is quick at: 5 ms on a CPU, some on a GPU (not measured)."""
 
 
-def stays_in_place(store: Store) -> bool:
+def stays_in_place(store: Store, agree: Callable[[bool], bool] = bool) -> bool:
     """Whether passes in pairs, the second submitted at once behind the first, leave buffers where one alone does.
 
-    Runs ten tokens in `store`, which must be empty, and is of no use afterwards. A store that cannot do so stays not.
+    Of several ranks each says what it found to `agree`, and all go by what it returns. Runs ten tokens in `store`,
+    which must be empty, and is of no use afterwards. A store that cannot do so stays not.
     """
     row = Row(0, Sampling(), expects=_EXPECTED)
     try:
@@ -37,7 +40,7 @@ def stays_in_place(store: Store) -> bool:
         mx.eval(store.run([RowWork(row, (0, 0), sample=False)]).asked)
         _moved_by(store, row, 1)  # a cache may make its buffer at the first token
         alone = _moved_by(store, row, 1)
-        return all(_moved_by(store, row, 2) <= alone for _ in range(_PAIRS))
+        return all(agree(_moved_by(store, row, 2) <= alone) for _ in range(_PAIRS))
     except Exception:  # noqa: BLE001 - a model class may fail in any way; then its passes are not pipelined
         return False
 

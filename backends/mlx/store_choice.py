@@ -63,10 +63,11 @@ def choose_store(
     device: DeviceProfile,
     *,
     selection: Selection | None = None,
+    agree: Callable[[bool], bool] = bool,
 ) -> StoreChoice:
     """Try the kinds of store that the caches allow, the best first; `shapes` is empty where they are not plain KV.
 
-    The store is told of adapters by `selection`.
+    The store is told of adapters by `selection`. Of several ranks, each of which tries, `agree` gives all one answer.
 
     Leaves no KV behind, and one line in the log. Raises what the model raises where it cannot run a prompt.
     """
@@ -86,7 +87,7 @@ def choose_store(
     # 2. The first one that agrees; or none, and then rows run one by one, which is mlx-lm's own way.
     model_runs = _ModelRuns(model, make_cache)
     for kind, make in kinds.items():
-        difference = _difference(make, model_runs)
+        difference = _difference(make, model_runs, agree)
         if difference is None:
             return _tell(name, StoreChoice(kind, "; ".join([*against, f"{kind}: rows get mlx-lm's logits"]), make))
         against.append(f"{kind}: {difference}")
@@ -157,13 +158,12 @@ class _ModelRuns:
             cache = self._make_cache()
             for ids in cut(prompt):
                 logits = self._model(mx.array([ids]), cache=cache)[:, -1]
+                mx.eval(logits)  # one by one: ranks that build several forwards may run them in different orders
             ends.append(logits.astype(mx.float32))
-        found = mx.concatenate(ends)
-        mx.eval(found)
-        return found
+        return mx.concatenate(ends)
 
 
-def _difference(make: MakeStore, expected: _ModelRuns) -> str | None:
+def _difference(make: MakeStore, expected: _ModelRuns, agree: Callable[[bool], bool]) -> str | None:
     """How unequal rows in that store differ from mlx-lm's own; None where they do not."""
     first, second = expected.prompts
     try:
@@ -178,12 +178,12 @@ def _difference(make: MakeStore, expected: _ModelRuns) -> str | None:
         mx.eval(found)
     except Exception as error:  # noqa: BLE001 - a model class that cannot take such a cache may fail in any way
         return f"{type(error).__name__}: {error}"
-    if expected.are_equal(found):
+    if agree(expected.are_equal(found)):
         return None
     distance, rounding = expected.distance(found), expected.rounding
     if math.isnan(distance):
         return "logits are not finite, and so not comparable"
-    if distance <= min(_OWN * rounding, _MOST):
+    if agree(distance <= min(_OWN * rounding, _MOST)):
         return None
     return f"logits are {distance:.2g} deviations off mlx-lm's, whose own rounding is {rounding:.2g}"
 

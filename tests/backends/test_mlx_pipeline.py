@@ -189,7 +189,7 @@ def test_passes_are_pipelined_where_submission_does_not_block(kind: str) -> None
 
 def test_where_buffers_move_passes_are_not_pipelined(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then the last pass is read before the next one is submitted."""
-    monkeypatch.setattr("greenroom.backends.mlx.inspection.stays_in_place", lambda _: False)
+    monkeypatch.setattr("greenroom.backends.mlx.inspection.stays_in_place", lambda *_: False)
     backend = MlxBackend.from_model(llama, device_profile="metal")
     assert not backend.load().pipelines
     backend.close()

@@ -142,6 +142,15 @@ class PackedLayer:
         self._layout = layout
 
     @property
+    def keys(self) -> mx.array:
+        """Nothing: a rank of a pipeline ties what it sends to the next one here, on which its logits depend anyway."""
+        return mx.array(0)
+
+    @keys.setter
+    def keys(self, tied: mx.array) -> None:
+        pass
+
+    @property
     def offset(self) -> int | mx.array:
         """Positions of the entries."""
         return self._layout.offset
