@@ -7,8 +7,8 @@ counts up to the failure. This module imports nothing of greenroom: every layer 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from greenroom.events import Info, RejectedToolCall, ToolCall
@@ -84,7 +84,18 @@ __all__ = [
 
 
 class GreenroomError(Exception):
-    """Base of every error that greenroom raises on purpose."""
+    """Base of every error that greenroom raises on purpose. It can be pickled: apps pass errors between processes."""
+
+    def __reduce__(self) -> tuple[Callable[..., GreenroomError], tuple[Any, ...]]:
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(kind: type[GreenroomError], args: tuple[Any, ...], state: Mapping[str, Any]) -> GreenroomError:
+    """As it was, without `__init__`, which takes the parts of a message and not the message."""
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 class InvalidRequest(GreenroomError, ValueError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from models import llama
 
+from greenroom import errors
 from greenroom.backends.mlx import MlxBackend
 from greenroom.backends.scripted import Reply, Scripted
 from greenroom.chat.session import ChatSession
@@ -487,3 +489,20 @@ async def test_a_bound_that_forbids_every_token_is_told() -> None:
         assert (await every.collect()).info.stop_reason == "stop"
         with pytest.raises(DeadEnd, match="min_tokens forbids that"):
             await runtime.generate("x", constrain=Regex("[a-c]{2}x?"), min_tokens=4, stop=ord("x")).text()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.TooBusy(3, 4, "ann"),
+        InvalidParameter("top_p", 2, "at most 1"),
+        DeadEnd("nothing is allowed", text="so far"),
+        errors.UnusablePath("there", "is none"),
+        errors.UnsupportedKeyword("not", "/a", "nothing can be", "leave it out"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_is_the_same_in_another_process(error: GreenroomError) -> None:
+    """Pickled, as apps of several processes pass it on: its type, its words and what it has beside them."""
+    there = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    assert (type(there), str(there), vars(there)) == (type(error), str(error), vars(error))

@@ -36,6 +36,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--adapter", action="append", default=[], metavar="NAME=FOLDER", help=adapter_help)
     command.add_argument("--json", action="store_true", help="where it listens as a line of JSON, and errors too")
     command.add_argument("--timeout", type=float, default=600.0, help="seconds of a generation (default: 600)")
+    busy_help = "of an answer where too many wait: 503 has a proxy ask another server (default: 429)"
+    command.add_argument("--busy-status", type=int, choices=(429, 503), default=429, help=busy_help)
     command.add_argument("--drain", type=float, default=20.0, help="seconds for what runs at a SIGTERM (default: 20)")
     command.add_argument("--no-page", action="store_true", help="the APIs alone: nothing to look at under /")
     tools_help = "what the page lets a model call: functions of a module or a file; may be repeated"
@@ -64,7 +66,7 @@ async def _serve(options: argparse.Namespace) -> None:
     options.model = options.positional or options.model
     keys = tuple(options.api_key) or tuple(key for key in [os.environ.get(KEY_VARIABLE)] if key)
     hosts = tuple(options.allow_host) or None
-    settings = ServeSettings(keys=keys, hosts=hosts, timeout=options.timeout)
+    settings = ServeSettings(keys=keys, hosts=hosts, timeout=options.timeout, busy_status=options.busy_status)
     tools = [tool for source in options.tools for tool in read_tools(source)]
     routes = () if options.no_page else page_routes(settings, tools=tools or None)
     with open_port(options.host, options.port, settings) as listening:

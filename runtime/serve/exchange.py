@@ -147,7 +147,8 @@ class HttpExchange:
             headers.append((b"retry-after", str(fault.retry_after).encode()))
         if fault.kind == "authentication":
             headers.append((b"www-authenticate", b"Bearer"))
-        await self.send_json(envelope.body(fault), fault.status, headers)
+        status = self.settings.busy_status if fault.kind == "busy" else fault.status
+        await self.send_json(envelope.body(fault), status, headers)
 
     async def generate(self, request: GenerationRequest, answer: Answer, *, streams: bool) -> None:
         """Generate, and answer as it comes or at the end. A client that leaves ends it: `ClientGone`.

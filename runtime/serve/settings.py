@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from greenroom.errors import InvalidParameter
 from greenroom.values import integer, number, sequence, text
@@ -46,7 +47,8 @@ class ServeSettings:
 
     Clients that contend have equal shares of the tokens: a client is who has a key, or a connection where there are no
     keys, whatever a body says of its user. A request's `priority` counts up to `most_priority`, so by default it can
-    only give way. `responses` bounds what is kept for `previous_response_id`.
+    only give way. `responses` bounds what is kept for `previous_response_id`. Where as much waits as may, the answer is
+    `busy_status`: 429 has the client wait, 503 has a proxy in front ask another server first.
     """
 
     keys: tuple[str, ...] = field(default=(), repr=False)
@@ -59,6 +61,7 @@ class ServeSettings:
     most_tools: int = 256
     most_priority: int = 0
     timeout: float | None = 600.0
+    busy_status: Literal[429, 503] = 429
     responses: StoreBounds = StoreBounds()
 
     def __post_init__(self) -> None:
@@ -72,6 +75,8 @@ class ServeSettings:
         for name in ("body_bytes", "most_choices", "most_stops", "most_tools"):
             integer(name, getattr(self, name), 1, None, "an integer of at least 1")
         integer("most_priority", self.most_priority, -100, 100, "an integer from -100 to 100")
+        if self.busy_status not in (429, 503):
+            raise InvalidParameter("busy_status", self.busy_status, "429 or 503")
         if not isinstance(self.responses, StoreBounds):
             raise InvalidParameter("responses", self.responses, "a StoreBounds")
         for name in ("client_seconds", "quiet_seconds"):

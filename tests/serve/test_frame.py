@@ -182,6 +182,8 @@ async def test_refusals_of_a_busy_server_say_when_to_come_again() -> None:
             await second.message()
             busy = await ask(served, CHAT, chat())
             assert (busy.status, busy.error["code"], busy.headers["retry-after"]) == (429, "rate_limit_exceeded", "1")
+            elsewhere = await ask(app(runtime, settings=ServeSettings(busy_status=503)), CHAT, chat())
+            assert (elsewhere.status, elsewhere.error, elsewhere.headers["retry-after"]) == (503, busy.error, "1")
             drain = runtime.drain(0)
             late = await ask(served, CHAT, chat())
             assert (late.status, late.error["code"]) == (503, "draining")
@@ -380,6 +382,7 @@ async def test_embeddings_are_refused() -> None:
         {"most_choices": True},
         {"timeout": 0.0},
         {"client_seconds": float("nan")},
+        {"busy_status": 500},
     ],
     ids=str,
 )
