@@ -13,6 +13,7 @@ from page_client import open_page, text_of
 from starlette.applications import Starlette
 
 from greenroom import Reply, Runtime, Scripted
+from greenroom.actors.scheduler.scheduler import Scheduler
 from greenroom.errors import InvalidParameter
 from greenroom.serve import ChatBounds, ServeSettings, app, page, page_routes
 from greenroom.serve.browser.chats import ChatStore
@@ -328,25 +329,22 @@ async def test_a_failure_is_told_in_its_own_turn() -> None:
         assert (await mine.turn(0))["is_kept"] is True
 
 
-async def test_an_engine_that_fails_is_told_and_ends_the_feed() -> None:
+async def test_an_engine_that_fails_is_told_and_ends_the_feed(monkeypatch: pytest.MonkeyPatch) -> None:
     """All that ran fails, the numbers say so, and the page can see that nothing comes any more."""
-    backend = endless()
-    async with Runtime(backend=backend) as runtime:
-        served = page(runtime)
-        async with open_page(served) as mine:
-            await mine.ask("Hi", copies=2)
-            begun: set[int] = set()
-            while len(begun) < 2:
-                news = await mine.news()
-                begun |= {news["turn"]} if news["type"] == "event" else set()
-            backend.fail_next("edit", RuntimeError("broken"))
-            await mine.stop(0)
-            ends = {each["turn"]: each for each in await mine.until_end(2) if each["type"] == "end"}
-            assert ends[1]["fault"]["code"] == "engine_failed"
-            assert ends[0]["state"] in ("stopped", "failed")  # it may have come to its end before
-            rest = await mine.call.rest_of_stream()
-            assert [each["models"][0]["state"] for each in rest if each["type"] == "live"][-1] == "failed"
-            assert (await mine.request("GET", "state")).status == 503
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("broken")
+
+    async with Runtime(backend=endless()) as runtime, open_page(page(runtime)) as mine:
+        await mine.ask("Hi", copies=2)
+        while (await mine.news())["type"] != "event":
+            pass
+        monkeypatch.setattr(Scheduler, "plan", broken)
+        ends = [each for each in await mine.until_end(2) if each["type"] == "end"]
+        assert [each["fault"]["code"] for each in ends] == ["engine_failed"] * 2
+        rest = await mine.call.rest_of_stream()
+        assert [each["models"][0]["state"] for each in rest if each["type"] == "live"][-1] == "failed"
+        assert (await mine.request("GET", "state")).status == 503
 
 
 async def test_a_drain_ends_the_feed_once_nothing_runs() -> None:
