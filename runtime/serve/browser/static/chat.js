@@ -20,6 +20,7 @@ export class Turn {
     this.isMine = false;
     this.update(view);
     for (const event of view.events) this.take(event);
+    if (this.schema && !this.isRunning) this.object = wholeObject(this.text);
   }
 
   update({ state, is_kept, fault }) {
@@ -68,6 +69,15 @@ export class Turn {
   get openCalls() {
     if (this.state !== "done") return [];
     return this.parts.filter((part) => part.type === "call" && part.result === null).map((part) => part.call);
+  }
+}
+
+/** The object of an answer that is over; null where it was cut. */
+function wholeObject(text) {
+  try {
+    return { value: JSON.parse(text), done: null };
+  } catch {
+    return null;
   }
 }
 

@@ -260,7 +260,7 @@ class Page {
       const hidden = turn.numEvents - shown.length;
       byId("events-note").textContent = `Turn ${turn.id + 1}: ${turn.numEvents} events${hidden ? `, the last ${shown.length}` : ""}`;
       const list = byId("events-list");
-      list.textContent = shown.map((event) => JSON.stringify(event)).join("\n");
+      list.textContent = shown.map(asSent).join("\n");
       return () => { list.scrollTop = list.scrollHeight; };
     });
   }
@@ -312,6 +312,12 @@ class Page {
       else if (!this._chat.running.some((turn) => turn.isMine)) this._feed.close(); // browsers have few connections
     });
   }
+}
+
+/** An event as the server sent it: seeds that no double holds are numbers there. */
+function asSent(event) {
+  const text = JSON.stringify(event);
+  return event.type === "info" ? text.replace(/"seed":"(\d+)"/, '"seed":$1') : text;
 }
 
 /** Show or hide what stands at a side, with the focus where it belongs. */

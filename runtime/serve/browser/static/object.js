@@ -4,9 +4,9 @@ import { h } from "./dom.js";
 
 const MOST_ROWS = 300;
 
-/** The rows of `value`; fields that `schema` names and that have not come are there already. */
+/** The rows of `value`, `done` the paths in it that are whole (null: all); fields of `schema` are there from the start. */
 export function objectRows(value, done, schema) {
-  const whole = new Set(done.map((path) => JSON.stringify(path)));
+  const whole = done && new Set(done.map((path) => JSON.stringify(path)));
   const rows = [];
   walk(value, [], schema, { whole, rows });
   return rows;
@@ -25,7 +25,7 @@ function walk(value, path, schema, found) {
 }
 
 function branch(value, path, schema, found) {
-  const isWhole = found.whole.has(JSON.stringify(path));
+  const isWhole = found.whole === null || found.whole.has(JSON.stringify(path));
   const name = h("th", { textContent: String(path.at(-1)), scope: "row" });
   name.style.setProperty("--depth", path.length - 1);
   const isLeaf = value === null || typeof value !== "object";

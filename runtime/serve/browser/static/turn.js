@@ -51,8 +51,9 @@ export class TurnView {
       button("›", go(1), { className: "quiet small", disabled: place === siblings.length - 1, ariaLabel: "The next branch" }));
   }
 
-  /** There may be more branches from here than before. */
+  /** There may be more branches from here than before, and turns behind it: then its calls wait for nothing. */
   updateSiblings(siblings) {
+    if (this.turn.children.length) this._foot.querySelector("form.results")?.remove();
     if (!this._asked.querySelector("form")) this._drawQuestion(siblings);
   }
 
@@ -113,10 +114,6 @@ export class TurnView {
     const element = h("div", { className: "text" });
     const writer = new TextWriter(element);
     let shown = 0;
-    if (this.turn.isMine && !this._hasText) {
-      this._hasText = true;
-      performance.mark("greenroom:first-text", { detail: this.turn.id });
-    }
     return {
       element,
       grow() {
