@@ -62,6 +62,7 @@ STATUS: dict[type[GreenroomError], int] = {
     greenroom.NotSupported: 400,
     greenroom.TooBusy: 429,
     greenroom.CompilersBusy: 503,
+    greenroom.PreparersBusy: 503,
     greenroom.RuntimeClosed: 503,  # RuntimeDraining is one
     greenroom.EngineFailed: 503,
 }

@@ -305,3 +305,31 @@ def test_the_script_writes_finds_and_answers(capsys: pytest.CaptureFixture[str])
     said = capsys.readouterr().out.splitlines()
     assert any(line.startswith("Person(name=") for line in said)
     assert said[-1]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # Textual's only loop
+async def test_a_textual_app_streams_and_stops() -> None:
+    """Without a screen: an answer grows, markup in it is text, Escape ends an endless one, and the app closes all."""
+    backend = Scripted({"Hello!": "[b]Well said[/b] [/oops]", "Go on.": ENDLESS}, context_length=1 << 24)
+    runtime = Runtime(backend=backend)
+    app = example("textual_app").Chat(runtime)
+
+    def shown() -> list[str]:
+        return [str(widget.content) for widget in app.query("#transcript Static").results()]
+
+    async with app.run_test() as pilot:
+        with anyio.fail_after(30):
+            while app.query_one("Input").disabled:
+                await pilot.pause()
+            await pilot.press(*"Hello!", "enter")
+            while "[b]Well said[/b] [/oops]" not in shown():
+                await pilot.pause()
+            await pilot.press(*"Go", "space", *"on.", "enter")
+            while not any(text.startswith("on and on on and on") for text in shown()):
+                await pilot.pause()
+            await pilot.press("escape")
+            while app.session.is_busy:
+                await pilot.pause()
+        assert runtime.statistics().running + runtime.statistics().paused == 0
+        assert [message["role"] for message in app.session.history] == ["user", "assistant"] * 2
+    assert not runtime.is_open

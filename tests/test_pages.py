@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+import shlex
 import subprocess
 import sys
 from collections import Counter
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import greenroom
-from greenroom import errors
+from greenroom import cli, errors
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
@@ -102,3 +104,47 @@ def test_the_reference_names_every_public_name_once() -> None:
     names = Counter(name.removeprefix("greenroom.") for name in listed if name.count(".") == 1)
     del names["errors"]
     assert names == Counter(set(greenroom.__all__) - set(errors.__all__) - {"blocking", "testing"})
+
+
+LONGEST = 250
+
+
+@pytest.mark.parametrize("path", DOCS, ids=named)
+def test_a_page_is_short(path: Path) -> None:
+    """Longer ones are cut along a concept."""
+    assert len(path.read_text().splitlines()) <= LONGEST
+
+
+@pytest.mark.parametrize("path", [path for path in DOCS if path.parent.name != "reference"], ids=named)
+def test_a_page_begins_with_what_it_is_about_and_an_example(path: Path) -> None:
+    """A title, a paragraph of plain prose, and soon a program or a command; the pages of the reference are lists."""
+    title, first, *_ = path.read_text().split("\n\n")
+    assert re.fullmatch(r"# [^\n]+", title)
+    assert len(first.split()) >= 20
+    assert re.match(r"[A-Za-z`\[]", first), "a list, a table or code stands in front of the first paragraph"
+    beginning = path.read_text().splitlines()[:BEGINNING]
+    assert {"```python", "```sh"} & set(beginning)
+
+
+BEGINNING = 25
+"""Lines of a page within which its first example begins."""
+
+
+def commands() -> list[tuple[str, str]]:
+    """Every command line of greenroom's that a page has: the page, the line."""
+    found = []
+    for path in PAGES:
+        for block in re.findall(r"```sh\n(.*?)```", path.read_text(), re.DOTALL):
+            lines = re.sub(r"\\\n\s*", "", block).splitlines()
+            found += [(named(path), line) for line in lines if re.search(r"\bgreenroom [a-z]", line)]
+    return found
+
+
+@pytest.mark.parametrize(("page", "line"), commands())
+def test_a_command_of_a_page_is_one(page: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its arguments are known to the command line of now; nothing is run."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"Hello!")))
+    words = shlex.split(line.rsplit("|", maxsplit=1)[-1], comments=True)
+    start = max(place for place, word in enumerate(words) if word.rpartition("/")[2] == "greenroom")
+    options = cli._parser().parse_args(words[start + 1 :])
+    assert options.command == words[start + 1], page
