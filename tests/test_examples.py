@@ -195,9 +195,7 @@ def test_what_is_wrong_with_a_request_has_a_status(scripted_server: tuple[TestCl
     with ThreadPoolExecutor(2) as pool:
         running = pool.submit(status)
         backend.wait_held()
-        while (
-            runtime._session.client._dispatcher.queued
-        ):  # that it has its row is told to the loop beside the held step
+        while runtime._session.client._dispatcher.queued:  # the loop hears of the row beside the held step
             time.sleep(0)
         waiting = pool.submit(status)
         while not runtime._session.client._dispatcher.queued and not waiting.done():
