@@ -18,7 +18,7 @@ blas.prepare()
 
 import mlx.core as mx  # noqa: E402 - after the BLAS
 from mlx import nn  # noqa: E402
-from mlx.utils import tree_map_with_path  # noqa: E402
+from mlx.utils import tree_flatten, tree_map_with_path  # noqa: E402
 from mlx_lm.generate import generate_step  # noqa: E402
 
 from greenroom.backends.mlx import MlxBackend  # noqa: E402
@@ -54,6 +54,7 @@ __all__ = [
     "nn",
     "sequential",
     "swap_kv",
+    "tree_flatten",
 ]
 
 VOCAB = 320

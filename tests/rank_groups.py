@@ -12,12 +12,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from mlx.utils import tree_flatten
-from models import build, mx
+from models import build, mx, tree_flatten
 
 from greenroom.backends import understudy
+from greenroom.backends.protocol import ModelInfo
 
-__all__ = ["SMALL", "worker", "write_hostfile", "write_model"]
+__all__ = ["SMALL", "Spoken", "worker", "write_hostfile", "write_model"]
 
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 _COMMON = {
@@ -37,6 +37,16 @@ SMALL: dict[str, dict[str, Any]] = {
     "llama": _COMMON,
     "qwen2": _COMMON,
     "qwen3": {**_COMMON, "head_dim": 16},
+    "gpt_oss": {
+        **_COMMON,
+        "head_dim": 16,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "sliding_window": 16,
+        "rope_scaling": {"rope_type": "default"},
+        "num_hidden_layers": 2,
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
     "gemma2": {**_COMMON, "head_dim": 16, "query_pre_attn_scalar": 16},
 }
 """Configurations of models with random weights and the understudy's tokenizer, by their kind."""
@@ -72,6 +82,28 @@ def _free_ports(count: int) -> list[int]:
                 other.bind(("127.0.0.1", port + 100))
                 found.append(port)
     return found
+
+
+class Spoken:
+    """The crossing of a model in a folder: its tokenizer, and no adapters."""
+
+    def __init__(self, *, model: str, **_: Any) -> None:
+        self._model = model
+
+    def describe(self, info: ModelInfo) -> bytes:  # noqa: ARG002 - there is nothing to say
+        """See `Crossing.describe`."""
+        return b""
+
+    def prepare(self) -> None:
+        """See `Crossing.prepare`."""
+
+    def own(self, described: bytes) -> dict[str, Any]:  # noqa: ARG002 - there is nothing in it
+        """See `Crossing.own`."""
+        from mlx_lm.utils import load_tokenizer
+
+        from greenroom.backends.mlx.tokenizer import MlxTokenizer
+
+        return {"tokenizer": MlxTokenizer(load_tokenizer(Path(self._model)))}
 
 
 @contextmanager

@@ -187,7 +187,7 @@ class MlxBackend:
         self._pressure = MemoryPressure(None)
         self._num_read = 0
         self.num_run = 0
-        """Tokens in the passes that were built: the same number on all ranks, as long as these are in step."""
+        """Tokens in the passes that were built, less rows that could not: the same on all ranks that are in step."""
 
     def __repr__(self) -> str:
         stores = self._profile.stores if self._profile is not None else None
@@ -315,6 +315,8 @@ class MlxBackend:
     def forward(self, plan: ForwardPlan) -> None:
         """See `Backend.forward`. Builds the graph; `sample` dispatches it."""
         self._pass = None
+        if self._ranks is not None and self._ranks.order.is_kept and self._steps:
+            self._steps[-1].numbers()  # forwards run as they are built, and write in place behind the last pass alone
         with suppress(Exception):  # rows that it has cost their KV say so, and are run again below
             self._require_stores().tidy()
         try:
@@ -328,6 +330,7 @@ class MlxBackend:
                 raise
             self._pass = self._run(innocent)
             self._pass.failures += failures
+        self.num_run -= len(self._pass.failures)
         self._pass.wanted = {feed.row: feed.logits for feed in plan.feeds if feed.logits}
         self._pass.drafts = {feed.row: feed.ids[-feed.drafts :] for feed in plan.feeds if feed.drafts}
 

@@ -42,7 +42,7 @@ from greenroom.backends.mlx.prefix_cache.store import BLOCK, PrefixNamespace, Pr
 from greenroom.backends.mlx.store_choice import choose_store
 from greenroom.backends.mlx.warm_up import ROWS, TOKENS, warm_up
 from greenroom.backends.protocol import KvOptions, ModelInfo
-from greenroom.errors import CannotDistribute, ModelLoadFailed
+from greenroom.errors import ModelLoadFailed
 
 __all__ = ["ModelProfile", "inspect"]
 
@@ -113,11 +113,9 @@ def inspect(
         store = choose_store(name, model, make_cache, shapes, device, selection=selection, agree=agree)
     except Exception as error:
         raise ModelLoadFailed(f"{name} cannot run a prompt here: {error}") from error
-    if ranks is not None and store.name != "packed":
-        raise CannotDistribute(
-            f"{name}: its rows cannot be packed, and ranks would run the forwards of a pass in different orders: "
-            f"{store.reason}"
-        )
+    is_ordered = ranks is not None and store.name != "packed"
+    if ranks is not None:
+        ranks.order.is_kept = is_ordered
     if device.compiles_late and agree(ROWS * cost.per_row + TOKENS * cost.per_token <= memory):
         eager = replace(device, shared_least=BLOCK)  # rows share what they begin with, however few they are
         trial = PackedStore(model, shapes, eager) if store.name == "packed" else store.make(None)
@@ -147,7 +145,7 @@ def inspect(
         can_rotate=plain and ranks is None and not hasattr(model, "make_cache"),
         reuses_prefixes=store.name == "packed",
         dispatch_blocks=device.dispatch_blocks,
-        pipelines=not device.dispatch_blocks and stays_in_place(store.make(None), agree),
+        pipelines=not device.dispatch_blocks and not is_ordered and stays_in_place(store.make(None), agree),
         can_rewind=plain or all(_is_plain(cache) for cache in make_cache()),
         can_fork=True,
         can_draft=store.name == "packed",

@@ -90,6 +90,7 @@ def load_folder(
         if ranks is not None:
             ranks.join()
             take_part(network, ranks)
+            ranks.order.install(network)
         if device.computes_float32:
             _compute_in_float32(network)
         mx.eval(network.parameters())

@@ -9,8 +9,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
 import pytest
-from mlx.utils import tree_flatten
-from models import build, mx
+from models import build, mx, tree_flatten
 from rank_groups import SMALL, write_model
 
 from greenroom.backends.mlx.distributed.files import fingerprint_of

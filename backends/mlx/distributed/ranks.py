@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import mlx.core as mx
 
+from greenroom.backends.mlx.distributed.order import ForwardOrder
 from greenroom.backends.mlx.soundness import LogitRange
 from greenroom.backends.ranks.hostfile import Hostfile
 from greenroom.errors import CannotDistribute
@@ -35,6 +36,8 @@ class Ranks:
         self._hostfile = hostfile
         self._gather = gather
         self._group: Any = None
+        self.order = ForwardOrder()
+        """In which forwards run."""
 
     def __repr__(self) -> str:
         return f"<Ranks {self.rank} of {self.size} {self.split}>"

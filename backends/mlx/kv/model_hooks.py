@@ -10,16 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
-from mlx.nn.layers.base import Module
 from mlx.nn.layers.quantized import QuantizedEmbedding, QuantizedLinear
 from mlx_lm.models import base
 
 from greenroom.backends.mlx.kv.packed_layout import PackedLayer, PackedLayout
+from greenroom.backends.mlx.model_body import body_of
 
 __all__ = ["flatten_entries", "hook_body", "route_attention"]
-
-_BODIES = ("model", "language_model.model", "transformer", "backbone", "language_model")
-"""Where model classes keep what is below the head."""
 
 
 def route_attention(model: Any) -> None:
@@ -49,14 +46,11 @@ def _attention(  # noqa: PLR0917 - mlx-lm's signature
 
 def hook_body(model: Any, layout: PackedLayout) -> bool:
     """Let what is below the head hand on only the entries that are sampled. False where there is no such part."""
-    for path in _BODIES:
-        part = model
-        for name in path.split("."):
-            part = getattr(part, name, None)
-        if isinstance(part, Module):
-            _Body.hook(part, layout)
-            return True
-    return False
+    body = body_of(model)
+    if body is None:
+        return False
+    _Body.hook(body, layout)
+    return True
 
 
 class _Body:
