@@ -148,3 +148,40 @@ def test_a_command_of_a_page_is_one(page: str, line: str, monkeypatch: pytest.Mo
     start = max(place for place, word in enumerate(words) if word.rpartition("/")[2] == "greenroom")
     options = cli._parser().parse_args(words[start + 1 :])
     assert options.command == words[start + 1], page
+
+
+def test_the_readme_is_a_screen_and_a_half() -> None:
+    """What is more has a page."""
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 75
+
+
+def test_files_to_begin_in_exist() -> None:
+    """Every file and folder that the page for contributors names."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    paths = set(re.findall(r"`([\w.]+/[\w./]*|\w+\.(?:yml|toml))`", text))
+    assert len(paths) > 30
+    assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
+
+
+def test_forms_of_reports_ask_for_what_doctor_says() -> None:
+    """Required where something is wrong; and nobody is asked anything without a form."""
+    folder = ROOT / ".github" / "ISSUE_TEMPLATE"
+    forms = {path.stem: path.read_text() for path in folder.glob("*.yml") if path.stem != "config"}
+    assert set(forms) == {"fault", "idea", "model", "slow"}
+    for name, form in forms.items():
+        asked = form.partition("id: doctor\n")[2]
+        assert "`greenroom doctor" in asked
+        assert ("required: true" in asked) == (name != "idea")
+    assert "blank_issues_enabled: false" in (folder / "config.yml").read_text()
+
+
+def test_the_picture_says_what_it_shows() -> None:
+    """In words too, and it is readable on a light and on a dark page."""
+    readme = (ROOT / "README.md").read_text()
+    found = re.search(r"!\[([^\]]{60,})\]\((docs/images/streams\.svg)\)", readme)
+    assert found is not None
+    picture = (ROOT / found[2]).read_text()
+    assert "prefers-color-scheme: dark" in picture
+    assert re.search(r"<title[^>]*>.+</title>", picture)
+    assert re.search(r"<desc[^>]*>.+</desc>", picture)
+    assert "http" not in picture.replace("http://www.w3.org/2000/svg", "")
