@@ -28,7 +28,8 @@ class OpenPage:
 
     async def request(self, method: str, path: str, body: object = None) -> Whole:
         """An answer of the page's own routes."""
-        return await ask(self.app, f"/page/{path}", body, method=method, headers=self._headers)
+        headers = [*self._headers, ("content-type", "application/json")] if isinstance(body, bytes) else self._headers
+        return await ask(self.app, f"/page/{path}", body, method=method, headers=headers)
 
     async def send(self, **fields: object) -> Whole:
         """A question of this chat's."""

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
@@ -51,8 +51,17 @@ class PageServer:
 
     url: str
     runtime: Runtime
-    errors: list[str] = field(default_factory=list)
-    """What browsers complained of."""
+    _server: uvicorn.Server
+    _loop: asyncio.AbstractEventLoop
+
+    def hang_up(self) -> None:
+        """Close every connection."""
+
+        def close() -> None:
+            for each in list(self._server.server_state.connections):
+                each.transport.close()
+
+        self._loop.call_soon_threadsafe(close)
 
     def wait_until_idle(self) -> None:
         """Return once no row is left. Raises `AssertionError` where that does not come."""
@@ -83,7 +92,7 @@ def served_page(
         async with Runtime(backend=backend) as runtime:
             served = app(runtime, settings=settings, routes=page_routes(settings, tools=list(tools) or None))
             config = uvicorn.Config(served, lifespan="off", log_level="critical", timeout_graceful_shutdown=1)
-            found.update(runtime=runtime, server=uvicorn.Server(config))
+            found.update(runtime=runtime, server=uvicorn.Server(config), loop=asyncio.get_running_loop())
             ready.set()
             await found["server"].serve([listening])
 
@@ -92,7 +101,8 @@ def served_page(
         thread.start()
         assert ready.wait(_SECONDS)
         try:
-            yield PageServer(f"http://127.0.0.1:{listening.getsockname()[1]}/", found["runtime"])
+            url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+            yield PageServer(url, found["runtime"], found["server"], found["loop"])
         finally:
             with suppress(Exception):
                 found["runtime"].drain(0.0)

@@ -124,7 +124,7 @@ def test_an_edited_turn_is_a_branch_beside_the_first(browser: Any, server: PageS
         right.get_by_text("1 turn as in Branch 1").click()
         assert "The first." in right.inner_text()
         ask(tab, "more")
-        wait_over(tab, 4)
+        wait_over(tab, 5)
         assert "More." in right.inner_text()
         assert "More." not in left.inner_text()
         left.get_by_label("The next branch").click()
@@ -444,6 +444,45 @@ def test_all_of_it_works_by_keyboard(browser: Any, server: PageServer) -> None:
         ):
             assert expected in names
         assert names.index("panel-button") < names.index("Regenerate") < names.index("send")
+
+
+def test_the_focus_is_never_lost(browser: Any, server: PageServer, speech: Speech) -> None:
+    """What is pressed and then gone gives the focus to what stands in its place."""
+    with opened(browser, server.url) as tab:
+        ask(tab, "Hi")
+        wait_over(tab)
+        for press in ("text=Regenerate", "[aria-label='The branch before']", "[aria-label='The next branch']"):
+            tab.focus(press)
+            tab.keyboard.press("Enter")
+            tab.wait_for_selector("text=/[12]\\/2/")
+            wait_over(tab)
+            assert tab.evaluate("document.activeElement.closest('.lane') !== null"), press
+        speech.other = ENDLESS
+        tab.focus("text=Regenerate")
+        tab.keyboard.press("Enter")
+        wait_longer(tab, 10)
+        tab.focus(".turn-foot >> text=Stop")
+        tab.keyboard.press("Enter")
+        wait_over(tab)
+        assert tab.evaluate("document.activeElement.textContent") == "Regenerate"
+
+
+def test_a_connection_that_is_lost_is_made_again(browser: Any, server: PageServer, speech: Speech) -> None:
+    """What ran over it has ended, and is shown as that; the next answer comes over the new one."""
+    speech.other = ENDLESS
+    with opened(browser, server.url, ignored="ERR_|Failed to fetch|network") as tab:
+        ask(tab, "Talk.")
+        wait_longer(tab, 10)
+        server.hang_up()
+        wait_over(tab)
+        server.wait_until_idle()
+        assert "stopped" in tab.inner_text(".turn-foot")
+        assert length(tab) > 10
+        speech.other = "Fine."
+        ask(tab, "Go on.")
+        wait_over(tab, 2)
+        assert tab.inner_text(".answer >> nth=1").strip() == "Fine."
+        tab.wait_for_function("() => document.querySelector('#banner').hidden")
 
 
 def test_nothing_moves_where_that_is_not_wanted(browser: Any, server: PageServer, speech: Speech) -> None:

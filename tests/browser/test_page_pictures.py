@@ -69,6 +69,7 @@ def test_pictures_of_branches(browser: Any, server: PageServer) -> None:
         ask(tab, "Tell me a short story about a fox.")
         for place in range(4):
             wait_longer(tab, 120, place)
+        tab.mouse.move(600, 300)
         take(tab, "page-branches")
         tab.click("#stop")
         wait_over(tab, 4)

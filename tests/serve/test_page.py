@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import anyio
 import pytest
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 from asgi_client import ask
-from page_client import open_page, text_of
+from hostile_json import altered
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from page_client import OpenPage, open_page, text_of
 from starlette.applications import Starlette
 
 from greenroom import Reply, Runtime, Scripted
@@ -357,6 +362,54 @@ async def test_a_drain_ends_the_feed_once_nothing_runs() -> None:
         rest = await mine.call.rest_of_stream()
         assert next(each for each in rest if each["type"] == "end")["state"] == "stopped"
         assert rest[-1]["models"][0]["state"] == "draining"
+
+
+ASKED = {
+    "parent": None,
+    "question": "Hi",
+    "results": [],
+    "copies": 2,
+    "model": "scripted",
+    "instructions": "Be brief.",
+    "schema": {"type": "integer"},
+    "app_tools": ["get_weather"],
+    "tools": [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}],
+    "tool_choice": "auto",
+    "thinking": True,
+    "sampling": {"max_tokens": 5, "temperature": 0.5, "top_p": 0.9, "top_k": 3, "seed": 7, "stop": ["x"]},
+}
+
+
+@pytest.fixture(scope="module")
+def hostile() -> Iterator[tuple[BlockingPortal, OpenPage]]:
+    """A page, and the loop that it is on."""
+    runtime = Runtime(backend=Scripted(Reply("Yes.", bends=True), context_length=600))
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(runtime),
+        portal.wrap_async_context_manager(open_page(page(runtime, tools=[get_weather]))) as mine,
+    ):
+        yield portal, mine
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_question_is_a_failure_of_ours(hostile: tuple[BlockingPortal, OpenPage], data: st.DataObject) -> None:
+    """A right one with parts replaced, left out or repeated: turns that end, or a refusal that says what is wrong."""
+    portal, mine = hostile
+    changed = data.draw(altered(ASKED))
+    body = {"feed": mine.feed, **changed} if isinstance(changed, dict) else changed
+
+    async def send() -> None:
+        answer = await mine.request("POST", f"chats/{mine.chat}/turns", json.dumps(body).encode())
+        assert answer.status in (200, 400, 404, 413, 422, 429), answer
+        if answer.status == 200:
+            ends = [each for each in await mine.until_end(len(answer.value["turns"])) if each["type"] == "end"]
+            assert [each["fault"] for each in ends if each["fault"] and each["fault"]["status"] >= 500] == []
+        else:
+            assert answer.error["message"]
+
+    portal.call(send)
 
 
 @pytest.mark.parametrize(

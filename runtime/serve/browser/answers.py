@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from time import perf_counter
 from typing import Any
 
 import msgspec
@@ -13,7 +14,7 @@ from greenroom import ChatSession
 from greenroom.chat.messages import Message
 from greenroom.constraints.structures import Snapshots
 from greenroom.errors import GreenroomError
-from greenroom.events import Chunk, TurnEvent
+from greenroom.events import Chunk, Info, TurnEvent
 from greenroom.serve.browser.chats import ChatTree, ChatTurn
 from greenroom.serve.browser.requests import AnswerEnded, AnswerEvent, AnswerObject, TurnBegun
 from greenroom.serve.faults import Fault, FieldNames, fault_of
@@ -26,23 +27,27 @@ NAMES = FieldNames(prompt="question", constraint="schema")
 Tell = Callable[[msgspec.Struct], Awaitable[None]]
 _OBJECT_SECONDS = 0.04
 """Between two looks at an object that grows: each is told as a whole."""
+_OBJECT_SHARE = 20
+"""That an object is left alone for so many times as long as a look at it took: others share the loop."""
 
 
 class PageAnswer:
-    """The answer to `turn`, of a session that has its branch's messages as its history."""
+    """The answer to `turn`, of a session that has its branch's `num_before` messages as its history."""
 
     def __init__(
         self,
         chat: ChatTree,
         turn: ChatTurn,
         session: ChatSession,
+        *,
+        num_before: int,
         question: str | Sequence[Message],
         options: dict[str, Any],
     ) -> None:
         self._chat = chat
         self.turn = turn
         self._session = session
-        self._num_before = len(session.history)
+        self._num_before = num_before
         self._stream = session.stream_events(question, **options)
         self._object = _GrowingObject(chat.id, turn.id) if options.get("constrain") is not None else None
         self._is_unwanted = False
@@ -100,7 +105,7 @@ class _GrowingObject:
     def __init__(self, chat: str, turn: int) -> None:
         self._names = chat, turn
         self._snapshots: Snapshots[Any] | None = Snapshots(Any, validate="never")
-        self._told = 0.0
+        self._due = 0.0
         self._has_news = False
 
     def __repr__(self) -> str:
@@ -116,9 +121,11 @@ class _GrowingObject:
         snapshots = self._snapshots
         if snapshots is None or not self._has_news:
             return None
-        is_due = snapshots.is_complete or event.__struct_config__.tag == "info"
-        if not is_due and current_time() - self._told < _OBJECT_SECONDS:
+        began, now = current_time(), perf_counter()
+        if began < self._due and not snapshots.is_complete and not isinstance(event, Info):
             return None
-        self._told, self._has_news = current_time(), False
         done = [list(path) for path in snapshots.done.paths]
-        return AnswerObject(*self._names, snapshots.snapshot(), done, snapshots.is_complete)
+        news = AnswerObject(*self._names, snapshots.snapshot(), done, snapshots.is_complete)
+        took = perf_counter() - now
+        self._due, self._has_news = began + max(_OBJECT_SECONDS, _OBJECT_SHARE * took), False
+        return news

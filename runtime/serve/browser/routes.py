@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from anyio.lowlevel import checkpoint
 
 from greenroom import ChatSession, Tool
 from greenroom.chat.messages import Message
@@ -42,6 +43,8 @@ _SAMPLING = (
     *("repetition_penalty", "presence_penalty", "frequency_penalty", "seed"),
 )
 _LARGEST_SEED = 2**64 - 1
+_MOST_MESSAGES = 1000
+"""Of a branch: a turn copies them, which takes 9 ms of the event loop."""
 
 
 def page_routes(
@@ -150,16 +153,21 @@ class _Page:
         found = await self._read(exchange, chat, asked)
         self._chats.trim()
         feed.require_room(asked.copies)
-        answers = [_answer(chat, asked, found, feed, number) for number in range(asked.copies)]
-        for answer in answers:
+        turns = []
+        for number in range(asked.copies):
+            answer = _answer(chat, asked, found, feed, number)
             feed.start(answer)
-        await _send(exchange, {"turns": [answer.turn.id for answer in answers]})
+            turns.append(answer.turn.id)
+            await checkpoint()  # a long history takes its time to be copied
+        await _send(exchange, {"turns": turns})
 
     async def _read(self, exchange: HttpExchange, chat: ChatTree, asked: AskRequest) -> _Asked:
         parent = None if asked.parent is None else chat.turn(asked.parent)
         if parent is not None and parent.state == "running":
             raise invalid("the answer that this stands behind still runs: stop it, or wait", "parent", code="busy")
         history = [] if parent is None else [message for turn in parent.path() for message in turn.messages]
+        if len(history) > _MOST_MESSAGES:
+            raise invalid(f"a branch has at most {_MOST_MESSAGES} messages: begin another chat", code="chat_full")
         tools = [*self._app_tools(asked.app_tools), *await exchange.tools(asked.tools)]
         return _Asked(
             model=exchange.models.find(asked.model),
@@ -195,7 +203,8 @@ def _answer(chat: ChatTree, asked: AskRequest, found: _Asked, feed: PageFeed, nu
         on_cancel="keep_partial",
     )
     turn = chat.add(found.parent, found.model.name, asked)
-    return PageAnswer(chat, turn, session, found.question, options)
+    num_before = len(found.history)
+    return PageAnswer(chat, turn, session, num_before=num_before, question=found.question, options=options)
 
 
 def _options(asked: AskRequest, settings: ServeSettings, *, has_tools: bool) -> dict[str, Any]:

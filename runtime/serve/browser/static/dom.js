@@ -42,6 +42,16 @@ export function announce(text) {
   byId("announcer").textContent = announced;
 }
 
+/** Put a text where one pastes from. */
+export async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    announce("Copied.");
+  } catch {
+    announce("This browser does not let the page copy."); // without TLS, say
+  }
+}
+
 const UNITS = ["B", "kB", "MB", "GB", "TB"];
 
 /** Bytes in words. */

@@ -54,6 +54,15 @@ class Lane {
     this.follow();
   }
 
+  /** Take the focus that was on something that is gone. */
+  focus() {
+    this._thread.focus();
+  }
+
+  focusSwitcher(id, step) {
+    this._views.get(id)?.focusSwitcher(step);
+  }
+
   draw(id) {
     this._views.get(id)?.draw();
   }
@@ -123,7 +132,7 @@ export class Lanes {
     this.list.splice(place, 1);
     if (this.active === lane) this.active = this.list[Math.max(0, place - 1)];
     this.layOut();
-    this.active.element.querySelector(".thread").focus();
+    this.active.focus();
   }
 
   activate(lane) {

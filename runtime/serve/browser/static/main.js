@@ -16,7 +16,7 @@ const STATES = { draining: "The server finishes what runs, and takes nothing new
 class Page {
   constructor() {
     this._api = new Api(askForKey);
-    this._feed = new Feed(this._api, { onNews: (news) => this._take(news), onState: (text) => this._showProblem("feed", text) });
+    this._feed = new Feed(this._api, { onNews: (news) => this._take(news), onState: (text) => this._connect(text) });
     this._meter = new Meter(byId("meter"));
     this._settings = new Settings();
     this._problems = new Map();
@@ -29,9 +29,10 @@ class Page {
       edit: (lane, turn, question) => this._again(lane, turn, question, { isBeside: true }),
       answerCalls: (lane, turn, results) => this._ask(lane, { parent: turn.id, results }),
       showEvents: (_lane, turn) => this._showEvents(turn),
-      choose: (lane, _turn, sibling) => {
+      choose: (lane, _turn, sibling, step) => {
         lane.leaf = this._chat.newestLeaf(sibling);
         this._changed();
+        lane.focusSwitcher(sibling, step);
       },
     }, () => this._showComposer());
   }
@@ -89,14 +90,30 @@ class Page {
     const chat = this._chat;
     while (chat === this._chat && chat.running.some((turn) => !turn.isMine)) {
       await new Promise((resolve) => setTimeout(resolve, 1000 * POLL_SECONDS));
-      const view = await this._api.json("GET", `chats/${encodeURIComponent(chat.id)}`).catch(() => null);
-      if (view === null || chat !== this._chat) return;
+      let view = null;
+      try {
+        view = await this._api.json("GET", `chats/${encodeURIComponent(chat.id)}`);
+      } catch (error) {
+        if (!(error instanceof Refused)) continue; // the server may come back
+        for (const turn of chat.running) turn.update({ state: "stopped", is_kept: false });
+        this._lanes.list.forEach((lane) => chat.path(lane.leaf).forEach((turn) => this._lanes.redraw(turn.id)));
+        return;
+      }
+      if (chat !== this._chat) return;
       for (const turn of view.turns) {
         const known = chat.turns.get(turn.id);
         if (!known || (known.isRunning && !known.isMine)) chat.put(turn);
       }
       this._changed();
     }
+  }
+
+  /** The feed is there, or lost (`problem`): what ran over it has ended on the server. */
+  _connect(problem) {
+    this._showProblem("feed", problem);
+    const lost = problem === null ? [] : this._chat.running.filter((turn) => turn.isMine);
+    for (const turn of lost) turn.isMine = false;
+    if (lost.length) this._poll();
   }
 
   // News.
@@ -195,6 +212,7 @@ class Page {
     }
     announce(turns.length > 1 ? `${turns.length} answers begin.` : "The answer begins.");
     this._changed();
+    if (document.activeElement === document.body) this._lanes.active.focus();
     if (isBeside) beside.element.scrollIntoView({ block: "nearest", inline: "nearest" });
   }
 

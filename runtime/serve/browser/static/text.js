@@ -1,6 +1,6 @@
 // What a model wrote, shown as text. Code between fences gets a frame of its own; nothing else is read into it.
 
-import { button, h } from "./dom.js";
+import { button, copy, h } from "./dom.js";
 
 const FENCE = /^ {0,3}(`{3,}|~{3,})\s*([\w+#.-]{0,30})[^`]*$/;
 const MAY_BE_FENCE = /^ {0,3}(`{0,}|~{0,})$|^ {0,3}(`{3,}|~{3,})[^`\n]*$/;
@@ -61,9 +61,9 @@ export class TextWriter {
     this._fence = fence;
     this._node = document.createTextNode("");
     const node = this._node;
-    const copy = button("Copy", () => navigator.clipboard?.writeText(node.data), { className: "quiet small" });
+    const copied = button("Copy", () => copy(node.data), { className: "quiet small" });
     const code = h("pre", { attrs: { tabindex: "0" } }, h("code", {}, node));
-    this._element.append(h("div", { className: "code-block" }, h("div", { className: "code-head" }, language || "code", copy), code));
+    this._element.append(h("div", { className: "code-block" }, h("div", { className: "code-head" }, language || "code", copied), code));
   }
 
   /** Blank lines in front of a frame are its margin. */
@@ -79,7 +79,7 @@ export class TextWriter {
       text = text.replace(/^\n+/, "");
       if (!text) return;
       this._node = document.createTextNode("");
-      this._element.append(h("div", { className: "prose" }, this._node));
+      this._element.append(h("div", { className: "prose", dir: "auto" }, this._node));
     }
     this._node.appendData(text);
   }

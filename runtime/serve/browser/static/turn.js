@@ -1,6 +1,6 @@
 // One turn as it is shown in one branch. It draws what is new of its turn, whenever it is asked to.
 
-import { button, h } from "./dom.js";
+import { button, copy, h } from "./dom.js";
 import { objectRows } from "./object.js";
 import { TextWriter } from "./text.js";
 
@@ -31,11 +31,12 @@ export class TurnView {
 
   _drawQuestion(siblings) {
     const { turn } = this;
+    this._numSiblings = siblings.length;
     const asked = turn.question ?? turn.results.map((each) => each.content).join("\n");
     const tools = h("div", { className: "turn-tools" });
     if (siblings.length > 1) tools.append(this._switcher(siblings));
     if (turn.question !== null) tools.append(button("Edit", () => this._edit(), { className: "quiet small" }));
-    this._bubble = h("div", { className: "bubble" }, asked);
+    this._bubble = h("div", { className: "bubble", dir: "auto" }, asked);
     this._asked.replaceChildren(
       h("div", { className: "asked-head" }, h("span", { className: "who", textContent: turn.question === null ? "Results" : "You" }), tools),
       this._bubble,
@@ -44,7 +45,7 @@ export class TurnView {
 
   _switcher(siblings) {
     const place = siblings.indexOf(this.turn.id);
-    const go = (step) => () => this._acts.choose(this.turn, siblings[place + step]);
+    const go = (step) => () => this._acts.choose(this.turn, siblings[place + step], step);
     return h("span", { className: "switcher", attrs: { role: "group", "aria-label": "Other branches from here" } },
       button("‹", go(-1), { className: "quiet small", disabled: place === 0, ariaLabel: "The branch before" }),
       h("span", { textContent: `${place + 1}/${siblings.length}` }),
@@ -54,7 +55,14 @@ export class TurnView {
   /** There may be more branches from here than before, and turns behind it: then its calls wait for nothing. */
   updateSiblings(siblings) {
     if (this.turn.children.length) this._foot.querySelector("form.results")?.remove();
-    if (!this._asked.querySelector("form")) this._drawQuestion(siblings);
+    if (!this._asked.querySelector("form") && siblings.length !== this._numSiblings) this._drawQuestion(siblings);
+  }
+
+  /** Have the focus on the way to the next branch, or the one before. */
+  focusSwitcher(step) {
+    const ways = [...this._asked.querySelectorAll(".switcher button")];
+    if (step > 0) ways.reverse();
+    ways.find((each) => !each.disabled)?.focus();
   }
 
   _edit() {
@@ -125,7 +133,7 @@ export class TurnView {
   }
 
   _thought(part) {
-    const text = h("div", { className: "prose" });
+    const text = h("div", { className: "prose", dir: "auto" });
     const node = document.createTextNode("");
     text.append(node);
     const title = h("summary", { textContent: "Thinking…" });
@@ -184,6 +192,7 @@ export class TurnView {
     this._drawResults();
     if (this._state === turn.state) return;
     this._state = turn.state;
+    const hadFocus = this._foot.contains(document.activeElement);
     this._answer.setAttribute("aria-busy", String(turn.isRunning));
     this.element.classList.toggle("running", turn.isRunning);
     const small = { className: "quiet small" };
@@ -194,12 +203,13 @@ export class TurnView {
     const acts = [
       button("Regenerate", () => this._acts.regenerate(turn), small),
       button("Branch", () => this._acts.branch(turn), { ...small, title: "Answer once more, beside this one" }),
-      button("Copy", () => navigator.clipboard?.writeText(turn.text), small),
+      button("Copy", () => copy(turn.text), small),
       button("Events", () => this._acts.showEvents(turn), small),
     ];
     const fault = turn.fault ? h("p", { className: "fault", attrs: { role: "alert" }, textContent: turn.fault.message }) : null;
     const lost = turn.isKept || turn.fault ? null : h("p", { className: "note", textContent: "Nothing was said: what is asked next does not know of this question." });
     this._foot.replaceChildren(...[fault, lost, this._callForm(), h("span", { className: "note", textContent: this._numbers() }), h("span", { className: "foot-acts" }, ...acts)].filter(Boolean));
+    if (hadFocus) acts[0].focus();
   }
 
   _numbers() {
