@@ -82,7 +82,7 @@ def test_memory_is_as_counted_and_near_what_rows_hold(order: str, kind: str) -> 
 
     Active memory is MLX's, less the weights and what the last pass holds.
     """
-    lengths = dict(enumerate(RAGGED if kind == "ragged" else (1030,) * 9))
+    lengths = dict(enumerate(RAGGED if kind == "ragged" else (518,) * 9))
     with driven(lambda: llama(layers=2, hidden=128), device=ONE_CALL) as (driver, backend):
         gc.collect()
         before = mx.get_active_memory()
