@@ -172,10 +172,12 @@ async def test_a_client_that_never_reads_is_given_up() -> None:
 async def test_refusals_of_a_busy_server_say_when_to_come_again() -> None:
     """429 while there is no place, 503 while it drains and once its runtime is left."""
     backend = Scripted(ENDLESS, context_length=1 << 24)
+    backend.hold()  # else the first, which nobody reads, would be paused in time, and give its row to the second
     async with Runtime(backend=backend, max_rows=1, max_waiting=1) as runtime:
         served = app(runtime)
         async with AsyncExitStack() as stack:
             first = await stack.enter_async_context(open_call(served, CHAT, chat(stream=True)))
+            backend.release(6)
             for _ in range(3):
                 await first.message()
             second = await stack.enter_async_context(open_call(served, CHAT, chat(stream=True)))
@@ -188,6 +190,7 @@ async def test_refusals_of_a_busy_server_say_when_to_come_again() -> None:
             late = await ask(served, CHAT, chat())
             assert (late.status, late.error["code"]) == (503, "draining")
             assert (await ask(served, "/health", method="GET")).value == {"status": "draining"}
+            backend.release_all()
             ended = [await first.rest_of_stream(), await second.rest_of_stream()]
             await drain
         assert [each[-1]["error"]["code"] for each in ended] == ["draining"] * 2

@@ -295,7 +295,8 @@ async def test_what_changes_nothing_may_be_given() -> None:
 
 async def test_errors_are_those_of_the_client() -> None:
     """Statuses and types that it raises its own errors by."""
-    async with Runtime(backend=Scripted(ENDLESS), max_waiting=1, max_rows=1) as runtime:
+    backend = Scripted(ENDLESS)
+    async with Runtime(backend=backend, max_waiting=1, max_rows=1) as runtime:
         guarded = app(runtime, settings=ServeSettings(keys=("right",)))
         with pytest.raises(AuthenticationError):
             await anthropic_client(guarded, "wrong").messages.create(**message())
@@ -303,11 +304,13 @@ async def test_errors_are_those_of_the_client() -> None:
         with pytest.raises(APIStatusError) as missing:
             await client.messages.create(**message(model="none"))
         assert (missing.value.status_code, missing.value.type) == (404, "not_found_error")
+        backend.hold()  # else the first, which nobody reads, would be paused in time, and give its row away
         busy = [runtime.generate("x"), runtime.generate("y")]
         with pytest.raises(APIStatusError) as refused:
             await client.messages.create(**message())
         assert (refused.value.status_code, refused.value.type) == (429, "rate_limit_error")
         assert refused.value.response.headers["retry-after"]
+        backend.release_all()
         for stream in busy:
             await stream.aclose()
         runtime.drain(0)
