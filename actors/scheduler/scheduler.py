@@ -371,6 +371,7 @@ class Scheduler:
             prefix_bytes=budget.prefix_bytes,
             adapter_bytes=budget.adapter_bytes,
             allocated_bytes=budget.held_bytes,
+            kv_limit=budget.most,
             reserved_bytes=budget.reserved_bytes,
             expected_tokens=admission.expectation.typical,
             steps=totals.steps,

@@ -78,6 +78,7 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=T
     `running` requests have a row that prefills or decodes, `paused` ones a row whose reader lags behind. `kv_bytes` is
     the KV of open rows' tokens, `reserved_bytes` what they are expected to need, `prefix_bytes` the KV kept of prompts
     that are over, `allocated_bytes` all that is held for KV: places of rows, as long as they are, and those prefixes.
+    `kv_limit` is the most of it, in bytes, adapters included; 0 before the runtime has loaded.
     `expected_tokens` is what an output is expected to come to before it has begun, learned from those that are over.
     `adapter_bytes` is what adapters take on the device, of the same budget.
     `discarded_draws` counts what passes drew for rows that had ended by then, or whose token was forced: the price of
@@ -105,6 +106,7 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=T
     kv_bytes: int = 0
     prefix_bytes: int = 0
     allocated_bytes: int = 0
+    kv_limit: int = 0
     adapter_bytes: int = 0
     reserved_bytes: int = 0
     expected_tokens: int = UNKNOWN

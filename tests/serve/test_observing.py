@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+import anyio
 import pytest
 from asgi_client import ask, open_call
 from opentelemetry import metrics as otel_metrics
@@ -66,6 +67,23 @@ async def test_metrics_count_what_was_served() -> None:
         assert found[f"{name}_count"][()] == 3
         assert found[f"{name}_bucket"][("le", "+Inf"),] == 3
     assert found["vllm:request_time_per_output_token_seconds_count"][()] == 3
+
+
+async def test_how_full_the_memory_is_is_a_share() -> None:
+    """Of what the runtime may hold; nothing once rows are over."""
+    backend = Scripted("Hello there, and again. " * 9)
+    backend.hold()
+    async with Runtime(backend=backend, kv_bytes=1 << 16) as runtime:
+        served = app(runtime)
+        async with runtime.generate("x") as stream:
+            backend.release(8)
+            await anext(aiter(stream))
+            await anyio.to_thread.run_sync(backend.wait_held)
+            found, statistics = await scrape(served), runtime.statistics()
+            assert found["greenroom_kv_limit_bytes"] == {(): 1 << 16}
+            assert 0 < found["vllm:kv_cache_usage_perc"][()] == statistics.kv_bytes / (1 << 16) < 1
+            backend.release_all()
+        assert (await scrape(served))["vllm:kv_cache_usage_perc"] == {(): 0}
 
 
 async def test_each_app_counts_for_itself() -> None:

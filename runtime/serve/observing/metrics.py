@@ -34,6 +34,10 @@ def _prompt_tokens(statistics: Statistics) -> int:
     return statistics.prompt_tokens + statistics.reused_tokens
 
 
+def _kv_share(statistics: Statistics) -> float:
+    return statistics.kv_bytes / statistics.kv_limit if statistics.kv_limit else 0.0
+
+
 _FINISHED = {
     **dict.fromkeys(("eos", "stop_token", "stop_string", "constraint"), "stop"),
     **dict.fromkeys(("max_tokens", "context", "max_rounds"), "length"),
@@ -42,7 +46,9 @@ _FINISHED = {
 _GAUGES = (
     _Family("vllm:num_requests_running", "Requests whose row prefills or decodes", lambda s: s.running),
     _Family("vllm:num_requests_waiting", "Requests that wait for a row", lambda s: s.waiting),
+    _Family("vllm:kv_cache_usage_perc", "KV of open rows' tokens ÷ the most of it", _kv_share),
     _Family("greenroom_requests_paused", "Requests whose reader lags behind", lambda s: s.paused),
+    _Family("greenroom_kv_limit_bytes", "The most that may be held for KV and adapters", lambda s: s.kv_limit),
     _Family("greenroom_kv_bytes", "KV of open rows' tokens", lambda s: s.kv_bytes),
     _Family("greenroom_kv_reserved_bytes", "KV that open rows are expected to need", lambda s: s.reserved_bytes),
     _Family("greenroom_kv_allocated_bytes", "All that is held for KV", lambda s: s.allocated_bytes),
