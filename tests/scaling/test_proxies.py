@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,13 @@ import httpx
 import pytest
 import uvicorn
 from proxied_servers import KEY, PROXIES, Server, behind_proxy
+from session_clients import SESSIONS, SessionClient, cached, text_of, wait_for
 
 from greenroom import Reply, Runtime, Scripted
 from greenroom.serve import ServeSettings, app
 
 pytestmark = pytest.mark.timeout(180)
 
-SESSIONS = [f"session {number}" for number in range(8)]
 ABORTED = 'vllm:request_success_total{finished_reason="abort"'
 RETRIES = pytest.mark.parametrize("place", ["haproxy"], indirect=True)
 """Caddy asks another server only once its own check has found one dead."""
@@ -46,33 +45,23 @@ class Place:
     """Two servers as a client of the proxy has them."""
 
     def __init__(self, proxy: str, url: str, servers: list[Server]) -> None:
-        self._proxy = proxy
-        self.client = httpx.Client(base_url=url, headers=KEY, timeout=60)
+        self.client = SessionClient(proxy, url, KEY)
         self.servers = servers
         names = {"mac1": servers[0], "mac2": servers[1]}
         self._served_by = {**names, **{f"127.0.0.1:{server.port}": server for server in servers}}
-
-    def body(self, session: str, **options: Any) -> dict[str, Any]:
-        """A question of its own, at whose end nothing is left to chance."""
-        content = f"{session} of {self._proxy}: tell me a story about a fox. " * 8  # as long as what is kept
-        return {"messages": [{"role": "user", "content": content}], "temperature": 0, "max_tokens": 4, **options}
-
-    def ask(self, session: str, **options: Any) -> httpx.Response:
-        """A plain answer."""
-        headers = {"x-session-id": session}
-        return self.client.post("/v1/chat/completions", headers=headers, json=self.body(session, **options))
 
     def server_of(self, response: httpx.Response) -> Server:
         """Who answered."""
         return self._served_by[response.headers["x-served-by"]]
 
-    @contextmanager
-    def stream(self, session: str, tokens: int) -> Iterator[tuple[httpx.Response, Iterator[str]]]:
-        """An answer that streams so many tokens, and its lines of data."""
-        body = self.body(session, stream=True, min_tokens=tokens, max_tokens=tokens)
-        headers = {"x-session-id": session}
-        with self.client.stream("POST", "/v1/chat/completions", headers=headers, json=body) as response:
-            yield response, (line for line in response.iter_lines() if line.startswith("data: "))
+    def other_than(self, server: Server) -> Server:
+        """The second of both."""
+        (other,) = [each for each in self.servers if each is not server]
+        return other
+
+    def homes(self) -> dict[str, Server]:
+        """Where each session is answered."""
+        return {session: self.server_of(self.client.ask(session)) for session in SESSIONS}
 
 
 @pytest.fixture(scope="module", params=PROXIES)
@@ -83,47 +72,27 @@ def place(
     folder = tmp_path_factory.mktemp("proxy")
     with behind_proxy(request.param, [server.port for server in servers], folder) as url:
         found = Place(request.param, url, servers)
-        with found.client:
+        with found.client.http:
             yield found
-
-
-def wait_for(what: Callable[[], bool]) -> None:
-    """Look until it is so: other processes tell nobody."""
-    ends = time.monotonic() + 60
-    while not what():
-        assert time.monotonic() < ends
-        time.sleep(0.02)
-
-
-def cached(response: httpx.Response) -> int:
-    """Tokens of the prompt whose KV was there."""
-    found: int = response.json()["usage"]["prompt_tokens_details"]["cached_tokens"]
-    return found
-
-
-def text_of(lines: list[str]) -> str:
-    """What a stream said."""
-    chunks = [json.loads(line.removeprefix("data: ")) for line in lines if line != "data: [DONE]"]
-    return "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"])
 
 
 def test_a_session_stays_where_its_kv_is(place: Place) -> None:
     """The same server for each of its requests, which finds the prompt; elsewhere it would not."""
-    first = {session: place.ask(session) for session in SESSIONS}
-    assert {place.server_of(response).port for response in first.values()} == {each.port for each in place.servers}
-    for session, before in first.items():
-        again = place.ask(session)
-        assert place.server_of(again) is place.server_of(before)
+    homes = place.homes()
+    assert {server.port for server in homes.values()} == {server.port for server in place.servers}
+    for session, home in homes.items():
+        again = place.client.ask(session)
+        assert place.server_of(again) is home
         assert cached(again) == again.json()["usage"]["prompt_tokens"] - 1  # the last one is run, for what follows it
-        (other,) = [each for each in place.servers if each is not place.server_of(before)]
-        url = f"http://127.0.0.1:{other.port}/v1/chat/completions"
-        elsewhere = httpx.post(url, headers=KEY, json=place.body(session, max_tokens=1), timeout=60)
+        url = f"http://127.0.0.1:{place.other_than(home).port}/v1/chat/completions"
+        elsewhere = httpx.post(url, headers=KEY, json=place.client.body(session), timeout=60)
         assert cached(elsewhere) < cached(again)
 
 
 def test_tokens_pass_one_by_one_and_a_client_that_leaves_ends_its_row(place: Place) -> None:
     """The first is there while the rest is generated. Then the row ends, of a stream and of a plain answer alike."""
-    with place.stream(SESSIONS[0], 3000) as (response, lines):
+    session = SESSIONS[0]
+    with place.client.stream(session, 3000) as (response, lines):
         server = place.server_of(response)
         before = server.count(ABORTED)
         while not text_of([next(lines)]):
@@ -132,91 +101,51 @@ def test_tokens_pass_one_by_one_and_a_client_that_leaves_ends_its_row(place: Pla
     wait_for(lambda: server.count(ABORTED) == before + 1)
     assert server.count("vllm:num_requests_running") == 0
     with pytest.raises(httpx.ReadTimeout):
-        place.client.post(
-            "/v1/chat/completions",
-            headers={"x-session-id": SESSIONS[0]},
-            json=place.body(SESSIONS[0], max_tokens=3000, min_tokens=3000),
-            timeout=httpx.Timeout(60, read=0.5),
-        )
+        place.client.ask(session, max_tokens=3000, min_tokens=3000, timeout=0.5)
     wait_for(lambda: server.count(ABORTED) == before + 2)
-
-
-def read_to_its_end(place: Place, session: str, tokens: int, begun: threading.Barrier) -> tuple[int, str, bool]:
-    """A stream's server (its port), its text, and whether it came to its end."""
-    seen: list[str] = []
-    with place.stream(session, tokens) as (response, lines):
-        port = place.server_of(response).port
-        seen.append(next(lines))
-        begun.wait(60)
-        try:
-            seen += lines
-        except httpx.RemoteProtocolError:
-            return port, text_of(seen), False
-    return port, text_of(seen), seen[-1] == "data: [DONE]"
-
-
-@contextmanager
-def under_load(place: Place, tokens: int, ended: list[tuple[int, str, bool]]) -> Iterator[None]:
-    """A stream of each session, all begun; at the end they are over."""
-    begun = threading.Barrier(len(SESSIONS) + 1)
-
-    def run(session: str) -> None:
-        ended.append(read_to_its_end(place, session, tokens, begun))
-
-    threads = [threading.Thread(target=run, args=(session,)) for session in SESSIONS]
-    for thread in threads:
-        thread.start()
-    begun.wait(60)
-    yield
-    for thread in threads:
-        thread.join(120)
 
 
 @RETRIES
 def test_a_server_that_is_killed_loses_its_own_streams_only_and_comes_back(place: Place) -> None:
-    """The others' say what they would have said. Its sessions are answered elsewhere at once, and by it again later."""
-    tokens = 250
-    of_session = {session: place.server_of(place.ask(session)) for session in SESSIONS}
-    victim = of_session[SESSIONS[0]]
-    (other,) = [each for each in place.servers if each is not victim]
-    undisturbed: list[tuple[int, str, bool]] = []
-    with under_load(place, tokens, undisturbed):
+    """The others' say what they would have said. What had sent nothing, and what comes next, is answered elsewhere."""
+    homes = place.homes()
+    victim = homes[SESSIONS[0]]
+    with place.client.under_load(250) as undisturbed:
         pass
-    assert all(is_whole for _, _, is_whole in undisturbed)
-    ended: list[tuple[int, str, bool]] = []
-    with under_load(place, tokens, ended):
+    assert all(stream.is_whole for stream in undisturbed)
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(1))
+        silent = pool.submit(place.client.ask, SESSIONS[0], max_tokens=600, min_tokens=600)  # as a plain answer is
+        wait_for(lambda: victim.count("vllm:num_requests_running") == 1)
+        ended = stack.enter_context(place.client.under_load(250))
         victim.end()
-        mine = [session for session, server in of_session.items() if server is victim]
-        for session in mine:
-            answer = place.ask(session)
-            assert (answer.status_code, place.server_of(answer)) == (200, other)
+        for session in SESSIONS:
+            answer = place.client.ask(session)
+            assert (answer.status_code, place.server_of(answer)) == (200, place.other_than(victim))
     victim.begin()
-    assert len(ended) == len(SESSIONS)
-    assert {(port, is_whole) for port, _, is_whole in ended} == {(victim.port, False), (other.port, True)}
-    whole = sorted(text for port, text, _ in ended if port == other.port)
-    assert whole == sorted(text for port, text, _ in undisturbed if port == other.port)
-    cut = [text for port, text, _ in ended if port == victim.port]
-    assert all(any(text.startswith(part) for _, text, _ in undisturbed) for part in cut)
+    assert (silent.result().status_code, place.server_of(silent.result())) == (200, place.other_than(victim))
+    for stream, whole in zip(ended, undisturbed, strict=True):
+        assert stream.is_whole == (homes[stream.session] is not victim)
+        assert stream.text == whole.text if stream.is_whole else whole.text.startswith(stream.text)
     victim.wait()
-    wait_for(lambda: place.server_of(place.ask(SESSIONS[0])) is victim)
-    assert {session: place.server_of(place.ask(session)) for session in SESSIONS} == of_session
+    wait_for(lambda: place.server_of(place.client.ask(SESSIONS[0])) is victim)
+    assert place.homes() == homes
 
 
 @RETRIES
 def test_a_server_that_is_asked_to_end_loses_nothing(place: Place) -> None:
     """SIGTERM under load: its streams come to their ends, and new requests are answered elsewhere meanwhile."""
-    victim = place.server_of(place.ask(SESSIONS[0]))
-    ended: list[tuple[int, str, bool]] = []
-    with under_load(place, 150, ended):
+    victim = place.homes()[SESSIONS[0]]
+    with place.client.under_load(150) as ended:
         assert victim.process is not None
         victim.process.send_signal(signal.SIGTERM)
-        statuses = [place.ask(session).status_code for session in SESSIONS]
+        statuses = [place.client.ask(session).status_code for session in SESSIONS]
     assert statuses == [200] * len(SESSIONS)
-    assert [is_whole for _, _, is_whole in ended] == [True] * len(SESSIONS)
+    assert [stream.is_whole for stream in ended] == [True] * len(SESSIONS)
     assert victim.process.wait(60) == 0
     victim.begin()
     victim.wait()
-    wait_for(lambda: place.server_of(place.ask(SESSIONS[0])) is victim)
+    wait_for(lambda: place.server_of(place.client.ask(SESSIONS[0])) is victim)
 
 
 @contextmanager
