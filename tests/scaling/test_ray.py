@@ -19,6 +19,9 @@ from session_clients import SESSIONS, SessionClient, cached, text_of, wait_for
 
 from greenroom import Chunk, EngineFailed, Info, InvalidParameter
 
+os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = (
+    "0"  # else, below `uv run`, each worker gets an environment that uv builds
+)
 with warnings.catch_warnings():  # as it is imported, Ray has some of its own
     warnings.simplefilter("ignore")
     ray: Any = pytest.importorskip("ray", reason="Ray is not installed, or has no wheel for this Python")
