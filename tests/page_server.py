@@ -90,7 +90,7 @@ def served_page(
 
     async def serve(listening: socket.socket) -> None:
         async with Runtime(backend=backend) as runtime:
-            served = app(runtime, settings=settings, routes=page_routes(settings, tools=list(tools) or None))
+            served = app(runtime, settings=settings, routes=page_routes(tools=list(tools) or None))
             config = uvicorn.Config(served, lifespan="off", log_level="critical", timeout_graceful_shutdown=1)
             found.update(runtime=runtime, server=uvicorn.Server(config), loop=asyncio.get_running_loop())
             ready.set()

@@ -68,7 +68,7 @@ async def _serve(options: argparse.Namespace) -> None:
     hosts = tuple(options.allow_host) or None
     settings = ServeSettings(keys=keys, hosts=hosts, timeout=options.timeout, busy_status=options.busy_status)
     tools = [tool for source in options.tools for tool in read_tools(source)]
-    routes = () if options.no_page else page_routes(settings, tools=tools or None)
+    routes = () if options.no_page else page_routes(tools=tools or None)
     with open_port(options.host, options.port, settings) as listening:
         async with make_runtime(options) as runtime:
             models = await _models(runtime, options.name, options.adapter)

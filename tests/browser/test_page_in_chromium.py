@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -335,6 +336,66 @@ def test_the_policy_would_hold_if_the_page_were_wrong(browser: Any, server: Page
         assert tab.locator("b").count() == 0
 
 
+def test_text_is_shown_whole_however_it_comes(browser: Any, server: PageServer) -> None:
+    """In one piece or cut anywhere: the same elements, and no character but fences is lost."""
+    draw = random.Random(7)  # noqa: S311 - a test's
+    pieces = ["a", "b c", "\n", "\n\n", "```", "```py", "~~~", "``", "`", "  ```", "<b>", "é", "x" * 900, "\n```\n"]
+    texts = ["".join(draw.choices(pieces, k=draw.randint(1, 25))) for _ in range(400)]
+    cuts = [sorted(draw.sample(range(len(text) + 1), min(5, len(text)))) for text in texts]
+    with opened(browser, server.url) as tab:
+        found = tab.evaluate(
+            """async ([texts, cuts]) => {
+                const { TextWriter } = await import('/page/text.js');
+                const show = (pieces) => {
+                    const home = document.createElement('div'), writer = new TextWriter(home);
+                    for (const piece of pieces) writer.write(piece);
+                    writer.finish();
+                    return [...home.querySelectorAll('.prose, code')].map((each) => [each.tagName, each.textContent]);
+                };
+                return texts.map((text, at) => {
+                    const ends = [0, ...cuts[at], text.length];
+                    return [show([text]), show(ends.slice(1).map((end, place) => text.slice(ends[place], end)))];
+                });
+            }""",
+            [texts, cuts],
+        )
+    for text, both in zip(texts, found, strict=True):
+        for shown in both:
+            assert joined(shown) == blocks(text), text
+
+
+def blocks(text: str) -> list[tuple[str, str]]:
+    """What a text comes to, by its lines: prose without the blank lines around it, and code."""
+    found, fence, lines = [("DIV", "")], "", text.split("\n")
+    for place, line in enumerate(lines):
+        is_whole = place < len(lines) - 1
+        match = re.fullmatch(r" {0,3}(`{3,}|~{3,})([^`]*)", line)
+        turns = match is not None and (not fence or (match[1].startswith(fence) and not match[2].strip()))
+        if turns and match is not None and (is_whole or fence):
+            fence = "" if fence else match[1]
+            found.append(("CODE" if fence else "DIV", ""))
+        else:
+            found[-1] = found[-1][0], found[-1][1] + line + "\n" * is_whole
+    prose = [(tag, part.lstrip("\n") if tag == "DIV" else part) for tag, part in found]
+    last = len(prose) - 1
+    ends = [(tag, part.rstrip("\n") if tag == "DIV" and at < last else part) for at, (tag, part) in enumerate(prose)]
+    return [(tag, part) for tag, part in ends if part or tag == "CODE"]
+
+
+def joined(shown: list[list[str]]) -> list[tuple[str, str]]:
+    """Blocks as they are shown; prose that was parted for its length is one."""
+    found: list[tuple[str, str]] = []
+    for tag, part in shown:
+        if found and found[-1][0] == tag == "DIV":
+            found[-1] = tag, f"{found[-1][1]}\n{part}"
+        else:
+            found.append((tag, part))
+    return [
+        (tag, part.rstrip("\n") if at < len(found) - 1 and tag == "DIV" else part)
+        for at, (tag, part) in enumerate(found)
+    ]
+
+
 def test_an_engine_that_fails_is_shown(browser: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the answer, and above; what was said stays."""
 
@@ -465,6 +526,31 @@ def test_the_focus_is_never_lost(browser: Any, server: PageServer, speech: Speec
         tab.keyboard.press("Enter")
         wait_over(tab)
         assert tab.evaluate("document.activeElement.textContent") == "Regenerate"
+
+
+def test_a_tab_that_nobody_sees_holds_no_connection(browser: Any, server: PageServer, speech: Speech) -> None:
+    """But while an answer of its runs; it has one again once it is looked at."""
+    hide = """is => {
+        Object.defineProperty(document, 'hidden', { value: is, configurable: true });
+        document.dispatchEvent(new Event('visibilitychange'));
+    }"""
+    speech.other = ENDLESS
+    with opened(browser, server.url) as tab:
+        ask(tab, "Talk.")
+        wait_longer(tab, 10)
+        tab.evaluate(hide, True)
+        wait_longer(tab, length(tab) + 10)
+        tab.click("#stop")
+        wait_over(tab)
+        tab.evaluate(hide, False)
+        with tab.expect_event("requestfailed") as ended:
+            tab.evaluate(hide, True)
+        assert ended.value.url.endswith("/page/feeds")
+        with tab.expect_request("**/page/feeds"):
+            tab.evaluate(hide, False)
+        speech.other = "Fine."
+        ask(tab, "Go on.")
+        wait_over(tab, 2)
 
 
 def test_a_connection_that_is_lost_is_made_again(browser: Any, server: PageServer, speech: Speech) -> None:

@@ -62,7 +62,7 @@ def test_pictures_of_branches(browser: Any, server: PageServer) -> None:
     """Four at once, in mid-stream."""
     with opened(browser, server.url, viewport=SIZE) as tab:
         tab.click("#panel-button")
-        tab.fill("[name=temperature]", "0.9")
+        tab.fill("[name=temperature]", "0.7")
         tab.fill("[name=seed]", "1")
         tab.click("[data-close=panel]")
         tab.select_option("#copies", "4")

@@ -16,7 +16,7 @@ import pytest
 from greenroom import Reply, Runtime, Scripted
 from greenroom.cli import main
 from greenroom.errors import InvalidParameter, UnusablePath
-from greenroom.serve import ServeSettings, app
+from greenroom.serve import ServeSettings, app, page_routes
 from greenroom.serve.server import open_port, serve
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - it is refused, or has a key
@@ -63,6 +63,27 @@ async def test_a_signal_ends_what_runs_after_its_time() -> None:
                 await serve(app(runtime), runtime, listening, drain_seconds=0.1)
         assert runtime.is_draining
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # uvicorn's only loop
+async def test_an_open_page_does_not_keep_a_server_from_its_end() -> None:
+    """Its feed ends once nothing runs, long before the server would hang up on it."""
+    async with Runtime(backend=Scripted()) as runtime:
+        with open_port("127.0.0.1", 0, ServeSettings()) as listening:
+            url = f"http://127.0.0.1:{listening.getsockname()[1]}/page/feeds"
+
+            async def look() -> None:
+                async with httpx.AsyncClient() as client, client.stream("POST", url, json={}) as feed:
+                    lines = feed.aiter_lines()
+                    await anext(lines)
+                    signal.raise_signal(signal.SIGTERM)
+                    told = [json.loads(line.removeprefix("data: ")) async for line in lines if line]
+                assert told[-1]["models"][0]["state"] == "draining"
+
+            with anyio.fail_after(15):
+                async with anyio.create_task_group() as group:
+                    group.start_soon(look)
+                    await serve(app(runtime, routes=page_routes()), runtime, listening, drain_seconds=60)
 
 
 @pytest.mark.timeout(120)

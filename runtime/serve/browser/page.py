@@ -29,10 +29,10 @@ def page(
 
     It enters no runtime and leaves none. `models` and `settings` are those of `greenroom.serve.app`: who may ask is the
     same. `tools` are functions, `Tool`s or schemas that a user of the page may let a model call; functions run here. To
-    have the page beside the APIs, give `page_routes(settings, tools=…)` to `app` as its `routes`.
+    have the page beside the APIs, give `page_routes(tools=…)` to `app` as its `routes`.
 
     Raises `InvalidParameter`.
     """
     settings = checked_settings(settings)
     gateway = Gateway(settings, Models(runtime, models))
-    return gateway.app(page_routes(settings, tools=tools, bounds=bounds))
+    return gateway.app(page_routes(tools=tools, bounds=bounds))

@@ -47,17 +47,15 @@ _MOST_MESSAGES = 1000
 """Of a branch: a turn copies them, which takes 9 ms of the event loop."""
 
 
-def page_routes(
-    settings: ServeSettings | None = None, *, tools: Tools | None = None, bounds: ChatBounds | None = None
-) -> tuple[ApiRoute, ...]:
-    """Routes of the page, for `app(runtime, settings=settings, routes=…)`: it is at `/`, the rest below `/page/`.
+def page_routes(*, tools: Tools | None = None, bounds: ChatBounds | None = None) -> tuple[ApiRoute, ...]:
+    """Routes of the page, for `app(runtime, routes=…)`: it is at `/`, the rest below `/page/`.
 
     `tools` are functions that a user of the page may let the model call: they run here. Raises `InvalidParameter`.
     """
     if bounds is not None and not isinstance(bounds, ChatBounds):
         raise InvalidParameter("bounds", bounds, "None or ChatBounds")
     known = {} if tools is None else {tool.name: tool for tool in Toolbox(tools)}
-    page = _Page(settings or ServeSettings(), known, bounds)
+    page = _Page(known, bounds or ChatBounds())
     one = "/page/chats/{chat}"
     own = [
         ("GET", "/page/state", page.show_state),
@@ -86,16 +84,14 @@ class _Asked:
 class _Page:
     """The handlers of one app, over its chats and feeds."""
 
-    def __init__(self, settings: ServeSettings, tools: dict[str, Tool], bounds: ChatBounds | None) -> None:
-        bounds = bounds or ChatBounds()
-        self._settings = settings
+    def __init__(self, tools: dict[str, Tool], bounds: ChatBounds) -> None:
         self._tools = tools
         self._chats = ChatStore(bounds)
         self._feeds = PageFeeds(bounds)
 
     def _owner(self, exchange: HttpExchange) -> str:
         """Whose chats are found: those of the same key. Without keys all who may ask are one."""
-        return exchange.caller if self._settings.keys else ""
+        return exchange.caller if exchange.settings.keys else ""
 
     async def show_state(self, exchange: HttpExchange) -> None:
         """`GET /page/state`: what can be asked for."""
@@ -103,7 +99,7 @@ class _Page:
             version=importlib.metadata.version("greenroom"),
             models=[_model(each) for each in exchange.models],
             tools=[PageTool(tool.name, tool.description) for tool in self._tools.values()],
-            most_copies=self._settings.most_choices,
+            most_copies=exchange.settings.most_choices,
         )
         await _send(exchange, told)
 
@@ -147,8 +143,9 @@ class _Page:
         """`POST /page/chats/{chat}/turns`: begin answers, which the feed tells."""
         exchange.names = NAMES
         asked = await exchange.read(AskRequest, {})
-        if not 1 <= asked.copies <= self._settings.most_choices:
-            raise invalid(f"copies: 1 to {self._settings.most_choices} here, got {asked.copies}", "copies")
+        most = exchange.settings.most_choices
+        if not 1 <= asked.copies <= most:
+            raise invalid(f"copies: 1 to {most} here, got {asked.copies}", "copies")
         chat, feed = self._chat(exchange), self._feeds.get(asked.feed, self._owner(exchange))
         found = await self._read(exchange, chat, asked)
         self._chats.trim()
@@ -175,7 +172,7 @@ class _Page:
             history=history,
             question=_question(asked, history),
             tools=tools,
-            options=_options(asked, self._settings, has_tools=bool(tools)),
+            options=_options(asked, exchange.settings, has_tools=bool(tools)),
         )
 
     def _app_tools(self, names: Sequence[str]) -> list[Tool]:

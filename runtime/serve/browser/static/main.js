@@ -58,7 +58,6 @@ class Page {
     const select = byId("model");
     select.replaceChildren(...state.models.map((model) => h("option", { value: model.name, textContent: model.name })));
     this._defaults = new Map(state.models.map((model) => [model.name, model.defaults]));
-    select.addEventListener("change", () => this._settings.showDefaults(this._defaults.get(select.value)));
     this._settings.showDefaults(state.models[0].defaults);
     this._settings.showTools(state.tools);
     for (const option of [...byId("copies").options]) if (Number(option.value) > state.most_copies) option.remove();
@@ -114,6 +113,7 @@ class Page {
     const lost = problem === null ? [] : this._chat.running.filter((turn) => turn.isMine);
     for (const turn of lost) turn.isMine = false;
     if (lost.length) this._poll();
+    if (problem === null && byId("model").options.length === 0) this._showState().catch(() => {});
   }
 
   // News.
@@ -304,6 +304,7 @@ class Page {
   }
 
   _listen() {
+    byId("model").addEventListener("change", () => this._settings.showDefaults(this._defaults.get(byId("model").value)));
     byId("composer").addEventListener("submit", (event) => {
       event.preventDefault();
       this._send();

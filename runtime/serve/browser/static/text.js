@@ -2,7 +2,8 @@
 
 import { button, copy, h } from "./dom.js";
 
-const FENCE = /^ {0,3}(`{3,}|~{3,})\s*([\w+#.-]{0,30})[^`]*$/;
+const FENCE = /^ {0,3}(`{3,}|~{3,})([^`]*)$/;
+const LONG = 4000;
 const MAY_BE_FENCE = /^ {0,3}(`{0,}|~{0,})$|^ {0,3}(`{3,}|~{3,})[^`\n]*$/;
 
 /** Grows an element by pieces of text. A line that may be a fence waits until it is whole. */
@@ -48,11 +49,11 @@ export class TextWriter {
   _turnsAt(line) {
     const found = FENCE.exec(line);
     if (!found) return false;
-    return this._fence === null || (found[1].startsWith(this._fence) && !found[2]);
+    return this._fence === null || (found[1].startsWith(this._fence) && !found[2].trim());
   }
 
   _turn(line) {
-    const [, fence, language] = FENCE.exec(line);
+    const [, fence, rest] = FENCE.exec(line);
     if (this._fence !== null) {
       this._fence = this._node = null;
       return;
@@ -63,7 +64,7 @@ export class TextWriter {
     const node = this._node;
     const copied = button("Copy", () => copy(node.data), { className: "quiet small" });
     const code = h("pre", { attrs: { tabindex: "0" } }, h("code", {}, node));
-    this._element.append(h("div", { className: "code-block" }, h("div", { className: "code-head" }, language || "code", copied), code));
+    this._element.append(h("div", { className: "code-block" }, h("div", { className: "code-head" }, rest.trim().slice(0, 30) || "code", copied), code));
   }
 
   /** Blank lines in front of a frame are its margin. */
@@ -81,6 +82,13 @@ export class TextWriter {
       this._node = document.createTextNode("");
       this._element.append(h("div", { className: "prose", dir: "auto" }, this._node));
     }
-    this._node.appendData(text);
+    const cut = this._fence === null && this._node.length > LONG ? text.indexOf("\n") : -1;
+    if (cut < 0) {
+      this._node.appendData(text);
+      return;
+    }
+    this._node.appendData(text.slice(0, cut)); // a block of its own from here, so that no frame lays all of a text out
+    this._node = document.createTextNode(text.slice(cut + 1));
+    this._element.append(h("div", { className: "prose", dir: "auto" }, this._node));
   }
 }
