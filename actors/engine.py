@@ -35,6 +35,7 @@ from greenroom.actors.messages import (
     Announce,
     Answer,
     Awaited,
+    BackendNews,
     Cancel,
     CloseAdapter,
     Credit,
@@ -55,6 +56,7 @@ from greenroom.actors.messages import (
     Submit,
     Trim,
 )
+from greenroom.actors.recovery import Recovery
 from greenroom.actors.scheduler.admission import Limits
 from greenroom.actors.scheduler.scheduler import Scheduler
 from greenroom.actors.scheduler.statistics import Statistics, StepTimes
@@ -72,7 +74,7 @@ from greenroom.backends.protocol import (
     Rewind,
     StepResult,
 )
-from greenroom.errors import EngineFailed, NotSupported
+from greenroom.errors import BackendLost, EngineFailed, NotSupported
 from greenroom.events import Info
 from greenroom.lifetimes import as_exception
 
@@ -196,6 +198,7 @@ class EngineLoop:
         """Known to the backend, and not ready yet."""
         self._answers: list[Answer] = []
         """To go out with the next messages."""
+        self._recovery = Recovery(backend, scheduler, lambda: inbox.put(BackendNews()))
         self._is_leaving = False
         self._end_of_all: float | None = None
         """The deadline of everything, in monotonic seconds."""
@@ -212,8 +215,7 @@ class EngineLoop:
             while not (self._is_leaving and self.is_idle and self._scheduler.num_requests == 0):
                 self.step()
         except BaseException as cause:
-            failure = EngineFailed(f"the engine thread died: {type(cause).__name__}: {cause}")
-            failure.__cause__ = cause
+            failure = cause if isinstance(cause, EngineFailed) else _died(cause)
             self._engine.failure = failure
             self._fail_all(failure)
             raise
@@ -223,6 +225,10 @@ class EngineLoop:
         scheduler = self._scheduler
         # 1. Take what has come. What a pass in flight drew may have to be known before the next is decided.
         self._take_messages()
+        self._recover()
+        if self._recovery.is_loading and not self._recovery.finish():
+            self._step_without_backend()
+            return
         began = self.began = time.perf_counter()
         was_in_flight = bool(self._passes_in_flight)
         last = _LastPass(self._read if was_in_flight else None, self._apply)
@@ -252,6 +258,24 @@ class EngineLoop:
             self._submit(feeds, last)
         self.is_idle = not (was_in_flight or feeds or plan.edits or plan.messages or scheduler.has_news)
         self._spent.end_step(time.perf_counter() - began, reads_first=reads_first)
+        self._recover()
+        self.began = None
+
+    def _recover(self) -> None:
+        """Where the backend was lost, nothing is in flight any more."""
+        if self._recovery.begin(self._passes_in_flight, time.monotonic()):
+            self._passes_in_flight.clear()
+            self.is_idle = False
+
+    def _step_without_backend(self) -> None:
+        """Settle what has ended, and answer what can be: nothing is held, and nobody runs."""
+        scheduler = self._scheduler
+        plan = scheduler.plan(time.monotonic())
+        self._edit(plan.edits)
+        answers = self._answer_questions()
+        self._engine.statistics = scheduler.statistics(self._spent.times())
+        self._deliver(plan.messages + answers + self._report_end_of_all())
+        self.is_idle = not (plan.messages or scheduler.has_news)
         self.began = None
 
     def _take_messages(self) -> None:
@@ -293,6 +317,8 @@ class EngineLoop:
                 self._open_adapter(message)
             case CloseAdapter(adapter=adapter):
                 self._scheduler.close_adapter(adapter)
+            case BackendNews():
+                self._recovery.look()
             case _:
                 self._accept_of_request(message)
 
@@ -327,20 +353,28 @@ class EngineLoop:
             try:
                 self._scheduler.record_edits(self._backend.edit((edit,)))
             except BaseException as error:  # noqa: BLE001 - of a request, which fails with it
-                self._scheduler.fail_edit(edit, error)
+                if not self._recovery.notes(error, (edit.row,)):
+                    self._scheduler.fail_edit(edit, error)
         self._edit_together(together)
 
     def _edit_together(self, edits: list[Edit]) -> None:
         if edits:
-            self._scheduler.record_edits(self._backend.edit(tuple(edits)))
+            self._record_edits(tuple(edits))
             edits.clear()
+
+    def _record_edits(self, edits: tuple[Edit, ...]) -> None:
+        try:
+            self._scheduler.record_edits(self._backend.edit(edits))
+        except BackendLost as loss:
+            self._recovery.notes(loss)
 
     def _build(self, feeds: tuple[Feed, ...]) -> bool:
         began = time.perf_counter()
         try:
-            self._backend.forward(ForwardPlan(feeds))
+            self._backend.forward(ForwardPlan(feeds, self._scheduler.is_masked(feeds)))
         except BaseException as error:  # noqa: BLE001 - a failed pass fails its rows, never the engine
-            self._scheduler.fail(_rows(feeds), error, was_submitted=False)
+            if not self._recovery.notes(error, _rows(feeds)):
+                self._scheduler.fail(_rows(feeds), error, was_submitted=False)
             return False
         self._spent.forward += time.perf_counter() - began
         return True
@@ -357,6 +391,8 @@ class EngineLoop:
         except BaseException as error:  # noqa: BLE001 - likewise
             failure = error
         last.apply()
+        if failure is not None and self._recovery.notes(failure, _rows(feeds)):
+            return
         if failure is not None:  # of rows that go on: those that ended in the last pass have all that they asked for
             scheduler.fail(_rows(feeds), failure, was_submitted=False)
             return
@@ -388,7 +424,8 @@ class EngineLoop:
     def _apply(self, numbers: _Numbers) -> tuple[Delivery, ...]:
         rows, result, at = numbers
         if isinstance(result, BaseException):
-            self._scheduler.fail(rows, result, was_submitted=True)
+            if not self._recovery.notes(result, rows):
+                self._scheduler.fail(rows, result, was_submitted=True)
             return ()
         return self._scheduler.apply(rows, result, at)
 
@@ -401,7 +438,8 @@ class EngineLoop:
             self._scheduler.check_adapter(message.weights.nbytes)
             self._backend.open_adapter(message.adapter, message.weights)
         except BaseException as problem:  # noqa: BLE001 - its asker's alone, and of those who need it
-            error = as_exception("the backend", problem)
+            if not self._recovery.notes(problem):  # else the next backend is given it
+                error = as_exception("the backend", problem)
         self._scheduler.open_adapter(message.adapter, error)
         if error is None and message.request is not None:
             self._opening.append(message)
@@ -424,6 +462,9 @@ class EngineLoop:
                     continue
                 self._answer_opening(message, None)
             except BaseException as problem:  # noqa: BLE001 - its asker's alone
+                if self._recovery.notes(problem):
+                    self._opening.append(message)
+                    continue
                 self._scheduler.close_adapter(message.adapter)
                 self._answer_opening(message, as_exception("the backend", problem))
 
@@ -431,7 +472,7 @@ class EngineLoop:
         questions, self._questions = self._questions, []
         answers, self._answers = (*self._answers, *[self._answer(question) for question in questions]), []
         if any(isinstance(answer, KvImported | AdapterOpened) for answer in answers):
-            self._scheduler.record_edits(self._backend.edit(()))  # it has changed what is held
+            self._record_edits(())  # it has changed what is held
         return answers
 
     def _answer(self, question: ExportKv | ImportKv) -> Answer:
@@ -443,12 +484,14 @@ class EngineLoop:
                     found = exporter.export_prefix(tokens, adapter) if exporter is not None else None
                     return KvExported(request, found)
                 except BaseException as error:  # noqa: BLE001 - the failure is its asker's alone
-                    return KvExported(request, error=as_exception("the backend", error))
+                    is_lost = self._recovery.notes(error)  # and so nothing is held
+                    return KvExported(request, error=None if is_lost else as_exception("the backend", error))
             case ImportKv(request=request, data=data):
                 try:
                     return KvImported(request, exporter.import_prefix(data) if exporter is not None else 0)
                 except BaseException as error:  # noqa: BLE001 - likewise
-                    return KvImported(request, error=as_exception("the backend", error))
+                    is_lost = self._recovery.notes(error)
+                    return KvImported(request, error=None if is_lost else as_exception("the backend", error))
 
     def _deliver(self, messages: tuple[Posted, ...]) -> None:
         if messages and not self._post(messages):
@@ -526,6 +569,12 @@ class _Spent:
 
 def _rows(feeds: tuple[Feed, ...]) -> tuple[int, ...]:
     return tuple([feed.row for feed in feeds])
+
+
+def _died(cause: BaseException) -> EngineFailed:
+    failure = EngineFailed(f"the engine thread died: {type(cause).__name__}: {cause}")
+    failure.__cause__ = cause
+    return failure
 
 
 def _with_info(failure: EngineFailed, info: Info) -> EngineFailed:

@@ -21,6 +21,7 @@ __all__ = [
     "Announce",
     "Answer",
     "Awaited",
+    "BackendNews",
     "Cancel",
     "CloseAdapter",
     "Credit",
@@ -190,6 +191,10 @@ class OpenAdapter(msgspec.Struct, frozen=True):
     request: int | None = None
 
 
+class BackendNews(msgspec.Struct, frozen=True):
+    """The backend was lost, or one that was lost has tried to begin again: it knows more."""
+
+
 class CloseAdapter(msgspec.Struct, frozen=True):
     """Nobody will ask for the adapter any more: it is given back once the requests that have it are over."""
 
@@ -210,6 +215,7 @@ Inbound = (
     | ImportKv
     | OpenAdapter
     | CloseAdapter
+    | BackendNews
     | EndAll
     | Shutdown
 )

@@ -92,6 +92,9 @@ class Runtime:
     say. Rows that are open have at most `max_adapters` adapters among them (by default 32): what has another one waits.
     `parameters` are those of every request that brings none, under what it gives by name: a `GenerateParameters`,
     or "model" for the sampling that the model's authors suggest in its generation_config.json.
+
+    With `process`, the model is loaded and run in a child process. Where that dies or hangs, another one is started,
+    and streams go on as if nothing had happened; after three times in ten minutes they fail with `EngineFailed`.
     """
 
     def __init__(
@@ -113,6 +116,7 @@ class Runtime:
         context_length: int | None = None,
         max_adapters: int | None = None,
         parameters: GenerateParameters | Literal["model"] | None = None,
+        process: bool = False,
     ) -> None:
         loading = {
             "prefix_bytes": prefix_bytes,
@@ -132,6 +136,7 @@ class Runtime:
             max_waiting=max_waiting,
             client_limit=client_limit,
             kv_bytes=kv_bytes,
+            process=process,
             parameters=parameters,
             loading=loading,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from pathlib import Path
 from typing import Any
 
 from greenroom.backends.protocol import AdapterWeights, Backend, ForwardPlan, ModelInfo
@@ -12,7 +13,7 @@ from greenroom.backends.remote.messages import BackendFactory
 from greenroom.backends.scripted import ByteTokenizer, Reply, Scripted
 from greenroom.errors import ModelNotFound
 
-__all__ = ["Talking", "factory", "said", "scripted"]
+__all__ = ["BELL", "Talking", "factory", "said", "scripted"]
 
 
 def factory(make: str = "scripted", **arguments: Any) -> BackendFactory:
@@ -91,3 +92,30 @@ def sleeping() -> Backend:
 def spinning() -> Backend:
     """See `_Spinning`."""
     return _Spinning(said)
+
+
+class _Poisoned(Scripted):
+    """Dies over a prompt with a bell in it."""
+
+    def forward(self, plan: ForwardPlan) -> None:
+        """As the double, for all others."""
+        if any(BELL in feed.ids for feed in plan.feeds):
+            os.abort()
+        super().forward(plan)
+
+
+BELL = 7
+
+
+def poisoned() -> Backend:
+    """See `_Poisoned`."""
+    return _Poisoned(said, kv_bytes_per_row=3)
+
+
+def gated(folder: str) -> Backend:
+    """The double, whose second load in that folder waits for a file `open`."""
+    first, gate = Path(folder) / "first", Path(folder) / "open"
+    while first.exists() and not gate.exists():
+        time.sleep(0.005)
+    first.touch()
+    return Scripted(said)

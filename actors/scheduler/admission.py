@@ -17,6 +17,7 @@ from greenroom.actors.scheduler.kv_budget import KvBudget
 from greenroom.actors.scheduler.overlaps import Overlaps
 from greenroom.actors.scheduler.request import Request, RequestState
 from greenroom.actors.scheduler.retained_rows import RetainedRows, Sharing
+from greenroom.actors.scheduler.suspects import Suspects
 from greenroom.actors.scheduler.waiting import Waiting
 from greenroom.backends.protocol import (
     Close,
@@ -73,6 +74,8 @@ class Admission:
         self._next_row = 0
         self.num_replays = 0
         """Rows that gave their KV back, to be run again."""
+        self.suspects = Suspects()
+        """Over whom the backend may have been lost."""
         self.budget = KvBudget(limits.kv_bytes)
         """What is held, against what may be."""
         self.expectation = Expectation()
@@ -91,6 +94,7 @@ class Admission:
     def remove(self, request: Request, edits: list[Edit]) -> None:
         """Close the row of a request that is over and in no pass, or retain it for its context."""
         self._overlaps.forget(request)
+        self.suspects.forget(request)
         request.account.leave()
         if request.is_whole:
             self.expectation.record(request.submit.client, request.num_generated)
@@ -145,6 +149,23 @@ class Admission:
             self._overlaps.forget(request)
             request.row = None
         return request
+
+    def forget_rows(self, now: float) -> None:
+        """The backend has lost every row: the requests that had one are run again, before all others."""
+        for request in self.by_row.values():
+            request.lose_passes(now)
+            request.row, is_over = None, request.end is not None
+            if not is_over:
+                self.num_replays += 1
+                request.forget_row()
+                request.move(RequestState.WAITING)
+                self.waiting.add_again(request, first=True)
+        self.by_row.clear()
+        self._retained.forget_rows()
+        self._pending_edits.clear()
+        self._overlaps.clear()
+        self._sharing.update(EditResult(kv_bytes=0))
+        self.budget = KvBudget(self._limits.kv_bytes)
 
     def clear(self) -> None:
         """Forget everybody: the engine is dying."""
@@ -243,6 +264,9 @@ class Admission:
 
     def _admit(self, edits: list[Edit], now: float) -> list[Request]:
         """Give rows to those who wait, in their order, while rows are free and what they need fits the budget."""
+        suspects = [each for each in self.suspects.find(self.waiting) if each.is_due]
+        if suspects or self.suspects.find(self.by_row.values()):
+            return self._admit_alone(suspects, edits)
         admitted: list[Request] = []
         budget, num_free = self.budget, self._num_free()
         rows = self.by_row.values()
@@ -277,6 +301,17 @@ class Admission:
             budget.open_row(need, own)
         self.waiting.put_back()
         return admitted
+
+    def _admit_alone(self, suspects: list[Request], edits: list[Edit]) -> list[Request]:
+        """Give a row to the first of `suspects` once nobody else has one; whoever has one gives it up for that."""
+        if self.suspects.find(self.by_row.values()):
+            return []
+        if self.by_row:
+            for request in self.by_row.values():
+                request.progress.must_run_again = True
+            return []
+        suspect = min(suspects, key=lambda each: each.id)
+        return [suspect] if self._try_open(suspect, edits) else []
 
     def _make_room(self, request: Request, need: int, own: int, edits: list[Edit]) -> None:
         """Have others give way to a request: kept prefixes, slack, retained rows and paused ones, as far as need be."""
@@ -340,9 +375,11 @@ class Admission:
         if request.row is None:
             request.row = self._next_row
             self._next_row += 1
-            first = submit.prompt if request.timing.first_token is None else tuple(request.tokens)
+            first, start = submit.prompt, request.start
+            if request.timing.first_token is not None:  # a replay: what stands behind the prompt was drawn
+                first, start = tuple(request.tokens), request.prompt_end
             expected = request.expected_length(_SOON)
-            edits.append(Open(request.row, submit.sampling, expected, submit.kv, first, request.start, submit.adapter))
+            edits.append(Open(request.row, submit.sampling, expected, submit.kv, first, start, submit.adapter))
         self.by_row[request.row] = request
         self._overlaps.forget(request)
         request.move(RequestState.PREFILL)

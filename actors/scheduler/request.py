@@ -430,6 +430,16 @@ class Request:
         self.drafts.in_flight, self.drafts.dead_end = (), None
         return True
 
+    def lose_passes(self, now: float) -> None:
+        """The passes in flight that hold it will never be read: what they draw is drawn again. `now` as elsewhere."""
+        progress, drafts = self.progress, self.drafts
+        progress.passes_in_flight = progress.num_in_flight = progress.num_to_discard = 0
+        if drafts.drafter is None:
+            drafts.given = drafts.in_flight or drafts.given
+        drafts.in_flight, drafts.dead_end = (), None
+        if self.timing.first_chunk is None:  # it has left the queue, and that was told
+            self.timing.first_chunk = now
+
     def forget_row(self) -> None:
         """Its KV is gone; the tokens stay, to be run again."""
         self.output.credit = max(CREDIT, _REPLAY_CREDIT * len(self.tokens))

@@ -116,6 +116,10 @@ class RetainedRows:
         """Of those that have one, each once, that of the least recently used row first."""
         return list(dict.fromkeys([retained.adapter for retained in self._rows.values() if retained.adapter]))
 
+    def forget_rows(self) -> None:
+        """None of them is there any more."""
+        self._rows.clear()
+
     def close_adapter(self, adapter: int) -> list[Close]:
         """Close all rows whose KV it has made."""
         closed = [context_id for context_id, retained in self._rows.items() if retained.adapter == adapter]

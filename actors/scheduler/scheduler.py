@@ -19,7 +19,7 @@ is in `postprocess`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import groupby
 from operator import attrgetter
 
@@ -53,7 +53,14 @@ from greenroom.actors.scheduler.statistics import Statistics, StepTimes
 from greenroom.actors.scheduler.step_budget import StepBudget
 from greenroom.actors.scheduler.totals import Totals
 from greenroom.backends.protocol import Edit, EditResult, Feed, Masks, ModelInfo, Open, Rewind, StepResult
-from greenroom.errors import BackendFailed, GenerationFailed, InvalidAdapter, InvalidLogits
+from greenroom.errors import (
+    BackendFailed,
+    BackendLost,
+    GenerationFailed,
+    InvalidAdapter,
+    InvalidLogits,
+    PoisonRequest,
+)
 from greenroom.events import Finish, Info, StopDetail
 
 __all__ = ["Plan", "Scheduler"]
@@ -90,6 +97,8 @@ class Scheduler:
         """Ended, and not settled yet."""
         self._deadlines = Deadlines()
         self._totals = Totals()
+        self._has_backend = True
+        """It may be lost for a while."""
         self._forced_share = 0.0
         """Of the last draws under constraints that force, how many led to forced tokens."""
 
@@ -213,8 +222,8 @@ class Scheduler:
         self._settle(edits, now)
         drops, self._drops = self._drops, []
         edits += drops
-        # 2. Give the rows to those who are to run.
-        admitted = self._admission.arrange(edits, now)
+        # 2. Give the rows to those who are to run, where there is somebody to run them.
+        admitted = self._admission.arrange(edits, now) if self._has_backend else []
         faults, self._admission.faults = self._admission.faults, []
         for request, fault in faults:
             self._break(request, fault)
@@ -317,6 +326,30 @@ class Scheduler:
                 self._fail_row(failure.row, failure.error)
         return tuple(deliveries)
 
+    def forget_rows(self, rows: Collection[int], loss: BackendLost, now: float) -> None:
+        """The backend is lost, with every row, while `rows` were in a pass or about to be: those are suspects.
+
+        Requests go on, from their recorded tokens, once there is another one; who is found to be to blame fails.
+        """
+        by_row = self._admission.by_row
+        accused = [by_row[row] for row in sorted(rows) if row in by_row and by_row[row].end is None]
+        culprit = self._admission.suspects.accuse(accused)
+        self._admission.forget_rows(now)
+        self._budget.forget()
+        self._has_backend = False
+        if culprit is not None:
+            error = PoisonRequest(
+                "the backend was lost over this request again and again, at last with no other beside it: do not send "
+                f"it again; {loss}"
+            )
+            error.__cause__ = loss
+            self._finish(culprit, Failure.of(error))
+
+    def resume(self) -> None:
+        """There is another backend, with no rows."""
+        self._has_backend = True
+        self._totals.restarts += 1
+
     def fail(self, rows: tuple[int, ...], error: BaseException, *, was_submitted: bool) -> None:
         """End the requests of a pass that failed."""
         if was_submitted:
@@ -382,6 +415,7 @@ class Scheduler:
             prompt_budget=int(self._budget.beside_streams),
             prompt_tokens=totals.prompt_tokens,
             replays=admission.num_replays,
+            restarts=totals.restarts,
             ends=ends,
             failures=failures,
             refusals=refusals,

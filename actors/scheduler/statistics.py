@@ -88,7 +88,8 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=T
 
     `ends` counts the requests that are settled by their `stop_detail`, `failures` those that failed by the error's
     name, and `refusals`, likewise, those that never came to a pass: too many waited, the prompt was too long. A
-    parameter that is out of its range is no request yet. `prompt_tokens` were run in prompts that are through, without
+    parameter that is out of its range is no request yet. `restarts` counts how often the backend was lost, with all
+    rows, and another one took its place. `prompt_tokens` were run in prompts that are through, without
     what was reused, and once: `replays` counts the rows that gave their KV back where memory was short, and are run
     again.
 
@@ -118,6 +119,7 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=T
     prompt_budget: int = 0
     prompt_tokens: int = 0
     replays: int = 0
+    restarts: int = 0
     ends: dict[str, int] = {}
     failures: dict[str, int] = {}
     refusals: dict[str, int] = {}

@@ -86,6 +86,11 @@ class StepBudget:
         if self._under_way:
             self._under_way.popleft()
 
+    def forget(self) -> None:
+        """Nothing is under way, and nobody can say what the next pass comes behind."""
+        self._under_way.clear()
+        self._last = -math.inf
+
     def read(self, now: float) -> None:
         """Learn from the oldest pass under way, whose numbers are there now."""
         if not self._under_way:

@@ -116,6 +116,7 @@ class Totals:
         "queue_time_by_client",
         "queue_time_by_priority",
         "refusals",
+        "restarts",
         "reused_tokens",
         "steps",
         "time_per_token",
@@ -124,7 +125,7 @@ class Totals:
 
     def __init__(self) -> None:
         self.discarded_draws = self.generated_tokens = self.prompt_tokens = 0
-        self.prefix_hits = self.reused_tokens = self.steps = 0
+        self.prefix_hits = self.reused_tokens = self.restarts = self.steps = 0
         self.ends: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()

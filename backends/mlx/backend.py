@@ -40,6 +40,7 @@ from greenroom.backends.mlx.inspection import ModelProfile, inspect  # noqa: E40
 from greenroom.backends.mlx.kv.passes import Pass  # noqa: E402
 from greenroom.backends.mlx.kv.stores import Store, Stores  # noqa: E402
 from greenroom.backends.mlx.load import Loaded, load_folder, wrap  # noqa: E402
+from greenroom.backends.mlx.lost_device import require_device  # noqa: E402
 from greenroom.backends.mlx.memory_plan import check_room, device_memory, plan_memory  # noqa: E402
 from greenroom.backends.mlx.memory_pressure import MemoryPressure, most_to_hold  # noqa: E402
 from greenroom.backends.mlx.prefix_cache.export import export_prefix, import_prefix  # noqa: E402
@@ -323,6 +324,7 @@ class MlxBackend:
             self._library.settle()
             self._pass = self._run(plan.feeds)
         except Exception as error:
+            require_device(error)
             if _is_allocation(error):
                 self._give_back()
             innocent, failures = self._find_failing(plan.feeds)
@@ -400,7 +402,8 @@ class MlxBackend:
             # 3. Draw, and dispatch all of it.
             step = self._submit(current, masks)
             step.failures, step.done = tuple(current.failures), current.done
-        except Exception:
+        except Exception as error:
+            require_device(error)  # what waits for its buffers would wait for ever
             self._recover()  # some methods to draw wait for the pass, which may have failed
             raise
         # 4. What each row drew last, of several draws, is its pending token.
@@ -417,6 +420,7 @@ class MlxBackend:
         try:
             return self._draw_and_dispatch(current, masks)
         except Exception as error:  # noqa: BLE001 - MLX and Metal's compiler may say anything; what else fails, fails again
+            require_device(error)
             _log.warning("masks are laid by an array of bools from now on, since their kernel failed: %s", error)
             self._device, self._sampler = replace(self._device, mask="bools"), None
             current.logits = untouched
@@ -470,7 +474,8 @@ class MlxBackend:
             values = step.numbers()
             if step.logprobs is not None:
                 mx.eval(step.logprobs.arrays())
-        except Exception:
+        except Exception as error:
+            require_device(error)
             self._recover()
             raise
         # 2. Report what rows drew that are still open, up to what could not be drawn.

@@ -22,7 +22,17 @@ from greenroom.backends.mlx.model_folder import ModelFiles, read_folder
 from greenroom.backends.mlx.parsers import LibraryParser
 from greenroom.errors import CannotDistribute, InvalidParameter, ModelLoadFailed, ModelNotFound
 
-__all__ = ["Loaded", "chat_template", "find_folder", "load_folder", "stop_tokens", "thinking", "tool_parser", "wrap"]
+__all__ = [
+    "Loaded",
+    "chat_template",
+    "find_folder",
+    "load_folder",
+    "load_tokenizer",
+    "stop_tokens",
+    "thinking",
+    "tool_parser",
+    "wrap",
+]
 
 _log = logging.getLogger("greenroom")
 
@@ -75,14 +85,10 @@ def load_folder(
     folder = find_folder(model, revision=revision)
     files = read_folder(folder, trust_remote_code=trust_remote_code)
     utils = importlib.import_module("mlx_lm.utils")
-    # Told nothing of trust, transformers asks on the terminal.
-    settings: dict[str, Any] = {"trust_remote_code": trust_remote_code}
-    if files.template is not None:
-        settings["chat_template"] = files.template
     try:
         network, wrapper, config = utils.load(
             str(folder),
-            tokenizer_config=settings,
+            tokenizer_config=_settings(files, trust_remote_code=trust_remote_code),
             lazy=True,
             return_config=True,
             trust_remote_code=trust_remote_code,
@@ -104,6 +110,30 @@ def load_folder(
         ) from error
     _log_template(folder, files, wrapper)
     return Loaded(network, _tokenizer(wrapper), wrapper, config, files)
+
+
+def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Loaded:
+    """The same without the model, for a process whose model another one runs. Raises likewise."""
+    files = read_folder(folder, trust_remote_code=trust_remote_code)
+    utils = importlib.import_module("mlx_lm.utils")
+    try:
+        config = dict(utils.load_config(folder))
+        wrapper = utils.load_tokenizer(
+            folder, _settings(files, trust_remote_code=trust_remote_code), eos_token_ids=config.get("eos_token_id")
+        )
+    except Exception as error:
+        raise ModelLoadFailed(
+            f"{folder} does not hold a tokenizer that can be loaded: {type(error).__name__}: {error}"
+        ) from error
+    return Loaded(None, _tokenizer(wrapper), wrapper, config, files)
+
+
+def _settings(files: ModelFiles, *, trust_remote_code: bool) -> dict[str, Any]:
+    """Of the tokenizer. Told nothing of trust, transformers asks on the terminal."""
+    settings: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if files.template is not None:
+        settings["chat_template"] = files.template
+    return settings
 
 
 def _log_template(folder: Path, files: ModelFiles, wrapper: Any) -> None:

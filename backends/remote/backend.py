@@ -98,7 +98,9 @@ class RemoteBackend:
         self._child: ChildProcess | None = None
         self._loading: _Loading | None = None
         self._model: ModelInfo | None = None
-        self._load_seconds = 0.0
+        self.load_seconds = 0.0
+        """How long the last load took, from the start of its process on."""
+        self._first_load_seconds = self._began = 0.0
         self._adapters: dict[int, AdapterWeights] = {}
         """Those that are open: another child is given them again."""
         self._loss: BackendLost | None = None
@@ -117,7 +119,6 @@ class RemoteBackend:
 
     def load(self) -> ModelInfo:
         """See `Backend.load`. Raises `ModelLoadFailed` too where the child dies over it."""
-        began = time.monotonic()
         self._begin()
         try:
             problem = self._prepare()
@@ -128,7 +129,7 @@ class RemoteBackend:
         except BaseException:
             self.close()
             raise
-        self._load_seconds = time.monotonic() - began
+        self._first_load_seconds = self.load_seconds
         self._model = model
         self._held = HeldCount(model)
         return model
@@ -173,7 +174,7 @@ class RemoteBackend:
         self._flow, self._held = _Flow(), HeldCount(self._require_model())
         self._begin()
         child = self._require_child()
-        child.channel.set_patience(max(self._deadline, _LOAD_TIMES * self._load_seconds))
+        child.channel.set_patience(max(self._deadline, _LOAD_TIMES * self._first_load_seconds))
         self._loading = _Loading(child, self._news)
 
     def resume(self) -> bool:
@@ -194,6 +195,7 @@ class RemoteBackend:
 
     def _begin(self) -> None:
         """Start a child, and have it load."""
+        self._began = time.monotonic()
         if self._child is not None:
             self._child.kill()
         try:
@@ -223,6 +225,7 @@ class RemoteBackend:
         if problem is not None:
             raise problem
         self._require_child().channel.set_patience(self._deadline)
+        self.load_seconds = time.monotonic() - self._began
         return unpack_info(outcome.info, **self._crossing.own(outcome.described))
 
     def _hear_of_end(self) -> None:
@@ -265,7 +268,7 @@ class RemoteBackend:
         if masks is None:
             self._send(Draw())
             return
-        shared = self._require_child().masks
+        shared = self._require_living().masks
         place = shared.begin(masks.bits.nbytes)
         shared.write(place, masks.bits)
         self._send(Draw(masks.rows, place))
@@ -318,9 +321,7 @@ class RemoteBackend:
     # Messages.
 
     def _send(self, call: Call) -> None:
-        child = self._require_child()
-        if self._loss is not None:
-            raise self._loss
+        child = self._require_living()
         try:
             child.channel.send(call)
         except (ChannelClosed, ChannelSilent):
@@ -328,7 +329,7 @@ class RemoteBackend:
 
     def _receive(self) -> Answer:
         try:
-            return self._require_child().channel.receive()
+            return self._require_living().channel.receive()
         except (ChannelClosed, ChannelSilent):
             raise self._lose_child() from None
 
@@ -398,6 +399,12 @@ class RemoteBackend:
         if self._child is None:
             raise RuntimeError(f"{self!r} is not loaded")
         return self._child
+
+    def _require_living(self) -> ChildProcess:
+        """The child; raises `BackendLost` where it is lost, and another one is not there yet."""
+        if self._loss is not None:
+            raise self._loss
+        return self._require_child()
 
     def _require_model(self) -> ModelInfo:
         if self._model is None:

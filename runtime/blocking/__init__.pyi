@@ -492,6 +492,7 @@ class Runtime:
         context_length: int | None = None,
         max_adapters: int | None = None,
         parameters: GenerateParameters | Literal["model"] | None = None,
+        process: bool = False,
         loop: LoopKind = "asyncio",
     ) -> None: ...
     def call(self, function: Callable[..., Awaitable[T]], *args: Any, **options: Any) -> T: ...

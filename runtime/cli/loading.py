@@ -40,6 +40,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--trust-remote-code", action="store_true", help="run the code that the model brings")
     command.add_argument("--context-length", type=int, help="tokens of a row, in place of what the model's files say")
 
+    command.add_argument("--process", action="store_true", help="run the model in a child process, which may die")
+
 
 def loading_options(options: argparse.Namespace) -> dict[str, Any]:
     """What belongs to any model, wherever it was found."""
@@ -51,7 +53,13 @@ def make_runtime(options: argparse.Namespace) -> Runtime:
     from greenroom import Runtime
 
     parameters = asked_parameters(options)
-    return Runtime(options.model, revision=options.revision, parameters=parameters, **loading_options(options))
+    return Runtime(
+        options.model,
+        revision=options.revision,
+        parameters=parameters,
+        process=options.process,
+        **loading_options(options),
+    )
 
 
 def import_mlx() -> None:

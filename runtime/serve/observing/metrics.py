@@ -62,6 +62,7 @@ _COUNTERS = (
     _Family("vllm:prefix_cache_hits", "Tokens of prompts that were found", lambda s: s.reused_tokens),
     _Family("vllm:generation_tokens", "Tokens generated", lambda s: s.generated_tokens),
     _Family("vllm:num_preemptions", "Rows that gave their KV back and were run again", lambda s: s.replays),
+    _Family("greenroom_restarts", "Backends that took the place of one that was lost", lambda s: s.restarts),
     _Family("greenroom_steps", "Steps of the engine", lambda s: s.steps),
     _Family("greenroom_step_seconds", "Seconds in which the engine had something to do", lambda s: s.times.total),
     _Family("greenroom_discarded_draws", "Draws for rows that had ended by then", lambda s: s.discarded_draws),

@@ -1,0 +1,97 @@
+"""What the engine does where its backend is lost: every row is forgotten, another one is loaded, and requests go on.
+
+A loss is met in the midst of a step, by whichever call comes upon it. The step is taken to its end all the same, so
+that nothing is lost of what it has to tell; then all rows are forgotten, which is what memory pressure does to one.
+While the other backend loads, the engine steps without one: what ends is settled, and nobody gets a row.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterable
+
+from greenroom.actors.scheduler.scheduler import Scheduler
+from greenroom.backends.protocol import Backend
+from greenroom.backends.restarts import Restartable
+from greenroom.errors import BackendLost, EngineFailed
+
+__all__ = ["Recovery"]
+
+_log = logging.getLogger("greenroom")
+
+
+class Recovery:
+    """Of one life of the engine; touched by its thread alone."""
+
+    def __init__(self, backend: Backend, scheduler: Scheduler, news: Callable[[], object]) -> None:
+        """`news` has the engine step, and is called on any thread."""
+        self._backend = backend if isinstance(backend, Restartable) else None
+        self._scheduler = scheduler
+        self._loss: BackendLost | None = None
+        self._rows: set[int] = set()
+        """Those that the call was about which came upon the loss."""
+        self.is_loading = False
+        """There is no backend, and another one is on its way."""
+        if self._backend is not None:
+            self._backend.watch(news)
+
+    def __repr__(self) -> str:
+        return f"<Recovery loss={self._loss!r} loading={self.is_loading}>"
+
+    def notes(self, error: BaseException, rows: Collection[int] = ()) -> bool:
+        """Whether `error` is the loss of the backend, and so none of `rows`, which the call was about, is to fail."""
+        if not isinstance(error, BackendLost):
+            return False
+        if self._loss is None and not self.is_loading:
+            self._loss = error
+            self._rows.update(rows)
+        return True
+
+    def look(self) -> None:
+        """There is news: a backend may be lost while nobody calls it."""
+        loss = self._backend.find_loss() if self._backend is not None and not self.is_loading else None
+        if loss is not None:
+            self.notes(loss)
+
+    def begin(self, in_flight: Iterable[Collection[int]], now: float) -> bool:
+        """Between two steps: whether the backend was lost, in which case another one is being loaded.
+
+        `in_flight` are the rows of the passes that were not read. Raises `EngineFailed` where there will be none.
+        """
+        loss, self._loss = self._loss, None
+        if loss is None:
+            return False
+        rows, self._rows = self._rows.union(*in_flight), set()
+        self._scheduler.forget_rows(rows, loss, now)
+        self._load(loss)
+        return True
+
+    def finish(self) -> bool:
+        """While another one loads: whether it is there, from now on. Raises as `begin`."""
+        if self._backend is None:
+            return False
+        try:
+            if not self._backend.resume():
+                return False
+        except EngineFailed:
+            raise
+        except Exception as error:  # noqa: BLE001 - why it could not be loaded; it may be the next time
+            self._load(error)
+            return False
+        self.is_loading = False
+        self._scheduler.resume()
+        _log.warning("another backend is there: %d requests go on", self._scheduler.num_requests)
+        return True
+
+    def _load(self, loss: Exception) -> None:
+        if self._backend is None:
+            raise EngineFailed(f"the backend is lost, and nothing else runs in this process: {loss}") from loss
+        self.is_loading = True
+        while True:
+            _log.warning("the backend is lost, another one is loaded: %s", loss)
+            try:
+                self._backend.restart()
+            except BackendLost as again:
+                loss = again
+            else:
+                return
