@@ -74,6 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_options(serving)
     serving.set_defaults(backend="asyncio")  # the one that uvicorn runs on
     loading.add_options(serving)
+    for command in (batch_file, chat, demo, once, serving):
+        loading.add_process_option(command)
     for command in (batch_file, chat, demo, doctor, once):
         loading.add_options(command)
         command.add_argument("--backend", choices=["asyncio", "trio"], default="asyncio", help="the event loop")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SamplingOverrides",
     "add_options",
+    "add_process_option",
     "add_sampling_options",
     "asked_parameters",
     "find_model",
@@ -40,6 +41,9 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--trust-remote-code", action="store_true", help="run the code that the model brings")
     command.add_argument("--context-length", type=int, help="tokens of a row, in place of what the model's files say")
 
+
+def add_process_option(command: argparse.ArgumentParser) -> None:
+    """Add what those commands have that run the model for long."""
     command.add_argument("--process", action="store_true", help="run the model in a child process, which may die")
 
 
