@@ -424,7 +424,7 @@ class EngineLoop:
     def _apply(self, numbers: _Numbers) -> tuple[Delivery, ...]:
         rows, result, at = numbers
         if isinstance(result, BaseException):
-            if not self._recovery.notes(result, rows):
+            if not self._recovery.notes(result, rows, was_submitted=True):
                 self._scheduler.fail(rows, result, was_submitted=True)
             return ()
         return self._scheduler.apply(rows, result, at)

@@ -28,8 +28,10 @@ class Recovery:
         self._backend = backend if isinstance(backend, Restartable) else None
         self._scheduler = scheduler
         self._loss: BackendLost | None = None
-        self._rows: set[int] = set()
-        """Those that the call was about which came upon the loss."""
+        self._in_passes: set[int] = set()
+        """Rows of passes that were submitted, and were met with the loss when they were read."""
+        self._called_about: set[int] = set()
+        """Those that the call was about which came upon the loss first."""
         self.is_loading = False
         """There is no backend, and another one is on its way."""
         if self._backend is not None:
@@ -38,13 +40,20 @@ class Recovery:
     def __repr__(self) -> str:
         return f"<Recovery loss={self._loss!r} loading={self.is_loading}>"
 
-    def notes(self, error: BaseException, rows: Collection[int] = ()) -> bool:
-        """Whether `error` is the loss of the backend, and so none of `rows`, which the call was about, is to fail."""
+    def notes(self, error: BaseException, rows: Collection[int] = (), *, was_submitted: bool = False) -> bool:
+        """Whether `error` is the loss of the backend, and so none of `rows`, which the call was about, is to fail.
+
+        `was_submitted`: the call was to read a pass of them.
+        """
         if not isinstance(error, BackendLost):
             return False
-        if self._loss is None and not self.is_loading:
-            self._loss = error
-            self._rows.update(rows)
+        if self.is_loading:
+            return True
+        if was_submitted:
+            self._in_passes.update(rows)
+        elif self._loss is None:
+            self._called_about.update(rows)
+        self._loss = self._loss or error
         return True
 
     def look(self) -> None:
@@ -61,9 +70,11 @@ class Recovery:
         loss, self._loss = self._loss, None
         if loss is None:
             return False
-        rows, self._rows = self._rows.union(*in_flight), set()
-        self._scheduler.forget_rows(rows, loss, now)
-        self._load(loss)
+        # A pass under way is to blame before the call that found nobody there any more.
+        rows = self._in_passes.union(*in_flight) or self._called_about
+        self._in_passes, self._called_about = set(), set()
+        is_search = self._scheduler.forget_rows(rows, loss, now)
+        self._load(loss, counts=not is_search)
         return True
 
     def finish(self) -> bool:
@@ -76,22 +87,22 @@ class Recovery:
         except EngineFailed:
             raise
         except Exception as error:  # noqa: BLE001 - why it could not be loaded; it may be the next time
-            self._load(error)
+            self._load(error, counts=True)
             return False
         self.is_loading = False
         self._scheduler.resume()
         _log.warning("another backend is there: %d requests go on", self._scheduler.num_requests)
         return True
 
-    def _load(self, loss: Exception) -> None:
+    def _load(self, loss: Exception, *, counts: bool) -> None:
         if self._backend is None:
             raise EngineFailed(f"the backend is lost, and nothing else runs in this process: {loss}") from loss
         self.is_loading = True
         while True:
             _log.warning("the backend is lost, another one is loaded: %s", loss)
             try:
-                self._backend.restart()
+                self._backend.restart(counts=counts)
             except BackendLost as again:
-                loss = again
+                loss, counts = again, True
             else:
                 return

@@ -24,10 +24,10 @@ class Restartable(Protocol):
     def find_loss(self) -> BackendLost | None:
         """Why it is lost; None where it is not."""
 
-    def restart(self) -> None:
+    def restart(self, *, counts: bool = True) -> None:
         """Begin to load again, without waiting for it. Raises `EngineFailed` where that was tried too often.
 
-        And `BackendLost` where even that cannot be done, which counts as once.
+        And `BackendLost` where even that cannot be done. One that does not count is for who looks for a culprit.
         """
 
     def resume(self) -> bool:

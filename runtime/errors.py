@@ -430,6 +430,11 @@ class BackendLost(ModelError, RuntimeError):
     A runtime with `process=True` starts another process and goes on; else the engine fails, with this as its cause.
     """
 
+    def __init__(self, message: str, *, is_from_outside: bool = False) -> None:
+        super().__init__(message)
+        self.is_from_outside = is_from_outside
+        """Whether it was ended by a signal that others send: a person, or a system that is short of memory."""
+
 
 class AdapterClosed(GreenroomError, RuntimeError):
     """The adapter's handle is closed: load it again. What was begun with it goes on."""

@@ -326,14 +326,17 @@ class Scheduler:
                 self._fail_row(failure.row, failure.error)
         return tuple(deliveries)
 
-    def forget_rows(self, rows: Collection[int], loss: BackendLost, now: float) -> None:
+    def forget_rows(self, rows: Collection[int], loss: BackendLost, now: float) -> bool:
         """The backend is lost, with every row, while `rows` were in a pass or about to be: those are suspects.
 
         Requests go on, from their recorded tokens, once there is another one; who is found to be to blame fails.
+        Returns whether the row was one that was run alone, to find that.
         """
         by_row = self._admission.by_row
         accused = [by_row[row] for row in sorted(rows) if row in by_row and by_row[row].end is None]
-        culprit = self._admission.suspects.accuse(accused)
+        suspects = self._admission.suspects
+        is_search = len(accused) == 1 and suspects.find(accused) == accused
+        culprit = suspects.accuse(accused, is_from_outside=loss.is_from_outside)
         self._admission.forget_rows(now)
         self._budget.forget()
         self._has_backend = False
@@ -344,6 +347,7 @@ class Scheduler:
             )
             error.__cause__ = loss
             self._finish(culprit, Failure.of(error))
+        return is_search
 
     def resume(self) -> None:
         """There is another backend, with no rows."""

@@ -1,7 +1,8 @@
 """Who may be to blame where the backend is lost: requests that were in a pass then, and did not get past it since.
 
 One that was so twice at the same place is run alone, as long as it takes to get past that place; the backend is lost
-once more over the one that is to blame, which fails. A loss that had another cause clears everybody that way.
+once more over the one that is to blame, which fails. A loss that had another cause clears everybody that way. Where
+the backend was ended from outside, which may be chance, it takes three losses over one that is alone.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ _PAST = 3
 """Tokens behind those that were recorded at a loss: two passes may have been in flight, and one on its way."""
 _ENOUGH = 2
 """Losses at the same place."""
+_ENOUGH_FROM_OUTSIDE = 3
+"""Losses over one that was alone, where the backend was ended from outside."""
 
 
 class _Mark(NamedTuple):
@@ -24,6 +27,8 @@ class _Mark(NamedTuple):
 
     losses: int
     place: int
+    alone: int = 0
+    """Of these losses, in how many no other request was in a pass."""
 
     def is_past(self, request: Request) -> bool:
         return len(request.tokens) >= self.place + _PAST
@@ -38,13 +43,18 @@ class Suspects:
     def __repr__(self) -> str:
         return f"<Suspects marked={len(self._marks)}>"
 
-    def accuse(self, requests: Sequence[Request]) -> Request | None:
+    def accuse(self, requests: Sequence[Request], *, is_from_outside: bool = False) -> Request | None:
         """The backend was lost with these in a pass, or about to be; the one that is found to be to blame."""
+        is_alone = len(requests) == 1
         for request in requests:
             known = self._marks.get(request.id)
-            losses = 1 if known is None or known.is_past(request) else known.losses + 1
-            self._marks[request.id] = _Mark(losses, len(request.tokens))
-        is_found = len(requests) == 1 and self._marks[requests[0].id].losses >= _ENOUGH
+            if known is None or known.is_past(request):
+                known = _Mark(0, 0)
+            self._marks[request.id] = _Mark(known.losses + 1, len(request.tokens), known.alone + is_alone)
+        if not is_alone:
+            return None
+        mark = self._marks[requests[0].id]
+        is_found = mark.alone >= _ENOUGH_FROM_OUTSIDE if is_from_outside else mark.losses >= _ENOUGH
         return requests[0] if is_found else None
 
     def find(self, requests: Iterable[Request]) -> list[Request]:

@@ -160,12 +160,12 @@ class RemoteBackend:
         """See `Restartable.find_loss`."""
         child = self._child
         if self._loss is None and self._loading is None and child is not None and child.is_over:
-            self._lose(child.describe_end())
+            self._lose(child.describe_end(), is_from_outside=child.was_killed)
         return self._loss
 
-    def restart(self) -> None:
+    def restart(self, *, counts: bool = True) -> None:
         """See `Restartable.restart`."""
-        if not self._restarts.spend():
+        if counts and not self._restarts.spend():
             most, seconds = self._restarts.most, self._restarts.seconds
             raise EngineFailed(
                 f"the backend's process was started again {most} times within {seconds / 60:g} minutes, and is lost "
@@ -387,12 +387,12 @@ class RemoteBackend:
         """It is gone, or as good as that: end it, and say why."""
         child = self._require_child()
         child.wait(_DEATH_SECONDS)
-        why = child.describe_end()
+        why, is_from_outside = child.describe_end(), child.was_killed
         child.kill()
-        return self._lose(why)
+        return self._lose(why, is_from_outside=is_from_outside)
 
-    def _lose(self, why: str) -> BackendLost:
-        self._loss = self._loss or BackendLost(why)
+    def _lose(self, why: str, *, is_from_outside: bool = False) -> BackendLost:
+        self._loss = self._loss or BackendLost(why, is_from_outside=is_from_outside)
         return self._loss
 
     def _require_child(self) -> ChildProcess:

@@ -28,6 +28,16 @@ _LINES = 20
 _REAP_SECONDS = 5.0
 """After a SIGKILL, which no process outlives unless the system's kernel holds it."""
 MODULE = "greenroom.backends.child"
+_OWN_SIGNALS = {
+    signal.SIGABRT,
+    signal.SIGBUS,
+    signal.SIGFPE,
+    signal.SIGILL,
+    signal.SIGSEGV,
+    signal.SIGSYS,
+    signal.SIGTRAP,
+}
+"""By which a process ends that has done something itself."""
 
 
 class ChildProcess:
@@ -93,6 +103,12 @@ class ChildProcess:
                 self._process.stdin.close()
         if threading.current_thread() is not self._thread:
             self._thread.join(_REAP_SECONDS)
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether it has ended by a signal that others send: a person, or a system that is short of memory."""
+        status = self._process.returncode if self.is_over else None
+        return status is not None and status < 0 and -status not in _OWN_SIGNALS
 
     def describe_end(self) -> str:
         """How it ended, and its last words."""

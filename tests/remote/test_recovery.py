@@ -279,6 +279,21 @@ def test_who_got_past_the_place_is_no_suspect() -> None:
     assert found(suspects, requests) == []
 
 
+def test_chance_blames_nobody() -> None:
+    """Who is ended from outside over and over is not the request's doing, unless that is always in the same place."""
+    suspects, (request, other) = Suspects(), marked(2)
+    for _ in range(2):
+        assert suspects.accuse([request, other], is_from_outside=True) is None
+    assert found(suspects, [request, other]) == [0, 1]
+    for _ in range(2):
+        assert suspects.accuse([request], is_from_outside=True) is None
+    request.tokens += [0] * 3
+    assert found(suspects, [request, other]) == [1]
+    for _ in range(2):
+        assert suspects.accuse([other], is_from_outside=True) is None
+    assert suspects.accuse([other], is_from_outside=True) == other
+
+
 def test_who_is_alone_twice_at_one_place_is_to_blame() -> None:
     """There is nobody else to ask."""
     suspects, (request,) = Suspects(), marked(1)

@@ -62,7 +62,7 @@ class ThreadChild:
         files = [new_shared_file(), new_shared_file()]
         self.channel: Channel[Answer] = Channel(ours, Answer)
         self.masks, self.logits = map(SharedRows, files)
-        self.pid, self.is_over = os.getpid(), False
+        self.pid, self.is_over, self.was_killed = os.getpid(), False, False
         self._ended = ended
         views = [SharedRows(os.dup(file)) for file in files]
         self._thread = threading.Thread(target=self._serve, args=(Channel(theirs, Call), *views), daemon=True)
