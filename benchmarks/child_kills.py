@@ -109,7 +109,8 @@ class Killer:
             pid, restarts, began = self._remote.pid, statistics.restarts, time.monotonic()
             if pid is None:
                 continue
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
             self.left -= 1
             self.pids.append(pid)
             await until(lambda before=restarts: self._runtime.statistics().restarts > before)

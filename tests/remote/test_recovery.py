@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,11 @@ LENGTH = 40
 
 
 def kill(remote: RemoteBackend) -> None:
-    """End its process as a system short of memory does."""
-    os.kill(remote.pid or 0, signal.SIGKILL)
+    """End its process, if it has one just now, as a system short of memory does."""
+    pid = remote.pid
+    assert pid
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 async def restarted(runtime: Runtime, count: int) -> None:

@@ -382,6 +382,12 @@ def test_an_edit_that_fails_is_its_rows_failure(pair: tuple[RemoteBackend, Scrip
 # The process.
 
 
+def pid_of(remote: RemoteBackend) -> int:
+    """Its child's number; 0 would mean this process's group."""
+    assert remote.pid
+    return remote.pid
+
+
 def num_descriptors() -> int:
     """Open ones of this process; 0 where the system does not say."""
     folder = Path("/proc/self/fd")
@@ -398,7 +404,7 @@ def test_a_child_that_is_killed_is_told_by_name_and_another_one_takes_its_place(
     remote.edit([Open(1, Sampling())])
     turn(remote, Feed(1, (65,)))
     remote.read()
-    killed = remote.pid or 0
+    killed = pid_of(remote)
     os.kill(killed, signal.SIGKILL)
     assert heard.wait(20.0)
     assert "SIGKILL" in str(remote.find_loss())
@@ -414,7 +420,7 @@ def test_a_child_that_is_killed_is_told_by_name_and_another_one_takes_its_place(
     remote.edit([Open(2, Sampling(seed=2))])
     turn(remote, Feed(2, (65,)))
     assert remote.read().sampled[0].token == ord("2")
-    os.kill(remote.pid or 0, signal.SIGKILL)
+    os.kill(pid_of(remote), signal.SIGKILL)
     with pytest.raises(BackendLost):
         remote.read()
     with pytest.raises(EngineFailed, match="1 times within 1 minutes"):
@@ -429,7 +435,7 @@ def test_a_child_that_hangs_is_ended() -> None:
     """Stopped, it says nothing within the deadline."""
     remote = RemoteBackend(remote_doubles.factory(), deadline=0.2)
     remote.load()
-    os.kill(remote.pid or 0, signal.SIGSTOP)
+    os.kill(pid_of(remote), signal.SIGSTOP)
     with pytest.raises(BackendLost, match="does not answer"):
         remote.edit(())
     remote.close()
@@ -487,8 +493,8 @@ def test_ctrl_c_reaches_the_parent_alone() -> None:
     """The child is a session of its own, and looks away where it is meant."""
     remote = RemoteBackend(remote_doubles.factory())
     remote.load()
-    assert os.getsid(remote.pid or 0) != os.getsid(0)
-    os.kill(remote.pid or 0, signal.SIGINT)
+    assert os.getsid(pid_of(remote)) != os.getsid(0)
+    os.kill(pid_of(remote), signal.SIGINT)
     assert remote.edit(()).kv_bytes == 0
     remote.close()
 
