@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable
+from typing import Protocol
 
-from greenroom.actors.scheduler.scheduler import Scheduler
 from greenroom.backends.protocol import Backend
 from greenroom.backends.restarts import Restartable
 from greenroom.errors import BackendLost, EngineFailed
@@ -20,10 +20,24 @@ __all__ = ["Recovery"]
 _log = logging.getLogger("greenroom")
 
 
+class Recoverable(Protocol):
+    """What is asked of `Scheduler`; the contracts are there."""
+
+    @property
+    def num_requests(self) -> int:
+        """Requests that are not settled."""
+
+    def forget_rows(self, rows: Collection[int], loss: BackendLost, now: float) -> bool:
+        """Every row is lost, while these were in a pass."""
+
+    def resume(self) -> None:
+        """There is another backend."""
+
+
 class Recovery:
     """Of one life of the engine; touched by its thread alone."""
 
-    def __init__(self, backend: Backend, scheduler: Scheduler, news: Callable[[], object]) -> None:
+    def __init__(self, backend: Backend, scheduler: Recoverable, news: Callable[[], object]) -> None:
         """`news` has the engine step, and is called on any thread."""
         self._backend = backend if isinstance(backend, Restartable) else None
         self._scheduler = scheduler
