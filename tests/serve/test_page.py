@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -190,6 +191,10 @@ async def test_a_branch_begins_with_the_kv_of_what_it_shares() -> None:
             turn = await mine.say(question, parent=root["id"], **options)
             info, before = turn["events"][-1], root["events"][-1]
             assert info["cached_prompt_tokens"] >= before["prompt_tokens"] - 1
+        beside = await mine.ask("What do you not know?", parent=root["id"], copies=3, **options)
+        await mine.until_end(3)
+        for turn in [await mine.turn(number) for number in beside]:
+            assert turn["events"][-1]["cached_prompt_tokens"] >= root["events"][-1]["prompt_tokens"] - 1
         again = await mine.say("Tell me a short story about a fox.", **options)
         assert text_of(again) == text_of(root)
         assert again["events"][-1]["cached_prompt_tokens"] >= again["events"][-1]["prompt_tokens"] - 1 > 64
@@ -269,6 +274,57 @@ async def test_a_question_behind_one_that_runs_is_refused() -> None:
         assert (await mine.send(question="Next", parent=0)).error["code"] == "busy"
         await mine.stop(0)
         await mine.until_end()
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_whatever_pages_do_nothing_is_lost_and_no_row_is_left(seed: int) -> None:
+    """Asked, stopped, read for a while, left and deleted in any order: each turn ends once, as it was told."""
+    backend = Scripted({"short": "Yes.", "long": "word " * 60, "*": ENDLESS}, context_length=1 << 20)
+    async with Runtime(backend=backend, max_rows=6) as runtime:
+        served = page(runtime)
+        async with anyio.create_task_group() as group:
+            for number in range(4):
+                group.start_soon(_wander, served, random.Random(f"{seed} {number}"))  # noqa: S311 - a test's
+        assert idle(runtime)
+
+
+async def _wander(served: Starlette, draw: random.Random) -> None:
+    said: dict[int, str] = {}
+    ends: dict[int, dict[str, Any]] = {}
+    async with open_page(served) as mine:
+
+        async def read(count: int) -> None:
+            for _ in range(count):
+                if len(ends) < len(said):
+                    _note(await mine.news(), said, ends)
+
+        for _ in range(12):
+            act = draw.choice(["ask", "ask", "read", "stop"])
+            if act == "ask":
+                over = [number for number in ends if ends[number]["is_kept"]]
+                parent = draw.choice([None, *over])
+                kind = draw.choice(["short", "long", "endless"])
+                said |= dict.fromkeys(await mine.ask(kind, parent=parent, copies=draw.randint(1, 3)), "")
+            elif act == "read":
+                await read(draw.randint(1, 30))
+            elif said:
+                await mine.stop(draw.choice(list(said)))
+    turns = {turn["id"]: turn for turn in await mine.turns()}
+    assert turns.keys() == said.keys()
+    for number, turn in turns.items():
+        assert turn["state"] in ("done", "stopped")
+        assert text_of(turn).startswith(said[number])
+        if number in ends:
+            assert (turn["state"], text_of(turn)) == (ends[number]["state"], said[number])
+
+
+def _note(news: dict[str, Any], said: dict[int, str], ends: dict[int, dict[str, Any]]) -> None:
+    if news["type"] == "event" and news["event"]["type"] == "chunk":
+        said[news["turn"]] += news["event"]["text"]
+    elif news["type"] == "end":
+        assert news["turn"] not in ends
+        ends[news["turn"]] = news
+    assert news["type"] == "turn" or news["turn"] not in ends or news["type"] == "end"
 
 
 # Objects and tools.

@@ -38,19 +38,27 @@ class PageFeed:
         self.caller = caller
         self._most_answers = most_answers
         self._answers: set[PageAnswer] = set()
+        self._num_coming = 0
+        """Answers that room is kept for."""
         self._group: TaskGroup | None = None
         self._sending, self._receiving = anyio.create_memory_object_stream[bytes](_AHEAD)
 
     def __repr__(self) -> str:
         return f"<PageFeed {'open' if self._group else 'closed'} answers={len(self._answers)}>"
 
-    def require_room(self, count: int) -> None:
-        """Raise `RequestRefused` where it is over, or has too many answers for `count` more."""
+    @contextmanager
+    def room(self, count: int) -> Iterator[None]:
+        """Have room for so many answers, which the block starts. Raises `RequestRefused` where there is none."""
         if self._group is None:
             raise _no_feed()
-        if len(self._answers) + count > self._most_answers:
+        if len(self._answers) + self._num_coming + count > self._most_answers:
             message = f"{self._most_answers} answers of one page run at most: stop one, or wait"
             raise RequestRefused(Fault(429, "busy", message, "rate_limit_exceeded", retry_after=1))
+        self._num_coming += count
+        try:
+            yield
+        finally:
+            self._num_coming -= count
 
     def start(self, answer: PageAnswer) -> None:
         """Have an answer run, and told, while the page listens."""

@@ -149,13 +149,13 @@ class _Page:
         chat, feed = self._chat(exchange), self._feeds.get(asked.feed, self._owner(exchange))
         found = await self._read(exchange, chat, asked)
         self._chats.trim()
-        feed.require_room(asked.copies)
         turns = []
-        for number in range(asked.copies):
-            answer = _answer(chat, asked, found, feed, number)
-            feed.start(answer)
-            turns.append(answer.turn.id)
-            await checkpoint()  # a long history takes its time to be copied
+        with feed.room(asked.copies):
+            for number in range(asked.copies):
+                answer = _answer(chat, asked, found, feed, number)
+                feed.start(answer)
+                turns.append(answer.turn.id)
+                await checkpoint()  # a long history takes its time to be copied
         await _send(exchange, {"turns": turns})
 
     async def _read(self, exchange: HttpExchange, chat: ChatTree, asked: AskRequest) -> _Asked:
