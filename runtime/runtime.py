@@ -43,6 +43,7 @@ from greenroom.inputs.parameters import (
     stop_ids,
     stop_strings,
 )
+from greenroom.inputs.placement import Placement
 from greenroom.inputs.prompts import Prompt
 from greenroom.inputs.tools import Toolbox, Tools
 from greenroom.lifetimes import HomeProcess
@@ -95,6 +96,11 @@ class Runtime:
 
     With `process`, the model is loaded and run in a child process. Where that dies or hangs, another one is started,
     and streams go on as if nothing had happened; after three times in ten minutes they fail with `EngineFailed`.
+
+    With `distributed`, a file that lists machines, they hold the model together: this process's child is the first of
+    them, and on each other one runs `python -m greenroom.worker`. Each has a part of every layer, with `pipeline` some
+    of the layers. One that is lost fails every stream with `EngineFailed`. Adapters, `prefix_folder` and requests whose
+    KV is bounded or quantized are refused.
     """
 
     def __init__(
@@ -117,6 +123,8 @@ class Runtime:
         max_adapters: int | None = None,
         parameters: GenerateParameters | Literal["model"] | None = None,
         process: bool = False,
+        distributed: str | Path | None = None,
+        pipeline: bool = False,
     ) -> None:
         loading = {
             "prefix_bytes": prefix_bytes,
@@ -136,7 +144,7 @@ class Runtime:
             max_waiting=max_waiting,
             client_limit=client_limit,
             kv_bytes=kv_bytes,
-            process=process,
+            placement=Placement(process=process, distributed=distributed, pipeline=pipeline),
             parameters=parameters,
             loading=loading,
         )

@@ -15,9 +15,8 @@ from typing import Any
 from models import build, mx, tree_flatten
 
 from greenroom.backends import understudy
-from greenroom.backends.protocol import ModelInfo
 
-__all__ = ["SMALL", "Spoken", "worker", "write_hostfile", "write_model"]
+__all__ = ["SMALL", "worker", "write_hostfile", "write_model"]
 
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 _COMMON = {
@@ -82,28 +81,6 @@ def _free_ports(count: int) -> list[int]:
                 other.bind(("127.0.0.1", port + 100))
                 found.append(port)
     return found
-
-
-class Spoken:
-    """The crossing of a model in a folder: its tokenizer, and no adapters."""
-
-    def __init__(self, *, model: str, **_: Any) -> None:
-        self._model = model
-
-    def describe(self, info: ModelInfo) -> bytes:  # noqa: ARG002 - there is nothing to say
-        """See `Crossing.describe`."""
-        return b""
-
-    def prepare(self) -> None:
-        """See `Crossing.prepare`."""
-
-    def own(self, described: bytes) -> dict[str, Any]:  # noqa: ARG002 - there is nothing in it
-        """See `Crossing.own`."""
-        from mlx_lm.utils import load_tokenizer
-
-        from greenroom.backends.mlx.tokenizer import MlxTokenizer
-
-        return {"tokenizer": MlxTokenizer(load_tokenizer(Path(self._model)))}
 
 
 @contextmanager

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import selectors
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-import msgspec
-
-from greenroom.backends.ranks.messages import RankEnd, RankFailed, RankMessage, RankPulse, decode, encode
+from greenroom.backends.ranks.messages import RankEnd, RankFailed, RankMessage, RankPulse
+from greenroom.backends.remote.channel import Channel, ChannelClosed, ChannelSilent
 from greenroom.errors import RankLost
 
 __all__ = ["PATIENCE", "PulseWatch", "RankChannel"]
 
-PATIENCE = 4.0
+PATIENCE = 3.5
 """Seconds without a pulse after which a rank counts as lost."""
 _PULSE_EVERY = 0.5
 """Seconds."""
@@ -29,7 +27,6 @@ _END_SECONDS = 10.0
 """That a rank may take to end with its group."""
 _MOST_BYTES = 1 << 28
 """Of a message: a prompt of a million tokens has five million."""
-_HEADER = struct.Struct("<I")
 
 
 class RankChannel:
@@ -40,67 +37,37 @@ class RankChannel:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket = connection
         self.name = name
-        self._held = bytearray()
+        self._channel: Channel[RankMessage] = Channel(connection, RankMessage, most=_MOST_BYTES)
 
     def __repr__(self) -> str:
         return f"<RankChannel {self.name}>"
 
     def send(self, message: RankMessage) -> None:
         """Raises `RankLost`."""
-        self.send_bytes(encode(message))
-
-    def send_bytes(self, data: bytes) -> None:
-        """Send a message that is encoded. Raises `RankLost`."""
         try:
-            self.socket.sendall(_HEADER.pack(len(data)) + data)
-        except OSError as error:
-            raise RankLost(f"{self.name} cannot be told anything: {error}") from error
+            self._channel.send(message)
+        except (ChannelClosed, ChannelSilent) as error:
+            raise RankLost(f"{self.name} is lost: {error}") from error
 
     def receive(self) -> RankMessage:
         """The next message; waits as long as the socket's timeout. Raises `RankLost`."""
-        while (message := self.take()) is None:
-            self._fill()
-        return message
-
-    def take(self) -> RankMessage | None:
-        """The next message of what has come, if there is a whole one. Raises `RankLost`."""
-        if len(self._held) < _HEADER.size:
-            return None
-        size: int = _HEADER.unpack_from(self._held)[0]
-        if size > _MOST_BYTES:
-            raise RankLost(f"{self.name} sends {size} bytes at once: it is no rank")
-        end = _HEADER.size + size
-        if len(self._held) < end:
-            return None
-        data = bytes(self._held[_HEADER.size : end])
-        del self._held[:end]
         try:
-            return decode(data)
-        except msgspec.DecodeError as error:
-            raise RankLost(f"{self.name} sends what is no message of ranks: {error}") from error
+            return self._channel.receive()
+        except (ChannelClosed, ChannelSilent) as error:
+            raise RankLost(f"{self.name} is lost: {error}") from error
 
-    def take_all(self) -> list[RankMessage]:
+    def receive_all(self) -> list[RankMessage]:
         """What has come, after the socket was found to have something. Raises `RankLost`."""
-        self._fill()
-        found = []
-        while (message := self.take()) is not None:
-            found.append(message)
+        found = [self.receive()]
+        while self._channel.has_message:
+            found.append(self.receive())
         return found
 
     def close(self) -> None:
         """From any thread: who waits for a message gets `RankLost`. Idempotent."""
         with suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
-        self.socket.close()
-
-    def _fill(self) -> None:
-        try:
-            part = self.socket.recv(1 << 16)
-        except OSError as error:
-            raise RankLost(f"{self.name} is not heard any more: {error}") from error
-        if not part:
-            raise RankLost(f"{self.name} is gone: it closed its connection")
-        self._held += part
+        self._channel.close()
 
 
 class PulseWatch:
@@ -201,7 +168,7 @@ class PulseWatch:
 
 def _has_ended(channel: RankChannel) -> bool:
     """Take what has come; whether that is the end. Raises `RankLost`."""
-    for message in channel.take_all():
+    for message in channel.receive_all():
         match message:
             case RankPulse():
                 pass

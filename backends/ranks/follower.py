@@ -50,8 +50,8 @@ def end_process(why: str) -> NoReturn:
 def follow(connection: RankConnection, welcome: RankWelcome, backend: MakeBackend) -> None:
     """Be the rank at the other end of rank 0's `connection` until that ends the group. Closes it.
 
-    `welcome` is what this rank is like. Raises `RanksDiffer`, what loading raises, and what a pass raises: rank 0 is
-    told. A rank 0 that is gone, or silent, ends the process.
+    `welcome` is what this rank is like. Raises `RanksDiffer`, what loading raises, and `RankLost`: rank 0 is told.
+    A rank 0 that is gone, or silent, ends the process.
     """
     try:
         hello = _agree(connection.plans, welcome)
@@ -110,9 +110,14 @@ class RankFollower:
         """Whether a pass waits to be sampled; or why it could not be built."""
 
     def run(self, plans: RankChannel) -> None:
-        """Until the group ends. Raises `RankLost` where this rank is out of step, and what a pass raises."""
+        """Until the group ends. Raises `RankLost` where this rank is out of step, or a pass fails."""
         while not isinstance(message := plans.receive(), RankEnd):
-            self.perform(message)
+            try:
+                self.perform(message)
+            except RankLost:
+                raise
+            except Exception as error:
+                raise RankLost(f"a pass failed: {type(error).__name__}: {error}") from error
 
     def perform(self, message: RankMessage) -> None:
         """One call."""

@@ -41,7 +41,6 @@ from greenroom.backends.ranks.messages import (
     RankSample,
     RankWelcome,
     edit_for_rank,
-    encode,
     feed_for_rank,
 )
 from greenroom.errors import CannotDistribute, ModelError, RankLost, RanksDiffer
@@ -55,6 +54,8 @@ _LOAD_PATIENCE = 60.0
 """Seconds without a pulse while models are loaded: what is imported then may keep a thread waiting."""
 _REASON_SECONDS = 0.5
 """That a rank which fails may take to say why, after others have felt it."""
+_LOAD_END_SECONDS = 2.0
+"""That a load may take to fail, once the group is over."""
 PASS_SECONDS = 120.0
 """After which a pass counts as one that never ends."""
 Result = TypeVar("Result")
@@ -116,6 +117,7 @@ class LeaderBackend:
         self._num_refused = 0
         """Edits that have raised."""
         self._is_loaded = False
+        self._has_load_ended = Event()
         self._lost = ""
         """Why the group is over."""
         self._is_lost = Event()
@@ -131,14 +133,17 @@ class LeaderBackend:
             self._backend = self._loading.backend(self._gather)
             info = self._backend.load()
         except BaseException as error:
-            if isinstance(error, RankLost) or not isinstance(error, ModelError):
+            is_own = isinstance(error, ModelError) and not isinstance(error, RankLost)
+            if not is_own:
                 self._is_lost.wait(_REASON_SECONDS)
             lost = self._lost
+            self._has_load_ended.set()
             self._end()
-            if lost:
+            if lost and not is_own:
                 raise RankLost(lost) from error
             raise
         self._is_loaded = True
+        self._has_load_ended.set()
         if self._watch is not None:
             self._watch.patience = PATIENCE
         return info
@@ -251,13 +256,12 @@ class LeaderBackend:
             self._backend = None
 
     def _tell(self, message: RankMessage) -> None:
-        data = encode(message)
         try:
             for channel in self._channels:
-                channel.send_bytes(data)
+                channel.send(message)
         except RankLost as error:
             self._lose_late(str(error))
-            raise
+            raise RankLost(self._lost) from error
 
     def _lose_late(self, why: str) -> None:
         """The group is over, unless another rank says in a moment why it really is."""
@@ -273,6 +277,9 @@ class LeaderBackend:
         self._is_lost.set()
         for channel in self._channels:
             channel.close()
+        # A load that fails over it says more; one that is stuck in a pass of a probe never ends.
+        if self._has_load_ended.wait(_LOAD_END_SECONDS) and not self._is_loaded:
+            return
         self._on_lost(why)
 
     @property

@@ -34,9 +34,7 @@ __all__ = [
     "RankRewind",
     "RankSample",
     "RankWelcome",
-    "decode",
     "edit_for_rank",
-    "encode",
     "feed_for_rank",
 ]
 
@@ -214,19 +212,6 @@ RankMessage = (
     | RankPulse
     | RankFailed
 )
-
-_encoder = msgspec.msgpack.Encoder()
-_decoder: msgspec.msgpack.Decoder[RankMessage] = msgspec.msgpack.Decoder(RankMessage)
-
-
-def encode(message: RankMessage) -> bytes:
-    """As bytes."""
-    return _encoder.encode(message)
-
-
-def decode(data: bytes | bytearray | memoryview) -> RankMessage:
-    """From bytes. Raises `msgspec.DecodeError`."""
-    return _decoder.decode(data)
 
 
 def edit_for_rank(edit: Edit) -> RankEdit:

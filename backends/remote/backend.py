@@ -165,8 +165,12 @@ class RemoteBackend:
 
     def restart(self, *, counts: bool = True) -> None:
         """See `Restartable.restart`."""
+        most, seconds = self._restarts.most, self._restarts.seconds
+        if most == 0:
+            raise EngineFailed(
+                f"{self._loss}\nIt is not begun again by itself: see that all its machines are there, then enter again"
+            ) from self._loss
         if counts and not self._restarts.spend():
-            most, seconds = self._restarts.most, self._restarts.seconds
             raise EngineFailed(
                 f"the backend's process was started again {most} times within {seconds / 60:g} minutes, and is lost "
                 f"once more: {self._loss}. Look for what ends it (memory, the device, its log) before you enter again"

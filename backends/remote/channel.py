@@ -13,6 +13,7 @@ __all__ = ["Channel", "ChannelClosed", "ChannelSilent"]
 
 _SIZE = struct.Struct("<I")
 _LEAST = 1 << 16
+_MOST = (1 << 32) - 1
 Incoming = TypeVar("Incoming")
 
 
@@ -25,10 +26,14 @@ class ChannelSilent(Exception):
 
 
 class Channel(Generic[Incoming]):
-    """One end. `incoming` is the type, a union, of what comes; what goes is the caller's to choose."""
+    """One end. `incoming` is the type, a union, of what comes; what goes is the caller's to choose.
 
-    def __init__(self, connected: socket.socket, incoming: Any) -> None:
+    A message of more than `most` bytes is none: whoever connects from outside may say anything.
+    """
+
+    def __init__(self, connected: socket.socket, incoming: Any, *, most: int = _MOST) -> None:
         self._socket = connected
+        self._most = most
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder: msgspec.msgpack.Decoder[Incoming] = msgspec.msgpack.Decoder(incoming)
         self._sending = threading.Lock()
@@ -60,7 +65,9 @@ class Channel(Generic[Incoming]):
     def receive(self) -> Incoming:
         """The next message, as soon as all of it is there. Raises `ChannelClosed`, `ChannelSilent`."""
         self._fill(_SIZE.size)
-        size = _SIZE.size + int(_SIZE.unpack_from(self._buffer)[0])
+        size = self._size()
+        if size > self._most:
+            raise ChannelClosed(f"the other end says {size} bytes at once")
         self._fill(size)
         try:
             message = self._decoder.decode(memoryview(self._buffer)[_SIZE.size : size])
@@ -71,6 +78,15 @@ class Channel(Generic[Incoming]):
         if len(self._buffer) > 2 * _LEAST and self._filled <= _LEAST:  # a large one has been
             self._buffer = self._buffer[:_LEAST]
         return message
+
+    @property
+    def has_message(self) -> bool:
+        """Whether the next one is there as a whole, and nobody has to wait for it."""
+        return self._filled >= _SIZE.size and self._filled >= self._size()
+
+    def _size(self) -> int:
+        """Of the next message, whose length is there, with that."""
+        return _SIZE.size + int(_SIZE.unpack_from(self._buffer)[0])
 
     def close(self) -> None:
         """Again is nothing."""

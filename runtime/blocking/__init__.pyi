@@ -493,6 +493,8 @@ class Runtime:
         max_adapters: int | None = None,
         parameters: GenerateParameters | Literal["model"] | None = None,
         process: bool = False,
+        distributed: str | Path | None = None,
+        pipeline: bool = False,
         loop: LoopKind = "asyncio",
     ) -> None: ...
     def call(self, function: Callable[..., Awaitable[T]], *args: Any, **options: Any) -> T: ...

@@ -45,6 +45,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
 def add_process_option(command: argparse.ArgumentParser) -> None:
     """Add what those commands have that run the model for long."""
     command.add_argument("--process", action="store_true", help="run the model in a child process, which may die")
+    command.add_argument("--distributed", metavar="FILE", help="a list of machines that hold the model together")
+    command.add_argument("--pipeline", action="store_true", help="of these, each has some of the layers, as a whole")
 
 
 def loading_options(options: argparse.Namespace) -> dict[str, Any]:
@@ -62,6 +64,8 @@ def make_runtime(options: argparse.Namespace) -> Runtime:
         revision=options.revision,
         parameters=parameters,
         process=options.process,
+        distributed=options.distributed,
+        pipeline=options.pipeline,
         **loading_options(options),
     )
 

@@ -11,6 +11,7 @@ from greenroom.actors.scheduler.admission import Limits
 from greenroom.backends.protocol import Backend, ModelInfo
 from greenroom.errors import InvalidParameter
 from greenroom.inputs.parameters import GenerateParameters
+from greenroom.inputs.placement import Placement
 from greenroom.values import boolean, integer, number, path_of, text
 
 __all__ = ["MAX_ROWS", "MAX_WAITING", "STEP_TARGET", "Opening"]
@@ -21,8 +22,6 @@ STEP_TARGET = 0.12
 """Seconds of a step that runs prompts beside streams: eight tokens a second, about what a person reads."""
 MAX_WAITING = 1024
 """Requests in the queue: some thousand prompts of ids are tens of megabytes; more is a caller without a brake."""
-_MAKE = "greenroom.backends.mlx.backend:MlxBackend"
-_CROSSING = "greenroom.backends.mlx.crossing:MlxCrossing"
 _METHODS = ("load", "edit", "forward", "sample", "read", "close")
 _MOST = 2**31 - 1
 _MOST_SECONDS = 1e9
@@ -40,7 +39,7 @@ class Opening:
     max_waiting: int
     client_limit: int | None
     kv_bytes: int | None
-    process: bool
+    placement: Placement
     parameters: GenerateParameters | Literal["model"] | None
     loading: Mapping[str, Any]
     """What the backend of a model takes by name; None is not given."""
@@ -49,11 +48,7 @@ class Opening:
     def __post_init__(self) -> None:
         """Check it."""
         _check_backend(self.backend, self.model)
-        boolean("process", self.process)
-        if self.process and self.backend is not None:
-            raise InvalidParameter(
-                "backend", self.backend, "None with process=True: another process cannot be given an object of this one"
-            )
+        self.placement.check(self.backend, self.loading)
         given = _loading_options(self.backend is not None, self.model, **self.loading)
         object.__setattr__(self, "_given", given)
         _check_bounds(
@@ -72,29 +67,12 @@ class Opening:
         return repr(self.backend) if self.backend is not None else str(self.model or "understudy")
 
     def make_backend(self) -> Backend:
-        """The given one, or MLX's, on the engine thread: its import takes a while, and MLX ties its state to it.
-
-        With `process` it is made, and made again, in a child process, and here is what sends its calls there.
-        """
+        """The given one, or the model's, on the engine thread: see `Placement.make_backend`."""
         if self.backend is not None:
             return self.backend
         from greenroom.backends import understudy
 
-        model = self.model if self.model is not None else understudy.path()
-        if self.process:
-            return self._make_remote(model)
-        from greenroom.backends.mlx.backend import MlxBackend
-
-        return MlxBackend(model, **self._given)
-
-    def _make_remote(self, model: str | Path) -> Backend:
-        from greenroom.backends.remote.backend import RemoteBackend
-        from greenroom.backends.remote.messages import BackendFactory
-
-        arguments = {name: str(value) if isinstance(value, Path) else value for name, value in self._given.items()}
-        # A folder of this name may come to be in another one: whoever moves means where it began.
-        name = str(Path(model).expanduser().absolute()) if Path(model).expanduser().is_dir() else str(model)
-        return RemoteBackend(BackendFactory(_MAKE, _CROSSING, {"model": name, **arguments}))
+        return self.placement.make_backend(self.model if self.model is not None else understudy.path(), self._given)
 
     def limits(self, model: ModelInfo) -> Limits:
         """The scheduler's bounds, once the model is loaded."""

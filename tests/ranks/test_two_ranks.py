@@ -9,23 +9,10 @@ import anyio
 import pytest
 from rank_groups import worker, write_hostfile, write_model
 
-from greenroom import GenerateParameters, JsonSchema, Regex, Runtime, Sampler, Token
-from greenroom.backends.remote.backend import RemoteBackend
-from greenroom.backends.remote.messages import BackendFactory
+from greenroom import GenerateParameters, GreenroomError, JsonSchema, NotSupported, Regex, Runtime, Sampler, Token
 
 PERSON = {"type": "object", "properties": {"age": {"type": "integer"}, "ok": {"type": "boolean"}}, "required": ["age"]}
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
-
-
-def group(model: Path, hostfile: Path, split: str) -> RemoteBackend:
-    """Rank 0 in a process of its own."""
-    return RemoteBackend(
-        BackendFactory(
-            "greenroom.backends.mlx.group:leader",
-            "rank_groups:Spoken",
-            {"model": str(model), "hostfile": str(hostfile), "split": split},
-        )
-    )
 
 
 async def everything(runtime: Runtime) -> dict[str, Any]:
@@ -87,7 +74,11 @@ async def test_two_ranks_give_the_tokens_of_one(tmp_path: Path, kind: str, split
     async with Runtime(model) as runtime:
         wanted = await everything(runtime)
     with worker(model, hostfile) as process:
-        async with Runtime(backend=group(model, hostfile, split)) as runtime:
+        async with Runtime(model, distributed=hostfile, pipeline=split == "pipeline") as runtime:
             found = await everything(runtime)
+            with pytest.raises(GreenroomError):
+                await runtime.generate([5, 6], kv_bits=4).collect()
+            with pytest.raises(NotSupported, match="adapter="):
+                await runtime.load_adapter(model)
         assert process.wait(30) == 0
     assert found == wanted

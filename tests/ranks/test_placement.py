@@ -1,0 +1,69 @@
+"""What `Runtime(distributed=)` refuses: in its arguments, in a request, and of machines that cannot hold the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rank_groups import worker, write_hostfile, write_model
+
+from greenroom import (
+    CannotDistribute,
+    GreenroomError,
+    InvalidHostfile,
+    InvalidParameter,
+    RanksDiffer,
+    Runtime,
+    Scripted,
+)
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: Runtime(backend=Scripted(), distributed="hosts.json"), "backend"),
+        (lambda: Runtime(distributed="hosts.json", prefix_folder="prefixes"), "prefix_folder"),
+        (lambda: Runtime(distributed="hosts.json", max_adapters=2), "max_adapters"),
+        (lambda: Runtime(pipeline=True), "pipeline"),
+        (lambda: Runtime(distributed=7), "distributed"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_a_group_does_not_do_is_refused_by_name(make: Callable[[], Any], name: str) -> None:
+    """Where the runtime is made."""
+    with pytest.raises(InvalidParameter) as caught:
+        make()
+    assert caught.value.name == name
+
+
+@pytest.mark.anyio
+async def test_a_file_that_is_no_list_is_refused_on_entry(tmp_path: Path) -> None:
+    """Before a process is started."""
+    runtime = Runtime(distributed=tmp_path / "none.json")
+    with pytest.raises(InvalidHostfile, match="there is no such file"):
+        await runtime.open()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("anyio_backend", "there", "here", "expected", "why"),
+    [
+        ((("asyncio", {})), {"rope_theta": 5e5}, {}, RanksDiffer, "the files of its model have other contents"),
+        ((("trio", {})), {"num_key_value_heads": 1}, {"num_key_value_heads": 1}, CannotDistribute, "1 heads"),
+    ],
+)
+async def test_machines_that_cannot_hold_the_model_are_told_apart(
+    tmp_path: Path, there: dict[str, Any], here: dict[str, Any], expected: type[GreenroomError], why: str
+) -> None:
+    """By the type of the error, which has crossed from the child; the worker ends with 1."""
+    hostfile = write_hostfile(tmp_path)
+    own = write_model(tmp_path / "own", "llama", num_hidden_layers=2, **here)
+    other = write_model(tmp_path / "other", "llama", num_hidden_layers=2, **there)
+    with worker(other, hostfile) as process:
+        runtime = Runtime(own, distributed=hostfile)
+        with pytest.raises(expected, match=why):
+            await runtime.open()
+        assert process.wait(60) == 1
