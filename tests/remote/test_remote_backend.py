@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,9 +44,11 @@ from greenroom.errors import (
     EngineFailed,
     InvalidAdapter,
     InvalidLogits,
+    InvalidSnapshot,
     MissingExtra,
     ModelLoadFailed,
     ModelNotFound,
+    NotSupported,
 )
 
 WORDS = 10
@@ -321,6 +323,54 @@ def test_a_row_that_is_closed_under_way_is_counted_here(pair: tuple[RemoteBacken
     remote.read()
     remote.read()
     assert remote.edit(()).kv_bytes == 4 * 16 + 3
+
+
+def test_what_is_kept_of_prompts_goes_both_ways(
+    pair: tuple[RemoteBackend, Scripted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As bytes of any size, behind a pass that is under way; what is wrong with them is raised here."""
+    remote, there = pair
+    assert remote.export_prefix((65,)) is None  # it keeps nothing
+    assert remote.import_prefix(b"anything") == 0
+    data = bytes(range(256)) * 20_000
+
+    def give(_: Any, tokens: Sequence[int], adapter: int) -> bytes | None:
+        return data if list(tokens) == [1, 2, adapter] else None
+
+    def take(_: Any, given: bytes) -> int:
+        if given != data:
+            raise InvalidSnapshot("these are no bytes of a prefix")
+        return 3
+
+    monkeypatch.setattr(Scripted, "export_prefix", give, raising=False)
+    monkeypatch.setattr(Scripted, "import_prefix", take, raising=False)
+    remote.edit([Open(1, Sampling())])
+    turn(remote, Feed(1, (65,)))
+    turn(remote, Feed(1))
+    assert remote.export_prefix([1, 2, 7], 7) == data
+    assert remote.import_prefix(data) == 3
+    with pytest.raises(InvalidSnapshot, match="no bytes of a prefix"):
+        remote.import_prefix(data[1:])
+    assert [len(remote.read().sampled), len(remote.read().sampled)] == [1, 1]
+    assert there.passes == 2
+
+
+def test_a_backend_without_adapters_says_so(pair: tuple[RemoteBackend, Scripted]) -> None:
+    """As it does here; nobody gives it to another one."""
+    remote, _ = pair
+    remote._crossing = _Anything()
+    weights: Any = object()
+    with pytest.raises(NotSupported, match="takes none"):
+        remote.open_adapter(1, weights)
+    assert remote._adapters == {}
+
+
+class _Anything(remote_doubles.Talking):
+    """Packs whatever it is given."""
+
+    def pack_adapter(self, weights: object) -> bytes:
+        """See `Crossing.pack_adapter`."""
+        return repr(weights).encode()
 
 
 # What fails.
