@@ -1,5 +1,6 @@
 """Replicas of one model under Ray Serve: OpenAI's and Anthropic's APIs over HTTP, events over handles.
 
+export RAY_AUTH_MODE=token; ray get-auth-token --generate
 ray start --head --resources '{"mlx": 1}'
 serve run ray_serve:build model=mlx-community/Qwen3-4B-4bit replicas=1
 curl localhost:8000/v1/chat/completions -H 'Content-Type: application/json' -H 'x-session-id: ann' \

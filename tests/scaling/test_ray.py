@@ -2,101 +2,43 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
-import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from importlib import import_module
-from typing import Any
+from importlib.util import find_spec
 
 import httpx
 import pytest
-from example_files import EXAMPLES
-from proxied_servers import free_port
-from session_clients import SESSIONS, SessionClient, cached, text_of, wait_for
+from ray_replicas import Replicas, two_replicas
+from session_clients import SESSIONS, cached, text_of, wait_for
 
 from greenroom import Chunk, EngineFailed, Info, InvalidParameter
 
-os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = (
-    "0"  # else, below `uv run`, each worker gets an environment that uv builds
-)
-with warnings.catch_warnings():  # as it is imported, Ray has some of its own
-    warnings.simplefilter("ignore")
-    ray: Any = pytest.importorskip("ray", reason="Ray is not installed, or has no wheel for this Python")
-    serve: Any = pytest.importorskip("ray.serve")
-
-pytestmark = [pytest.mark.timeout(400), pytest.mark.filterwarnings("ignore")]  # what Ray warns of is Ray's
-
-
-class Place:
-    """Two replicas as clients have them."""
-
-    def __init__(self, url: str, handle: Any) -> None:
-        self.client = SessionClient("ray", url)
-        self.handle = handle
-
-    def load(self, session: str) -> dict[str, int]:
-        """How much runs in the replica of a session."""
-        found: dict[str, int] = self.handle.options(session_id=session).load.remote().result(timeout_s=60)
-        return found
-
-    def pids(self) -> dict[str, int]:
-        """The process of each session's replica."""
-        return {session: self.load(session)["pid"] for session in SESSIONS}
+pytestmark = [
+    pytest.mark.timeout(400),
+    pytest.mark.filterwarnings("ignore"),  # what Ray warns of is Ray's
+    pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed, or has no wheel for this Python"),
+]
 
 
 @pytest.fixture(scope="module")
-def place() -> Iterator[Place]:
+def place() -> Iterator[Replicas]:
     """One cluster for all tests: Ray is slow to start."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [str(EXAMPLES), *sys.path])
-        patch.setenv("PYTHONPATH", str(EXAMPLES))  # for the replicas
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("OPENBLAS_NUM_THREADS", "1")
-        example = import_module("ray_serve")
-
-        def break_engine(_: Any) -> None:
-            """The next request finds the engine's thread dead."""
-            from greenroom.actors.scheduler.scheduler import Scheduler
-
-            def broken(*_: object) -> None:
-                raise RuntimeError("broken")
-
-            Scheduler.plan = broken  # type: ignore[method-assign, assignment]
-
-        replica = type("Replica", (example.Replica,), {"break_engine": break_engine})
-        ray.init(
-            num_cpus=4,
-            resources={"mlx": 2},
-            include_dashboard=False,
-            log_to_driver=False,
-            object_store_memory=100 * 2**20,
-        )
-        port = free_port()
-        serve.start(http_options={"host": "127.0.0.1", "port": port})
-        handle = serve.run(example.deploy(replica, None, replicas=2, rows=8, waiting=4), name="llm")
-        found = Place(f"http://127.0.0.1:{port}", handle)
-        wait_for(lambda: len(set(found.pids().values())) == 2)
-        with found.client.http:
-            yield found
-        serve.shutdown()
-        ray.shutdown()
+    with two_replicas() as found:
+        yield found
 
 
-def test_a_session_stays_where_its_kv_is(place: Place) -> None:
+def test_a_session_stays_where_its_kv_is(place: Replicas) -> None:
     """Over HTTP and over handles; the replica finds the prompt."""
-    before = place.pids()
+    before = place.homes()
     assert len(set(before.values())) == 2
     for session in SESSIONS:
         place.client.ask(session)
         again = place.client.ask(session)
         assert cached(again) == again.json()["usage"]["prompt_tokens"] - 1
-    assert place.pids() == before
+    assert place.homes() == before
 
 
-def test_streams_over_http_and_over_handles_say_the_same(place: Place) -> None:
+def test_streams_over_http_and_over_handles_say_the_same(place: Replicas) -> None:
     """Part by part, to the end; an error of a handle's is of greenroom's type."""
     with place.client.stream(SESSIONS[0], 40) as (response, lines):
         data = list(lines)
@@ -112,7 +54,7 @@ def test_streams_over_http_and_over_handles_say_the_same(place: Place) -> None:
     assert refused.value.name == "max_tokens"
 
 
-def test_who_leaves_ends_the_row(place: Place) -> None:
+def test_who_leaves_ends_the_row(place: Replicas) -> None:
     """A stream over HTTP, a plain answer, a handle that is cancelled."""
     session = SESSIONS[0]
 
@@ -134,7 +76,7 @@ def test_who_leaves_ends_the_row(place: Place) -> None:
     wait_for(lambda: running() == 0)
 
 
-def test_too_many_are_told_when_to_come_again(place: Place) -> None:
+def test_too_many_are_told_when_to_come_again(place: Replicas) -> None:
     """503 with `Retry-After`: by a replica, of a request with more texts than may wait; by Ray, of many requests."""
     refused = place.client.ask(SESSIONS[0], n=16)
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
@@ -147,23 +89,23 @@ def test_too_many_are_told_when_to_come_again(place: Place) -> None:
     assert all(answer.headers["retry-after"] == "1" for answer in answers if answer.status_code == 503)
 
 
-def test_a_replica_that_is_killed_loses_its_own_streams_only_and_is_replaced(place: Place) -> None:
+def test_a_replica_that_is_killed_loses_its_own_streams_only_and_is_replaced(place: Replicas) -> None:
     """The others' streams say what they would have said, requests are served meanwhile, and there are two again."""
     with place.client.under_load(200) as undisturbed:
         pass
     assert all(stream.is_whole for stream in undisturbed)
-    before = place.pids()
+    before = place.homes()
     victim = before[SESSIONS[0]]
     with place.client.under_load(200) as ended:
-        os.kill(victim, signal.SIGKILL)
+        place.kill(victim)
         assert [place.client.ask(session).status_code for session in SESSIONS] == [200] * len(SESSIONS)
     for stream, whole in zip(ended, undisturbed, strict=True):
         assert stream.is_whole == (before[stream.session] != victim)
         assert stream.text == whole.text if stream.is_whole else whole.text.startswith(stream.text)
-    wait_for(lambda: len(set(place.pids().values()) - {victim}) == 2)
+    place.wait_for_both(victim)
 
 
-def test_a_replica_whose_engine_has_failed_is_replaced(place: Place) -> None:
+def test_a_replica_whose_engine_has_failed_is_replaced(place: Replicas) -> None:
     """Until then it says 503, and when to come again."""
     session = SESSIONS[0]
     victim = place.load(session)["pid"]
@@ -174,7 +116,7 @@ def test_a_replica_whose_engine_has_failed_is_replaced(place: Place) -> None:
 
     def is_replaced() -> bool:
         try:
-            pids = set(place.pids().values())
+            pids = set(place.homes().values())
         except EngineFailed:
             return False
         return len(pids) == 2 and victim not in pids
