@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import sys
 
@@ -22,13 +23,13 @@ __all__ = ["main"]
 def main(arguments: list[str] | None = None) -> int:
     """Run it; the exit status."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # what waits inside of MLX hears nobody
     try:
         size = len(read_hostfile(options.hostfile).ranks)
         if not 0 < options.rank < size:
             _say(f"--rank must be 1 to {size - 1}: rank 0 is the app, and {options.hostfile} lists {size} machines")
             return 2
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # what waits inside of MLX hears nobody
         from greenroom.backends.mlx.group import run_worker
 
         run_worker(
@@ -51,7 +52,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m greenroom.worker", description="Hold a part of a model for rank 0.")
     parser.add_argument("model", nargs="?", help="a folder, or a name on the hub; none: the bundled model")
     parser.add_argument("--hostfile", required=True, metavar="F", help="the machines, in the order of their ranks")
-    parser.add_argument("--rank", required=True, type=int, metavar="N", help="which of them this is, from 1 on")
+    launched = os.environ.get("MLX_RANK", "")
+    parser.add_argument(
+        "--rank",
+        type=int,
+        metavar="N",
+        required=not launched.isdecimal(),
+        default=int(launched) + 1 if launched.isdecimal() else None,
+        help="which of them this is, from 1 on; started by mlx.launch, it is one more than its rank there",
+    )
     parser.add_argument("--revision", help="a branch, a tag or a commit of a name on the hub")
     parser.add_argument("--trust-remote-code", action="store_true", help="run the code that the model brings")
     return parser

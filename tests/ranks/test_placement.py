@@ -18,6 +18,7 @@ from greenroom import (
     Runtime,
     Scripted,
 )
+from greenroom.worker.__main__ import main
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -67,3 +68,30 @@ async def test_machines_that_cannot_hold_the_model_are_told_apart(
         with pytest.raises(expected, match=why):
             await runtime.open()
         assert process.wait(60) == 1
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        (["--rank", "2"], "", "--rank must be 1 to 1"),
+        (["--rank", "0"], "", "rank 0 is the app"),
+        ([], "1", "--rank must be 1 to 1"),  # the second of mlx.launch's workers
+    ],
+)
+def test_a_rank_that_the_list_has_not_is_refused(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    case: tuple[list[str], str, str],
+) -> None:
+    """Status 2, before anything is loaded."""
+    arguments, launched, why = case
+    monkeypatch.setenv("MLX_RANK", launched)
+    assert main(["--hostfile", str(write_hostfile(tmp_path)), *arguments]) == 2
+    assert why in capsys.readouterr().err
+
+
+def test_a_worker_without_its_list_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Status 1, with the type of the error."""
+    assert main(["--hostfile", str(tmp_path / "none.json"), "--rank", "1"]) == 1
+    assert capsys.readouterr().err.startswith("greenroom: InvalidHostfile: ")
