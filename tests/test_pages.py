@@ -185,3 +185,12 @@ def test_the_picture_says_what_it_shows() -> None:
     assert re.search(r"<title[^>]*>.+</title>", picture)
     assert re.search(r"<desc[^>]*>.+</desc>", picture)
     assert "http" not in picture.replace("http://www.w3.org/2000/svg", "")
+
+
+def test_the_site_lists_a_page_once() -> None:
+    """Those that it does not list stand at its end by themselves."""
+    listed = Counter(re.findall(r"^ +- (?:\w+: )?([\w/]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    assert len(listed) > 30
+    assert [page for page, count in listed.items() if count > 1] == []
+    outside = {"index.md", "examples/README.md", "benchmarks/README.md", "CONTRIBUTING.md"}
+    assert [page for page in listed if page not in outside and not (ROOT / "docs" / page).is_file()] == []
