@@ -51,6 +51,7 @@ class PageServer:
 
     url: str
     runtime: Runtime
+    backend: Backend | None
     _server: uvicorn.Server
     _loop: asyncio.AbstractEventLoop
 
@@ -62,6 +63,14 @@ class PageServer:
                 each.transport.close()
 
         self._loop.call_soon_threadsafe(close)
+
+    @contextmanager
+    def after(self, tokens: int) -> Iterator[None]:
+        """In the block, the model stands still once it has written about so many tokens."""
+        assert isinstance(self.backend, Scripted)
+        with self.backend.held():
+            self.backend.release(tokens)
+            yield
 
     def wait_until_idle(self) -> None:
         """Return once no row is left. Raises `AssertionError` where that does not come."""
@@ -102,7 +111,7 @@ def served_page(
         assert ready.wait(_SECONDS)
         try:
             url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
-            yield PageServer(url, found["runtime"], found["server"], found["loop"])
+            yield PageServer(url, found["runtime"], backend, found["server"], found["loop"])
         finally:
             with suppress(Exception):
                 found["runtime"].drain(0.0)

@@ -200,6 +200,20 @@ async def test_a_branch_begins_with_the_kv_of_what_it_shares() -> None:
         assert again["events"][-1]["cached_prompt_tokens"] >= again["events"][-1]["prompt_tokens"] - 1 > 64
 
 
+async def test_a_model_is_chosen_by_its_name() -> None:
+    """Of those that are served; a turn says which it was, and a branch may go on with another."""
+    async with (
+        Runtime(backend=Scripted("One.")) as one,
+        Runtime(backend=Scripted("Two.")) as two,
+        open_page(page(one, {"first": one, "second": two})) as mine,
+    ):
+        told = (await mine.request("GET", "state")).value
+        assert [model["name"] for model in told["models"]] == ["first", "second"]
+        root = await mine.say("Hi")
+        turn = await mine.say("Hi", model="second", parent=root["id"])
+        assert [(each["model"], text_of(each)) for each in (root, turn)] == [("first", "One."), ("second", "Two.")]
+
+
 async def test_several_answers_at_once_have_seeds_of_their_own() -> None:
     """From the one that was asked for; they share the batch."""
     backend = Scripted(lambda _, seed: f"{seed}.")
@@ -234,6 +248,8 @@ async def test_a_stop_means_that_the_row_is_gone() -> None:
         assert text_of(stopped) in backend.requests[-1].text
         await mine.stop(number)
         await mine.stop(number)  # again is nothing
+        for wrong in ("-1", "x", "9" * 5000):
+            assert (await mine.request("POST", f"chats/{mine.chat}/turns/{wrong}/stop", {})).status == 404
         await mine.until_end()
 
 

@@ -134,7 +134,8 @@ class _Page:
         """`POST /page/chats/{chat}/turns/{turn}/stop`: end an answer; its feed tells when its row is gone."""
         await exchange.read(EmptyRequest, {})
         number = exchange.path["turn"]
-        turn = self._chat(exchange).turn(int(number) if number.isascii() and number.isdecimal() else -1)
+        is_number = number.isascii() and number.isdecimal() and len(number) < 10
+        turn = self._chat(exchange).turn(int(number) if is_number else -1)
         if turn.stop is not None:
             turn.stop()
         await _send(exchange, {})

@@ -99,6 +99,15 @@ export class Feed {
     this.id = null;
   }
 
+  /** What goes wrong with one of the news is no loss of the connection. */
+  _tell(news) {
+    try {
+      this._onNews(news);
+    } catch (error) {
+      reportError(error);
+    }
+  }
+
   _start() {
     this._abort = new AbortController();
     this._opened = Promise.withResolvers ? Promise.withResolvers() : resolvers();
@@ -119,7 +128,7 @@ export class Feed {
             this._onState(null);
             this._opened.resolve(news.feed);
           } else {
-            this._onNews(news);
+            this._tell(news);
           }
         }
       } catch (error) {

@@ -8,7 +8,8 @@ import { Meter } from "./meter.js";
 import { Settings } from "./settings.js";
 
 const PLACE = "greenroom.place";
-const POLL_SECONDS = 0.7;
+const POLL_SECONDS = 0.5;
+const MOST_SECONDS = 5;
 const SAID = 600;
 const SHOWN_EVENTS = 400;
 const STATES = { draining: "The server finishes what runs, and takes nothing new on.", failed: "The model does not run any more: the server has to be started anew." };
@@ -87,8 +88,10 @@ class Page {
   /** Look at turns that run, and whose news go elsewhere: to a page that was left, or another tab. */
   async _poll() {
     const chat = this._chat;
+    let seconds = POLL_SECONDS;
     while (chat === this._chat && chat.running.some((turn) => !turn.isMine)) {
-      await new Promise((resolve) => setTimeout(resolve, 1000 * POLL_SECONDS));
+      await new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
+      seconds = Math.min(1.5 * seconds, MOST_SECONDS);
       let view = null;
       try {
         view = await this._api.json("GET", `chats/${encodeURIComponent(chat.id)}`);
