@@ -416,6 +416,11 @@ def test_an_engine_that_fails_is_shown(browser: Any, monkeypatch: pytest.MonkeyP
         assert "does not run any more" in tab.inner_text("#banner")
         assert tab.get_attribute("#banner", "role") == "alert"
         assert length(tab) > 10
+        told = tab.inner_text("#banner")
+        for _ in range(2):
+            with tab.expect_request("**/page/feeds"):
+                pass
+            assert tab.inner_text("#banner") == told  # whoever listens is not told again and again
         monkeypatch.undo()
 
 

@@ -3,6 +3,7 @@
 const HERE = new URL("./", import.meta.url);
 const KEY = "greenroom.key";
 const RETRY_SECONDS = [0.5, 1, 2, 5];
+const LASTING_SECONDS = 10;
 
 /** Why a request was not done, in the server's words. */
 export class Refused extends Error {
@@ -119,11 +120,11 @@ export class Feed {
     let failures = 0;
     while (!signal.aborted) {
       let reason = null;
+      const began = performance.now();
       try {
         const answer = await this._api.fetch("POST", "feeds", {}, signal);
         for await (const news of read(answer.body)) {
           if (news.type === "feed") {
-            failures = 0;
             this.id = news.feed;
             this._onState(null);
             this._opened.resolve(news.feed);
@@ -140,8 +141,8 @@ export class Feed {
       this._opened = Promise.withResolvers ? Promise.withResolvers() : resolvers();
       this._opened.promise.catch(() => {});
       this._onState(reason ?? "The connection to the server was lost. It is tried again.");
-      await sleep(RETRY_SECONDS[Math.min(failures, RETRY_SECONDS.length - 1)], signal);
-      failures += 1;
+      failures = performance.now() - began > 1000 * LASTING_SECONDS ? 0 : failures + 1;
+      await sleep(RETRY_SECONDS[Math.min(failures, RETRY_SECONDS.length) - 1] ?? 0.1, signal);
     }
   }
 }

@@ -112,7 +112,7 @@ class Page {
 
   /** The feed is there, or lost (`problem`): what ran over it has ended on the server. */
   _connect(problem) {
-    this._showProblem("feed", problem);
+    if (problem === null || !this._problems.has("state")) this._showProblem("feed", problem);
     const lost = problem === null ? [] : this._chat.running.filter((turn) => turn.isMine);
     for (const turn of lost) turn.isMine = false;
     if (lost.length) this._poll();
