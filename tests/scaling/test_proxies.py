@@ -24,8 +24,8 @@ from greenroom.serve import ServeSettings, app
 pytestmark = pytest.mark.timeout(180)
 
 ABORTED = 'vllm:request_success_total{finished_reason="abort"'
-RETRIES = pytest.mark.parametrize("place", ["haproxy"], indirect=True)
-"""Caddy asks another server only once its own check has found one dead."""
+HAPROXY = pytest.mark.parametrize("place", ["haproxy"], indirect=True)
+"""What its lines alone give. Caddy asks another server only once its own check has found one dead."""
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,23 @@ def test_tokens_pass_one_by_one_and_a_client_that_leaves_ends_its_row(place: Pla
     wait_for(lambda: server.count(ABORTED) == before + 2)
 
 
-@RETRIES
+@HAPROXY
+def test_openai_s_own_key_of_a_conversation_is_a_session_too(place: Place) -> None:
+    """Of clients that know no header: `prompt_cache_key`. What has neither goes to the servers in turn."""
+
+    def served_by(**options: Any) -> int:
+        body = place.client.body("any", **options)
+        answer = place.client.http.post("/v1/chat/completions", json=body)
+        assert answer.status_code == 200
+        return place.server_of(answer).port
+
+    both = {server.port for server in place.servers}
+    for session, home in place.homes().items():
+        assert {served_by(prompt_cache_key=session) for _ in range(2)} == {home.port}
+    assert {served_by() for _ in range(4)} == both
+
+
+@HAPROXY
 def test_a_server_that_is_killed_loses_its_own_streams_only_and_comes_back(place: Place) -> None:
     """The others' say what they would have said. What had sent nothing, and what comes next, is answered elsewhere."""
     homes = place.homes()
@@ -132,7 +148,7 @@ def test_a_server_that_is_killed_loses_its_own_streams_only_and_comes_back(place
     assert place.homes() == homes
 
 
-@RETRIES
+@HAPROXY
 def test_a_server_that_is_asked_to_end_loses_nothing(place: Place) -> None:
     """SIGTERM under load: its streams come to their ends, and new requests are answered elsewhere meanwhile."""
     victim = place.homes()[SESSIONS[0]]
