@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import random
+import secrets
 import signal
 import socket
 import subprocess
@@ -37,6 +38,8 @@ from greenroom.backends.ranks.follower import EXIT_LOST
 PERSON = JsonSchema({"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}})
 _OF_THE_LOOP = ("Trio", "AnyIO")
 """Threads that an event loop keeps for a while, for whoever needs one next."""
+_PORTS = range(10_000, 30_000)
+"""Below those that the system gives to connections of others, before a worker has its own."""
 _WAIT = 60.0
 """Seconds for what should take some: what takes longer hangs."""
 
@@ -81,12 +84,13 @@ def write_hosts(folder: Path, size: int) -> Path:
     """A list of so many ranks on free ports of the loopback."""
     ports: list[int] = []
     while len(ports) < size:
-        with socket.socket() as one, socket.socket() as other:
-            one.bind(("127.0.0.1", 0))
-            port = one.getsockname()[1]
-            with suppress(OSError, OverflowError):
-                other.bind(("127.0.0.1", port + 100))
-                ports.append(port)
+        port = secrets.choice(_PORTS)
+        with (
+            suppress(OSError),
+            socket.create_server(("127.0.0.1", port)),
+            socket.create_server(("127.0.0.1", port + 100)),
+        ):
+            ports += [] if {port - 100, port, port + 100}.intersection(ports) else [port]
     path = folder / "hosts.json"
     path.write_text(json.dumps([[f"127.0.0.1:{port}"] for port in ports]))
     return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
 import socket
 import subprocess
@@ -74,12 +75,13 @@ def _free_ports(count: int) -> list[int]:
     """Ports that are free, and with each the one for plans."""
     found: list[int] = []
     while len(found) < count:
-        with socket.socket() as one, socket.socket() as other:
-            one.bind(("127.0.0.1", 0))
-            port = one.getsockname()[1]
-            with suppress(OSError, OverflowError):
-                other.bind(("127.0.0.1", port + 100))
-                found.append(port)
+        port = secrets.choice(range(10_000, 30_000))  # below those that the system gives to others meanwhile
+        with (
+            suppress(OSError),
+            socket.create_server(("127.0.0.1", port)),
+            socket.create_server(("127.0.0.1", port + 100)),
+        ):
+            found += [] if {port - 100, port, port + 100}.intersection(found) else [port]
     return found
 
 
