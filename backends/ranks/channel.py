@@ -17,10 +17,12 @@ from greenroom.backends.ranks.messages import RankEnd, RankFailed, RankMessage, 
 from greenroom.backends.remote.channel import Channel, ChannelClosed, ChannelSilent
 from greenroom.errors import RankLost
 
-__all__ = ["PATIENCE", "PulseWatch", "RankChannel"]
+__all__ = ["LOAD_PATIENCE", "PATIENCE", "PulseWatch", "RankChannel"]
 
 PATIENCE = 3.5
 """Seconds without a pulse after which a rank counts as lost."""
+LOAD_PATIENCE = 60.0
+"""The same while models are loaded: what is imported then may keep a thread waiting."""
 _PULSE_EVERY = 0.5
 """Seconds."""
 _END_SECONDS = 10.0

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from greenroom.backends.protocol import ForwardPlan
-from greenroom.backends.ranks.channel import PATIENCE, PulseWatch, RankChannel
+from greenroom.backends.ranks.agreement import RankBackend, differences
+from greenroom.backends.ranks.channel import LOAD_PATIENCE, PATIENCE, PulseWatch, RankChannel
 from greenroom.backends.ranks.connections import RankConnection
-from greenroom.backends.ranks.leader import RankBackend, differences
 from greenroom.backends.ranks.messages import (
     RankBegin,
     RankEdits,
@@ -35,7 +35,6 @@ __all__ = ["EXIT_LOST", "RankFollower", "end_process", "follow"]
 
 EXIT_LOST = 3
 """The exit status of a process whose group is over before it should be."""
-_LOAD_PATIENCE = 60.0
 
 MakeBackend = Callable[[RankHello, Callable[[int], list[int]]], RankBackend]
 
@@ -55,7 +54,7 @@ def follow(connection: RankConnection, welcome: RankWelcome, backend: MakeBacken
     """
     try:
         hello = _agree(connection.plans, welcome)
-        watch = PulseWatch([connection.pulse], end_process, patience=_LOAD_PATIENCE)
+        watch = PulseWatch([connection.pulse], end_process, patience=LOAD_PATIENCE)
         watch.start()
         last: RankEnd | RankFailed = RankEnd()
         try:

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from threading import Event, Lock
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 from greenroom.backends.protocol import (
-    Backend,
     Edit,
     EditResult,
     FillMasks,
@@ -25,7 +24,8 @@ from greenroom.backends.protocol import (
     ModelInfo,
     StepResult,
 )
-from greenroom.backends.ranks.channel import PATIENCE, PulseWatch, RankChannel
+from greenroom.backends.ranks.agreement import RankBackend, differences
+from greenroom.backends.ranks.channel import LOAD_PATIENCE, PATIENCE, PulseWatch, RankChannel
 from greenroom.backends.ranks.connections import RankConnection, connect
 from greenroom.backends.ranks.hostfile import Hostfile
 from greenroom.backends.ranks.messages import (
@@ -45,13 +45,11 @@ from greenroom.backends.ranks.messages import (
 )
 from greenroom.errors import CannotDistribute, ModelError, RankLost, RanksDiffer
 
-__all__ = ["LeaderBackend", "RankBackend", "differences"]
+__all__ = ["LeaderBackend"]
 
 _log = logging.getLogger("greenroom")
 
 _CONNECT_SECONDS = 60.0
-_LOAD_PATIENCE = 60.0
-"""Seconds without a pulse while models are loaded: what is imported then may keep a thread waiting."""
 _REASON_SECONDS = 0.5
 """That a rank which fails may take to say why, after others have felt it."""
 _LOAD_END_SECONDS = 2.0
@@ -59,14 +57,6 @@ _LOAD_END_SECONDS = 2.0
 PASS_SECONDS = 120.0
 """After which a pass counts as one that never ends."""
 Result = TypeVar("Result")
-
-
-class RankBackend(Backend, Protocol):
-    """A backend that is one of several ranks."""
-
-    @property
-    def num_run(self) -> int:
-        """Tokens in all passes that it has built."""
 
 
 class _Waiting:
@@ -77,6 +67,28 @@ class _Waiting:
     def seconds(self) -> float:
         since = self.since
         return time.monotonic() - since if since else 0.0
+
+
+class _Loss:
+    """Why the group is over, once it is. Any thread."""
+
+    def __init__(self) -> None:
+        self.why = ""
+        self._is_known = Event()
+        self._once = Lock()
+
+    def note(self, why: str) -> bool:
+        """Whether this is the first reason."""
+        with self._once:
+            if self.why:
+                return False
+            self.why = why
+        self._is_known.set()
+        return True
+
+    def wait(self) -> None:
+        """Give another rank a moment to say why it really is over."""
+        self._is_known.wait(_REASON_SECONDS)
 
 
 class _Loading(NamedTuple):
@@ -118,10 +130,7 @@ class LeaderBackend:
         """Edits that have raised."""
         self._is_loaded = False
         self._has_load_ended = Event()
-        self._lost = ""
-        """Why the group is over."""
-        self._is_lost = Event()
-        self._once = Lock()
+        self._loss = _Loss()
 
     def __repr__(self) -> str:
         return f"<LeaderBackend of {len(self._hostfile.ranks)} ranks {self._backend!r}>"
@@ -135,8 +144,8 @@ class LeaderBackend:
         except BaseException as error:
             is_own = isinstance(error, ModelError) and not isinstance(error, RankLost)
             if not is_own:
-                self._is_lost.wait(_REASON_SECONDS)
-            lost = self._lost
+                self._loss.wait()
+            lost = self._loss.why
             self._has_load_ended.set()
             self._end()
             if lost and not is_own:
@@ -173,7 +182,7 @@ class LeaderBackend:
         self._watch = PulseWatch(
             [connection.pulse for connection in found],
             self._lose,
-            patience=_LOAD_PATIENCE,
+            patience=LOAD_PATIENCE,
             stalled=self._waiting.seconds,
             deadline=self._seconds[0],
         )
@@ -228,7 +237,7 @@ class LeaderBackend:
             raise
         except Exception as error:
             self._lose_late(f"rank 0 failed in a pass: {type(error).__name__}: {error}")
-            raise RankLost(self._lost) from error
+            raise RankLost(self._loss.why) from error
         finally:
             self._waiting.since = 0.0
 
@@ -238,7 +247,7 @@ class LeaderBackend:
 
     def _end(self) -> None:
         for channel in self._channels:
-            if not self._lost:
+            if not self._loss.why:
                 try:
                     channel.send(RankEnd())
                 except RankLost as error:
@@ -247,7 +256,7 @@ class LeaderBackend:
         if watch is not None:
             watch.stop(RankEnd())
         try:
-            if self._backend is not None and not self._lost:
+            if self._backend is not None and not self._loss.why:
                 self._backend.close()
         finally:
             for channel in self._channels:
@@ -261,20 +270,17 @@ class LeaderBackend:
                 channel.send(message)
         except RankLost as error:
             self._lose_late(str(error))
-            raise RankLost(self._lost) from error
+            raise RankLost(self._loss.why) from error
 
     def _lose_late(self, why: str) -> None:
-        """The group is over, unless another rank says in a moment why it really is."""
-        self._is_lost.wait(_REASON_SECONDS)
+        """The group is over; another rank may know better why."""
+        self._loss.wait()
         self._lose(why)
 
     def _lose(self, why: str) -> None:
         """The group is over. Any thread."""
-        with self._once:
-            if self._lost:
-                return
-            self._lost = why
-        self._is_lost.set()
+        if not self._loss.note(why):
+            return
         for channel in self._channels:
             channel.close()
         # A load that fails over it says more; one that is stuck in a pass of a probe never ends.
@@ -297,20 +303,3 @@ def _compare(hello: RankHello, channel: RankChannel) -> None:
     found = differences(hello, message)
     if found:
         raise RanksDiffer(channel.name, found)
-
-
-def differences(hello: RankHello, welcome: RankWelcome) -> list[str]:
-    """What of a rank is not as rank 0 has it, a line each."""
-    names = sorted({*hello.versions, *welcome.versions})
-    found = [
-        f"{name} is {_version(welcome.versions, name)} there and {_version(hello.versions, name)} on rank 0"
-        for name in names
-        if hello.versions.get(name) != welcome.versions.get(name)
-    ]
-    if hello.fingerprint != welcome.fingerprint:
-        found.append("the files of its model have other contents: copy them from rank 0's folder")
-    return found
-
-
-def _version(versions: Mapping[str, str], name: str) -> str:
-    return versions.get(name, "not installed")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -302,4 +301,3 @@ def test_strangers_are_sent_away(tmp_path: Path) -> None:
             RankChannel(other, "rank 1").send(RankGreeting(MAGIC, 2, 3, is_pulse=False))
             assert other.recv(1) == b""
         group.leader.load()
-    assert json.loads(group.hostfile.path.read_text())
