@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -66,6 +68,13 @@ def aborting() -> Backend:
     """What a runtime in C++ does with an exception that nobody takes."""
     os.write(2, b"over and out\n")
     os.abort()
+
+
+def leaving() -> Backend:
+    """Starts a process that outlives it, and holds what it writes to; then says its last words."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)"]) as left:
+        os.write(2, f"words without an end, by {left.pid}".encode())
+        os._exit(7)
 
 
 class _Sleeping(Scripted):

@@ -8,6 +8,7 @@ for its end, so that none is left as a zombie.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -25,6 +26,9 @@ __all__ = ["ChildProcess"]
 
 _LINES = 20
 """Of its standard error, the last ones, that are kept."""
+_LOOK_SECONDS = 0.5
+"""How often it is asked whether it is over, where it says nothing."""
+_PIECE = 1 << 16
 _REAP_SECONDS = 5.0
 """After a SIGKILL, which no process outlives unless the system's kernel holds it."""
 MODULE = "greenroom.backends.child"
@@ -126,11 +130,26 @@ class ChildProcess:
         stream = self._process.stderr
         if stream is not None:
             with stream, suppress(OSError, ValueError):
-                for line in stream:
-                    self._tail.append(line.decode(errors="replace").rstrip())
+                self._read_words(stream.fileno())
         self._process.wait()
         self._over.set()
         self._ended()
+
+    def _read_words(self, descriptor: int) -> None:
+        """Until the pipe ends, or the process has, where one that it has started holds the pipe still."""
+        unended = b""
+        while True:
+            ready, _, _ = select.select([descriptor], [], [], _LOOK_SECONDS)
+            if not ready and self._process.poll() is not None:
+                break
+            if ready:
+                found = os.read(descriptor, _PIECE)
+                *lines, unended = (unended + found).split(b"\n")
+                self._tail.extend([line.decode(errors="replace").rstrip() for line in lines])
+                if not found:
+                    break
+        if unended:
+            self._tail.append(unended.decode(errors="replace"))
 
 
 def _signal_name(number: int) -> str:

@@ -497,6 +497,9 @@ def test_what_a_load_raises_comes_back_as_it_is() -> None:
         RemoteBackend(remote_doubles.factory("missing")).load()
     with pytest.raises(ModelLoadFailed, match=r"(?s)SIGABRT.*last words.*over and out"):
         RemoteBackend(remote_doubles.factory("aborting")).load()
+    with pytest.raises(ModelLoadFailed, match=r"(?s)status 7.*words without an end, by [0-9]+$") as caught:
+        RemoteBackend(remote_doubles.factory("leaving")).load()
+    os.kill(int(str(caught.value).rpartition(" ")[2]), signal.SIGKILL)  # which nobody has waited for
 
 
 PARENT = """
