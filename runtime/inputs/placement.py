@@ -72,6 +72,8 @@ class Placement:
 
         arguments = {name: str(value) if isinstance(value, Path) else value for name, value in loading.items()}
         arguments["model"] = _name(model)
+        if "prefix_folder" in arguments:  # likewise
+            arguments["prefix_folder"] = str(Path(arguments["prefix_folder"]).absolute())
         if self.distributed is None:
             return RemoteBackend(BackendFactory(_HERE, _CROSSING, arguments))
         from greenroom.backends.ranks.hostfile import read_hostfile
