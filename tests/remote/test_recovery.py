@@ -16,6 +16,7 @@ import anyio
 import pytest
 import remote_doubles
 from anyio.lowlevel import checkpoint
+from models import llama
 
 from greenroom import (
     BackendLost,
@@ -30,11 +31,19 @@ from greenroom import (
 )
 from greenroom.actors.scheduler.request import Request
 from greenroom.actors.scheduler.suspects import Suspects
+from greenroom.backends.mlx import MlxBackend
+from greenroom.backends.mlx.kv.stores import Stores
 from greenroom.backends.mlx.lost_device import require_device
+from greenroom.backends.mlx.rows import SubmittedPass
+from greenroom.backends.protocol import Feed, ForwardPlan, Open, Sampling
 from greenroom.backends.remote.backend import RemoteBackend
 from greenroom.backends.remote.budget import RestartBudget
 
 ROOT = Path(__file__).resolve().parents[2]
+IGNORED = (
+    "[METAL] Command buffer execution failed: Ignored (for causing prior/excessive GPU errors) "
+    "(00000004:kIOGPUCommandBufferCallbackErrorSubmissionsIgnored)"
+)
 COUNT = 16
 LENGTH = 40
 
@@ -54,9 +63,12 @@ async def restarted(runtime: Runtime, count: int) -> None:
 
 
 @asynccontextmanager
-async def opened(make: str = "scripted", *, most: int = 3, **arguments: Any) -> AsyncIterator[tuple[Runtime, Any]]:
+async def opened(
+    make: str = "scripted", *, most: int = 3, deadline: float = 60.0, **arguments: Any
+) -> AsyncIterator[tuple[Runtime, Any]]:
     """A runtime over a double in a process that may be started so often again."""
-    remote = RemoteBackend(remote_doubles.factory(make, **arguments), restarts=RestartBudget(most, 600.0))
+    restarts = RestartBudget(most, 600.0)
+    remote = RemoteBackend(remote_doubles.factory(make, **arguments), restarts=restarts, deadline=deadline)
     async with Runtime(backend=remote) as runtime:
         yield runtime, remote
 
@@ -114,6 +126,22 @@ async def test_kills_at_random_moments_change_nothing(pipelines: bool) -> None:
         assert statistics.failures == {}
         while runtime.statistics().kv_bytes:
             await checkpoint()
+
+
+async def test_a_process_that_hangs_is_replaced() -> None:
+    """It says nothing within the deadline, is killed, and the stream goes on."""
+    async with opened(most=100, deadline=1.0) as (runtime, remote):
+        wanted = await runtime.generate("p", seed=1, max_tokens=LENGTH).text()
+        stream = runtime.generate("p", seed=1, max_tokens=LENGTH)
+        texts: list[str] = []
+        async for event in stream:
+            if not texts:
+                os.kill(remote.pid, signal.SIGSTOP)
+            texts.append(event.text if isinstance(event, Chunk) else "")
+        assert "".join(texts) == wanted
+        stopped = await runtime.generate("p", seed=1, max_tokens=LENGTH).text()
+        assert stopped == wanted
+        assert runtime.statistics().restarts >= 1
 
 
 async def test_a_death_that_nobody_meets_is_noticed() -> None:
@@ -216,7 +244,7 @@ async def test_a_device_that_is_gone_for_good_fails_the_engine() -> None:
     """Not row after row: the failure says that another process is needed, and what has one by itself."""
     backend = Scripted("who said that? ")
     try:
-        require_device(RuntimeError("[METAL] Command buffer execution failed: Ignored (… SubmissionsIgnored)"))
+        require_device(RuntimeError(IGNORED))
     except BackendLost as lost:
         loss = lost
     require_device(RuntimeError("[METAL] Command buffer execution failed: Insufficient Memory"))
@@ -226,6 +254,25 @@ async def test_a_device_that_is_gone_for_good_fails_the_engine() -> None:
         with pytest.raises(EngineFailed, match="process=True"):
             await runtime.generate("a", max_tokens=5).text()
         assert not runtime.is_open
+
+
+def test_a_pass_that_a_device_ignores_is_its_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that the pass was to write is looked at again: what waits for it would wait for ever."""
+    backend = MlxBackend.from_model(llama)
+    backend.load()
+    backend.edit([Open(1, Sampling())])
+    backend.forward(ForwardPlan((Feed(1, (1, 2, 3)),)))
+    backend.sample()
+
+    def ignored(_: object) -> list[int]:
+        raise RuntimeError(IGNORED)
+
+    monkeypatch.setattr(SubmittedPass, "numbers", ignored)
+    monkeypatch.setattr(Stores, "recover", pytest.fail)
+    with pytest.raises(BackendLost, match="start this one anew"):
+        backend.read()
+    monkeypatch.undo()
+    backend.close()
 
 
 def test_an_object_cannot_be_made_again_in_another_process() -> None:
