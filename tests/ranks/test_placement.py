@@ -18,9 +18,12 @@ from greenroom import (
     Runtime,
     Scripted,
 )
+from greenroom.cli import _parser
+from greenroom.cli.loading import make_runtime
 from greenroom.worker.__main__ import main
 
 pytestmark = pytest.mark.timeout(180)
+OVER_MACHINES = ["--distributed", "hosts.json", "--pipeline"]
 
 
 @pytest.mark.parametrize(
@@ -95,3 +98,14 @@ def test_a_worker_without_its_list_says_so(tmp_path: Path, capsys: pytest.Captur
     """Status 1, with the type of the error."""
     assert main(["--hostfile", str(tmp_path / "none.json"), "--rank", "1"]) == 1
     assert capsys.readouterr().err.startswith("greenroom: InvalidHostfile: ")
+
+
+@pytest.mark.parametrize(
+    "command", [["serve"], ["generate", "hello"], ["chat"], ["batch", "in.jsonl", "out.jsonl"], ["demo"]]
+)
+def test_a_command_runs_over_the_machines_that_it_is_told_of(command: list[str]) -> None:
+    """Each that runs a model; without the switches it runs here."""
+    plain, told = (make_runtime(_parser().parse_args([*command, *more])) for more in ([], OVER_MACHINES))
+    assert plain._opening.placement.is_here
+    placement = told._opening.placement
+    assert (placement.distributed, placement.pipeline, placement.process) == ("hosts.json", True, False)
