@@ -23,7 +23,7 @@ from greenroom.backends.protocol import Backend
 from greenroom.backends.remote.channel import Channel, ChannelClosed
 from greenroom.backends.remote.crossing import Crossing, find
 from greenroom.backends.remote.failures import as_failure
-from greenroom.backends.remote.follow import follow
+from greenroom.backends.remote.follow import Follower
 from greenroom.backends.remote.messages import Call, Logged, ModelThere, Refused, Start, pack_info
 from greenroom.backends.remote.shared_rows import SharedRows
 
@@ -67,7 +67,7 @@ def _serve(channel: Channel[Call], masks: SharedRows, logits: SharedRows) -> int
     except BaseException as error:  # noqa: BLE001 - whatever ends the load is raised where it was asked for
         channel.send(Refused(as_failure(error)))
         return 1
-    follow(backend, info, channel, masks=masks, logits=logits, adapters=crossing)
+    Follower(backend, info, channel, masks=masks, logits=logits, adapters=crossing).run()
     backend.close()
     return 0
 

@@ -21,9 +21,16 @@ from greenroom.backends.scripted import ByteTokenizer
 from greenroom.backends.scripted.tokenizer import END, STOP
 from greenroom.serve import ServeSettings, app, page_routes
 
-__all__ = ["PageServer", "Speech", "device_double", "served_page", "slow"]
+__all__ = ["WEATHER_CALL", "PageServer", "Speech", "device_double", "get_weather", "served_page", "slow"]
+
+WEATHER_CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Oslo"}}\n</tool_call>'
 
 _SECONDS = 20
+
+
+def get_weather(city: str) -> str:
+    """Get the current weather for a city."""
+    return f"It is clear in {city}."
 
 
 class Speech:

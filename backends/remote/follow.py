@@ -59,7 +59,7 @@ from greenroom.backends.remote.messages import (
 from greenroom.backends.remote.shared_rows import SharedRows
 from greenroom.errors import BackendLost, NotSupported
 
-__all__ = ["Follower", "follow"]
+__all__ = ["Follower"]
 
 _NEVER_OF_A_PASS = (BackendLost, ChannelClosed, ChannelSilent)
 
@@ -81,25 +81,8 @@ class _Step(NamedTuple):
     """Rows of the plan that had failed before."""
 
 
-def follow(
-    backend: Backend,
-    info: ModelInfo,
-    channel: Channel[Call],
-    *,
-    masks: SharedRows,
-    logits: SharedRows,
-    adapters: UnpacksAdapters,
-) -> None:
-    """Perform what comes until `EndChild` does; the backend is loaded, and its caller closes it.
-
-    Raises `ChannelClosed` where the other end has gone, and what the backend raises that is of no request: then this
-    end is no longer of use.
-    """
-    Follower(backend, info, channel, masks=masks, logits=logits, adapters=adapters).run()
-
-
 class Follower:
-    """See `follow`."""
+    """Performs what comes on a backend that is loaded, and that its caller closes."""
 
     def __init__(
         self,
@@ -128,7 +111,11 @@ class Follower:
         return f"<Follower {self._backend!r} untold={len(self._steps)} dead={len(self._dead)}>"
 
     def run(self) -> None:
-        """Until `EndChild`."""
+        """Until `EndChild` comes.
+
+        Raises `ChannelClosed` where the other end has gone, and what the backend raises that is of no request: then
+        this end is no longer of use.
+        """
         while not isinstance(call := self._channel.receive(), EndChild):
             self._perform(call)
 

@@ -6,40 +6,21 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from page_browser import ask, axe_source, launched, opened, wait_longer, wait_over
-from page_server import PageServer, Speech, served_page, slow
+from page_browser import ask, axe_source, opened, wait_longer, wait_over
+from page_server import WEATHER_CALL, PageServer, Speech, get_weather, served_page, slow
 
 from greenroom import Reply
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.filterwarnings("default")]  # what the driver warns of is its own
 
-CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Oslo"}}\n</tool_call>'
 CODE = "So:\n```python\nprint(1)\n```\nThat is it."
 PERSON = '{"name": "Ann", "age": 31, "hobbies": ["chess"]}'
-
-
-def get_weather(city: str) -> str:
-    """The weather of a city."""
-    return f"It is clear in {city}."
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """One for all tests."""
-    with launched() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")
 def axe() -> str:
     """Its script."""
     return axe_source()
-
-
-@pytest.fixture(scope="module")
-def speech() -> Speech:
-    """What the model says."""
-    return Speech()
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +50,7 @@ def test_the_page_is_in_nobody_s_way(browser: Any, server: PageServer, speech: S
             tab.click(each)
         check(tab, axe)
         tab.check("[value=get_weather]")
-        speech.once, speech.other = [f"<think>Hm.</think>{CALL}"], CODE
+        speech.once, speech.other = [f"<think>Hm.</think>{WEATHER_CALL}"], CODE
         ask(tab, "How is the weather?")
         wait_over(tab)
         speech.other = PERSON

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from page_browser import ask, launched, length, opened, wait_longer, wait_over
-from page_server import PageServer, Speech, served_page, slow
+from page_browser import ask, length, opened, wait_longer, wait_over
+from page_server import WEATHER_CALL, PageServer, Speech, get_weather, served_page, slow
 
 from greenroom import Reply
 from greenroom.actors.scheduler.scheduler import Scheduler
@@ -18,7 +18,6 @@ from greenroom.actors.scheduler.scheduler import Scheduler
 pytestmark = [pytest.mark.timeout(120), pytest.mark.filterwarnings("default")]  # what the driver warns of is its own
 
 ENDLESS = Reply("On and on it goes. ", repeat=True)
-CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Oslo"}}\n</tool_call>'
 PERSON = '{"name": "Ann Lind", "age": 31, "hobbies": ["chess", "rowing"]}'
 HOSTILE = (
     "<img src=x onerror=\"document.title='hit'\"><script>document.title='hit'</script>\n"
@@ -26,24 +25,6 @@ HOSTILE = (
     "```html\n<iframe srcdoc=\"<script>parent.document.title='hit'</script>\"></iframe>\n```\n"
     '<svg onload="document.title=\'hit\'"></svg> <b id="question">bold</b> ${document.title="hit"} {{7*7}} \u202e \x07'
 )
-
-
-def get_weather(city: str) -> str:
-    """The weather of a city."""
-    return f"It is clear in {city}."
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """One for all tests."""
-    with launched() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def speech() -> Speech:
-    """What the model says."""
-    return Speech()
 
 
 @pytest.fixture(scope="module")
@@ -255,7 +236,7 @@ def test_tools_are_run_or_answered_by_typing(browser: Any, server: PageServer, s
         tab.click("#panel-button")
         tab.click("#tools-section summary")
         tab.check("[value=get_weather]")
-        speech.once, speech.other = [CALL, f"<think>So be it.</think>{CALL}"], "It is clear."
+        speech.once, speech.other = [WEATHER_CALL, f"<think>So be it.</think>{WEATHER_CALL}"], "It is clear."
         ask(tab, "How is the weather?")
         wait_over(tab)
         assert tab.locator(".call").count() == 2
@@ -263,7 +244,7 @@ def test_tools_are_run_or_answered_by_typing(browser: Any, server: PageServer, s
         assert "It is clear in Oslo." in tab.inner_text(".call")
         tab.uncheck("[value=get_weather]")
         tab.click("#tools-example")
-        speech.once = [CALL]
+        speech.once = [WEATHER_CALL]
         ask(tab, "Which clothes?")
         tab.wait_for_selector("form.results")
         speech.other = "Take a coat."

@@ -5,11 +5,10 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from page_browser import ask, launched, opened, wait_longer, wait_over
+from page_browser import ask, opened, wait_longer, wait_over
 from page_server import device_double, served_page
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.filterwarnings("default")]  # what the driver warns of is its own
@@ -35,13 +34,6 @@ FRAMES = """milliseconds => new Promise(resolve => {
     };
     requestAnimationFrame(count);
 })"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """One for all tests."""
-    with launched() as browser:
-        yield browser
 
 
 def test_text_is_there_soon_and_eight_answers_leave_the_page_its_frames(browser: Any) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_browser import ask, launched, opened, wait_longer, wait_over
-from page_server import PageServer, served_page
+from page_browser import ask, opened, wait_longer, wait_over
+from page_server import PageServer, get_weather, served_page
 
 pytestmark = [
     pytest.mark.timeout(240),
@@ -29,18 +29,6 @@ PERSON = {
     "required": ["name", "age"],
     "additionalProperties": False,
 }
-
-
-def get_weather(city: str) -> str:
-    """Get the current weather for a city."""
-    return f"It is clear in {city}."
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """One for all pictures."""
-    with launched() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

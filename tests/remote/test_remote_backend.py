@@ -26,7 +26,7 @@ from greenroom.backends.remote.backend import RemoteBackend
 from greenroom.backends.remote.budget import RestartBudget
 from greenroom.backends.remote.channel import Channel, ChannelClosed, ChannelSilent
 from greenroom.backends.remote.failures import as_failure, raised
-from greenroom.backends.remote.follow import follow
+from greenroom.backends.remote.follow import Follower
 from greenroom.backends.remote.messages import (
     Answer,
     Call,
@@ -78,7 +78,7 @@ class ThreadChild:
         info = backend.load()
         channel.send(ModelThere(pack_info(info), crossing.describe(info)))
         try:
-            follow(backend, info, channel, masks=masks, logits=logits, adapters=crossing)
+            Follower(backend, info, channel, masks=masks, logits=logits, adapters=crossing).run()
         except ChannelClosed:
             pass
         finally:
