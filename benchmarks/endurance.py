@@ -191,7 +191,7 @@ def slope(seen: Sequence[tuple[float, int]]) -> float:
 
 async def endurance(options: argparse.Namespace, bench: Bench) -> None:
     """The one case."""
-    minutes = 0.1 if bench.is_smoke else options.minutes
+    minutes = 0.05 if bench.is_smoke else options.minutes
     bar = bench.bar(f"mixed load, seed {options.seed}", int(60 * minutes))
     seen, ends, options.prefix_bytes = await load(minutes, options.seed, bar)
     options.seen = seen

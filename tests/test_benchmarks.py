@@ -90,6 +90,7 @@ def needed(tmp_path: Path) -> dict[str, list[str]]:
     trace.write_bytes(gzip.compress(TRACE.encode()))
     (tmp_path / "BFCL_v4_one.jsonl.gz").write_bytes(gzip.compress(json.dumps(QUESTION).encode()))
     return {
+        "device.py": ["greedy", "constrained", "guesses"],
         "traces.py": ["--trace", str(trace)],
         "peers.py": ["short", "--python", sys.executable],
         "forced_calls.py": ["--functions", str(tmp_path)],
