@@ -18,9 +18,10 @@ from greenroom import cli, errors
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
+BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.md"))
 PAGES = [
     path
-    for path in [*sorted(ROOT.glob("*.md")), *DOCS, ROOT / "examples" / "README.md", ROOT / "benchmarks" / "README.md"]
+    for path in [*sorted(ROOT.glob("*.md")), *DOCS, ROOT / "examples" / "README.md", *BENCHMARKS]
     if path.name != "LICENSE.md"
 ]
 FENCE = re.compile(r"^(?P<fence>`{3,})[^\n]*\n.*?^(?P=fence)[ \t]*$", re.MULTILINE | re.DOTALL)
@@ -109,7 +110,7 @@ def test_the_reference_names_every_public_name_once() -> None:
 LONGEST = 250
 
 
-@pytest.mark.parametrize("path", DOCS, ids=named)
+@pytest.mark.parametrize("path", [*DOCS, *BENCHMARKS], ids=named)
 def test_a_page_is_short(path: Path) -> None:
     """Longer ones are cut along a concept."""
     assert len(path.read_text().splitlines()) <= LONGEST
@@ -192,5 +193,5 @@ def test_the_site_lists_a_page_once() -> None:
     listed = Counter(re.findall(r"^ +- (?:\w+: )?([\w/]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
     assert len(listed) > 30
     assert [page for page, count in listed.items() if count > 1] == []
-    outside = {"index.md", "examples/README.md", "benchmarks/README.md", "CONTRIBUTING.md"}
+    outside = {"index.md", "examples/README.md", "CONTRIBUTING.md", *map(named, BENCHMARKS)}
     assert [page for page in listed if page not in outside and not (ROOT / "docs" / page).is_file()] == []
