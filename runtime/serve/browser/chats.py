@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from greenroom.errors import InvalidParameter
 from greenroom.events import Chunk, Info, Reasoning, TurnEvent
 from greenroom.serve.browser.requests import AskRequest, ChatView, TurnPhase, TurnView
 from greenroom.serve.faults import Fault, RequestRefused, invalid
+from greenroom.serve.kept import KeptByUse
 from greenroom.values import integer, number
 
 __all__ = ["ChatBounds", "ChatStore", "ChatTree", "ChatTurn"]
@@ -167,9 +167,7 @@ class ChatStore:
 
     def __init__(self, bounds: ChatBounds, now: Callable[[], float] = time.monotonic) -> None:
         self._bounds = bounds
-        self._now = now
-        self._kept: OrderedDict[str, tuple[ChatTree, float]] = OrderedDict()
-        """By id, with the time when it was last used; the oldest first."""
+        self._kept: KeptByUse[ChatTree] = KeptByUse(bounds.seconds, _end, now)
 
     def __repr__(self) -> str:
         return f"<ChatStore chats={len(self._kept)}>"
@@ -180,45 +178,35 @@ class ChatStore:
     def open(self, owner: str) -> ChatTree:
         """A new chat; the oldest are forgotten where there are too many."""
         chat = ChatTree(owner, self._bounds.chat_bytes)
-        self._kept[chat.id] = chat, self._now()
+        self._kept.use(chat.id, chat)
         self.trim()
         return chat
 
     def get(self, identity: str, owner: str) -> ChatTree:
         """The chat of that id, which counts as new. Raises `RequestRefused` (404) for none of `owner`'s."""
-        self._expire()
-        chat, _ = self._kept.get(identity, (None, 0.0))
+        self._kept.expire()
+        chat = self._kept.get(identity)
         if chat is None or chat.owner != owner:
             message = "there is no such chat here any more: begin another one"
             raise RequestRefused(Fault(404, "not_found", message, "chat_not_found"))
-        self._kept[identity] = chat, self._now()
-        self._kept.move_to_end(identity)
+        self._kept.use(identity, chat)
         return chat
 
     def delete(self, identity: str, owner: str) -> None:
         """Forget one, and end what runs in it. Raises as `get` does."""
-        self._forget(self.get(identity, owner))
+        self._kept.forget(self.get(identity, owner).id)
 
     def trim(self) -> None:
         """Forget the oldest chats where there are too many, or where they hold too much."""
-        self._expire()
-        sizes = {chat.id: chat.num_bytes for chat, _ in self._kept.values()}
+        self._kept.expire()
+        sizes = {chat.id: chat.num_bytes for chat in self._kept}
         total = sum(sizes.values())
         while len(self._kept) > 1 and (len(self._kept) > self._bounds.most_chats or total > self._bounds.most_bytes):
-            chat, _ = next(iter(self._kept.values()))
-            total -= sizes[chat.id]
-            self._forget(chat)
+            total -= sizes[self._kept.forget_oldest().id]
 
-    def _expire(self) -> None:
-        oldest = self._now() - self._bounds.seconds
-        while self._kept:
-            chat, used = next(iter(self._kept.values()))
-            if used > oldest:
-                return
-            self._forget(chat)
 
-    def _forget(self, chat: ChatTree) -> None:
-        del self._kept[chat.id]
-        for turn in chat:
-            if turn.stop is not None:
-                turn.stop()
+def _end(chat: ChatTree) -> None:
+    """Nobody will ask for it any more: what runs in it ends."""
+    for turn in chat:
+        if turn.stop is not None:
+            turn.stop()

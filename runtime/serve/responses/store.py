@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from greenroom.serve.faults import Fault, RequestRefused
+from greenroom.serve.kept import KeptByUse
 from greenroom.serve.responses.items import as_input
 from greenroom.serve.responses.requests import InputItem
 from greenroom.serve.responses.resource import ResponseResource
@@ -45,9 +45,7 @@ class ResponseStore:
 
     def __init__(self, bounds: StoreBounds, now: Callable[[], float] = time.monotonic) -> None:
         self._bounds = bounds
-        self._now = now
-        self._kept: OrderedDict[str, tuple[StoredResponse, float]] = OrderedDict()
-        """By id, with the time when it was last used; the oldest first."""
+        self._kept: KeptByUse[StoredResponse] = KeptByUse(bounds.seconds, self._leave, now)
         self._homes: dict[str, str] = {}
         """By an output item's id that of its response."""
         self._num_bytes = 0
@@ -73,14 +71,14 @@ class ResponseStore:
 
     def put(self, stored: StoredResponse) -> None:
         """Keep one, and forget the oldest where there are too many. One larger than all may be is not kept."""
-        self._expire()
+        self._kept.expire()
         if not self.keeps or stored.num_bytes > self._bounds.most_bytes:
             return
-        self._kept[stored.response.id] = stored, self._now()
+        self._kept.use(stored.response.id, stored)
         self._homes |= {item.id: stored.response.id for item in stored.response.output}
         self._num_bytes += stored.num_bytes
         while len(self._kept) > self._bounds.most_responses or self._num_bytes > self._bounds.most_bytes:
-            self._forget(next(iter(self._kept)))
+            self._kept.forget_oldest()
 
     def get(self, identity: str, owner: str) -> StoredResponse:
         """The response of that id. Raises `RequestRefused` (404) for none of `owner`'s."""
@@ -89,7 +87,7 @@ class ResponseStore:
     def delete(self, identity: str, owner: str) -> None:
         """Forget one. What was made behind it cannot be gone on from any more. Raises as `get` does."""
         self.get(identity, owner)
-        self._forget(identity)
+        self._kept.forget(identity)
 
     def conversation(self, identity: str, owner: str) -> list[InputItem]:
         """All that was said up to a response's end. Raises `RequestRefused` (404), also where some is forgotten."""
@@ -101,8 +99,8 @@ class ResponseStore:
 
     def item(self, identity: str, owner: str, place: str) -> InputItem:
         """What the model said once, by the item's id. Raises `RequestRefused` (404), with the reference's `place`."""
-        self._expire()
-        stored, _ = self._kept.get(self._homes.get(identity, ""), (None, 0.0))
+        self._kept.expire()
+        stored = self._kept.get(self._homes.get(identity, ""))
         if stored is None or stored.owner != owner:
             message = f"there is no item {identity[:80]!r} here any more: send the item itself"
             raise RequestRefused(Fault(404, "not_found", message, "item_not_found", place))
@@ -111,11 +109,11 @@ class ResponseStore:
 
     def _chain(self, identity: str, owner: str, param: str | None) -> list[StoredResponse]:
         """A response behind all that it stands on, each of which is new now; without a `param` what is left of them."""
-        self._expire()
+        self._kept.expire()
         chain: list[StoredResponse] = []
         wanted: str | None = identity
         while wanted is not None:
-            stored, _ = self._kept.get(wanted, (None, 0.0))
+            stored = self._kept.get(wanted)
             if stored is None or stored.owner != owner:
                 if chain and param is None:
                     break
@@ -126,20 +124,10 @@ class ResponseStore:
             wanted = stored.response.previous_response_id
         chain.reverse()
         for stored in chain:
-            self._kept[stored.response.id] = stored, self._now()
-            self._kept.move_to_end(stored.response.id)
+            self._kept.use(stored.response.id, stored)
         return chain
 
-    def _expire(self) -> None:
-        oldest = self._now() - self._bounds.seconds
-        while self._kept:
-            identity, (_, used) = next(iter(self._kept.items()))
-            if used > oldest:
-                return
-            self._forget(identity)
-
-    def _forget(self, identity: str) -> None:
-        stored, _ = self._kept.pop(identity)
+    def _leave(self, stored: StoredResponse) -> None:
         self._num_bytes -= stored.num_bytes
         for item in stored.response.output:
             self._homes.pop(item.id, None)
