@@ -72,7 +72,7 @@ class Placement:
 
         arguments = {name: str(value) if isinstance(value, Path) else value for name, value in loading.items()}
         arguments["model"] = _name(model)
-        if "prefix_folder" in arguments:  # likewise
+        if "prefix_folder" in arguments:  # as of the model: see `_name`
             arguments["prefix_folder"] = str(Path(arguments["prefix_folder"]).absolute())
         if self.distributed is None:
             return RemoteBackend(BackendFactory(_HERE, _CROSSING, arguments))
